@@ -1,0 +1,1 @@
+//! Trains locally, clips, noises, masks, and trusts nobody.

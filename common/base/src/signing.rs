@@ -1,0 +1,204 @@
+//! Ed25519 (RFC 8032), as the protocol signs with it.
+
+use std::{fmt, str::FromStr};
+
+use ed25519_dalek::{Signer, pkcs8::DecodePrivateKey};
+use serde::{Deserialize, Serialize};
+
+use crate::Entropy;
+
+/// Why a key or a signature was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SigningError {
+    /// The bytes are not a public key in canonical encoding, or a key of small order.
+    #[error("public key is not a canonical ed25519 key")]
+    PublicKey,
+    /// The bytes are not an Ed25519 private key in PKCS #8.
+    #[error("private key is not an ed25519 key in PKCS #8")]
+    PrivateKey,
+    /// The signature is not the key's over these bytes.
+    #[error("signature does not verify")]
+    Signature,
+}
+
+/// A private key. It is wiped when dropped, prints nothing and cannot be serialized.
+pub struct SigningKey(ed25519_dalek::SigningKey);
+
+impl SigningKey {
+    /// A fresh key.
+    pub fn generate(entropy: &mut dyn Entropy) -> Self {
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        entropy.fill(&mut *seed);
+        Self::from_seed(&seed)
+    }
+
+    /// The key of a secret seed (RFC 8032, section 5.1.5).
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(ed25519_dalek::SigningKey::from_bytes(seed))
+    }
+
+    /// The key in a PKCS #8 document (RFC 8410), as certificate tools write it.
+    ///
+    /// # Errors
+    /// If the document is of another kind.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, SigningError> {
+        let key = ed25519_dalek::SigningKey::from_pkcs8_der(der).map_err(|_| SigningError::PrivateKey)?;
+        Ok(Self(key))
+    }
+
+    /// The secret seed, to store it where secrets are stored.
+    pub fn seed(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new(self.0.to_bytes())
+    }
+
+    /// The public half.
+    pub fn verifying_key(&self) -> VerifyingKey {
+        VerifyingKey(self.0.verifying_key().to_bytes())
+    }
+
+    /// Signs `message`.
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        Signature(self.0.sign(message).to_bytes())
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(omitted)")
+    }
+}
+
+/// A public key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VerifyingKey(pub [u8; 32]);
+
+impl VerifyingKey {
+    /// Checks that this is a point in canonical encoding and not of small order: done once, where a key enters.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self) -> Result<(), SigningError> {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| SigningError::PublicKey)?;
+        // Decompression accepts y >= p; the canonical form is what compresses back to the same bytes.
+        if key.is_weak() || key.to_edwards().compress().to_bytes() != self.0 {
+            return Err(SigningError::PublicKey);
+        }
+        Ok(())
+    }
+
+    /// Verifies `signature` over `message`, strictly (no small-order keys or nonces).
+    ///
+    /// # Errors
+    /// If it does not verify.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), SigningError> {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| SigningError::PublicKey)?;
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        key.verify_strict(message, &signature).map_err(|_| SigningError::Signature)
+    }
+}
+
+impl fmt::Display for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifyingKey({self})")
+    }
+}
+
+impl FromStr for VerifyingKey {
+    type Err = SigningError;
+
+    fn from_str(text: &str) -> Result<Self, SigningError> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| SigningError::PublicKey)?;
+        let key = Self(bytes);
+        key.check()?;
+        Ok(key)
+    }
+}
+
+/// A signature.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signature(pub [u8; 64]);
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({self})")
+    }
+}
+
+impl FromStr for Signature {
+    type Err = SigningError;
+
+    fn from_str(text: &str) -> Result<Self, SigningError> {
+        let mut bytes = [0; 64];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| SigningError::Signature)?;
+        Ok(Self(bytes))
+    }
+}
+
+// serde derives arrays up to 32 only; two halves keep the fixed width.
+impl Serialize for Signature {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (low, high) = self.0.split_at(32);
+        (<[u8; 32]>::try_from(low).unwrap_or_default(), <[u8; 32]>::try_from(high).unwrap_or_default())
+            .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (low, high) = <([u8; 32], [u8; 32])>::deserialize(deserializer)?;
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&low);
+        bytes[32..].copy_from_slice(&high);
+        Ok(Self(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_8032_test_1_holds_and_a_flipped_bit_does_not() {
+        let mut seed = [0; 32];
+        hex::decode_to_slice("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", &mut seed)
+            .expect("hex");
+        let key = SigningKey::from_seed(&seed);
+        let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        assert_eq!(key.verifying_key().to_string(), public);
+        let signature = key.sign(b"");
+        assert!(signature.to_string().starts_with("e5564300c360ac729086e2cc806e828a"));
+        assert_eq!(key.verifying_key().verify(b"", &signature), Ok(()));
+        for byte in 0..64 {
+            let mut forged = signature;
+            forged.0[byte] ^= 1;
+            assert!(key.verifying_key().verify(b"", &forged).is_err());
+        }
+        assert!(key.verifying_key().verify(b"x", &signature).is_err());
+        assert_eq!(format!("{key:?}"), "SigningKey(omitted)");
+    }
+
+    #[test]
+    fn weak_and_non_canonical_keys_are_refused() {
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        assert_eq!(VerifyingKey(identity).check(), Err(SigningError::PublicKey));
+        // y = p + 1 encodes the identity a second time.
+        let mut non_canonical = [0xff; 32];
+        non_canonical[0] = 0xee;
+        non_canonical[31] = 0x7f;
+        assert_eq!(VerifyingKey(non_canonical).check(), Err(SigningError::PublicKey));
+    }
+}

@@ -1,0 +1,1 @@
+//! The log of every attempt, its proofs, and the auditor that trusts nobody.

@@ -1,0 +1,1 @@
+//! Layers, models as data, optimizers, and training with per-example clipping.

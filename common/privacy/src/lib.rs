@@ -1,0 +1,1 @@
+//! Clip, rotate, quantize, discrete noise, accountants, budgets.

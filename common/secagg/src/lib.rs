@@ -1,0 +1,1 @@
+//! Key agreement, shares, masks, packing and unmasking of one secure sum.

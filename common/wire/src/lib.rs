@@ -1,0 +1,1 @@
+//! Round plans, the messages of each phase, framing, and the TLS configuration.

@@ -1,0 +1,1 @@
+//! Arranges rounds of secure aggregation.

@@ -1,1 +1,62 @@
-fn main() {}
+//! `eranos`: one command for everything. It parses the command line and hands over; the work is done in the crates, and
+//! in [`demo`] and [`data`] here.
+
+#![forbid(unsafe_code)]
+
+mod data;
+mod demo;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use eranos_base::UserError;
+
+/// Privacy-preserving federated learning: many parties train one model; nobody's data, and nobody's update, is seen by
+/// anyone else.
+#[derive(Parser)]
+#[command(
+    name = "eranos",
+    version,
+    after_help = "Start with `eranos demo`: a whole federation on this machine, with real certificates, QUIC and noise.\n\
+                  Every noun has its own help: `eranos certs --help`, `eranos coordinator --help`, ..."
+)]
+struct Cli {
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Subcommand)]
+enum Noun {
+    /// Run a whole federation here: eight organisations train a model on digits that none of them shows to anyone
+    Demo(demo::Options),
+    /// Make folders of data for a trial; see what a client sees in its data
+    #[command(subcommand)]
+    Data(data::Command),
+    /// The certificate authority: requests, approval, revocation
+    #[command(subcommand)]
+    Certs(eranos_certs::cli::Command),
+    /// The coordinator: arranges rounds of secure aggregation
+    #[command(subcommand)]
+    Coordinator(eranos_coordinator::cli::Command),
+    /// The client: trains locally, clips, noises, masks, and trusts nobody
+    #[command(subcommand)]
+    Client(eranos_client::cli::Command),
+    /// The auditor: verifies a ledger offline and recomputes every epsilon
+    #[command(subcommand)]
+    Audit(eranos_ledger::cli::Command),
+}
+
+fn main() -> ExitCode {
+    let result: Result<ExitCode, UserError> = match Cli::parse().noun {
+        Noun::Demo(options) => demo::run(options).map(|()| ExitCode::SUCCESS),
+        Noun::Data(command) => data::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Certs(command) => eranos_certs::cli::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Coordinator(command) => eranos_coordinator::cli::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Client(command) => eranos_client::cli::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Audit(command) => return eranos_ledger::cli::run(command),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
+}

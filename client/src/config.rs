@@ -1,0 +1,65 @@
+//! `client.toml`: where the coordinator is, which ledger key is pinned, where certificate, data and state lie.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use eranos_base::{TaskId, UserError};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// What a client needs to run. Paths are relative to the file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format; 1.
+    pub version: u32,
+    /// The coordinator's address, `host:port`. Its certificate must carry the host's name.
+    pub coordinator: String,
+    /// The line that pins the coordinator's ledger key.
+    pub ledger_key: String,
+    /// The task to take part in.
+    pub task: TaskId,
+    /// Images of the training data.
+    pub images: PathBuf,
+    /// Their labels.
+    pub labels: PathBuf,
+    /// The client's certificate, key and certificate authority lie here.
+    pub certificates: PathBuf,
+    /// Budget and secrets: what must survive.
+    pub state: PathBuf,
+    /// Worker threads for training; all cores if not given.
+    pub threads: Option<usize>,
+}
+
+impl Config {
+    /// Reads `client.toml` and resolves its paths.
+    ///
+    /// # Errors
+    /// If the file is missing, is not TOML, or says something that cannot be.
+    pub fn read(path: &Path) -> Result<Self, UserError> {
+        let mut config: Self = read_toml(path, "make one with `eranos client init`")?;
+        if config.version != 1 {
+            let what = format!("{}: version = {}", path.display(), config.version);
+            return Err(UserError::new(what, "this build reads version 1"));
+        }
+        let base = path.parent().unwrap_or(Path::new("."));
+        for path in [&mut config.images, &mut config.labels, &mut config.certificates, &mut config.state] {
+            *path = base.join(&*path);
+        }
+        Ok(config)
+    }
+}
+
+/// Reads a TOML file into a type that refuses unknown fields.
+///
+/// # Errors
+/// If the file is missing or is not what the type says; the error names the line.
+pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path, next: &str) -> Result<T, UserError> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| UserError::new(format!("cannot read {}: {error}", path.display()), next))?;
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        UserError::new(format!("{}, line {line}: {}", path.display(), error.message()), next)
+    })
+}

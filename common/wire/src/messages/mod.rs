@@ -1,0 +1,181 @@
+//! The messages of a round. Every exchange is one request of a client and one answer of the coordinator, which may come
+//! late: when the phase is over for all.
+//!
+//! A message is a control header (`base::encoding`, never signed or hashed as such); what is signed travels inside it
+//! as the bytes that were signed. The three large things travel as bodies: the checkpoint (answer of `configure`), the
+//! masked vector (request of `masked_input`).
+
+pub mod abort;
+pub mod advertise_keys;
+pub mod configure;
+pub mod consistency;
+pub mod masked_input;
+pub mod select;
+pub mod settle;
+pub mod share_keys;
+pub mod unmask;
+
+use eranos_base::{
+    RoundNumber, SessionId,
+    encoding::{DecodeError, decode_header, encode_header},
+};
+use serde::{Deserialize, Serialize};
+
+/// Which round a message belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundRef {
+    /// The session.
+    pub session: SessionId,
+    /// The round.
+    pub round: RoundNumber,
+}
+
+macro_rules! messages {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident($body:ty) = $kind:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant($body),)+
+        }
+
+        impl $name {
+            /// The kind byte of the message's frame.
+            pub const fn kind(&self) -> u8 {
+                match self {
+                    $(Self::$variant(_) => $kind,)+
+                }
+            }
+
+            /// The control header.
+            ///
+            /// # Errors
+            /// If it exceeds its limit.
+            pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
+                match self {
+                    $(Self::$variant(body) => encode_header(body),)+
+                }
+            }
+
+            /// Reads a message of `kind`.
+            ///
+            /// # Errors
+            /// If the kind is unknown or the header malformed.
+            pub fn decode(kind: u8, header: &[u8]) -> Result<Self, DecodeError> {
+                match kind {
+                    $($kind => decode_header(header).map(Self::$variant),)+
+                    _ => Err(DecodeError::Malformed { what: "message kind" }),
+                }
+            }
+        }
+
+        $(impl From<$body> for $name {
+            fn from(body: $body) -> Self {
+                Self::$variant(body)
+            }
+        })+
+    };
+}
+
+messages! {
+    /// What a client sends.
+    Request {
+        /// Asks to take part in the next round.
+        CheckIn(select::CheckIn) = 0x10,
+        /// Asks for certificates it has not seen.
+        FetchCertificates(advertise_keys::FetchCertificates) = 0x11,
+        /// Accepts the plan and gives its keys.
+        Advertise(advertise_keys::Advertise) = 0x12,
+        /// Its sealed shares.
+        ShareKeys(share_keys::ShareKeys) = 0x13,
+        /// It is about to send its vector.
+        Ready(masked_input::Ready) = 0x14,
+        /// Its masked vector (in the body) and the signature over it.
+        MaskedInput(masked_input::MaskedInput) = 0x15,
+        /// Its one statement of the survivors.
+        Consistency(consistency::Consistency) = 0x16,
+        /// The shares it releases.
+        Unmask(unmask::Unmask) = 0x17,
+        /// It leaves the round.
+        Abort(abort::Abort) = 0x18,
+    }
+}
+
+messages! {
+    /// What the coordinator answers.
+    Answer {
+        /// Not now.
+        ComeBackLater(select::ComeBackLater) = 0x90,
+        /// Selected: the signed plan; the body is the checkpoint.
+        Configure(configure::Configure) = 0x91,
+        /// Certificates asked for.
+        Certificates(advertise_keys::Certificates) = 0x92,
+        /// The roster.
+        Roster(advertise_keys::Roster) = 0x93,
+        /// Who shared, and the parts addressed to this client.
+        Sharers(share_keys::Sharers) = 0x94,
+        /// The vector may be sent.
+        Grant(masked_input::Grant) = 0x95,
+        /// Who survived.
+        Survivors(masked_input::Survivors) = 0x96,
+        /// A quorum of statements on one set of survivors.
+        Quorum(consistency::Quorum) = 0x97,
+        /// The round's entry in the ledger, with its proofs.
+        Settled(settle::Settled) = 0x98,
+        /// The round is over without a result, or over for this client.
+        Aborted(abort::Aborted) = 0x99,
+    }
+}
+
+impl Request {
+    /// The round that the message belongs to; none for a check-in.
+    pub fn round(&self) -> Option<RoundRef> {
+        match self {
+            Self::CheckIn(_) => None,
+            Self::FetchCertificates(message) => Some(message.round),
+            Self::Advertise(message) => Some(message.round),
+            Self::ShareKeys(message) => Some(message.round),
+            Self::Ready(message) => Some(message.round),
+            Self::MaskedInput(message) => Some(message.round),
+            Self::Consistency(message) => Some(message.round),
+            Self::Unmask(message) => Some(message.round),
+            Self::Abort(message) => Some(message.round),
+        }
+    }
+}
+
+/// Bytes that serialize as one block rather than one element at a time.
+pub(crate) mod blob {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+
+        impl de::Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Self::Value, E> {
+                Ok(bytes)
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// A block of bytes in a list of blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob(#[serde(with = "blob")] pub Vec<u8>);

@@ -1,0 +1,60 @@
+//! `abort`: from anywhere. What was debited stays debited; after the quorum is out the sum counts as known.
+
+use eranos_base::ClientId;
+use eranos_wire::messages::abort::Aborted;
+
+use super::{Abandoned, Action, Attempt, Common, Round, answer};
+
+/// What a phase knows that the ledger wants to hear, if the round ends in it.
+pub struct Aborting {
+    pub(super) cohort: Vec<ClientId>,
+    pub(super) attempt: Option<Attempt>,
+}
+
+impl Aborting {
+    /// Ends the round: everyone still in it hears why, and the attempt goes into the ledger.
+    pub(super) fn end(self, reason: String, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
+        for id in &self.cohort {
+            actions.push(answer(id, Aborted { reason: reason.clone().into() }));
+        }
+        actions.push(Action::Abandon(Box::new(Abandoned { attempt: self.attempt, reason })));
+        (Round::Over, actions)
+    }
+}
+
+/// Ends a round whose plan was never sent.
+pub(super) fn before_plan(
+    cohort: impl IntoIterator<Item = ClientId>,
+    reason: String,
+    actions: Vec<Action>,
+) -> (Round, Vec<Action>) {
+    Aborting { cohort: cohort.into_iter().collect(), attempt: None }.end(reason, actions)
+}
+
+/// Ends a round because the operator says so. A sum that is known already is settled first.
+pub(super) fn stop(round: Round, reason: String) -> (Round, Vec<Action>) {
+    let aborting = match round {
+        Round::Select(phase) => return before_plan(phase.cohort().cloned(), reason, Vec::new()),
+        Round::AdvertiseKeys(phase) => phase.aborting(),
+        Round::ShareKeys(phase) => phase.aborting(),
+        Round::MaskedInput(phase) => phase.aborting(),
+        Round::Consistency(phase) => phase.aborting(),
+        Round::Unmask(phase) => phase.aborting(),
+        Round::Settle(_) | Round::Over => return (round, Vec::new()),
+    };
+    aborting.end(reason, Vec::new())
+}
+
+impl Common {
+    /// The attempt as it stands before there is a roster.
+    pub(super) fn attempt(&self) -> Attempt {
+        Attempt {
+            plan: self.plan.clone(),
+            roster: None,
+            sharers: None,
+            survivors: None,
+            quorum: Vec::new(),
+            revealed: false,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `advertise_keys`: signed keys are collected; at the end the roster is fixed and goes out.
+
+use std::collections::BTreeMap;
+
+use eranos_base::{ClientId, Timestamp};
+use eranos_secagg::{Advert, Roster, RosterEntry, roster::entries_to_bytes};
+use eranos_wire::messages::{abort::Aborted, advertise_keys};
+
+use super::{
+    Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, out_of_phase,
+};
+
+/// The plan is out; signed keys arrive.
+pub struct AdvertiseKeys {
+    common: Common,
+    /// Who was sent the plan and has not left.
+    cohort: BTreeMap<ClientId, Peer>,
+    entries: BTreeMap<ClientId, RosterEntry>,
+}
+
+impl AdvertiseKeys {
+    pub(super) fn new(common: Common, cohort: BTreeMap<ClientId, Peer>) -> Self {
+        Self { common, cohort, entries: BTreeMap::new() }
+    }
+
+    pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {
+        let mut actions = Vec::new();
+        match event {
+            Event::Message { from, message: Message::Advertise(advert) } => {
+                if self.cohort.get(&from.id) != Some(&from) {
+                    actions.push(answer(&from.id, Aborted { reason: "not selected for this round".into() }));
+                } else {
+                    match self.entry(&from, &advert) {
+                        Ok(entry) => {
+                            // The first advert counts: an identity makes one a round.
+                            self.entries.entry(from.id).or_insert(entry);
+                        }
+                        Err(error) => {
+                            self.cohort.remove(&from.id);
+                            self.dropped(&from.id, error, &mut actions);
+                        }
+                    }
+                }
+            }
+            Event::Message { from, message: Message::Abort(reason) } => {
+                if self.cohort.remove(&from.id).is_some() {
+                    self.entries.remove(&from.id);
+                    self.dropped(&from.id, reason, &mut actions);
+                }
+            }
+            Event::Message { from, .. } => actions.push(out_of_phase(&from, Phase::AdvertiseKeys)),
+            Event::Wake | Event::Settled | Event::Stop { .. } => {}
+        }
+        if self.entries.len() == self.cohort.len() || now >= self.common.deadline {
+            return self.fix_roster(now, actions);
+        }
+        (Round::AdvertiseKeys(self), actions)
+    }
+
+    fn entry(&self, from: &Peer, advert: &[u8]) -> Result<RosterEntry, String> {
+        let advert = Advert::from_bytes(advert).map_err(|error| error.to_string())?;
+        let entry = RosterEntry { id: from.id.clone(), certificate: from.certificate, key: from.key, advert };
+        entry.verify(&self.common.terms).map_err(|error| error.to_string())?;
+        Ok(entry)
+    }
+
+    fn fix_roster(mut self, now: Timestamp, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
+        for id in self.cohort.keys().filter(|id| !self.entries.contains_key(*id)).cloned().collect::<Vec<_>>() {
+            self.cohort.remove(&id);
+            self.dropped(&id, "no keys in time".to_owned(), &mut actions);
+        }
+        let entries = std::mem::take(&mut self.entries).into_values().collect();
+        let roster = match Roster::assemble(self.common.terms.clone(), entries) {
+            Ok(roster) => roster,
+            Err(error) => return self.aborting().end(error.to_string(), actions),
+        };
+        let signature = self.common.spec.key.sign(&roster.statement());
+        let entries = entries_to_bytes(roster.entries());
+        for entry in roster.entries() {
+            actions.push(answer(&entry.id, advertise_keys::Roster { entries: entries.clone(), signature }));
+        }
+        let common = self.common.enter(Phase::ShareKeys, roster.n1(), now, &mut actions);
+        ShareKeys::begin(common, roster, actions)
+    }
+
+    fn dropped(&self, id: &ClientId, reason: String, actions: &mut Vec<Action>) {
+        actions.push(answer(id, Aborted { reason: reason.clone().into() }));
+        actions.push(Action::Note(Note::Dropped { id: id.clone(), phase: Phase::AdvertiseKeys, reason }));
+    }
+
+    pub(super) fn aborting(&self) -> Aborting {
+        Aborting { cohort: self.cohort.keys().cloned().collect(), attempt: Some(self.common.attempt()) }
+    }
+}

@@ -1,0 +1,53 @@
+//! `configure`: the round becomes an attempt. Its plan is made and signed; round, plan and the debit of every selected
+//! client are durable before the plan leaves.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use eranos_base::{ClientId, Entropy, Timestamp};
+use eranos_wire::{RoundPlan, messages::configure::Configure};
+
+use super::{Action, AdvertiseKeys, Common, Note, Peer, Phase, Record, Round, RoundSpec, abort};
+
+/// Plans the round for `cohort` and goes on to `advertise_keys`.
+pub(super) fn configure(
+    spec: Arc<RoundSpec>,
+    cohort: BTreeMap<ClientId, Peer>,
+    now: Timestamp,
+    entropy: &mut dyn Entropy,
+    mut actions: Vec<Action>,
+) -> (Round, Vec<Action>) {
+    let mut rotation_seed = [0; 32];
+    entropy.fill(&mut rotation_seed);
+    let plan = RoundPlan {
+        trust_domain: spec.trust_domain.clone(),
+        ledger_origin: spec.ledger_origin.clone(),
+        task: spec.task.clone(),
+        session: spec.session,
+        round: spec.round,
+        model_spec: spec.model_spec.clone(),
+        checkpoint: spec.checkpoint_digest,
+        mechanism: spec.mechanism.clone(),
+        rotation_seed,
+        ready_slot_ms: spec.ready_slot_ms,
+        phase_timeout_ms: spec.phase_timeout_ms,
+    };
+    let Ok(terms) = plan.terms().map(Arc::new) else {
+        let reason = "the task's parameters make no secure sum".to_owned();
+        return abort::before_plan(cohort.into_keys(), reason, actions);
+    };
+    let signed = plan.sign(&spec.key);
+    actions.push(Action::Persist(Record::Open {
+        plan: Box::new(plan.clone()),
+        signed: signed.clone(),
+        cohort: cohort.keys().cloned().collect(),
+    }));
+    for id in cohort.keys() {
+        let answer = Configure { plan: signed.clone() }.into();
+        actions.push(Action::Answer { to: id.clone(), answer, body: spec.checkpoint.clone() });
+    }
+    let deadline = now + spec.wait(Phase::AdvertiseKeys);
+    actions.push(Action::Note(Note::Phase { phase: Phase::AdvertiseKeys, n_clients: cohort.len() }));
+    actions.push(Action::WakeAt(deadline));
+    let common = Common { spec, plan, terms, phase: Phase::AdvertiseKeys, began: now, deadline };
+    (Round::AdvertiseKeys(AdvertiseKeys::new(common, cohort)), actions)
+}

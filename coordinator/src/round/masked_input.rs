@@ -1,0 +1,137 @@
+//! `masked_input`: READYs are answered with grants, about [`UPLOAD_GRANTS_MAX`] at a time; each complete and verified
+//! vector is added and forgotten; at the end U3 is fixed.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use eranos_base::{Position, Timestamp, limits::UPLOAD_GRANTS_MAX};
+use eranos_secagg::{Accumulator, Finished, Roster};
+use eranos_wire::messages::{abort::Aborted, masked_input};
+
+use super::{
+    Aborting, Action, Attempt, CollectStatements, Common, Event, Message, Note, Peer, Phase, Round, answer, members,
+    out_of_phase,
+};
+
+/// U2 is out; READYs and masked vectors arrive.
+pub struct CollectInputs {
+    common: Common,
+    roster: Arc<Roster>,
+    accumulator: Accumulator,
+    /// Who was granted an upload and has not finished it.
+    granted: BTreeSet<Position>,
+    /// Who is ready and waits for a grant, first come first served.
+    waiting: VecDeque<Position>,
+    /// Members of U2 that will send no vector.
+    left: BTreeSet<Position>,
+}
+
+impl CollectInputs {
+    pub(super) fn new(common: Common, roster: Arc<Roster>, accumulator: Accumulator) -> Self {
+        let (granted, waiting, left) = (BTreeSet::new(), VecDeque::new(), BTreeSet::new());
+        Self { common, roster, accumulator, granted, waiting, left }
+    }
+
+    /// The length of an upload in bytes.
+    pub fn packed_len(&self) -> usize {
+        self.accumulator.packed_len()
+    }
+
+    /// Whether the client may upload now.
+    pub fn is_granted(&self, id: &eranos_base::ClientId) -> bool {
+        self.roster.position_of(id).is_some_and(|position| self.granted.contains(&position))
+    }
+
+    pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {
+        let mut actions = Vec::new();
+        match event {
+            Event::Message { from, message } => match (self.roster.position_of(&from.id), message) {
+                (Some(position), Message::Ready(signature)) => match self.accumulator.ready(position, &signature) {
+                    Ok(_) if self.left.contains(&position) => {}
+                    Ok(_) if !self.granted.contains(&position) && !self.waiting.contains(&position) => {
+                        self.waiting.push_back(position);
+                    }
+                    Ok(_) => {}
+                    Err(misbehaviour) => self.leave(position, &from, misbehaviour.to_string(), &mut actions),
+                },
+                (Some(position), Message::MaskedInput { packed, finished }) => {
+                    let accepted = Finished::from_bytes(&finished).map_err(|error| error.to_string());
+                    let accepted = accepted.and_then(|finished| {
+                        let accepted = self.accumulator.accept(position, &packed, &finished);
+                        accepted.map_err(|misbehaviour| misbehaviour.to_string())
+                    });
+                    self.granted.remove(&position);
+                    if let Err(what) = accepted {
+                        self.leave(position, &from, what, &mut actions);
+                    }
+                }
+                (Some(position), Message::Abort(reason)) => self.leave(position, &from, reason, &mut actions),
+                _ => actions.push(out_of_phase(&from, Phase::MaskedInput)),
+            },
+            Event::Wake | Event::Settled | Event::Stop { .. } => {}
+        }
+        self.grant(&mut actions);
+        let n_expected = self.accumulator.sharers().len() - self.left.len();
+        if self.accumulator.n_survivors() >= n_expected || now >= self.common.deadline {
+            return self.fix_survivors(now, actions);
+        }
+        (Round::MaskedInput(self), actions)
+    }
+
+    /// Answers waiting READYs while there is room for their vectors.
+    fn grant(&mut self, actions: &mut Vec<Action>) {
+        while self.granted.len() < UPLOAD_GRANTS_MAX {
+            let Some(position) = self.waiting.pop_front() else { return };
+            if let Some(entry) = self.roster.entry(position) {
+                self.granted.insert(position);
+                actions.push(answer(&entry.id, masked_input::Grant {}));
+            }
+        }
+    }
+
+    fn fix_survivors(self, now: Timestamp, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
+        let aborting = self.aborting();
+        let collector = match self.accumulator.close() {
+            Ok(collector) => collector,
+            Err(incomplete) => return aborting.end(incomplete.to_string(), actions),
+        };
+        let survivors = collector.survivors();
+        let signature = self.common.spec.key.sign(&survivors.statement(&collector.context()));
+        for position in collector.sharers().iter() {
+            let Some(entry) = self.roster.entry(position) else { continue };
+            if survivors.set().contains(position) {
+                let message = masked_input::Survivors { survivors: survivors.to_bytes(), signature };
+                actions.push(answer(&entry.id, message));
+            } else {
+                let reason = "no vector in time".to_owned();
+                actions.push(answer(&entry.id, Aborted { reason: reason.clone().into() }));
+                actions.push(Action::Note(Note::Dropped { id: entry.id.clone(), phase: Phase::MaskedInput, reason }));
+            }
+        }
+        let common = self.common.enter(Phase::Consistency, survivors.set().len(), now, &mut actions);
+        (Round::Consistency(CollectStatements::new(common, self.roster, collector)), actions)
+    }
+
+    fn leave(&mut self, position: Position, from: &Peer, reason: String, actions: &mut Vec<Action>) {
+        self.granted.remove(&position);
+        self.waiting.retain(|waiting| *waiting != position);
+        // A vector that is in the sum stays in it: its seed is rebuilt from shares.
+        if self.accumulator.sharers().contains(position)
+            && !self.accumulator.is_finished(position)
+            && self.left.insert(position)
+        {
+            actions.push(Action::Note(Note::Misbehaved { id: from.id.clone(), what: reason }));
+        }
+    }
+
+    pub(super) fn attempt(&self) -> Attempt {
+        let attempt = self.common.attempt().with_roster(&self.roster);
+        Attempt { sharers: Some(self.accumulator.routed().sharers().root()), ..attempt }
+    }
+
+    pub(super) fn aborting(&self) -> Aborting {
+        Aborting { cohort: members(&self.roster), attempt: Some(self.attempt()) }
+    }
+}

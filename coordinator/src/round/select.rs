@@ -1,0 +1,74 @@
+//! `select`: check-ins are taken until the cohort is full, or until enough have come and the wait is over.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use eranos_base::{ClientId, Entropy, Timestamp};
+use eranos_wire::messages::select::{ComeBackLater, PLAN_VERSION};
+
+use super::{Action, Event, Message, Note, Peer, Phase, Round, RoundSpec, answer, configure, out_of_phase};
+
+/// Check-ins arrive.
+pub struct Select {
+    spec: Arc<RoundSpec>,
+    began: Timestamp,
+    deadline: Timestamp,
+    cohort: BTreeMap<ClientId, Peer>,
+}
+
+impl Select {
+    pub(super) fn new(spec: Arc<RoundSpec>, now: Timestamp) -> Self {
+        let deadline = now + spec.wait(Phase::Select);
+        Self { spec, began: now, deadline, cohort: BTreeMap::new() }
+    }
+
+    /// When the wait is over.
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    pub(super) fn handle(mut self, event: Event, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
+        let parameters = self.spec.mechanism.parameters();
+        let (n_max, u_min) = (usize::from(parameters.n_max), usize::from(parameters.u_min));
+        let mut actions = Vec::new();
+        match event {
+            Event::Message { from, message: Message::CheckIn(check_in) } => {
+                if check_in.task != self.spec.task {
+                    let reason = format!("this coordinator has no task {}", check_in.task);
+                    actions.push(answer(&from.id, ComeBackLater { after_ms: None, reason }));
+                } else if check_in.plan_version != PLAN_VERSION {
+                    let reason = format!("plans are of version {PLAN_VERSION}: upgrade the client");
+                    actions.push(answer(&from.id, ComeBackLater { after_ms: None, reason }));
+                } else if self.cohort.len() >= n_max && !self.cohort.contains_key(&from.id) {
+                    let reason = "the cohort is full".to_owned();
+                    actions.push(answer(&from.id, ComeBackLater { after_ms: Some(COME_BACK_MS), reason }));
+                } else {
+                    self.cohort.insert(from.id.clone(), from);
+                }
+            }
+            Event::Message { from, message: Message::Abort(_) } => {
+                self.cohort.remove(&from.id);
+            }
+            Event::Message { from, .. } => actions.push(out_of_phase(&from, Phase::Select)),
+            Event::Wake | Event::Settled | Event::Stop { .. } => {}
+        }
+        let timed_out = now >= self.deadline;
+        if self.cohort.len() == n_max || (timed_out && self.cohort.len() >= u_min) {
+            let took = now.since(self.began);
+            actions.push(Action::Note(Note::PhaseOver { phase: Phase::Select, took, timed_out }));
+            return configure::configure(self.spec, self.cohort, now, entropy, actions);
+        }
+        if timed_out {
+            self.deadline = now + self.spec.wait(Phase::Select);
+            actions.push(Action::WakeAt(self.deadline));
+        }
+        (Round::Select(self), actions)
+    }
+
+    /// Who has checked in.
+    pub fn cohort(&self) -> impl Iterator<Item = &ClientId> {
+        self.cohort.keys()
+    }
+}
+
+/// When a client that found the cohort full asks again.
+const COME_BACK_MS: u32 = 1000;

@@ -1,0 +1,109 @@
+//! `share_keys`: bundles of sealed shares are collected; at the end U2 is fixed and every member gets the parts
+//! addressed to it.
+
+use std::sync::Arc;
+
+use eranos_base::{ClientId, Timestamp};
+use eranos_secagg::{Bundle, Roster, ShareRouter, share_keys::parts_to_bytes};
+use eranos_wire::messages::{abort::Aborted, share_keys};
+
+use super::{
+    Aborting, Action, Attempt, CollectInputs, Common, Event, Message, Note, Phase, Record, Round, answer, members,
+    misbehaved, out_of_phase,
+};
+
+/// The roster is out; sealed shares arrive.
+pub struct ShareKeys {
+    common: Common,
+    router: ShareRouter,
+    /// By position: who left.
+    left: Vec<bool>,
+}
+
+impl ShareKeys {
+    pub(super) fn begin(common: Common, roster: Roster, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
+        let left = vec![false; roster.n1()];
+        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), left };
+        // From here on the ledger can name who stood in the roster.
+        actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
+        // The roster goes out only after that.
+        let (answers, rest): (Vec<_>, Vec<_>) = actions.into_iter().partition(|a| matches!(a, Action::Answer { .. }));
+        (Round::ShareKeys(phase), rest.into_iter().chain(answers).collect())
+    }
+
+    pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {
+        let mut actions = Vec::new();
+        let roster = self.router.roster().clone();
+        match event {
+            Event::Message { from, message } => match (roster.position_of(&from.id), message) {
+                (Some(position), Message::ShareKeys(bundle)) => {
+                    let accepted = Bundle::from_bytes(&bundle).map_err(|error| error.to_string());
+                    let accepted = accepted.and_then(|bundle| {
+                        self.router.accept(position, bundle).map_err(|misbehaviour| misbehaviour.to_string())
+                    });
+                    if let Err(what) = accepted {
+                        self.leave(position.index(), &from.id, what, &mut actions);
+                    }
+                }
+                (Some(position), Message::Abort(reason)) => {
+                    self.leave(position.index(), &from.id, reason, &mut actions);
+                }
+                _ => actions.push(out_of_phase(&from, Phase::ShareKeys)),
+            },
+            Event::Wake | Event::Settled | Event::Stop { .. } => {}
+        }
+        let n_left = self.left.iter().filter(|left| **left).count();
+        if self.router.n_sharers() + n_left >= roster.n1() || now >= self.common.deadline {
+            return self.fix_sharers(now, actions);
+        }
+        (Round::ShareKeys(self), actions)
+    }
+
+    fn fix_sharers(self, now: Timestamp, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
+        let aborting = self.aborting();
+        let roster = self.router.roster().clone();
+        let routed = match self.router.close() {
+            Ok(routed) => routed,
+            Err(incomplete) => return aborting.end(incomplete.to_string(), actions),
+        };
+        let sharers = routed.sharers().clone();
+        let signature = self.common.spec.key.sign(&sharers.statement(&roster));
+        for entry in roster.entries() {
+            let position = roster.position_of(&entry.id).filter(|p| sharers.members().iter().any(|(q, _)| q == p));
+            match position {
+                Some(position) => {
+                    let parts = parts_to_bytes(&routed.parts_for(position));
+                    let message = share_keys::Sharers { sharers: sharers.to_bytes(), signature, parts };
+                    actions.push(answer(&entry.id, message));
+                }
+                None => {
+                    let reason = "no shares in time".to_owned();
+                    actions.push(answer(&entry.id, Aborted { reason: reason.clone().into() }));
+                    let note = Note::Dropped { id: entry.id.clone(), phase: Phase::ShareKeys, reason };
+                    actions.push(Action::Note(note));
+                }
+            }
+        }
+        let common = self.common.enter(Phase::MaskedInput, sharers.members().len(), now, &mut actions);
+        let phase = CollectInputs::new(common, roster, routed.accumulate());
+        actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
+        (Round::MaskedInput(phase), actions)
+    }
+
+    /// A client that left, or whose bundle is bad, is not waited for.
+    fn leave(&mut self, index: usize, id: &ClientId, reason: String, actions: &mut Vec<Action>) {
+        if let Some(left) = self.left.get_mut(index)
+            && !std::mem::replace(left, true)
+        {
+            actions.push(Action::Note(Note::Misbehaved { id: id.clone(), what: reason }));
+        }
+    }
+
+    fn attempt(&self) -> Attempt {
+        self.common.attempt().with_roster(self.router.roster())
+    }
+
+    pub(super) fn aborting(&self) -> Aborting {
+        Aborting { cohort: members(self.router.roster()), attempt: Some(self.attempt()) }
+    }
+}

@@ -1,0 +1,359 @@
+//! The coordinator's durable state: one SQLite file that an auditor can open with the stock shell.
+//!
+//! The order of writes is the promise: a round, its cohort and the debit of every selected client are committed before
+//! the plan leaves; the new checkpoint's file is durable before the one transaction that commits outcome, checkpoint
+//! and ledger leaf; only then is the tree head signed. A crash may over-count a budget, never under-count it.
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use eranos_base::{ClientId, Digest, RoundNumber, SessionId};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite said no.
+    #[error("coordinator's database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row is not what this build writes.
+    #[error("coordinator's database has a malformed {what}")]
+    Malformed {
+        /// Which column.
+        what: &'static str,
+    },
+    /// The file was written by another version of this program.
+    #[error("coordinator's database has schema version {found}, this build reads {SCHEMA_VERSION}")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The sum was released and applied.
+    Released,
+    /// It ended before any client was asked to unmask.
+    AbortedBeforeReveal,
+    /// It ended after clients were asked to unmask: the sum counts as known to the coordinator.
+    AbortedAfterReveal,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::AbortedBeforeReveal => "aborted-before-reveal",
+            Self::AbortedAfterReveal => "aborted-after-reveal",
+        }
+    }
+}
+
+/// The model as of one released round: names of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelState {
+    /// The parameters.
+    pub checkpoint: Digest,
+    /// The server optimizer's moments.
+    pub optimizer: Digest,
+}
+
+/// What a coordinator that starts again needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The session.
+    pub session: SessionId,
+    /// The model after the last released round.
+    pub model: ModelState,
+    /// The last round opened; zero if none was.
+    pub last_round: RoundNumber,
+    /// Attempts so far, released or not.
+    pub attempts: u32,
+    /// Rounds released so far.
+    pub released: u32,
+    /// A round that was open when the process ended, its plan, and whether clients had been asked to unmask.
+    pub open_round: Option<OpenRound>,
+}
+
+/// A round that was begun and neither released nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenRound {
+    /// Its number.
+    pub round: RoundNumber,
+    /// Its signed plan, as sent.
+    pub plan: Vec<u8>,
+    /// The ledger entry to append if it is never finished, once the roster was fixed.
+    pub abort_entry: Option<Vec<u8>>,
+}
+
+/// What outlives the coordinator's process. One task each.
+pub trait StateStore: Send + Sync {
+    /// Begins the session: with the leaves that open the log.
+    ///
+    /// # Errors
+    /// If the commit fails.
+    fn begin_session(&self, session: SessionId, model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError>;
+
+    /// What to go on from; none in a fresh store.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    fn resume(&self) -> Result<Option<Resume>, StoreError>;
+
+    /// Commits a round, its plan and the debit of every selected client: before the plan leaves.
+    ///
+    /// # Errors
+    /// If the commit fails.
+    fn open_round(&self, round: RoundNumber, plan: &[u8], cohort: &[ClientId]) -> Result<(), StoreError>;
+
+    /// Replaces the ledger entry to append if the process ends before the round does.
+    ///
+    /// # Errors
+    /// If the commit fails.
+    fn prepare_abort(&self, round: RoundNumber, entry: &[u8]) -> Result<(), StoreError>;
+
+    /// Commits the end of a round: outcome, model (if released) and ledger leaf in one transaction. Gives the leaf's
+    /// index.
+    ///
+    /// # Errors
+    /// If the commit fails.
+    fn close_round(
+        &self,
+        round: RoundNumber,
+        outcome: Outcome,
+        model: Option<ModelState>,
+        leaf: &[u8],
+    ) -> Result<u64, StoreError>;
+
+    /// The ledger leaves from `index` on.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn leaves_from(&self, index: u64) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// Attempts debited to a client, released or not.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn debits(&self, client: &ClientId) -> Result<u32, StoreError>;
+}
+
+/// [`StateStore`] in one SQLite file (WAL, `synchronous=FULL`, STRICT tables, one writer).
+pub struct SqliteStore {
+    connection: Mutex<Connection>,
+}
+
+impl SqliteStore {
+    /// Opens the file, making it if need be.
+    ///
+    /// # Errors
+    /// If it cannot be opened or is of another version.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", "ON")?;
+        let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match found {
+            0 => {
+                connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
+            }
+            SCHEMA_VERSION => {}
+            _ => return Err(StoreError::Version { found }),
+        }
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic while the lock is held leaves an open transaction, which its drop has rolled back.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateStore for SqliteStore {
+    fn begin_session(&self, session: SessionId, model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        transaction.execute(
+            "INSERT INTO session (only_row, session, checkpoint, optimizer) VALUES (1, ?1, ?2, ?3)",
+            params![session.0.0, model.checkpoint.0, model.optimizer.0],
+        )?;
+        for leaf in leaves {
+            append_leaf(&transaction, leaf)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn resume(&self) -> Result<Option<Resume>, StoreError> {
+        let connection = self.lock();
+        let session = connection
+            .query_row("SELECT session, checkpoint, optimizer FROM session", [], |row| {
+                Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, [u8; 32]>(2)?))
+            })
+            .optional()?;
+        let Some((session, checkpoint, optimizer)) = session else { return Ok(None) };
+        let (last_round, attempts, released) = connection.query_row(
+            "SELECT coalesce(max(round), 0), count(*), count(*) FILTER (WHERE outcome = 'released') FROM round",
+            [],
+            |row| Ok((row.get::<_, u64>(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+        let open_round = connection
+            .query_row("SELECT round, plan, abort_entry FROM round WHERE outcome = 'open'", [], |row| {
+                Ok(OpenRound { round: RoundNumber(row.get(0)?), plan: row.get(1)?, abort_entry: row.get(2)? })
+            })
+            .optional()?;
+        Ok(Some(Resume {
+            session: SessionId(Digest(session)),
+            model: ModelState { checkpoint: Digest(checkpoint), optimizer: Digest(optimizer) },
+            last_round: RoundNumber(last_round),
+            attempts,
+            released,
+            open_round,
+        }))
+    }
+
+    fn open_round(&self, round: RoundNumber, plan: &[u8], cohort: &[ClientId]) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        transaction
+            .execute("INSERT INTO round (round, plan, outcome) VALUES (?1, ?2, 'open')", params![round.0, plan])?;
+        for client in cohort {
+            transaction
+                .execute("INSERT INTO debit (client, round) VALUES (?1, ?2)", params![client.as_str(), round.0])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn prepare_abort(&self, round: RoundNumber, entry: &[u8]) -> Result<(), StoreError> {
+        self.lock().execute("UPDATE round SET abort_entry = ?2 WHERE round = ?1", params![round.0, entry])?;
+        Ok(())
+    }
+
+    fn close_round(
+        &self,
+        round: RoundNumber,
+        outcome: Outcome,
+        model: Option<ModelState>,
+        leaf: &[u8],
+    ) -> Result<u64, StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let n_closed = transaction.execute(
+            "UPDATE round SET outcome = ?2, abort_entry = NULL WHERE round = ?1 AND outcome = 'open'",
+            params![round.0, outcome.as_str()],
+        )?;
+        if n_closed != 1 {
+            return Err(StoreError::Malformed { what: "round to close: it is not open" });
+        }
+        if let Some(model) = model {
+            transaction.execute(
+                "UPDATE session SET checkpoint = ?1, optimizer = ?2",
+                params![model.checkpoint.0, model.optimizer.0],
+            )?;
+        }
+        let index = append_leaf(&transaction, leaf)?;
+        transaction.commit()?;
+        Ok(index)
+    }
+
+    fn leaves_from(&self, index: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT entry FROM leaf WHERE leaf_index >= ?1 ORDER BY leaf_index")?;
+        let leaves = statement.query_map([index], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(leaves)
+    }
+
+    fn debits(&self, client: &ClientId) -> Result<u32, StoreError> {
+        let query = "SELECT count(*) FROM debit WHERE client = ?1";
+        Ok(self.lock().query_row(query, [client.as_str()], |row| row.get(0))?)
+    }
+}
+
+fn append_leaf(transaction: &Transaction<'_>, leaf: &[u8]) -> Result<u64, StoreError> {
+    let index: u64 = transaction.query_row("SELECT count(*) FROM leaf", [], |row| row.get(0))?;
+    transaction.execute("INSERT INTO leaf (leaf_index, entry) VALUES (?1, ?2)", params![index, leaf])?;
+    Ok(index)
+}
+
+const SCHEMA_VERSION: u32 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE session (
+    only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
+    session    BLOB NOT NULL CHECK (length(session) = 32),
+    checkpoint BLOB NOT NULL CHECK (length(checkpoint) = 32),
+    optimizer  BLOB NOT NULL CHECK (length(optimizer) = 32)
+) STRICT;
+CREATE TABLE round (
+    round       INTEGER PRIMARY KEY,
+    plan        BLOB NOT NULL,
+    outcome     TEXT NOT NULL CHECK (outcome IN ('open', 'released', 'aborted-before-reveal', 'aborted-after-reveal')),
+    abort_entry BLOB
+) STRICT;
+CREATE UNIQUE INDEX one_open_round ON round (outcome) WHERE outcome = 'open';
+CREATE TABLE debit (
+    client TEXT NOT NULL,
+    round  INTEGER NOT NULL REFERENCES round (round),
+    PRIMARY KEY (client, round)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE leaf (
+    leaf_index INTEGER PRIMARY KEY,
+    entry      BLOB NOT NULL
+) STRICT;
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> ClientId {
+        ClientId::new(&"example.org".parse().unwrap(), name).unwrap()
+    }
+
+    fn model(name: &str) -> ModelState {
+        ModelState { checkpoint: Digest::of(name.as_bytes()), optimizer: Digest::of(b"optimizer") }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.sqlite");
+        let session = SessionId(Digest::of(b"session"));
+        {
+            let store = SqliteStore::open(&path).unwrap();
+            assert_eq!(store.resume().unwrap(), None);
+            store.begin_session(session, model("zero"), &[b"opened".to_vec()]).unwrap();
+            store.open_round(RoundNumber(1), b"plan 1", &[id("a"), id("b")]).unwrap();
+            let index = store.close_round(RoundNumber(1), Outcome::Released, Some(model("one")), b"leaf 1").unwrap();
+            assert_eq!(index, 1);
+            store.open_round(RoundNumber(2), b"plan 2", &[id("b")]).unwrap();
+            store.prepare_abort(RoundNumber(2), b"leaf 2").unwrap();
+        }
+        let store = SqliteStore::open(&path).unwrap();
+        let resume = store.resume().unwrap().unwrap();
+        assert_eq!((resume.session, resume.model), (session, model("one")));
+        assert_eq!((resume.last_round, resume.attempts, resume.released), (RoundNumber(2), 2, 1));
+        let open_round = resume.open_round.unwrap();
+        assert_eq!((open_round.round, open_round.plan), (RoundNumber(2), b"plan 2".to_vec()));
+        assert_eq!(open_round.abort_entry, Some(b"leaf 2".to_vec()));
+        assert_eq!((store.debits(&id("a")).unwrap(), store.debits(&id("b")).unwrap()), (1, 2));
+        assert_eq!(store.leaves_from(0).unwrap(), [b"opened".to_vec(), b"leaf 1".to_vec()]);
+    }
+
+    #[test]
+    fn a_round_is_opened_once_closed_once_and_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("state.sqlite")).unwrap();
+        store.begin_session(SessionId(Digest::ZERO), model("zero"), &[]).unwrap();
+        store.open_round(RoundNumber(1), b"plan", &[]).unwrap();
+        assert!(store.open_round(RoundNumber(1), b"plan", &[]).is_err());
+        assert!(store.open_round(RoundNumber(2), b"plan", &[]).is_err(), "two rounds open at once");
+        store.close_round(RoundNumber(1), Outcome::AbortedBeforeReveal, None, b"leaf").unwrap();
+        assert!(store.close_round(RoundNumber(1), Outcome::Released, None, b"leaf").is_err());
+        assert_eq!(store.leaves_from(0).unwrap().len(), 1, "a refused close appends nothing");
+    }
+}

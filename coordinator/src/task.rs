@@ -1,0 +1,213 @@
+//! The task file: one model trained on one kind of data under one promise of privacy. Checked once, where it is read.
+
+use std::path::{Path, PathBuf};
+
+use eranos_base::{TaskId, UserError};
+use serde::Deserialize;
+
+/// A task as its TOML file says it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// The version of this format; 1.
+    pub version: u32,
+    /// The task's name: clients opt into it.
+    pub name: TaskId,
+    /// What is trained.
+    pub model: Model,
+    /// What the operator tests it on.
+    pub data: Data,
+    /// How a step is taken.
+    pub training: Training,
+    /// What is promised.
+    pub privacy: Privacy,
+    /// Who takes part.
+    pub cohort: Cohort,
+    /// How many rounds, and how they are paced.
+    pub schedule: Schedule,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// One of the built-in models.
+    pub builtin: Option<String>,
+    /// Or a Keras architecture (`model.to_json()`), relative to the task file.
+    pub definition: Option<PathBuf>,
+}
+
+/// What the operator tests the model on: public data, which costs no privacy.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The format of the clients' data and of the test set.
+    pub format: DataFormat,
+    /// Images of the operator's test set, relative to the task file.
+    pub test_images: Option<PathBuf>,
+    /// Their labels.
+    pub test_labels: Option<PathBuf>,
+}
+
+/// A format of data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataFormat {
+    /// The format of MNIST: images and labels of unsigned bytes.
+    Idx,
+}
+
+/// How a step is taken.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// The L2 norm that each record's gradient is clipped to.
+    pub l2_clip_norm: f64,
+    /// The rule that applies the summed, noised gradient.
+    pub server_optimizer: ServerOptimizer,
+    /// Its learning rate.
+    pub server_learning_rate: f32,
+    /// Its momentum (`momentum` only).
+    #[serde(default)]
+    pub momentum: f32,
+}
+
+/// The rule that applies the gradient to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerOptimizer {
+    /// Plain gradient descent.
+    Sgd,
+    /// Gradient descent with momentum.
+    Momentum,
+    /// Adam, as Keras has it.
+    Adam,
+}
+
+/// What is promised to whom.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Privacy {
+    /// What is protected.
+    pub unit: Unit,
+    /// Who adds the noise.
+    pub noise: Noise,
+    /// Epsilon of all attempts together, at `delta`, against the coordinator with its colluders.
+    pub epsilon: f64,
+    /// Delta.
+    pub delta: f64,
+    /// The probability with which each record enters an attempt: numerator and denominator.
+    pub sampling_probability: [u64; 2],
+    /// The number of records expected in an attempt, over all silos. A public constant: never computed from the silos'
+    /// counts.
+    pub expected_lot: u64,
+    /// The most records that a silo may hold. A silo with more refuses.
+    pub records_per_client_max: u64,
+}
+
+/// The unit of privacy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// One record, added or removed.
+    Record,
+}
+
+/// Who adds the noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noise {
+    /// Every client a share; only the sum is ever seen.
+    Distributed,
+}
+
+/// Who takes part.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cohort {
+    /// The most clients in a round.
+    pub clients_max: u16,
+    /// The least number of survivors of a round; noise is sized for them.
+    pub survivors_min: u16,
+    /// The most identities of a roster that may work with the coordinator against the others.
+    pub max_colluders: u16,
+}
+
+/// How many rounds, and how they are paced.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Released rounds to train for.
+    pub rounds: u32,
+    /// The most attempts, released or not: epsilon is stated for them.
+    pub attempts_max: u32,
+    /// READY leaves at a whole multiple of this after the plan.
+    pub ready_slot_ms: u32,
+    /// The least time that a phase waits for a client that vanished; it waits 5 times the phase's median if that is
+    /// more.
+    pub phase_wait_min_ms: u32,
+    /// The most time that a phase waits for anybody.
+    pub phase_timeout_ms: u32,
+}
+
+impl Task {
+    /// Reads a task file.
+    ///
+    /// # Errors
+    /// If the file is missing, is not TOML, or says something that cannot be.
+    pub fn read(path: &Path) -> Result<Self, UserError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            UserError::new(
+                format!("cannot read the task file {}: {error}", path.display()),
+                "make one with `eranos coordinator init`",
+            )
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses the text of a task file; `path` is for the error.
+    ///
+    /// # Errors
+    /// If it is not TOML, or says something that cannot be.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, UserError> {
+        let task: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            UserError::new(
+                format!("{}, line {line}: {}", path.display(), error.message()),
+                "compare with the commented example that `eranos coordinator init` writes",
+            )
+        })?;
+        let refuse = |what: &str, next: &str| Err(UserError::new(format!("{}: {what}", path.display()), next));
+        if task.version != 1 {
+            return refuse(&format!("version = {}", task.version), "this build reads version 1");
+        }
+        if task.model.builtin.is_some() == task.model.definition.is_some() {
+            return refuse("model names neither or both of `builtin` and `definition`", "give exactly one of them");
+        }
+        if task.data.test_images.is_some() != task.data.test_labels.is_some() {
+            return refuse("data names test images or test labels alone", "give both or neither");
+        }
+        if !(task.training.l2_clip_norm.is_finite() && task.training.l2_clip_norm > 0.0) {
+            return refuse("training.l2_clip_norm is not a positive number", "1.0 is a common choice");
+        }
+        if !(task.training.server_learning_rate.is_finite() && task.training.server_learning_rate > 0.0) {
+            return refuse("training.server_learning_rate is not a positive number", "0.5 is a common choice");
+        }
+        if task.schedule.rounds == 0 || task.schedule.attempts_max < task.schedule.rounds {
+            return refuse(
+                "schedule.attempts_max is smaller than schedule.rounds, or there are no rounds",
+                "allow a few attempts more than rounds: those that abort are charged too",
+            );
+        }
+        if task.schedule.ready_slot_ms == 0
+            || task.schedule.phase_wait_min_ms == 0
+            || task.schedule.phase_timeout_ms < task.schedule.phase_wait_min_ms
+        {
+            return refuse(
+                "schedule has a zero time, or phase_timeout_ms below phase_wait_min_ms",
+                "compare with the commented example that `eranos coordinator init` writes",
+            );
+        }
+        Ok(task)
+    }
+}

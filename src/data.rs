@@ -1,0 +1,155 @@
+//! `eranos data`: folders of data for a trial, and what a client sees in its data.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use eranos_base::{Entropy, SeededEntropy, UserError};
+use eranos_nn::data::idx;
+use flate2::{Compression, write::GzEncoder};
+
+/// `eranos data`.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Split a public data set into one folder a client, so that a federation can be tried
+    Split {
+        /// The data set; only `mnist` so far (the sample in `samples/`, compiled into this program)
+        #[arg(long)]
+        dataset: String,
+        /// How many clients
+        #[arg(long, default_value_t = 4)]
+        clients: u16,
+        /// The folder to make: one folder `party-N` a client, and `test` for the coordinator
+        #[arg(long)]
+        out: PathBuf,
+        /// The same seed gives the same split
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Show what a client would see in its data, or why it would refuse it
+    Check {
+        /// Images in IDX, gzipped or not
+        images: PathBuf,
+        /// Their labels
+        labels: PathBuf,
+        /// Classes that the task knows
+        #[arg(long, default_value_t = 10)]
+        classes: u8,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs `eranos data`.
+pub(crate) fn run(command: Command) -> Result<(), UserError> {
+    match command {
+        Command::Split { dataset, clients, out, seed } => {
+            if dataset != "mnist" {
+                return Err(UserError::new(format!("unknown data set {dataset:?}"), "use --dataset mnist"));
+            }
+            let folders = split_mnist(clients, &out, seed)?;
+            for folder in &folders.parties {
+                println!("{}", folder.display());
+            }
+            println!("{}", folders.test.display());
+            Ok(())
+        }
+        Command::Check { images, labels, classes, json } => {
+            let set = idx::LabelledImages::read(&images, &labels, classes)?;
+            let mut n_records = vec![0usize; usize::from(classes)];
+            for &label in set.labels() {
+                n_records[usize::from(label)] += 1;
+            }
+            if json {
+                let report = serde_json::json!({
+                    "records": set.len(), "shape": set.shape(), "classes": n_records,
+                });
+                println!("{report}");
+            } else {
+                println!("{} records of {:?} pixels", set.len(), set.shape());
+                for (class, n) in n_records.iter().enumerate() {
+                    println!("class {class}: {n} records");
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The folders of a split.
+pub(crate) struct Folders {
+    /// One a client.
+    pub(crate) parties: Vec<PathBuf>,
+    /// The coordinator's test set.
+    pub(crate) test: PathBuf,
+}
+
+/// Splits the embedded MNIST sample into `n_clients` shards of (nearly) equal size, drawn at random by `seed`.
+pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folders, UserError> {
+    let train = idx::LabelledImages::parse(TRAIN_IMAGES, TRAIN_LABELS, 10)?;
+    let n_clients = usize::from(n_clients);
+    if n_clients == 0 || n_clients > train.len() {
+        let what = format!("{n_clients} clients for {} records", train.len());
+        return Err(UserError::new(what, "ask for at least 1 client and at most as many as there are records"));
+    }
+    let order = shuffled(train.len(), &mut SeededEntropy::new(seed));
+    let mut parties = Vec::with_capacity(n_clients);
+    for party in 0..n_clients {
+        let records: Vec<usize> = order.iter().copied().skip(party).step_by(n_clients).collect();
+        let folder = out.join(format!("party-{}", party + 1));
+        let pixels: Vec<u8> = records.iter().flat_map(|&r| train.image(r).iter().copied()).collect();
+        let labels: Vec<u8> = records.iter().map(|&r| train.labels()[r]).collect();
+        write_idx(&folder.join(IMAGES), &[records.len(), 28, 28], &pixels)?;
+        write_idx(&folder.join(LABELS), &[records.len()], &labels)?;
+        parties.push(folder);
+    }
+    let test = out.join("test");
+    write(&test.join(IMAGES), TEST_IMAGES)?;
+    write(&test.join(LABELS), TEST_LABELS)?;
+    Ok(Folders { parties, test })
+}
+
+/// The numbers from 0 to `n` in an order drawn uniformly (Fisher and Yates; the modulo bias of 64 bits is below 2^-50).
+fn shuffled(n: usize, entropy: &mut SeededEntropy) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for last in (1..n).rev() {
+        let draw = u64::from_le_bytes(entropy.bytes());
+        order.swap(last, (draw % (last as u64 + 1)) as usize);
+    }
+    order
+}
+
+/// Writes unsigned bytes as gzipped IDX: magic 0, 0, 0x08, rank; sizes as big-endian `u32`; the bytes.
+fn write_idx(path: &Path, shape: &[usize], bytes: &[u8]) -> Result<(), UserError> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut header = vec![0, 0, 0x08, shape.len() as u8];
+    for &size in shape {
+        // IDX is big-endian by definition.
+        #[expect(clippy::big_endian_bytes, reason = "the format's own order")]
+        header.extend_from_slice(&(size as u32).to_be_bytes());
+    }
+    let encoded = encoder.write_all(&header).and_then(|()| encoder.write_all(bytes)).and_then(|()| encoder.finish());
+    let encoded = encoded.map_err(|error| UserError::new(format!("cannot compress: {error}"), "free some memory"))?;
+    write(path, &encoded)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, bytes));
+    made.map_err(|error| {
+        UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
+    })
+}
+
+/// The name of the images' file in a party's folder.
+pub(crate) const IMAGES: &str = "images-idx3-ubyte.gz";
+/// The name of the labels' file in a party's folder.
+pub(crate) const LABELS: &str = "labels-idx1-ubyte.gz";
+
+const TRAIN_IMAGES: &[u8] = include_bytes!("../samples/mnist-train-images-idx3-ubyte.gz");
+const TRAIN_LABELS: &[u8] = include_bytes!("../samples/mnist-train-labels-idx1-ubyte.gz");
+const TEST_IMAGES: &[u8] = include_bytes!("../samples/mnist-test-images-idx3-ubyte.gz");
+const TEST_LABELS: &[u8] = include_bytes!("../samples/mnist-test-labels-idx1-ubyte.gz");

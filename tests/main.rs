@@ -1,0 +1,3 @@
+//! Whole federations, attacks, faults and house rules. One binary, so that it links once.
+
+mod house;

@@ -1,0 +1,314 @@
+//! consistency: every survivor signs, once, one set of survivors (U3). Two quorums meet in an honest signer, so no two
+//! honest clients ever release shares for different sets.
+
+use std::{fmt, sync::Arc};
+
+use eranos_base::{Context, Position, Signature, StatementKind, encoding::DecodeError};
+
+use crate::{
+    Arrival, Incomplete, Masked, Misbehaviour, PositionSet, Refusal, Roster, UnmaskAnswer, Unmasker,
+    agreement::position_bytes,
+    mask::Lanes,
+    reader::Reader,
+    share_keys::{HeldShares, ShareHashes},
+    thresholds::ROSTER_LEN_MAX,
+};
+
+/// U3, with the READY of every member.
+///
+/// Bytes: the bitmap of U3 (see [`PositionSet`]), then the READY (64) of each member in ascending order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivors {
+    set: PositionSet,
+    readies: Vec<Signature>,
+}
+
+impl Survivors {
+    /// `readies` in ascending order of the set's positions.
+    pub(crate) fn new(set: PositionSet, readies: Vec<Signature>) -> Self {
+        Self { set, readies }
+    }
+
+    /// The set's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let readies = self.readies.iter().flat_map(|ready| ready.0);
+        self.set.as_bytes().iter().copied().chain(readies).collect()
+    }
+
+    /// Reads the survivors of a roster of `n1` clients.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly a bitmap and a signature for each of its members.
+    pub fn from_bytes(bytes: &[u8], n1: usize) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("survivors", bytes);
+        let set = PositionSet::from_bytes(reader.bytes(n1.div_ceil(8))?, n1)?;
+        let readies = (0..set.len()).map(|_| reader.signature()).collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { set, readies })
+    }
+
+    /// The members.
+    pub fn set(&self) -> &PositionSet {
+        &self.set
+    }
+
+    /// Each member with its READY, in ascending order.
+    pub fn readies(&self) -> impl Iterator<Item = (Position, &Signature)> {
+        self.set.iter().zip(&self.readies)
+    }
+
+    /// The bytes that the coordinator signs for this set; `context` is that of the round with roster and U2.
+    pub fn statement(&self, context: &Context) -> Vec<u8> {
+        context.statement(StatementKind::Survivors, Position::NONE, self.set.as_bytes())
+    }
+}
+
+impl Masked {
+    /// Checks the survivors and signs them with the statement key: the one consistency statement of this round. The
+    /// caller makes it durable before it is sent.
+    ///
+    /// # Errors
+    /// If U3 is not within U2, smaller than max(q, u_min) or without this client, or a member's READY is not its
+    /// signature over the U2 that this client masked against.
+    pub fn sign(self, survivors: &Survivors) -> Result<Consistent, Refusal> {
+        let set = &survivors.set;
+        if set.n1() != self.roster.n1() {
+            return Err(Refusal::SurvivorsMalformed { expected: self.roster.n1(), found: set.n1() });
+        }
+        if let Some(position) = set.first_outside(&self.sharers) {
+            return Err(Refusal::SurvivorOutsideSharers { position });
+        }
+        let needed = self.roster.thresholds().survivors_min();
+        if set.len() < needed {
+            return Err(Refusal::TooFewSurvivors { n_survivors: set.len(), needed });
+        }
+        if !set.contains(self.position) {
+            return Err(Refusal::NotASurvivor);
+        }
+        for (position, ready) in survivors.readies() {
+            if !self.roster.verify(self.context, StatementKind::Ready, position, &[], ready) {
+                return Err(Refusal::ReadySignature { position });
+            }
+        }
+        let statement = self.context.statement(StatementKind::Consistency, self.position, set.as_bytes());
+        let signature = self.identity.statement_key.sign(&statement);
+        Ok(Consistent { masked: self, survivors: set.clone(), signature })
+    }
+}
+
+/// The client that has signed the survivors and waits for a quorum.
+pub struct Consistent {
+    masked: Masked,
+    survivors: PositionSet,
+    signature: Signature,
+}
+
+impl Consistent {
+    /// The consistency statement's signature, under the statement key.
+    pub fn signature(&self) -> Signature {
+        self.signature
+    }
+
+    /// The bytes it covers: what is stored before it is sent, and what the ledger verifies.
+    pub fn statement(&self) -> Vec<u8> {
+        consistency_statement(&self.masked.context, self.masked.position, &self.survivors)
+    }
+
+    /// The survivors it signed.
+    pub fn survivors(&self) -> &PositionSet {
+        &self.survivors
+    }
+
+    /// Releases, under a quorum over exactly the survivors this client signed, one share for each dealer: of the seed
+    /// if the dealer survived, of the masking key if it did not. The request has no lists of its own.
+    ///
+    /// # Errors
+    /// If the quorum is too small or any of its statements is forged, doubled or foreign.
+    pub fn release(self, quorum: &Quorum) -> Result<UnmaskAnswer, Refusal> {
+        quorum.verify(&self.masked.roster, &self.masked.context, &self.survivors)?;
+        let Masked { identity, position, context, held, .. } = self.masked;
+        let shares = held.into_iter().map(|HeldShares { dealer, seed, key }| {
+            let survived = self.survivors.contains(dealer);
+            (dealer, if survived { seed } else { key })
+        });
+        Ok(UnmaskAnswer::sign(shares.collect(), |body| identity.sign(context, StatementKind::Unmask, position, body)))
+    }
+}
+
+impl fmt::Debug for Consistent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Consistent(position {}, shares omitted)", self.masked.position)
+    }
+}
+
+/// What the client at `position` signs with its statement key: the bitmap of U3, in the context of roster and U2.
+pub fn consistency_statement(context: &Context, position: Position, survivors: &PositionSet) -> Vec<u8> {
+    context.statement(StatementKind::Consistency, position, survivors.as_bytes())
+}
+
+/// At least q consistency statements on one U3.
+///
+/// Bytes: count (u16), then position (u16) and signature (64) of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum(Vec<(Position, Signature)>);
+
+impl Quorum {
+    /// The statements of these signers; [`Quorum::verify`] judges them.
+    pub fn new(signatures: Vec<(Position, Signature)>) -> Self {
+        Self(signatures)
+    }
+
+    /// The quorum's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(2 + self.0.len() * 66);
+        bytes.extend_from_slice(&(self.0.len() as u16).to_le_bytes());
+        for (position, signature) in &self.0 {
+            bytes.extend_from_slice(&position_bytes(*position));
+            bytes.extend_from_slice(&signature.0);
+        }
+        bytes
+    }
+
+    /// Reads a quorum.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly one.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("quorum", bytes);
+        let count = reader.count(ROSTER_LEN_MAX)?;
+        let signatures =
+            (0..count).map(|_| Ok((reader.position()?, reader.signature()?))).collect::<Result<_, DecodeError>>()?;
+        reader.finish()?;
+        Ok(Self(signatures))
+    }
+
+    /// The signers and their signatures.
+    pub fn signatures(&self) -> &[(Position, Signature)] {
+        &self.0
+    }
+
+    /// Verifies that at least q survivors signed `survivors`, each under the statement key of its roster entry, in
+    /// ascending order of position. One bad or doubled signature refuses the whole.
+    ///
+    /// # Errors
+    /// If it does not hold.
+    pub fn verify(&self, roster: &Roster, context: &Context, survivors: &PositionSet) -> Result<(), Refusal> {
+        let quorum = roster.thresholds().quorum();
+        if self.0.len() < quorum {
+            return Err(Refusal::QuorumTooSmall { n_signatures: self.0.len(), quorum });
+        }
+        let mut last = None;
+        for (position, signature) in &self.0 {
+            let position = *position;
+            // Strictly ascending: none twice. `None` is below every position.
+            let ascends = last.replace(position) < Some(position);
+            if !ascends || !survivors.contains(position) || !verify_one(roster, context, position, survivors, signature)
+            {
+                return Err(Refusal::QuorumSignature { position });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn verify_one(
+    roster: &Roster,
+    context: &Context,
+    position: Position,
+    survivors: &PositionSet,
+    signature: &Signature,
+) -> bool {
+    let Some(entry) = roster.entry(position) else { return false };
+    let statement = consistency_statement(context, position, survivors);
+    entry.advert.statement_key.verify(&statement, signature).is_ok()
+}
+
+/// The coordinator that collects consistency statements.
+#[derive(Debug)]
+pub struct ConsistencyCollector {
+    roster: Arc<Roster>,
+    context: Context,
+    sharers: PositionSet,
+    survivors: Survivors,
+    statements: Vec<Option<Signature>>,
+    hashes: ShareHashes,
+    complaints: Vec<Vec<Position>>,
+    sum: Lanes,
+}
+
+impl ConsistencyCollector {
+    /// `complaints` by holder.
+    pub(crate) fn new(
+        (roster, context, sharers): (Arc<Roster>, Context, PositionSet),
+        survivors: Survivors,
+        (hashes, complaints, sum): (ShareHashes, Vec<Vec<Position>>, Lanes),
+    ) -> Self {
+        let statements = vec![None; roster.n1()];
+        Self { roster, context, sharers, survivors, statements, hashes, complaints, sum }
+    }
+
+    /// U3 and its READYs: what every survivor is sent.
+    pub fn survivors(&self) -> &Survivors {
+        &self.survivors
+    }
+
+    /// The context of the round with roster and U2.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// Takes the consistency statement of the client at `position`.
+    ///
+    /// # Errors
+    /// If it is not in U3, or did not sign this U3.
+    pub fn accept(&mut self, position: Position, signature: &Signature) -> Result<Arrival, Misbehaviour> {
+        let message = "consistency statement";
+        if !self.survivors.set.contains(position) {
+            return Err(Misbehaviour::NotExpected { position, message });
+        }
+        let taken = &mut self.statements[position.index()];
+        if taken.as_ref() == Some(signature) {
+            return Ok(Arrival::Again);
+        }
+        if !verify_one(&self.roster, &self.context, position, &self.survivors.set, signature) {
+            return Err(Misbehaviour::Signature { position, message });
+        }
+        match taken {
+            // The first stays: what a quorum was announced with does not change.
+            Some(_) => Ok(Arrival::Again),
+            None => {
+                *taken = Some(*signature);
+                Ok(Arrival::New)
+            }
+        }
+    }
+
+    /// How many statements there are.
+    pub fn n_signatures(&self) -> usize {
+        self.statements.iter().flatten().count()
+    }
+
+    /// Whether they are a quorum.
+    pub fn has_quorum(&self) -> bool {
+        self.n_signatures() >= self.roster.thresholds().quorum()
+    }
+
+    /// Goes on to unmasking with all statements taken so far.
+    ///
+    /// # Errors
+    /// If they are fewer than q.
+    pub fn close(self) -> Result<(Quorum, Unmasker), Incomplete> {
+        let (n_signatures, quorum) = (self.n_signatures(), self.roster.thresholds().quorum());
+        if n_signatures < quorum {
+            return Err(Incomplete::Quorum { n_signatures, quorum });
+        }
+        let signed = self.roster.positions().zip(&self.statements);
+        let quorum = Quorum(signed.filter_map(|(position, signature)| Some((position, (*signature)?))).collect());
+        let unmasker = Unmasker::new(
+            (self.roster, self.context),
+            (self.sharers, self.survivors.set),
+            (self.hashes, self.complaints, self.sum),
+        );
+        Ok((quorum, unmasker))
+    }
+}

@@ -1,0 +1,170 @@
+//! The three numbers that decide what a coordinator and its helpers can learn. Every client computes them itself.
+
+use crate::shamir;
+
+/// Most clients of one roster: holders' coordinates in GF(2^8) are 1 to 255.
+pub const ROSTER_LEN_MAX: usize = shamir::HOLDERS_MAX;
+
+/// Why a roster of this size cannot be summed safely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ThresholdError {
+    /// The plan tolerates no colluder at all.
+    #[error("the plan tolerates no colluder, at least 1 is needed")]
+    NoColluder,
+    /// More clients than GF(2^8) has coordinates for.
+    #[error("roster of {n1} clients, at most {max} can share secrets in GF(2^8)")]
+    RosterTooLarge {
+        /// The roster's size.
+        n1: usize,
+        /// The largest possible.
+        max: usize,
+    },
+    /// Fewer clients than must survive.
+    #[error("roster of {n1} clients, of whom {u_min} must survive")]
+    RosterTooSmall {
+        /// The roster's size.
+        n1: usize,
+        /// The least number of survivors.
+        u_min: usize,
+    },
+    /// The quorum is larger than the least number of survivors.
+    #[error("quorum of {quorum} exceeds the {u_min} clients that must survive")]
+    QuorumBeyondSurvivors {
+        /// The quorum.
+        quorum: usize,
+        /// The least number of survivors.
+        u_min: usize,
+    },
+    /// Without the colluders fewer than two survivors may be left: their sum would be one client's vector.
+    #[error("{u_min} survivors with {max_colluders} colluders leave fewer than 2 honest clients in a sum")]
+    TooFewHonest {
+        /// The least number of survivors.
+        u_min: usize,
+        /// The colluders tolerated.
+        max_colluders: usize,
+    },
+}
+
+/// The thresholds of one roster in the complete graph.
+///
+/// ```
+/// let thresholds = eranos_secagg::Thresholds::new(8, 1, 7)?;
+/// assert_eq!((thresholds.quorum(), thresholds.threshold()), (5, 5));
+/// # Ok::<(), eranos_secagg::ThresholdError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    n1: usize,
+    max_colluders: usize,
+    u_min: usize,
+    quorum: usize,
+    threshold: usize,
+}
+
+impl Thresholds {
+    /// The thresholds of a roster of `n1` clients, of whom `max_colluders` (f) may work with the coordinator and
+    /// `u_min` must survive: q = floor((n1 + f) / 2) + 1 and t = min(q, u_min - 1).
+    ///
+    /// # Errors
+    /// If f < 1, u_min > n1, q > u_min, u_min - f < 2, or n1 > 255.
+    pub fn new(n1: usize, max_colluders: usize, u_min: usize) -> Result<Self, ThresholdError> {
+        if max_colluders < 1 {
+            return Err(ThresholdError::NoColluder);
+        }
+        if n1 > ROSTER_LEN_MAX {
+            return Err(ThresholdError::RosterTooLarge { n1, max: ROSTER_LEN_MAX });
+        }
+        if u_min > n1 {
+            return Err(ThresholdError::RosterTooSmall { n1, u_min });
+        }
+        if u_min < max_colluders.saturating_add(2) {
+            return Err(ThresholdError::TooFewHonest { u_min, max_colluders });
+        }
+        let quorum = (n1 + max_colluders) / 2 + 1;
+        if quorum > u_min {
+            return Err(ThresholdError::QuorumBeyondSurvivors { quorum, u_min });
+        }
+        // u_min - 1: a survivor's own seed is rebuilt from the shares of the others alone.
+        Ok(Self { n1, max_colluders, u_min, quorum, threshold: quorum.min(u_min - 1) })
+    }
+
+    /// n1, the size of the roster.
+    pub const fn n1(&self) -> usize {
+        self.n1
+    }
+
+    /// f, the colluding identities tolerated.
+    pub const fn max_colluders(&self) -> usize {
+        self.max_colluders
+    }
+
+    /// The least number of survivors.
+    pub const fn u_min(&self) -> usize {
+        self.u_min
+    }
+
+    /// q, the consistency statements without which nothing is released. Two quorums meet in an honest client.
+    pub const fn quorum(&self) -> usize {
+        self.quorum
+    }
+
+    /// t, the shares that rebuild a secret.
+    pub const fn threshold(&self) -> usize {
+        self.threshold
+    }
+
+    /// The least size of a survivor set that a client signs: max(q, u_min).
+    pub fn survivors_min(&self) -> usize {
+        self.quorum.max(self.u_min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_examples_hold() {
+        let check = |n1, f, u_min, q, t| {
+            let thresholds = Thresholds::new(n1, f, u_min).expect("valid");
+            assert_eq!((thresholds.quorum(), thresholds.threshold()), (q, t), "n1={n1} f={f} u_min={u_min}");
+        };
+        check(4, 1, 3, 3, 2);
+        check(8, 1, 7, 5, 5);
+        check(10, 3, 7, 7, 6);
+        check(255, 1, 200, 129, 129);
+    }
+
+    #[test]
+    fn whatever_is_accepted_keeps_every_inequality() {
+        for n1 in 0..=40 {
+            for f in 0..=n1 + 1 {
+                for u_min in 0..=n1 + 1 {
+                    let Ok(thresholds) = Thresholds::new(n1, f, u_min) else { continue };
+                    let (q, t) = (thresholds.quorum(), thresholds.threshold());
+                    // Two quorums share more than f signers, so an honest one.
+                    assert!(2 * q > n1 + f);
+                    assert!(f >= 1 && q <= u_min && u_min <= n1 && u_min >= f + 2);
+                    // f colluders cannot rebuild a secret; the other survivors of the smallest set can.
+                    assert!(t > f && t < u_min);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_safe_is_refused() {
+        let check = |n1, f, u_min, expect| assert_eq!(Thresholds::new(n1, f, u_min), Err(expect));
+        check(8, 0, 7, ThresholdError::NoColluder);
+        check(6, 1, 7, ThresholdError::RosterTooSmall { n1: 6, u_min: 7 });
+        check(8, 1, 4, ThresholdError::QuorumBeyondSurvivors { quorum: 5, u_min: 4 });
+        check(3, 2, 3, ThresholdError::TooFewHonest { u_min: 3, max_colluders: 2 });
+        check(8, usize::MAX, 7, ThresholdError::TooFewHonest { u_min: 7, max_colluders: usize::MAX });
+    }
+
+    #[test]
+    fn n1_of_256_is_refused_in_gf_2_8() {
+        assert!(Thresholds::new(255, 1, 255).is_ok());
+        assert_eq!(Thresholds::new(256, 1, 256), Err(ThresholdError::RosterTooLarge { n1: 256, max: 255 }));
+    }
+}

@@ -1,0 +1,263 @@
+//! unmask: under a quorum the survivors release one share for each dealer, and the coordinator takes off the masks that
+//! are left. What it rebuilds is held against what the dealers committed to.
+
+use std::{fmt, sync::Arc};
+
+use eranos_base::{Context, Digest, Position, Signature, StatementKind, encoding::DecodeError};
+use subtle::ConstantTimeEq;
+
+use crate::{
+    Arrival, Bits, Blame, Incomplete, Misbehaviour, PositionSet, Roster,
+    advert::seed_commitment,
+    agreement::{AgreementSecret, position_bytes},
+    mask::{Lanes, MaskKey, Sign},
+    reader::{Reader, strictly_ascending},
+    shamir::{self, Coordinate, Secret, ShamirError},
+    share_keys::{ShareHashes, ShareKind, share_hash},
+    thresholds::ROSTER_LEN_MAX,
+};
+
+/// The shares that one client releases: one for each dealer. Which kind each is follows from the signed U3, so both
+/// kinds for one dealer cannot even be written down.
+///
+/// Bytes: count (u16), then dealer (u16) and share (32) of each, dealers ascending strictly; signature (64) over all
+/// before it as the body of a [`StatementKind::Unmask`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct UnmaskAnswer {
+    shares: Vec<(Position, Secret)>,
+    signature: Signature,
+}
+
+impl UnmaskAnswer {
+    pub(crate) fn sign(shares: Vec<(Position, Secret)>, sign: impl FnOnce(&[u8]) -> Signature) -> Self {
+        let signature = sign(&Self::body(&shares));
+        Self { shares, signature }
+    }
+
+    /// The answer's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Self::body(&self.shares);
+        bytes.extend_from_slice(&self.signature.0);
+        bytes
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly one, or a dealer occurs twice or out of order.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("unmask answer", bytes);
+        let count = reader.count(ROSTER_LEN_MAX)?;
+        let shares = (0..count)
+            .map(|_| Ok((reader.position()?, Secret::new(reader.array()?))))
+            .collect::<Result<Vec<_>, DecodeError>>()?;
+        if !strictly_ascending(shares.iter().map(|(dealer, _)| *dealer)) {
+            return Err(reader.malformed());
+        }
+        let signature = reader.signature()?;
+        reader.finish()?;
+        Ok(Self { shares, signature })
+    }
+
+    /// Of whom a share is released.
+    pub fn dealers(&self) -> impl Iterator<Item = Position> {
+        self.shares.iter().map(|(dealer, _)| *dealer)
+    }
+
+    fn body(shares: &[(Position, Secret)]) -> Vec<u8> {
+        let mut body = Vec::with_capacity(2 + shares.len() * 34 + 64);
+        body.extend_from_slice(&(shares.len() as u16).to_le_bytes());
+        for (dealer, share) in shares {
+            body.extend_from_slice(&position_bytes(*dealer));
+            body.extend_from_slice(&share[..]);
+        }
+        body
+    }
+}
+
+impl fmt::Debug for UnmaskAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnmaskAnswer({} shares omitted)", self.shares.len())
+    }
+}
+
+/// The coordinator that collects released shares and takes off the masks.
+#[derive(Debug)]
+pub struct Unmasker {
+    roster: Arc<Roster>,
+    context: Context,
+    sharers: PositionSet,
+    survivors: PositionSet,
+    hashes: ShareHashes,
+    /// By holder: the dealers whose shares it never accepted.
+    complaints: Vec<Vec<Position>>,
+    answers: Vec<Option<UnmaskAnswer>>,
+    sum: Lanes,
+}
+
+impl Unmasker {
+    pub(crate) fn new(
+        (roster, context): (Arc<Roster>, Context),
+        (sharers, survivors): (PositionSet, PositionSet),
+        (hashes, complaints, sum): (ShareHashes, Vec<Vec<Position>>, Lanes),
+    ) -> Self {
+        let answers = vec![None; roster.n1()];
+        Self { roster, context, sharers, survivors, hashes, complaints, answers, sum }
+    }
+
+    /// U3.
+    pub fn survivors(&self) -> &PositionSet {
+        &self.survivors
+    }
+
+    /// Takes the answer of the client at `position`.
+    ///
+    /// # Errors
+    /// If it is not in U3, did not sign the answer, released other shares than one of each dealer whose shares it
+    /// accepted, or a share fails the hash its dealer signed.
+    pub fn accept(&mut self, position: Position, answer: UnmaskAnswer) -> Result<Arrival, Misbehaviour> {
+        let message = "unmask answer";
+        if !self.survivors.contains(position) {
+            return Err(Misbehaviour::NotExpected { position, message });
+        }
+        let taken = &self.answers[position.index()];
+        if taken.as_ref() == Some(&answer) {
+            return Ok(Arrival::Again);
+        }
+        let body = UnmaskAnswer::body(&answer.shares);
+        if !self.roster.verify(self.context, StatementKind::Unmask, position, &body, &answer.signature) {
+            return Err(Misbehaviour::Signature { position, message });
+        }
+        if let Some(taken) = taken {
+            let same = taken.shares == answer.shares;
+            return if same { Ok(Arrival::Again) } else { Err(Misbehaviour::Equivocation { position, message }) };
+        }
+        let accepted = self.sharers.iter().filter(|dealer| self.holds(position, *dealer));
+        if !answer.dealers().eq(accepted) {
+            return Err(Misbehaviour::ReleasedDealers { holder: position });
+        }
+        for (dealer, share) in &answer.shares {
+            let kind = self.kind(*dealer);
+            let hash = share_hash(&self.context.roster, kind, *dealer, position, share);
+            if self.hashes.of(kind, *dealer, position) != Some(&hash) {
+                return Err(Misbehaviour::ShareHash { holder: position, dealer: *dealer });
+            }
+        }
+        self.answers[position.index()] = Some(answer);
+        Ok(Arrival::New)
+    }
+
+    /// How many answers there are.
+    pub fn n_answers(&self) -> usize {
+        self.answers.iter().flatten().count()
+    }
+
+    /// Whether every secret that is needed can be rebuilt.
+    pub fn is_complete(&self) -> bool {
+        self.sharers.iter().all(|dealer| self.n_shares(dealer) >= self.roster.thresholds().threshold())
+    }
+
+    /// Rebuilds the seeds of U3 and the masking keys of the dropped, checks them, and takes their masks off the sum.
+    ///
+    /// # Errors
+    /// If there are too few shares of a secret, or a dealer's shares do not lead to what it committed to: the round
+    /// aborts. A seed that cannot be rebuilt is never replaced by the masking key of the same client.
+    pub fn finish(mut self) -> Result<Sum, Incomplete> {
+        let (mut masks, r1) = (Vec::new(), self.context.roster);
+        for dealer in self.sharers.iter() {
+            let secret = self.rebuild(dealer)?;
+            let advert = &self.roster.entries()[dealer.index()].advert;
+            let not_as_committed = Incomplete::Dealer { dealer, blame: Blame::Commitment { dealer } };
+            if self.survivors.contains(dealer) {
+                let commitment: Digest = seed_commitment(&secret);
+                if !bool::from(commitment.as_bytes().ct_eq(advert.seed_commitment.as_bytes())) {
+                    return Err(not_as_committed);
+                }
+                masks.push((Sign::Minus, MaskKey::of_seed(&secret, &r1, dealer)));
+                continue;
+            }
+            let secret = AgreementSecret::from_bytes(&secret);
+            if !bool::from(secret.public().as_bytes().ct_eq(advert.s_pk.as_bytes())) {
+                return Err(not_as_committed);
+            }
+            for survivor in self.survivors.iter() {
+                let survivor_pk = &self.roster.entries()[survivor.index()].advert.s_pk;
+                // The roster admits no key with which an agreement gives zero.
+                let mask = MaskKey::of_pair(&secret, &r1, (dealer, &advert.s_pk), (survivor, survivor_pk))
+                    .ok_or(Incomplete::Dealer { dealer: survivor, blame: Blame::Commitment { dealer: survivor } })?;
+                masks.push((Sign::of_pair(survivor, dealer).reversed(), mask));
+            }
+        }
+        self.sum.apply(&masks);
+        Ok(Sum { lanes: self.sum, bits: self.roster.terms().bits, survivors: self.survivors })
+    }
+
+    fn rebuild(&self, dealer: Position) -> Result<Secret, Incomplete> {
+        let threshold = self.roster.thresholds().threshold();
+        let n_shares = self.n_shares(dealer);
+        let too_few = Incomplete::Shares { dealer, n_shares, threshold };
+        let mut shares = Vec::with_capacity(n_shares);
+        for (holder, answer) in self.roster.positions().zip(&self.answers) {
+            let Some(answer) = answer else { continue };
+            let Ok(index) = answer.shares.binary_search_by_key(&dealer, |(dealer, _)| *dealer) else { continue };
+            let coordinate = Coordinate::of(holder).map_err(|_| too_few.clone())?;
+            shares.push((coordinate, &*answer.shares[index].1));
+        }
+        shamir::combine(threshold, &shares).map_err(|error| match error {
+            ShamirError::OffPolynomial => Incomplete::Dealer { dealer, blame: Blame::OffPolynomial { dealer } },
+            _ => too_few,
+        })
+    }
+
+    fn n_shares(&self, dealer: Position) -> usize {
+        let answered = self.roster.positions().zip(&self.answers).filter(|(_, answer)| answer.is_some());
+        answered.filter(|(holder, _)| self.holds(*holder, dealer)).count()
+    }
+
+    /// Whether `holder` accepted shares of `dealer`.
+    fn holds(&self, holder: Position, dealer: Position) -> bool {
+        holder != dealer && !self.complaints[holder.index()].contains(&dealer)
+    }
+
+    /// Which kind of share of `dealer` is released: decided by the signed U3 alone.
+    fn kind(&self, dealer: Position) -> ShareKind {
+        if self.survivors.contains(dealer) { ShareKind::Seed } else { ShareKind::MaskingKey }
+    }
+}
+
+/// The exact sum, modulo 2^b, of the vectors of U3.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sum {
+    lanes: Lanes,
+    bits: Bits,
+    survivors: PositionSet,
+}
+
+impl Sum {
+    /// Whose vectors are in it.
+    pub fn survivors(&self) -> &PositionSet {
+        &self.survivors
+    }
+
+    /// The residues, 0 to 2^b - 1.
+    pub fn residues(&self) -> Vec<u32> {
+        let mask = self.bits.mask();
+        match &self.lanes {
+            Lanes::U16(lanes) => lanes.iter().map(|lane| u32::from(*lane) & mask).collect(),
+            Lanes::U32(lanes) => lanes.iter().map(|lane| lane & mask).collect(),
+        }
+    }
+
+    /// The representatives from -2^(b-1) to 2^(b-1) - 1: the sum itself, if it did not wrap.
+    pub fn centered(&self) -> Vec<i64> {
+        let unused = 64 - u32::from(self.bits.get());
+        // Shifting up and, arithmetically, down again repeats the sign bit.
+        self.residues().into_iter().map(|residue| (i64::from(residue) << unused) >> unused).collect()
+    }
+}
+
+impl fmt::Debug for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sum({} values of {} survivors)", self.lanes.len(), self.survivors.len())
+    }
+}

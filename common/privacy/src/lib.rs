@@ -1,1 +1,37 @@
 //! Clip, rotate, quantize, discrete noise, accountants, budgets.
+//!
+//! One record-level attempt, in the order in which a client and the coordinator walk it:
+//!
+//! 1. [`mechanism`]: the public parameters of the attempt, as the signed plan and the ledger carry them. A
+//!    [`RecordMechanism`] exists only if every refusal has passed, and it knows its sensitivity, its noise multiplier
+//!    in each [`View`] and its epsilon. [`mechanism::design`] finds the least noise that keeps a promise.
+//! 2. [`sampler`]: the silo's secret Poisson sample, as a constant number of slots.
+//! 3. [`silo`]: every record gradient clipped to integers and summed exactly; [`rotation`] spreads the sum and brings
+//!    it back at the coordinator.
+//! 4. [`noise`]: the exact discrete Gaussian that every client adds.
+//! 5. [`accountant`]: from described events to epsilon.
+//! 6. [`budget`]: the client's durable record of what was spent, as bytes; the files are the client's.
+//!
+//! This crate does no I/O, reads no clock, and takes randomness only from an [`eranos_base::Entropy`] handed to it. It
+//! knows nothing of models, masks or messages.
+
+#![forbid(unsafe_code)]
+
+pub mod accountant;
+pub mod budget;
+pub mod mechanism;
+pub mod noise;
+pub mod rotation;
+pub mod sampler;
+pub mod silo;
+
+mod exact_exp;
+mod uniform;
+
+pub use accountant::{Accountant, Event, RdpCurve};
+pub use budget::Budget;
+pub use mechanism::{MechanismError, Probability, RecordMechanism, RecordParameters, View};
+pub use noise::{DiscreteGaussian, NoiseSource, NoiseVariance};
+pub use rotation::RotationSeed;
+pub use sampler::{Slot, Weight};
+pub use silo::SiloSum;

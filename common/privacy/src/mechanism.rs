@@ -1,0 +1,856 @@
+//! The public parameters of one record-level attempt with distributed noise, as the signed plan and the ledger carry
+//! them, and everything that follows from them.
+//!
+//! A [`RecordMechanism`] is parsed once from raw [`RecordParameters`] and cannot be wrong afterwards: sensitivity and
+//! noise multiplier are derived, never stated. Whether a client's policy likes what it says is the client's business.
+
+use eranos_base::{
+    encoding::{Canonical, CanonicalReader, DecodeError},
+    limits::{COHORT_LEN_MAX, VECTOR_LEN_MAX},
+};
+
+use crate::{
+    accountant::{Accountant, Event, RdpCurve, binomial_tail},
+    noise::NoiseVariance,
+};
+
+/// Why parameters are no mechanism.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MechanismError {
+    /// The bytes are not an encoding of parameters.
+    #[error("mechanism: {0}")]
+    Decode(#[from] DecodeError),
+    /// A number lies outside its range.
+    #[error("{what} is {found}, expected {min} to {max}")]
+    Range {
+        /// Which parameter.
+        what: &'static str,
+        /// Its value.
+        found: f64,
+        /// The least allowed.
+        min: f64,
+        /// The most allowed.
+        max: f64,
+    },
+    /// A number that has one right value has another.
+    #[error("{what} is {found}, expected {expected}")]
+    Mismatch {
+        /// Which parameter.
+        what: &'static str,
+        /// Its value.
+        found: u64,
+        /// The right value.
+        expected: u64,
+    },
+    /// A probability that is not a fraction in lowest terms above 0 and at most 1.
+    #[error("probability {numerator}/{denominator} is not a fraction in lowest terms above 0 and at most 1")]
+    Probability {
+        /// Above the line.
+        numerator: u64,
+        /// Below the line.
+        denominator: u64,
+    },
+    /// u_min - k is below 2: the sum over the honest survivors would be one client's vector (PROTOCOL.md).
+    #[error("{u_min} survivors of whom {max_colluders} may collude, expected at least 2 honest ones")]
+    TooFewHonest {
+        /// The least number of survivors.
+        u_min: u16,
+        /// The most colluders.
+        max_colluders: u16,
+    },
+    /// A sample exceeds its bound too often.
+    #[error("a sample exceeds {records_per_round} records with probability {probability:e}, at most 1e-12 allowed")]
+    SampleBound {
+        /// B_max.
+        records_per_round: u32,
+        /// P[Bin(bound, q) > B_max].
+        probability: f64,
+    },
+    /// The rotated sum might not fit 62 bits.
+    #[error("sqrt(d) B_max K reaches 2^62 at d = {d_pad}, B_max = {records_per_round}")]
+    SumTooWide {
+        /// d.
+        d_pad: u32,
+        /// B_max.
+        records_per_round: u32,
+    },
+    /// The shift is larger than it must be.
+    #[error("shift {found}, but {least} would do")]
+    ShiftNotLeast {
+        /// e.
+        found: u32,
+        /// A smaller e that satisfies every bound.
+        least: u32,
+    },
+    /// The sum would wrap around.
+    #[error("{found} bits, but the sum needs {needed}")]
+    TooFewBits {
+        /// b.
+        found: u32,
+        /// The least b.
+        needed: u32,
+    },
+    /// Nothing can be claimed at this delta and number of attempts.
+    #[error("epsilon at delta {delta:e} is unbounded over {max_attempts} attempts")]
+    Unbounded {
+        /// delta.
+        delta: f64,
+        /// The attempts of the plan.
+        max_attempts: u32,
+    },
+    /// No shift and noise meet the target.
+    #[error("no noise below 2^20 and 32 bits reaches epsilon {epsilon} at delta {delta:e}")]
+    Unreachable {
+        /// The target.
+        epsilon: f64,
+        /// Its delta.
+        delta: f64,
+    },
+}
+
+/// An exact probability: a fraction in lowest terms, above 0 and at most 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Probability {
+    numerator: u64,
+    denominator: u64,
+}
+
+impl Probability {
+    /// Certainty.
+    pub const ONE: Self = Self { numerator: 1, denominator: 1 };
+
+    /// The probability `numerator`/`denominator`.
+    ///
+    /// # Errors
+    /// If it is 0, above 1 or not in lowest terms: one probability has one form.
+    pub fn new(numerator: u64, denominator: u64) -> Result<Self, MechanismError> {
+        let (mut a, mut b) = (denominator, numerator);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        if numerator == 0 || numerator > denominator || a != 1 {
+            return Err(MechanismError::Probability { numerator, denominator });
+        }
+        Ok(Self { numerator, denominator })
+    }
+
+    /// Above the line.
+    pub const fn numerator(self) -> u64 {
+        self.numerator
+    }
+
+    /// Below the line.
+    pub const fn denominator(self) -> u64 {
+        self.denominator
+    }
+
+    /// The nearest floating-point number that is not below it, so that no accountant claims more amplification than
+    /// there is. It is below 1 unless the probability is 1.
+    pub fn to_f64(self) -> f64 {
+        if self == Self::ONE {
+            return 1.0;
+        }
+        let nearest = self.numerator as f64 / self.denominator as f64;
+        let exact = self.denominator.is_power_of_two() && self.numerator < 1 << 53;
+        // Two conversions and a division, each rounded to nearest: below 3 units in the last place.
+        if exact { nearest } else { (nearest * (1.0 + 4.0 * f64::EPSILON)).min(1.0) }
+    }
+}
+
+/// The raw parameters of one attempt with unit = record, noise = distributed, in the order of their encoding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordParameters {
+    /// C: the L2 norm to which a record's gradient is clipped.
+    pub l2_clip_norm: f64,
+    /// K: the integer norm that stands for C; always [`GRID`].
+    pub grid: u32,
+    /// e: how many bits of the rotated sum are rounded away.
+    pub shift: u8,
+    /// Coordinates of the model's gradient.
+    pub n_parameters: u32,
+    /// d: coordinates of the masked vector, the next power of two.
+    pub d_pad: u32,
+    /// u_min: the least number of survivors with which anyone signs or unmasks.
+    pub u_min: u16,
+    /// k: identities whose noise shares the adversary may know.
+    pub max_colluders: u16,
+    /// The largest roster for which `bits` suffices.
+    pub n_max: u16,
+    /// B_max: slots of work of every silo in every attempt.
+    pub records_per_round: u32,
+    /// L: the expected number of sampled records over all silos; a constant of the task, never computed from the silos'
+    /// counts.
+    pub expected_lot: u32,
+    /// q: with what probability each record is sampled.
+    pub sampling_probability: Probability,
+    /// The most records that a silo may have.
+    pub record_bound: u32,
+    /// sg^2: the parameter of each client's discrete Gaussian noise.
+    pub noise_variance: NoiseVariance,
+    /// b: bits of a coordinate of the masked vector.
+    pub bits: u8,
+    /// Attempts over which epsilon is stated.
+    pub max_attempts: u32,
+    /// delta, the share of cut samples included.
+    pub delta: f64,
+}
+
+/// Checked parameters of one record-level attempt: every refusal of the specification has passed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordMechanism(RecordParameters);
+
+/// Who looks, and hence whose noise shares protect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum View {
+    /// The coordinator together with k participants, who know their own shares: u - k count. The headline.
+    CoordinatorWithColluders,
+    /// Coordinator, network or auditor without a participant, and recipients of the model: u count.
+    Outsider,
+}
+
+impl RecordMechanism {
+    /// Checks `parameters`.
+    ///
+    /// # Errors
+    /// The first refusal of the specification that applies.
+    pub fn new(parameters: RecordParameters) -> Result<Self, MechanismError> {
+        let p = &parameters;
+        in_range("l2_clip_norm", p.l2_clip_norm, CLIP_MIN, CLIP_MAX)?;
+        if p.grid != GRID {
+            return Err(MechanismError::Mismatch { what: "grid", found: p.grid.into(), expected: GRID.into() });
+        }
+        in_range("shift", p.shift, SHIFT_MIN, SHIFT_MAX)?;
+        in_range("n_parameters", p.n_parameters, 1, VECTOR_LEN_MAX as u32)?;
+        let d_pad = p.n_parameters.next_power_of_two();
+        if p.d_pad != d_pad {
+            return Err(MechanismError::Mismatch { what: "d_pad", found: p.d_pad.into(), expected: d_pad.into() });
+        }
+        in_range("max_colluders", p.max_colluders, 1, COHORT_LEN_MAX as u16)?;
+        in_range("n_max", p.n_max, 1, COHORT_LEN_MAX as u16)?;
+        in_range("u_min", p.u_min, 1, p.n_max)?;
+        if p.u_min.saturating_sub(p.max_colluders) < HONEST_MIN {
+            return Err(MechanismError::TooFewHonest { u_min: p.u_min, max_colluders: p.max_colluders });
+        }
+        in_range("record_bound", p.record_bound, 1, RECORD_BOUND_MAX)?;
+        in_range("records_per_round", p.records_per_round, 1, p.record_bound)?;
+        let probability = sample_tail(p.record_bound, p.sampling_probability, p.records_per_round);
+        if probability > SAMPLE_TAIL_MAX {
+            return Err(MechanismError::SampleBound { records_per_round: p.records_per_round, probability });
+        }
+        // sqrt(d) B_max K < 2^62, squared: below 2^26 2^48 2^48.
+        let sum = u128::from(p.records_per_round) * u128::from(GRID);
+        if u128::from(d_pad) * sum * sum >= 1 << 124 {
+            return Err(MechanismError::SumTooWide { d_pad, records_per_round: p.records_per_round });
+        }
+        in_range("expected_lot", p.expected_lot, 1, u32::MAX)?;
+        in_range("noise_deviation", p.noise_variance.deviation(), NOISE_DEVIATION_MIN, NOISE_DEVIATION_MAX)?;
+        in_range("max_attempts", p.max_attempts, 1, ATTEMPTS_MAX)?;
+        in_range("bits", p.bits, 1, BITS_MAX)?;
+        in_range("delta", p.delta, f64::MIN_POSITIVE, 1.0)?;
+
+        let needed = bits_needed(p, p.shift, p.noise_variance.to_f64());
+        if u32::from(p.bits) < needed {
+            return Err(MechanismError::TooFewBits { found: p.bits.into(), needed });
+        }
+        for least in SHIFT_MIN..p.shift {
+            let widening = sensitivity_squared(d_pad, least) as f64 / sensitivity_squared(d_pad, p.shift) as f64;
+            let variance = p.noise_variance.to_f64() * widening;
+            if variance.sqrt() < NOISE_DEVIATION_MAX && bits_needed(p, least, variance) <= u32::from(BITS_MAX) {
+                return Err(MechanismError::ShiftNotLeast { found: p.shift.into(), least: least.into() });
+            }
+        }
+        let mechanism = Self(parameters);
+        if !mechanism.epsilon().is_finite() {
+            let Self(p) = mechanism;
+            return Err(MechanismError::Unbounded { delta: p.delta, max_attempts: p.max_attempts });
+        }
+        Ok(mechanism)
+    }
+
+    /// The raw parameters.
+    pub fn parameters(&self) -> &RecordParameters {
+        &self.0
+    }
+
+    /// The canonical encoding: the fields of [`RecordParameters`] in their order, the probability as numerator and
+    /// denominator (`u64` each), the noise variance as its `u64` numerator over 2^10.
+    pub fn encode(&self) -> Vec<u8> {
+        let p = &self.0;
+        Canonical::new(DOMAIN)
+            .f64(p.l2_clip_norm)
+            .u32(p.grid)
+            .u8(p.shift)
+            .u32(p.n_parameters)
+            .u32(p.d_pad)
+            .u16(p.u_min)
+            .u16(p.max_colluders)
+            .u16(p.n_max)
+            .u32(p.records_per_round)
+            .u32(p.expected_lot)
+            .u64(p.sampling_probability.numerator)
+            .u64(p.sampling_probability.denominator)
+            .u32(p.record_bound)
+            .u64(p.noise_variance.numerator())
+            .u8(p.bits)
+            .u32(p.max_attempts)
+            .f64(p.delta)
+            .finish()
+    }
+
+    /// Reads the canonical encoding.
+    ///
+    /// # Errors
+    /// If the bytes are not one, or the parameters are refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MechanismError> {
+        let mut reader = CanonicalReader::new(bytes, DOMAIN)?;
+        let parameters = RecordParameters {
+            l2_clip_norm: reader.f64()?,
+            grid: reader.u32()?,
+            shift: reader.u8()?,
+            n_parameters: reader.u32()?,
+            d_pad: reader.u32()?,
+            u_min: reader.u16()?,
+            max_colluders: reader.u16()?,
+            n_max: reader.u16()?,
+            records_per_round: reader.u32()?,
+            expected_lot: reader.u32()?,
+            sampling_probability: Probability::new(reader.u64()?, reader.u64()?)?,
+            record_bound: reader.u32()?,
+            noise_variance: {
+                let numerator = reader.u64()?;
+                let max = NoiseVariance::NUMERATOR_MAX as f64;
+                NoiseVariance::from_numerator(numerator).ok_or(MechanismError::Range {
+                    what: "noise_variance numerator",
+                    found: numerator as f64,
+                    min: 1.0,
+                    max,
+                })?
+            },
+            bits: reader.u8()?,
+            max_attempts: reader.u32()?,
+            delta: reader.f64()?,
+        };
+        reader.finish()?;
+        Self::new(parameters)
+    }
+
+    /// Delta2^2 = d (K/2^e + 1)^2, exactly: by how much one record moves the rounded sum, in L2, squared.
+    pub fn sensitivity_squared(&self) -> u64 {
+        sensitivity_squared(self.0.d_pad, self.0.shift)
+    }
+
+    /// Delta2 = sqrt(d) (K/2^e + 1).
+    pub fn l2_sensitivity(&self) -> f64 {
+        (self.sensitivity_squared() as f64).sqrt()
+    }
+
+    /// s = sqrt(d) K/(C 2^e): what a gradient is multiplied by on its way to the grid.
+    pub fn scale(&self) -> f64 {
+        let p = &self.0;
+        f64::from(p.d_pad).sqrt() * grid_steps(p.shift) as f64 / p.l2_clip_norm
+    }
+
+    /// u_min - k, the shares that are promised to protect; at least 2.
+    pub fn promised_shares(&self) -> u32 {
+        u32::from(self.0.u_min - self.0.max_colluders)
+    }
+
+    /// z' = sqrt(u') sg/Delta2, with `shares` = u'.
+    pub fn noise_multiplier(&self, shares: u32) -> f64 {
+        (f64::from(shares) * self.0.noise_variance.to_f64() / self.sensitivity_squared() as f64).sqrt()
+    }
+
+    /// The promised noise multiplier: what a client's policy compares with its minimum.
+    pub fn promised_noise_multiplier(&self) -> f64 {
+        self.noise_multiplier(self.promised_shares())
+    }
+
+    /// Whether [`promised_shares`](Self::promised_shares) shares of noise reach the multiplier `z`:
+    /// sg^2 (u_min - k) >= (z Delta2)^2.
+    pub fn reaches(&self, z: f64) -> bool {
+        let variance = f64::from(self.promised_shares()) * self.0.noise_variance.to_f64();
+        variance >= z * z * self.sensitivity_squared() as f64
+    }
+
+    /// How many shares protect in `view` when `survivors` clients' vectors are in the sum; none below u_min, where
+    /// nothing may be released.
+    pub fn shares(&self, view: View, survivors: u32) -> Option<u32> {
+        if survivors < u32::from(self.0.u_min) {
+            return None;
+        }
+        match view {
+            View::CoordinatorWithColluders => Some(survivors - u32::from(self.0.max_colluders)),
+            View::Outsider => Some(survivors),
+        }
+    }
+
+    /// One attempt protected by `shares` shares, as an event.
+    pub fn event(&self, shares: u32) -> Event {
+        let l2_sensitivity = self.l2_sensitivity();
+        Event::DiscreteGaussianSum {
+            sampling_probability: self.0.sampling_probability.to_f64(),
+            l2_sensitivity,
+            l1_sensitivity: l2_sensitivity * f64::from(self.0.d_pad).sqrt().min(l2_sensitivity),
+            share_variance: self.0.noise_variance.to_f64(),
+            shares,
+            dimension: self.0.d_pad,
+        }
+    }
+
+    /// The Renyi divergence of one attempt as it is charged: with the promised shares.
+    pub fn promised_curve(&self) -> RdpCurve {
+        self.event(self.promised_shares()).rdp()
+    }
+
+    /// With what probability the cut of a sample to its bound is noticed in one attempt.
+    pub fn cut_probability(&self) -> f64 {
+        // The bound that was checked is charged, not the tail itself: it is the promise, and it is the larger one.
+        if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX }
+    }
+
+    /// The epsilon that the plan states: all attempts, the promised shares, the plan's delta.
+    pub fn epsilon(&self) -> f64 {
+        self.promised_epsilon(self.0.max_attempts, self.0.delta)
+    }
+
+    /// The epsilon charged after `n_attempts`, released or not, at `delta`.
+    pub fn promised_epsilon(&self, n_attempts: u32, delta: f64) -> f64 {
+        let mut accountant = Accountant::new();
+        accountant.compose_curve(&self.promised_curve(), n_attempts.into(), self.cut_probability());
+        accountant.epsilon(delta)
+    }
+
+    /// The epsilon attained in `view` by attempts of which each had `survivors` clients' vectors in its sum; infinite if
+    /// one had fewer than u_min. An attempt that released nothing counts with u_min survivors.
+    pub fn attained_epsilon(&self, view: View, survivors: &[u32], delta: f64) -> f64 {
+        let mut accountant = Accountant::new();
+        let mut sorted = survivors.to_vec();
+        sorted.sort_unstable();
+        for equal in sorted.chunk_by(|a, b| a == b) {
+            let Some(shares) = self.shares(view, equal[0]) else { return f64::INFINITY };
+            accountant.compose_curve(&self.event(shares).rdp(), equal.len() as u64, self.cut_probability());
+        }
+        accountant.epsilon(delta)
+    }
+
+    /// The factor that turns a coordinate of the summed vector, after H and D, into a gradient: 2^e C/(d K L).
+    pub fn restoring_factor(&self) -> f64 {
+        let p = &self.0;
+        p.l2_clip_norm / (f64::from(p.d_pad) * grid_steps(p.shift) as f64 * f64::from(p.expected_lot))
+    }
+}
+
+impl TryFrom<RecordParameters> for RecordMechanism {
+    type Error = MechanismError;
+
+    fn try_from(parameters: RecordParameters) -> Result<Self, MechanismError> {
+        Self::new(parameters)
+    }
+}
+
+/// What a record-level task asks for; [`design`] finds the rest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecordTarget {
+    /// C.
+    pub l2_clip_norm: f64,
+    /// Coordinates of the model's gradient.
+    pub n_parameters: u32,
+    /// q.
+    pub sampling_probability: Probability,
+    /// L.
+    pub expected_lot: u32,
+    /// The most records that a silo may have.
+    pub record_bound: u32,
+    /// The largest roster.
+    pub n_max: u16,
+    /// The least number of survivors.
+    pub u_min: u16,
+    /// k.
+    pub max_colluders: u16,
+    /// Attempts over which epsilon holds.
+    pub max_attempts: u32,
+    /// The promise.
+    pub epsilon: f64,
+    /// Its delta.
+    pub delta: f64,
+}
+
+/// The mechanism of least noise that keeps `target`'s promise: the least B_max, e and b, and sg the least multiple of
+/// Delta2/1000 (a multiplier that is rounded up) by Renyi accounting at integer orders.
+///
+/// # Errors
+/// If the target is out of range or no noise reaches it.
+pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> {
+    in_range("n_parameters", target.n_parameters, 1, VECTOR_LEN_MAX as u32)?;
+    in_range("record_bound", target.record_bound, 1, RECORD_BOUND_MAX)?;
+    if target.u_min.saturating_sub(target.max_colluders) < HONEST_MIN {
+        return Err(MechanismError::TooFewHonest { u_min: target.u_min, max_colluders: target.max_colluders });
+    }
+    let tail = |b: u32| sample_tail(target.record_bound, target.sampling_probability, b);
+    let records_per_round =
+        least(1, target.record_bound, |b| tail(b) <= SAMPLE_TAIL_MAX).unwrap_or(target.record_bound);
+    for shift in SHIFT_MIN..=SHIFT_MAX {
+        let with_share = |thousandths: u32| {
+            let d_pad = target.n_parameters.next_power_of_two();
+            let variance = share_variance(d_pad, shift, thousandths)?;
+            let mut parameters = RecordParameters {
+                l2_clip_norm: target.l2_clip_norm,
+                grid: GRID,
+                shift,
+                n_parameters: target.n_parameters,
+                d_pad,
+                u_min: target.u_min,
+                max_colluders: target.max_colluders,
+                n_max: target.n_max,
+                records_per_round,
+                expected_lot: target.expected_lot,
+                sampling_probability: target.sampling_probability,
+                record_bound: target.record_bound,
+                noise_variance: variance,
+                bits: 0,
+                max_attempts: target.max_attempts,
+                delta: target.delta,
+            };
+            parameters.bits = u8::try_from(bits_needed(&parameters, shift, variance.to_f64())).unwrap_or(u8::MAX);
+            Some(parameters)
+        };
+        // Unchecked parameters are used only to compare epsilons; what is returned has been checked.
+        let reaches = |thousandths: u32| {
+            with_share(thousandths).is_none_or(|parameters| RecordMechanism(parameters).epsilon() <= target.epsilon)
+        };
+        let found = least(1, SHARE_THOUSANDTHS_MAX, reaches).and_then(with_share);
+        let Some(parameters) = found.filter(|p| p.bits <= BITS_MAX) else { continue };
+        let mechanism = RecordMechanism::new(parameters)?;
+        if mechanism.epsilon() <= target.epsilon {
+            return Ok(mechanism);
+        }
+    }
+    Err(MechanismError::Unreachable { epsilon: target.epsilon, delta: target.delta })
+}
+
+/// K: the integer norm that stands for the clip.
+pub const GRID: u32 = 1 << 24;
+
+const DOMAIN: &str = "eranos/privacy/record-mechanism/v1";
+/// Below this the clip's reciprocal, above it the restored gradient, leaves the comfortable range of `f32`.
+const CLIP_MIN: f64 = 1e-12;
+const CLIP_MAX: f64 = 1e12;
+/// From here on the widening by rounding is below 0.8 %.
+const SHIFT_MIN: u8 = 17;
+/// K/2^e >= 8.
+const SHIFT_MAX: u8 = 21;
+const HONEST_MIN: u16 = 2;
+/// More records than this in one silo are for several silos; it bounds the time to check a plan.
+const RECORD_BOUND_MAX: u32 = 1 << 26;
+const SAMPLE_TAIL_MAX: f64 = 1e-12;
+const NOISE_DEVIATION_MIN: f64 = 4.0;
+/// The largest `f64` below 2^20.
+const NOISE_DEVIATION_MAX: f64 = 1_048_576.0 - 1.0 / 8_589_934_592.0;
+const BITS_MAX: u8 = 32;
+const ATTEMPTS_MAX: u32 = 1 << 24;
+/// With what probability a round may wrap around; that harms its utility only.
+const WRAP_PROBABILITY: f64 = 1e-9;
+/// sg never exceeds this many thousandths of Delta2 below 2^20, since Delta2 >= 9.
+const SHARE_THOUSANDTHS_MAX: u32 = 1 << 27;
+
+fn in_range<T: PartialOrd + Into<f64>>(what: &'static str, found: T, min: T, max: T) -> Result<(), MechanismError> {
+    // Written so that a NaN is refused.
+    if found >= min && found <= max {
+        return Ok(());
+    }
+    Err(MechanismError::Range { what, found: found.into(), min: min.into(), max: max.into() })
+}
+
+/// K/2^e.
+const fn grid_steps(shift: u8) -> u64 {
+    (GRID >> shift) as u64
+}
+
+const fn sensitivity_squared(d_pad: u32, shift: u8) -> u64 {
+    let steps = grid_steps(shift) + 1;
+    d_pad as u64 * steps * steps
+}
+
+/// sg^2 = (Delta2 thousandths/1000)^2, rounded up and at least 16; none if sg reaches 2^20.
+fn share_variance(d_pad: u32, shift: u8, thousandths: u32) -> Option<NoiseVariance> {
+    let square = u128::from(thousandths) * u128::from(thousandths);
+    let numerator = (u128::from(sensitivity_squared(d_pad, shift)) << 10) * square;
+    let numerator = u64::try_from(numerator.div_ceil(1_000_000)).ok()?.max(16 << 10);
+    NoiseVariance::from_numerator(numerator)
+}
+
+fn sample_tail(record_bound: u32, q: Probability, records_per_round: u32) -> f64 {
+    binomial_tail(record_bound.into(), q.to_f64(), records_per_round.into())
+}
+
+/// b = ceil(1 + log2 R), R = sqrt(2 V ln(2d/p)) + n, V = S^2/d + n sg^2, S = C s n B_max.
+fn bits_needed(p: &RecordParameters, shift: u8, variance: f64) -> u32 {
+    let (n, d) = (f64::from(p.n_max), f64::from(p.d_pad));
+    let sum = grid_steps(shift) as f64 * n * f64::from(p.records_per_round);
+    let v = sum * sum + n * variance;
+    let r = (2.0 * v * (2.0 * d / WRAP_PROBABILITY).ln()).sqrt() + n;
+    (1.0 + r.log2()).ceil() as u32
+}
+
+/// The least value from `min` to `max` that holds, given that every value above one that holds does too.
+fn least(min: u32, max: u32, holds: impl Fn(u32) -> bool) -> Option<u32> {
+    let (mut low, mut high) = (min, max);
+    if !holds(high) {
+        return None;
+    }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if holds(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Some(high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo_target() -> RecordTarget {
+        RecordTarget {
+            l2_clip_norm: 1.0,
+            n_parameters: 121_930,
+            sampling_probability: Probability::new(1, 4).expect("a probability"),
+            expected_lot: 1500,
+            record_bound: 750,
+            n_max: 8,
+            u_min: 7,
+            max_colluders: 1,
+            max_attempts: 155,
+            epsilon: 4.0,
+            delta: 1e-5,
+        }
+    }
+
+    #[test]
+    fn the_demos_arithmetic_comes_out() {
+        let mechanism = design(&demo_target()).expect("reachable");
+        let p = mechanism.parameters();
+        assert_eq!((p.d_pad, p.records_per_round, p.shift, p.bits), (1 << 17, 274, 17, 23));
+        assert_eq!(mechanism.sensitivity_squared(), (1 << 17) * 129 * 129);
+        assert_eq!(mechanism.promised_shares(), 6);
+        let share = p.noise_variance.deviation() / mechanism.l2_sensitivity();
+        assert!((share - 1.540).abs() < 1e-6, "sg = {share} Delta2");
+        assert!((mechanism.epsilon() - 3.9971).abs() < 5e-5, "epsilon {}", mechanism.epsilon());
+        // All live: 4.36 in total, and outsiders see one share more than the headline.
+        assert!((mechanism.noise_multiplier(8) - 4.36).abs() < 0.005);
+        let headline = mechanism.attained_epsilon(View::CoordinatorWithColluders, &[8; 155], 1e-5);
+        let outsider = mechanism.attained_epsilon(View::Outsider, &[8; 155], 1e-5);
+        assert!(outsider < headline && headline < mechanism.epsilon());
+        assert_eq!(mechanism.attained_epsilon(View::CoordinatorWithColluders, &[7; 155], 1e-5), mechanism.epsilon());
+        assert_eq!(mechanism.attained_epsilon(View::Outsider, &[8, 6], 1e-5), f64::INFINITY);
+    }
+
+    #[test]
+    fn the_specifications_figures_for_the_demo_come_out() {
+        // PRIVACY.md: z = 3.72: 3.992 over 150 rounds; for exactly 4: 3.714, over 155: 3.770.
+        let check = |z: f64, rounds: u64, expected: f64| {
+            let mut accountant = Accountant::new();
+            let event = Event::PoissonGaussian { sampling_probability: 0.25, noise_multiplier: z };
+            accountant.compose(&event, rounds);
+            assert!((accountant.epsilon(1e-5) - expected).abs() < 5e-4, "z = {z}: {}", accountant.epsilon(1e-5));
+        };
+        check(3.72, 150, 3.992);
+        check(3.714, 150, 4.0);
+        check(3.770, 155, 4.0);
+        let curve = Event::PoissonGaussian { sampling_probability: 0.25, noise_multiplier: 3.72 }.rdp();
+        let mut total = RdpCurve::default();
+        total.add(&curve, 150);
+        assert_eq!(total.best_order(1e-5), 6);
+    }
+
+    #[test]
+    fn a_share_for_the_planned_cohort_or_over_n_breaks_the_promise() {
+        // PRIVACY.md, noise: z/sqrt(n) each would give 3.99 to an outsider, 4.35 to another silo, 4.76 with one drop; these
+        // are at z = 3.72 and 150 rounds.
+        let epsilon = |shares: f64, z: f64| {
+            let mut accountant = Accountant::new();
+            let noise_multiplier = z * (shares / 8.0).sqrt();
+            accountant.compose(&Event::PoissonGaussian { sampling_probability: 0.25, noise_multiplier }, 150);
+            accountant.epsilon(1e-5)
+        };
+        assert!((epsilon(8.0, 3.72) - 3.99).abs() < 0.01);
+        assert!((epsilon(7.0, 3.72) - 4.35).abs() < 0.01);
+        assert!((epsilon(6.0, 3.72) - 4.76).abs() < 0.01);
+
+        let good = design(&demo_target()).expect("reachable");
+        let z = good.promised_noise_multiplier();
+        assert!(good.reaches(z * (1.0 - 1e-12)) && !good.reaches(z * 1.001));
+        let with_total = |divisor: u64| {
+            // The total noise z^2 Delta2^2 that t_min = 6 shares must reach, cut into `divisor` instead.
+            let numerator = good.parameters().noise_variance.numerator() * 6 / divisor;
+            let noise_variance = NoiseVariance::from_numerator(numerator).expect("in range");
+            RecordMechanism::new(RecordParameters { noise_variance, ..good.parameters().clone() }).expect("well formed")
+        };
+        for (what, divisor) in [("planned cohort", 8), ("k = 0", 7), ("over n instead of sqrt n", 64)] {
+            let bad = with_total(divisor);
+            assert!(bad.epsilon() > 4.1, "{what}: epsilon {}", bad.epsilon());
+            assert!(!bad.reaches(z * (1.0 - 1e-12)), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_encoding_is_golden_and_comes_back() {
+        let mechanism = design(&demo_target()).expect("reachable");
+        let bytes = mechanism.encode();
+        assert_eq!(RecordMechanism::decode(&bytes), Ok(mechanism));
+        let golden = concat!(
+            "220000006572616e6f732f707269766163792f7265636f72642d6d656368616e69736d2f7631",
+            "08000000000000000000f03f", // C = 1.0
+            "0400000000000001",         // K = 2^24
+            "0100000011",               // e = 17
+            "040000004adc0100",         // 121,930
+            "0400000000000200",         // 2^17
+            "020000000700020000000100020000000800",
+            "0400000012010000", // B_max = 274
+            "04000000dc050000", // L = 1500
+            "080000000100000000000000080000000400000000000000",
+            "04000000ee020000", // 750
+        );
+        let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(&found[..golden.len()], golden);
+        assert_eq!(&found[golden.len() + 24..], "0100000017040000009b00000008000000f168e388b5f8e43e");
+    }
+
+    /// A change to the demo's parameters, and what the refusal must say.
+    fn refused(change: impl FnOnce(&mut RecordParameters), says: &str) {
+        let mut parameters = design(&demo_target()).expect("reachable").parameters().clone();
+        change(&mut parameters);
+        match RecordMechanism::new(parameters.clone()) {
+            Ok(_) => panic!("accepted, expected a refusal for {says}"),
+            Err(error) => assert!(error.to_string().contains(says), "{error}, expected {says}"),
+        }
+        // What is refused when built is refused when read.
+        assert!(RecordMechanism::decode(&RecordMechanism(parameters).encode()).is_err());
+    }
+
+    #[test]
+    fn every_refusal_of_the_specification_is_made() {
+        let variance = |numerator| NoiseVariance::from_numerator(numerator).expect("in range");
+        for clip in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300, 1e300] {
+            refused(|p| p.l2_clip_norm = clip, "l2_clip_norm");
+        }
+        refused(|p| p.grid = 1 << 23, "grid");
+        refused(|p| p.shift = 16, "shift");
+        refused(|p| p.shift = 22, "shift");
+        refused(|p| p.shift = 18, "17 would do");
+        refused(|p| p.n_parameters = 0, "n_parameters");
+        refused(|p| (p.n_parameters, p.d_pad) = ((1 << 26) + 1, 1 << 27), "n_parameters");
+        refused(|p| p.d_pad = 1 << 18, "d_pad");
+        refused(|p| p.d_pad = 1 << 16, "d_pad");
+        refused(|p| p.max_colluders = 0, "max_colluders");
+        refused(|p| p.u_min = 2, "at least 2 honest");
+        refused(|p| p.max_colluders = 6, "at least 2 honest");
+        refused(|p| p.max_colluders = 7, "at least 2 honest");
+        refused(|p| p.u_min = 9, "u_min");
+        refused(|p| p.records_per_round = 273, "exceeds 273");
+        refused(|p| p.records_per_round = 0, "records_per_round");
+        refused(|p| p.records_per_round = 751, "records_per_round");
+        refused(|p| p.record_bound = 800, "exceeds 274");
+        refused(|p| p.sampling_probability = Probability::new(1, 3).expect("valid"), "exceeds 274");
+        refused(|p| p.expected_lot = 0, "expected_lot");
+        refused(|p| p.noise_variance = variance((16 << 10) - 1), "noise_deviation");
+        refused(|p| p.bits = 22, "needs 23");
+        refused(|p| p.bits = 33, "bits");
+        refused(|p| p.max_attempts = 0, "max_attempts");
+        for delta in [0.0, -1e-5, 1.5, f64::NAN] {
+            refused(|p| p.delta = delta, "delta");
+        }
+        // The attempts' cut samples alone use up this delta.
+        refused(|p| p.delta = 1e-11, "unbounded");
+        let wide = |p: &mut RecordParameters| {
+            (p.n_parameters, p.d_pad) = (1 << 26, 1 << 26);
+            p.sampling_probability = Probability::ONE;
+            (p.record_bound, p.records_per_round) = (1 << 25, 1 << 25);
+        };
+        refused(wide, "2^62");
+        assert_eq!(NoiseVariance::from_numerator(1 << 50), None);
+        for (numerator, denominator) in [(0, 4), (2, 4), (5, 4), (1, 0), (0, 0)] {
+            assert!(Probability::new(numerator, denominator).is_err(), "{numerator}/{denominator}");
+        }
+    }
+
+    #[test]
+    fn a_larger_shift_is_taken_only_where_it_is_needed() {
+        // The noise of a tight promise at d = 2^26 does not fit sg < 2^20 at e = 17.
+        let target = RecordTarget { n_parameters: 1 << 26, u_min: 3, n_max: 4, epsilon: 0.5, ..demo_target() };
+        let mechanism = design(&target).expect("reachable");
+        assert!(mechanism.parameters().shift > 17, "{:?}", mechanism.parameters());
+        assert_eq!(design(&RecordTarget { epsilon: 1e-3, ..target }).map_err(|e| e.to_string()).err().as_deref(), {
+            Some("no noise below 2^20 and 32 bits reaches epsilon 0.001 at delta 1e-5")
+        });
+    }
+
+    #[test]
+    fn sampling_everything_needs_no_dummies_and_no_cut() {
+        let target = RecordTarget { sampling_probability: Probability::ONE, epsilon: 21.0, ..demo_target() };
+        let mechanism = design(&target).expect("reachable");
+        assert_eq!(mechanism.parameters().records_per_round, 750);
+        assert_eq!(mechanism.cut_probability(), 0.0);
+        // PRIVACY.md: at q = 1 the demo's noise costs 21 instead of 4.
+        let parameters = RecordParameters {
+            noise_variance: design(&demo_target()).expect("reachable").parameters().noise_variance,
+            ..mechanism.parameters().clone()
+        };
+        let epsilon = RecordMechanism::new(parameters).expect("valid").epsilon();
+        assert!((20.0..22.0).contains(&epsilon), "{epsilon}");
+    }
+
+    #[test]
+    fn a_probability_is_never_rounded_down() {
+        let check = |numerator, denominator| {
+            let q = Probability::new(numerator, denominator).expect("valid");
+            let scaled = (q.to_f64() * (1u64 << 53) as f64) as u128;
+            assert!(scaled * u128::from(denominator) + u128::from(denominator) > u128::from(numerator) << 53);
+            assert!(q.to_f64() <= 1.0);
+        };
+        check(1, 4);
+        check(1, 3);
+        check(u64::MAX - 1, u64::MAX);
+        check(1, u64::MAX);
+        assert_eq!(Probability::new(1, 4).expect("valid").to_f64(), 0.25);
+    }
+
+    #[test]
+    fn no_bytes_make_the_decoder_panic_and_what_it_accepts_it_writes_back() {
+        use eranos_base::{Entropy, SeededEntropy};
+        let good = design(&demo_target()).expect("reachable").encode();
+        let mut entropy = SeededEntropy::new(5);
+        let mut n_accepted = 0;
+        for round in 0..4000 {
+            let mut bytes = good.clone();
+            match round % 3 {
+                0 => {
+                    for _ in 0..=entropy.bytes::<1>()[0] % 3 {
+                        let at = usize::from(u16::from_le_bytes(entropy.bytes())) % bytes.len();
+                        bytes[at] ^= 1 << (entropy.bytes::<1>()[0] % 8);
+                    }
+                }
+                1 => bytes.truncate(usize::from(u16::from_le_bytes(entropy.bytes())) % bytes.len()),
+                _ => {
+                    // Keeps the domain, so that the fields are read.
+                    let domain = 4 + DOMAIN.len();
+                    entropy.fill(&mut bytes[domain..]);
+                }
+            }
+            if let Ok(mechanism) = RecordMechanism::decode(&bytes) {
+                n_accepted += 1;
+                assert_eq!(mechanism.encode(), bytes, "seed 5, round {round}");
+                assert!(mechanism.epsilon().is_finite());
+            }
+        }
+        // A flipped bit of the clip, the lot or the noise is another sound mechanism: signatures are what guards those.
+        assert!(n_accepted > 10, "{n_accepted}");
+        for len in 0..good.len() {
+            assert!(RecordMechanism::decode(&good[..len]).is_err());
+        }
+        assert!(RecordMechanism::decode(&[good.as_slice(), &[0]].concat()).is_err());
+    }
+}

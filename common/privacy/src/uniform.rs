@@ -1,0 +1,108 @@
+//! Exact draws from uniform words, integers only.
+
+use chacha20::{
+    ChaCha20Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use eranos_base::Entropy;
+use zeroize::Zeroizing;
+
+/// A generator of uniform words under 32 fresh bytes of `entropy`. It is wiped when dropped.
+pub(crate) fn generator(entropy: &mut dyn Entropy) -> ChaCha20Rng {
+    let mut seed = Zeroizing::new([0; 32]);
+    entropy.fill(&mut *seed);
+    ChaCha20Rng::from_seed(*seed)
+}
+
+/// A uniform integer below `n`, without bias (Lemire 2019, "Fast random integer generation in an interval").
+///
+/// # Panics
+/// If `n` is 0.
+pub(crate) fn below<R: Rng + ?Sized>(rng: &mut R, n: u64) -> u64 {
+    assert!(n > 0, "nothing lies below 0");
+    loop {
+        let product = u128::from(rng.next_u64()) * u128::from(n);
+        let low = product as u64;
+        // Of the 2^64 words the first 2^64 mod n of each interval are left out, so that every value keeps as many.
+        if low >= n || low >= n.wrapping_neg() % n {
+            return (product >> 64) as u64;
+        }
+    }
+}
+
+/// True with probability exactly `numerator`/`denominator`, which is at most 1.
+///
+/// It asks whether a uniform real lies below the fraction, and draws 64 more digits of the real only where those drawn so
+/// far leave it open.
+pub(crate) fn bernoulli<R: Rng + ?Sized>(rng: &mut R, numerator: u64, denominator: u64) -> bool {
+    let mut numerator = numerator;
+    loop {
+        let target = u128::from(numerator) << 64;
+        let drawn = u128::from(rng.next_u64()) * u128::from(denominator);
+        if drawn >= target {
+            return false;
+        }
+        let left = target - drawn;
+        if left >= u128::from(denominator) {
+            return true;
+        }
+        numerator = left as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives out the words it was made with; an exhausted one panics.
+    struct Script(std::vec::IntoIter<u64>);
+
+    impl chacha20::rand_core::TryRng for Script {
+        type Error = std::convert::Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Ok(self.try_next_u64()? as u32)
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(self.0.next().expect("no more words than planned"))
+        }
+
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Self::Error> {
+            unreachable!("words only")
+        }
+    }
+
+    fn script(words: &[u64]) -> Script {
+        Script(words.to_vec().into_iter())
+    }
+
+    #[test]
+    fn a_bernoulli_trial_draws_more_only_where_the_first_word_leaves_it_open() {
+        // 1/3 of 2^64 is 6148914691236517205 and a third.
+        let third = 6_148_914_691_236_517_205;
+        assert!(bernoulli(&mut script(&[third - 1]), 1, 3));
+        assert!(!bernoulli(&mut script(&[third + 1]), 1, 3));
+        // At the boundary the next word decides, again against a third.
+        assert!(bernoulli(&mut script(&[third, third - 1]), 1, 3));
+        assert!(!bernoulli(&mut script(&[third, third + 1]), 1, 3));
+        assert!(bernoulli(&mut script(&[u64::MAX]), 7, 7));
+        assert!(bernoulli(&mut script(&[u64::MAX]), u64::MAX, u64::MAX));
+        assert!(!bernoulli(&mut script(&[0]), 0, 7));
+    }
+
+    #[test]
+    fn a_bounded_draw_leaves_out_exactly_the_surplus_words() {
+        // With n = 2^63 + 1 about half of all words are surplus: those whose low product is below 2^64 mod n.
+        let n = (1u64 << 63) + 1;
+        assert_eq!(below(&mut script(&[0, 1]), n), 0);
+        let mut rng = generator(&mut eranos_base::SeededEntropy::new(3));
+        let mut counts = [0u32; 6];
+        for _ in 0..60_000 {
+            counts[below(&mut rng, 6) as usize] += 1;
+        }
+        // 5 degrees of freedom; 30 is passed with probability 1.5e-5.
+        let chi_square: f64 = counts.iter().map(|c| (f64::from(*c) - 1e4).powi(2) / 1e4).sum();
+        assert!(chi_square < 30.0, "{counts:?}");
+    }
+}

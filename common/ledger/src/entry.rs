@@ -14,7 +14,7 @@ use eranos_base::{
     Context, Digest, Position, RoundNumber, SessionId, Signature, StatementKind, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
-use eranos_privacy::{MechanismError, RecordMechanism, View, accountant};
+use eranos_privacy::{MechanismError, RecordMechanism, RotationSeed, View, accountant};
 
 use crate::{
     note::{LedgerKey, Origin},
@@ -325,7 +325,7 @@ pub struct Attempt {
     /// The mechanism; the task's.
     pub mechanism: RecordMechanism,
     /// The public seed of the round's rotation.
-    pub rotation_seed: [u8; 32],
+    pub rotation_seed: RotationSeed,
     /// SHA-256 of the weights that the round began with.
     pub weights_before: Digest,
     /// The roster, where one was fixed.
@@ -536,7 +536,7 @@ impl Attempt {
         lines.line("executable", self.executable.sha256);
         lines.line("version", &self.executable.version);
         write_mechanism(&self.mechanism, lines);
-        lines.line("rotation-seed", hex::encode(self.rotation_seed));
+        lines.line("rotation-seed", hex::encode(self.rotation_seed.0));
         lines.line("weights-before", self.weights_before);
         let weights_after = match self.outcome {
             Outcome::Released { weights_after } => Some(weights_after),
@@ -573,7 +573,7 @@ impl Attempt {
         let plan_signature = Signature(fields.with("plan-signature", parse_hex)?);
         let executable = Executable { sha256: fields.digest("executable")?, version: fields.parsed("version")? };
         let mechanism = fields.mechanism()?;
-        let rotation_seed = fields.with("rotation-seed", parse_hex)?;
+        let rotation_seed = RotationSeed(fields.with("rotation-seed", parse_hex)?);
         let weights_before = fields.digest("weights-before")?;
         let weights_after = fields.optional("weights-after", parse_digest)?;
         let outcome = [Outcome::AbortedBeforeReveal, Outcome::AbortedAfterReveal]

@@ -24,7 +24,7 @@ use crate::{
     note::{Checkpoint, LedgerKey, LedgerSigner, NOTE_LEN_MAX, NoteError, SignedCheckpoint},
     receipt::Receipt,
     tile::{
-        Folder, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource, complete_root,
+        Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource, complete_root,
         encode_hashes, parse_entries, parse_hashes, push_entry,
     },
     tree::{Frontier, SIZE_MAX, consistency_proof, inclusion_proof, leaf_hash},
@@ -191,9 +191,9 @@ impl Edge {
     /// The root of the log.
     pub fn root(&self) -> Digest {
         let mut frontier = Frontier::default();
-        for (level, rows) in (0..).zip(&self.levels).rev() {
+        for (level, rows) in (0..TILE_LEVELS_MAX).zip(&self.levels).rev() {
             // All rows of one level are as wide, and those above them wider.
-            rows.iter().for_each(|row| frontier.push_subtree(*row, level * 8));
+            rows.iter().for_each(|row| frontier.push_subtree(*row, level * TILE_HEIGHT));
         }
         frontier.root()
     }

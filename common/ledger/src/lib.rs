@@ -1,1 +1,29 @@
 //! The log of every attempt, its proofs, and the auditor that trusts nobody.
+//!
+//! The log is an append-only Merkle tree ([`tree`]) stored as static tiles ([`tile`]) under signed checkpoints
+//! ([`note`]). Its leaves are canonical text ([`entry`]). The coordinator writes it ([`log`]); a client verifies what it
+//! was told of it ([`receipt`]); a stranger verifies all of it and recomputes every epsilon from the raw parameters
+//! ([`audit`], [`cli`]). Every format is drawn field by field in `docs/ledger.md`.
+//!
+//! This crate knows nothing of sockets, models or databases, and reads no clock.
+
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod cli;
+pub mod entry;
+pub mod log;
+pub mod note;
+pub mod receipt;
+pub mod tile;
+pub mod tree;
+
+mod text;
+
+pub use entry::{
+    Attempt, Date, Entry, EntryError, Epsilons, Executable, LogOpened, Outcome, Participant, Roster, Sharers, Survivors,
+    TaskOpened, Version,
+};
+pub use log::{AppendError, LogWriter};
+pub use note::{Checkpoint, KeyError, LedgerKey, LedgerSigner, NoteError, Origin, SignedCheckpoint, SignedNote};
+pub use receipt::{Receipt, ReceiptError};

@@ -1,0 +1,253 @@
+//! `eranos audit verify|recompute`, and the slim `eranos-audit`, which needs no network.
+//!
+//! Exit codes: 0 everything holds; 1 at least one finding; 2 the command line or a file is unusable, so that nothing was
+//! audited. Findings go to the error stream, two lines each; what was found goes to the output.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use eranos_base::UserError;
+use serde_json::{Value, json};
+
+use crate::{
+    audit::{self, AuditError, Finding, Options, Report, TaskSummary},
+    entry::Epsilons,
+    note::{KeyError, LedgerKey, NOTE_LEN_MAX, VKEY_LEN_MAX},
+};
+
+/// What an auditor can do with a copied log.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Check every hash, signature, quorum and epsilon of a ledger
+    Verify(Target),
+    /// Recompute what every pseudonym of every task has spent
+    Recompute(Target),
+}
+
+/// Which log, and what it is held against.
+#[derive(Clone, Debug, Args)]
+pub struct Target {
+    /// The ledger's folder
+    pub dir: PathBuf,
+    /// The ledger's pinned key: its one line, or a file that holds it
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// A signed checkpoint seen elsewhere, which the ledger must continue
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How an audit ended; the number is the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Everything holds.
+    Verified = 0,
+    /// Something does not.
+    Finding = 1,
+    /// Nothing was audited.
+    Unusable = 2,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs `command`, printing results to `out` and errors to `err`. A stream that cannot be written to ends it as
+/// unusable: what was not printed was not reported.
+pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let (target, each_pseudonym) = match command {
+        Command::Verify(target) => (target, false),
+        Command::Recompute(target) => (target, true),
+    };
+    let report = match load(target).and_then(|options| Ok(audit::verify(&target.dir, &options).map_err(explain)?)) {
+        Ok(report) => report,
+        Err(error) => {
+            let _ = writeln!(err, "{error}");
+            return Exit::Unusable;
+        }
+    };
+    let text = if target.json { format!("{}\n", to_json(&report)) } else { to_text(&report, each_pseudonym) };
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).and_then(|()| {
+        report.findings.iter().try_for_each(|finding| writeln!(err, "{}", advise(finding)))
+    });
+    match printed {
+        Err(_) => Exit::Unusable,
+        Ok(()) if report.is_clean() => Exit::Verified,
+        Ok(()) => Exit::Finding,
+    }
+}
+
+fn load(target: &Target) -> Result<Options, UserError> {
+    let key = load_key(&target.key)?;
+    let known = match &target.known {
+        None => None,
+        Some(path) => Some(read_bounded(path, NOTE_LEN_MAX).map_err(|error| {
+            let what = format!("cannot read the known checkpoint {}: {error}", path.display());
+            UserError::new(what, "give the file that a client or a witness stored, or leave --known out")
+        })?),
+    };
+    Ok(Options { key, known })
+}
+
+/// The key that `text` is, or that the file `text` holds as its one line.
+///
+/// # Errors
+/// If it is neither.
+pub fn load_key(text: &str) -> Result<LedgerKey, UserError> {
+    const NEXT: &str = "give the line that `eranos coordinator init` printed, or the file ledger.pub that holds it";
+    let error = match text.parse::<LedgerKey>() {
+        Ok(key) => return Ok(key),
+        Err(error) => error,
+    };
+    let path = Path::new(text);
+    match read_bounded(path, VKEY_LEN_MAX + 2) {
+        Ok(bytes) => {
+            let line = str::from_utf8(&bytes).unwrap_or_default();
+            let line = line.strip_suffix('\n').unwrap_or(line);
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            line.parse().map_err(|error: KeyError| UserError::new(format!("{}: {error}", path.display()), NEXT))
+        }
+        // Something with a plus was meant as a key, else as a file.
+        Err(_) if text.contains('+') => Err(UserError::new(format!("--key: {error}"), NEXT)),
+        Err(source) => Err(UserError::new(format!("cannot read the key file {text}: {source}"), NEXT)),
+    }
+}
+
+/// The file's bytes, or an error if there are more than `len_max`.
+fn read_bounded(path: &Path, len_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(len_max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > len_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {len_max} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn explain(error: AuditError) -> UserError {
+    let next = match error {
+        AuditError::Io { .. } => "check that the folder is a complete, readable copy of a ledger",
+        AuditError::NotALog { .. } => "give the ledger's folder, the one that holds the file `checkpoint`",
+    };
+    UserError::new(error.to_string(), next)
+}
+
+fn advise(finding: &Finding) -> UserError {
+    let next = match finding.fault {
+        audit::Fault::Checkpoint(_) => "check the pinned key; if it is right, this is not the ledger that it signed",
+        audit::Fault::BeyondCheckpoint { .. } => "copy the ledger again while its coordinator is stopped or idle",
+        audit::Fault::Tile(_) | audit::Fault::UnexpectedFile { .. } => "compare with another copy of the ledger",
+        _ => "keep this copy as evidence, and ask the ledger's operator to explain it",
+    };
+    UserError::new(finding.to_string(), next)
+}
+
+fn to_text(report: &Report, each_pseudonym: bool) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = match &report.checkpoint {
+        Some(c) => writeln!(text, "{}: {} entries under root {}", c.origin, c.size, c.root),
+        None => writeln!(text, "no signed checkpoint"),
+    };
+    for task in &report.tasks {
+        let TaskSummary { attempts, released, max_attempts, delta, budget_epsilon, .. } = task;
+        let _ = writeln!(text, "task {}, session {}", task.task, task.session);
+        let _ = writeln!(
+            text,
+            "  {attempts} of {max_attempts} attempts: {released} released, {} aborted before and {} after the reveal",
+            task.aborted_before_reveal, task.aborted_after_reveal
+        );
+        let _ = writeln!(text, "  unit record, add or remove, delta {delta}, budget epsilon {budget_epsilon}");
+        let mut view = |name: &str, charged: f64, attained: f64| {
+            let _ = writeln!(text, "  epsilon against {name}: {charged:.6} charged, {attained:.6} attained");
+        };
+        view("the coordinator with colluders", task.charged.coordinator, task.attained.coordinator);
+        view("anyone without a participant", task.charged.outsider, task.attained.outsider);
+        let _ = writeln!(text, "  {} pseudonyms, 0 bindings disclosed", task.pseudonyms.len());
+        for one in task.pseudonyms.iter().filter(|_| each_pseudonym) {
+            let _ = writeln!(
+                text,
+                "  {}: {} attempts, {} revealed sums, epsilon {:.6} (outsiders {:.6})",
+                one.pseudonym, one.attempts, one.revealed, one.charged.coordinator, one.charged.outsider
+            );
+        }
+    }
+    let _ = match report.n_findings {
+        0 => writeln!(text, "verified: every hash, signature, quorum and epsilon holds"),
+        1 => writeln!(text, "NOT verified: 1 finding"),
+        n => writeln!(text, "NOT verified: {n} findings"),
+    };
+    text
+}
+
+fn to_json(report: &Report) -> Value {
+    // JSON has no infinity: an epsilon that cannot be stated is null.
+    let epsilons = |e: Epsilons| json!({ "coordinator": e.coordinator, "outsider": e.outsider });
+    let tasks: Vec<Value> = report
+        .tasks
+        .iter()
+        .map(|task| {
+            let pseudonyms: Vec<Value> = task
+                .pseudonyms
+                .iter()
+                .map(|one| {
+                    json!({
+                        "pseudonym": one.pseudonym.to_string(),
+                        "attempts": one.attempts,
+                        "revealed": one.revealed,
+                        "epsilon_charged": epsilons(one.charged),
+                    })
+                })
+                .collect();
+            json!({
+                "task": task.task.as_str(),
+                "session": task.session.to_string(),
+                "unit": "record",
+                "attempts": task.attempts,
+                "max_attempts": task.max_attempts,
+                "released": task.released,
+                "aborted_before_reveal": task.aborted_before_reveal,
+                "aborted_after_reveal": task.aborted_after_reveal,
+                "epsilon_charged": epsilons(task.charged),
+                "epsilon_attained": epsilons(task.attained),
+                "delta": task.delta,
+                "budget_epsilon": task.budget_epsilon,
+                "weights": task.weights.to_string(),
+                "bindings_disclosed": 0,
+                "pseudonyms": pseudonyms,
+            })
+        })
+        .collect();
+    let findings: Vec<Value> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            let entry = finding.entry.as_ref();
+            json!({
+                "entry": entry.map(|entry| entry.index),
+                "kind": entry.and_then(|entry| entry.kind).map(|kind| kind.to_string()),
+                "round": entry.and_then(|entry| entry.round),
+                "what": finding.fault.to_string(),
+            })
+        })
+        .collect();
+    json!({
+        "verified": report.is_clean(),
+        "origin": report.checkpoint.as_ref().map(|c| c.origin.as_str()),
+        "size": report.checkpoint.as_ref().map(|c| c.size),
+        "root": report.checkpoint.as_ref().map(|c| c.root.to_string()),
+        "entries": report.n_entries,
+        "tasks": tasks,
+        "n_findings": report.n_findings,
+        "findings": findings,
+    })
+}

@@ -1,0 +1,551 @@
+//! The writer's side: a log that grows by one leaf or several, as files that are durable before the checkpoint that
+//! covers them.
+//!
+//! [`Edge`] is the pure part: it takes leaves and says which tiles come of them. [`LogWriter`] puts them down in an order
+//! in which a crash leaves at worst files beyond the last checkpoint: first the entry bundles, then the hash tiles, each
+//! synced, then the checkpoint (written aside, synced, renamed, folder synced). It signs nothing before the files are
+//! durable and gives nothing out before the checkpoint is, so a replay after a crash either completes the same leaf or
+//! writes over what nobody has seen: there are never two roots for one size.
+//!
+//! The coordinator commits a leaf in its own store first, and replays from there: [`LogWriter::append`] accepts a leaf
+//! it already has at that index, and refuses another one.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
+
+use eranos_base::Digest;
+
+use crate::{
+    entry::{EntryError, EntryKind, EntryParser},
+    note::{Checkpoint, LedgerKey, LedgerSigner, NOTE_LEN_MAX, NoteError, SignedCheckpoint},
+    receipt::Receipt,
+    tile::{
+        Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource, complete_root,
+        encode_hashes, parse_entries, parse_hashes, push_entry,
+    },
+    tree::{Frontier, SIZE_MAX, consistency_proof, inclusion_proof, leaf_hash},
+};
+
+/// The checkpoint's file, below the log's folder.
+pub const CHECKPOINT_FILE: &str = "checkpoint";
+const CHECKPOINT_ASIDE: &str = "checkpoint.tmp";
+/// Most leaves in one [`LogWriter::append_all`]; their encodings are held in memory.
+pub const BATCH_LEN_MAX: usize = 1 << 16;
+
+/// Why the log could not be opened or appended to.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A file could not be read or written. The writer is closed for good; open it again.
+    #[error("cannot {action} {path} of the log: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The path below the log's folder.
+        path: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Another writer has the log open.
+    #[error("the log is open in another process")]
+    Locked,
+    /// An earlier failure closed this writer.
+    #[error("an earlier write failed, so the log must be opened again")]
+    Closed,
+    /// A tile is missing or malformed.
+    #[error(transparent)]
+    Tile(#[from] TileError),
+    /// The checkpoint is malformed, of another log, or not signed by this key.
+    #[error("checkpoint: {0}")]
+    Checkpoint(#[from] NoteError),
+    /// There are tiles, but no checkpoint.
+    #[error("the log has tiles but no checkpoint")]
+    CheckpointMissing,
+    /// The tiles do not lead to the checkpoint's root.
+    #[error("the tiles do not lead to the root of the checkpoint of {size} entries")]
+    Corrupt {
+        /// The checkpoint's size.
+        size: u64,
+    },
+    /// The leaf is not an entry.
+    #[error("entry {index}: {source}")]
+    Entry {
+        /// Its index.
+        index: u64,
+        /// What is wrong with it.
+        source: EntryError,
+    },
+    /// Another leaf has this index under a signed checkpoint.
+    #[error("entry {index} is already another one, under a signed checkpoint")]
+    Conflict {
+        /// The index.
+        index: u64,
+    },
+    /// The index lies beyond the log's end.
+    #[error("entry {index} does not follow a log of {size}")]
+    Gap {
+        /// The index.
+        index: u64,
+        /// The log's size.
+        size: u64,
+    },
+    /// The log, or the batch, would be larger than its limit.
+    #[error("{len} entries, limit {max}")]
+    Full {
+        /// The size it would have.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
+}
+
+/// The right edge of a log: the rows of the last, partial tile of each level, and the last, partial entry bundle.
+#[derive(Clone, Debug, Default)]
+pub struct Edge {
+    size: u64,
+    levels: [Vec<Digest>; TILE_LEVELS_MAX as usize],
+    bundle: Vec<u8>,
+}
+
+impl Edge {
+    /// Reads the edge of a log of `size` leaves.
+    ///
+    /// # Errors
+    /// If a tile is missing or malformed, or the entries do not have the hashes that stand beside them.
+    pub fn read(source: &impl TileSource, size: u64) -> Result<Self, AppendError> {
+        let mut edge = Self { size, ..Self::default() };
+        for (level, rows) in (0..).zip(&mut edge.levels) {
+            if let Some(tile) = Tile::last(TileKind::Hashes { level }, size).filter(|tile| tile.width < TILE_WIDTH) {
+                *rows = parse_hashes(&tile, &source.read(&tile)?)?;
+            }
+        }
+        if let Some(tile) = Tile::last(TileKind::Entries, size).filter(|tile| tile.width < TILE_WIDTH) {
+            edge.bundle = source.read(&tile)?;
+            let entries = parse_entries(&tile, &edge.bundle)?;
+            if !entries.iter().map(|entry| leaf_hash(entry)).eq(edge.levels[0].iter().copied()) {
+                return Err(AppendError::Corrupt { size });
+            }
+        }
+        Ok(edge)
+    }
+
+    /// The number of leaves.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends a leaf, and gives the tiles that it fills, entries before hashes.
+    ///
+    /// # Errors
+    /// If the leaf is too long, or the log is full.
+    pub fn push(&mut self, leaf: &[u8]) -> Result<Vec<(Tile, Vec<u8>)>, AppendError> {
+        if self.size >= SIZE_MAX - 1 {
+            return Err(AppendError::Full { len: self.size, max: SIZE_MAX });
+        }
+        if !push_entry(&mut self.bundle, leaf) {
+            let source = EntryError::Length { len: leaf.len() };
+            return Err(AppendError::Entry { index: self.size, source });
+        }
+        self.levels[0].push(leaf_hash(leaf));
+        self.size += 1;
+        let mut full = Vec::new();
+        if self.size.is_multiple_of(u64::from(TILE_WIDTH))
+            && let Some(tile) = Tile::last(TileKind::Entries, self.size)
+        {
+            full.push((tile, std::mem::take(&mut self.bundle)));
+        }
+        for level in 0..self.levels.len() {
+            if self.levels[level].len() < usize::from(TILE_WIDTH) {
+                break;
+            }
+            let rows = std::mem::take(&mut self.levels[level]);
+            if let Some(tile) = Tile::last(TileKind::Hashes { level: level as u8 }, self.size) {
+                full.push((tile, encode_hashes(&rows)));
+            }
+            if let Some(above) = self.levels.get_mut(level + 1) {
+                above.push(complete_root(&rows));
+            }
+        }
+        Ok(full)
+    }
+
+    /// The partial tiles at the edge, entries before hashes.
+    pub fn partial(&self) -> Vec<(Tile, Vec<u8>)> {
+        let mut tiles = Vec::new();
+        if !self.bundle.is_empty()
+            && let Some(tile) = Tile::last(TileKind::Entries, self.size)
+        {
+            tiles.push((tile, self.bundle.clone()));
+        }
+        for (level, rows) in (0..).zip(&self.levels).filter(|(_, rows)| !rows.is_empty()) {
+            if let Some(tile) = Tile::last(TileKind::Hashes { level }, self.size) {
+                tiles.push((tile, encode_hashes(rows)));
+            }
+        }
+        tiles
+    }
+
+    /// The root of the log.
+    pub fn root(&self) -> Digest {
+        let mut frontier = Frontier::default();
+        for (level, rows) in (0..TILE_LEVELS_MAX).zip(&self.levels).rev() {
+            // All rows of one level are as wide, and those above them wider.
+            rows.iter().for_each(|row| frontier.push_subtree(*row, level * TILE_HEIGHT));
+        }
+        frontier.root()
+    }
+}
+
+/// The files of a log, as its writer needs them. Paths are relative to the log's folder.
+pub trait Storage: TileSource {
+    /// The checkpoint's bytes, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read or is larger than [`NOTE_LEN_MAX`].
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Whether anything was ever written under `tile/`.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    fn has_tiles(&self) -> io::Result<bool>;
+
+    /// Writes `bytes` as `path`, making its folders, and returns when file and folders are durable.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Puts `bytes` in the checkpoint's place at once and whole, and returns when that is durable.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Removes what the checkpoint has made superfluous: the partial forms of `tile` that are narrower than it. A
+    /// failure leaves files that are merely superfluous, so there is none to report.
+    fn remove_narrower(&mut self, tile: &Tile);
+}
+
+impl Storage for Folder {
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        read_checkpoint(self.path())
+    }
+
+    fn has_tiles(&self) -> io::Result<bool> {
+        self.path().join("tile").try_exists()
+    }
+
+    fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let file_path = self.path().join(path);
+        let folder = file_path.parent().unwrap_or(self.path());
+        let mut n_missing = 0;
+        let mut ancestor = folder;
+        while !ancestor.try_exists()? {
+            n_missing += 1;
+            ancestor = ancestor.parent().ok_or(io::ErrorKind::NotFound)?;
+        }
+        fs::create_dir_all(folder)?;
+        let mut file = File::create(&file_path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // The name is durable when its folder is, and a new folder's name when the one above it is.
+        folder.ancestors().take(n_missing + 1).try_for_each(sync_folder)
+    }
+
+    fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let aside = self.path().join(CHECKPOINT_ASIDE);
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, self.path().join(CHECKPOINT_FILE))?;
+        sync_folder(self.path())
+    }
+
+    fn remove_narrower(&mut self, tile: &Tile) {
+        let partials = tile.with_width(TILE_WIDTH).path() + ".p";
+        let folder = self.path().join(&partials);
+        for file in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = format!("{partials}/{}", file.file_name().to_string_lossy());
+            if Tile::parse(&path).is_some_and(|found| found.width < tile.width) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+        if tile.width == TILE_WIDTH {
+            // Succeeds only where it is empty.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// The bytes of the checkpoint in the log's folder `dir`, if there is one.
+pub(crate) fn read_checkpoint(dir: &Path) -> io::Result<Option<Vec<u8>>> {
+    use std::io::Read;
+
+    let file = match File::open(dir.join(CHECKPOINT_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(NOTE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Makes the names in `folder` durable, where the system can open a folder.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// The one writer of a log.
+#[derive(Debug)]
+pub struct LogWriter<S = Folder> {
+    storage: S,
+    signer: Arc<LedgerSigner>,
+    edge: Edge,
+    checkpoint: SignedCheckpoint,
+    /// Partial tiles of the checkpoint before the last: kept one step longer, for readers who have just fetched it.
+    previous: Vec<Tile>,
+    parser: EntryParser,
+    closed: bool,
+    /// Held for its lock, which the system drops with the process.
+    _lock: Option<File>,
+}
+
+impl LogWriter<Folder> {
+    /// Opens the log in `dir`, making it (with the signed checkpoint of no entries) where there is none.
+    ///
+    /// # Errors
+    /// If another process has it open, a file cannot be read or written, or its edge does not lead to the root of a
+    /// checkpoint that `signer` signed.
+    pub fn open(dir: impl AsRef<Path>, signer: Arc<LedgerSigner>) -> Result<Self, AppendError> {
+        let dir = dir.as_ref();
+        let io = |action| move |source| AppendError::Io { action, path: ".".to_owned(), source };
+        fs::create_dir_all(dir).map_err(io("make the folder"))?;
+        let lock = lock(dir)?;
+        // A checkpoint that was never renamed was never given out.
+        let _ = fs::remove_file(dir.join(CHECKPOINT_ASIDE));
+        let mut writer = Self::open_storage(Folder::new(dir), signer)?;
+        writer._lock = lock;
+        Ok(writer)
+    }
+}
+
+/// Locks the folder against a second writer, where the system can open a folder.
+fn lock(dir: &Path) -> Result<Option<File>, AppendError> {
+    if cfg!(not(unix)) {
+        return Ok(None);
+    }
+    let io = |source| AppendError::Io { action: "lock", path: ".".to_owned(), source };
+    let file = File::open(dir).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Err(AppendError::Locked),
+        Err(fs::TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+impl<S: Storage> LogWriter<S> {
+    /// Opens the log in `storage`, of which this must be the only writer.
+    ///
+    /// # Errors
+    /// As [`LogWriter::open`].
+    pub fn open_storage(mut storage: S, signer: Arc<LedgerSigner>) -> Result<Self, AppendError> {
+        let key = signer.ledger_key();
+        let io = |action| move |source| AppendError::Io { action, path: CHECKPOINT_FILE.to_owned(), source };
+        let checkpoint = match storage.checkpoint().map_err(io("read"))? {
+            Some(note) => SignedCheckpoint::open(&note, &key)?,
+            None if storage.has_tiles().map_err(io("look for"))? => return Err(AppendError::CheckpointMissing),
+            None => {
+                let signed = sign(&Edge::default(), &signer)?;
+                storage.replace_checkpoint(signed.note().encode().as_bytes()).map_err(io("write"))?;
+                signed
+            }
+        };
+        let Checkpoint { size, root, .. } = *checkpoint.checkpoint();
+        let edge = Edge::read(&storage, size)?;
+        if edge.root() != root {
+            return Err(AppendError::Corrupt { size });
+        }
+        for kind in kinds() {
+            if let Some(tile) = Tile::last(kind, size) {
+                storage.remove_narrower(&tile);
+            }
+        }
+        let parser = EntryParser::default();
+        Ok(Self { storage, signer, edge, checkpoint, previous: Vec::new(), parser, closed: false, _lock: None })
+    }
+
+    /// The number of entries under the signed checkpoint.
+    pub const fn size(&self) -> u64 {
+        self.checkpoint.checkpoint().size
+    }
+
+    /// The signed checkpoint.
+    pub const fn checkpoint(&self) -> &SignedCheckpoint {
+        &self.checkpoint
+    }
+
+    /// The key that it is signed with.
+    pub fn ledger_key(&self) -> LedgerKey {
+        self.signer.ledger_key()
+    }
+
+    /// Makes `entry` number `index` of the log and returns the checkpoint that covers it, durable. Does nothing if it
+    /// is there already.
+    ///
+    /// # Errors
+    /// If the bytes are not an entry, another entry has this index, the index lies beyond the end, or a write fails;
+    /// after a failed write the writer is closed and must be opened again.
+    pub fn append(&mut self, index: u64, entry: &[u8]) -> Result<&SignedCheckpoint, AppendError> {
+        self.append_all(index, &[entry])
+    }
+
+    /// Makes `entries` numbers `index` and following, under one new checkpoint. Those that are there already are
+    /// compared.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); also if there are more than [`BATCH_LEN_MAX`].
+    pub fn append_all(
+        &mut self,
+        index: u64,
+        entries: &[impl AsRef<[u8]>],
+    ) -> Result<&SignedCheckpoint, AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
+        if entries.len() > BATCH_LEN_MAX {
+            return Err(AppendError::Full { len: entries.len() as u64, max: BATCH_LEN_MAX as u64 });
+        }
+        let size = self.size();
+        if index > size {
+            return Err(AppendError::Gap { index, size });
+        }
+        let n_known = usize::try_from(size - index).unwrap_or(usize::MAX).min(entries.len());
+        let (known, new) = entries.split_at(n_known);
+        for (index, entry) in (index..).zip(known) {
+            if self.entry(index)? != entry.as_ref() {
+                return Err(AppendError::Conflict { index });
+            }
+        }
+        for (index, entry) in (size..).zip(new) {
+            self.parser.parse(entry.as_ref()).map_err(|source| AppendError::Entry { index, source })?;
+        }
+        if new.is_empty() {
+            return Ok(&self.checkpoint);
+        }
+        // Whatever fails from here on leaves edge and files apart.
+        self.closed = true;
+        let before: Vec<Tile> = self.edge.partial().into_iter().map(|(tile, _)| tile).collect();
+        let mut tiles = Vec::new();
+        for entry in new {
+            tiles.extend(self.edge.push(entry.as_ref())?);
+        }
+        tiles.extend(self.edge.partial());
+        // Entries first: a hash without its entry would be a promise that nobody can check.
+        tiles.sort_by_key(|(tile, _)| tile.kind != TileKind::Entries);
+        for (tile, bytes) in &tiles {
+            let path = tile.path();
+            self.storage.write(&path, bytes).map_err(|source| AppendError::Io { action: "write", path, source })?;
+        }
+        let signed = sign(&self.edge, &self.signer)?;
+        self.storage.replace_checkpoint(signed.note().encode().as_bytes()).map_err(|source| AppendError::Io {
+            action: "write",
+            path: CHECKPOINT_FILE.to_owned(),
+            source,
+        })?;
+        self.checkpoint = signed;
+        for tile in std::mem::replace(&mut self.previous, before) {
+            // What the checkpoint before the last had is narrower than what the last one had.
+            if let Some(now) = self.previous.iter().find(|now| now.kind == tile.kind && now.index == tile.index) {
+                self.storage.remove_narrower(now);
+            } else {
+                self.storage.remove_narrower(&tile.with_width(TILE_WIDTH));
+            }
+        }
+        self.closed = false;
+        Ok(&self.checkpoint)
+    }
+
+    /// The leaf number `index`.
+    ///
+    /// # Errors
+    /// If it is not under the checkpoint or its bundle cannot be read.
+    pub fn entry(&self, index: u64) -> Result<Vec<u8>, AppendError> {
+        let size = self.size();
+        let tile = Tile::of_row(TileKind::Entries, index, size).ok_or(AppendError::Gap { index, size })?;
+        let bundle = self.storage.read(&tile)?;
+        let entries = parse_entries(&tile, &bundle)?;
+        let row = (index % u64::from(TILE_WIDTH)) as usize;
+        Ok(entries.get(row).ok_or(AppendError::Gap { index, size })?.to_vec())
+    }
+
+    /// The audit path of leaf `index` in the log's first `size` entries. Reads a number of tiles that is logarithmic in
+    /// the size.
+    ///
+    /// # Errors
+    /// If either lies beyond the checkpoint, or a tile cannot be read.
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Digest>, AppendError> {
+        self.check_covered(size)?;
+        Ok(inclusion_proof(&mut self.hashes(), index, size)?)
+    }
+
+    /// The proof that the first `old` entries are the beginning of the first `new`. Reads a number of tiles that is
+    /// logarithmic in the size.
+    ///
+    /// # Errors
+    /// If either lies beyond the checkpoint, or a tile cannot be read.
+    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Digest>, AppendError> {
+        self.check_covered(new)?;
+        Ok(consistency_proof(&mut self.hashes(), old, new)?)
+    }
+
+    /// The receipt of entry `index` under the checkpoint, for a client whose last checkpoint has `old_size` entries (0
+    /// for none).
+    ///
+    /// # Errors
+    /// If either lies beyond the checkpoint, or a tile cannot be read.
+    pub fn receipt(&self, index: u64, old_size: u64) -> Result<Receipt, AppendError> {
+        let size = self.size();
+        Ok(Receipt {
+            entry: self.entry(index)?,
+            index,
+            checkpoint: self.checkpoint.note().encode().into_bytes(),
+            inclusion: self.inclusion_proof(index, size)?,
+            old_size,
+            consistency: self.consistency_proof(old_size, size)?,
+        })
+    }
+
+    fn check_covered(&self, size: u64) -> Result<(), AppendError> {
+        if size > self.size() { Err(AppendError::Gap { index: size, size: self.size() }) } else { Ok(()) }
+    }
+
+    fn hashes(&self) -> TileHashes<'_, S> {
+        TileHashes::new(&self.storage, self.size())
+    }
+}
+
+/// Every kind of tile.
+pub(crate) fn kinds() -> impl Iterator<Item = TileKind> {
+    let hashes = (0..TILE_LEVELS_MAX).map(|level| TileKind::Hashes { level });
+    [TileKind::Entries].into_iter().chain(hashes)
+}
+
+fn sign(edge: &Edge, signer: &LedgerSigner) -> Result<SignedCheckpoint, NoteError> {
+    let origin = signer.ledger_key().name().clone();
+    SignedCheckpoint::sign(Checkpoint { origin, size: edge.size(), root: edge.root() }, signer)
+}
+
+/// What an entry's first lines say of it, whether or not the rest is well-formed: for findings that name it.
+pub(crate) fn describe(entry: &[u8]) -> (Option<EntryKind>, Option<u64>) {
+    const LINES_MAX: usize = 8;
+    let round = entry
+        .split(|byte| *byte == b'\n')
+        .take(LINES_MAX)
+        .find_map(|line| str::from_utf8(line.strip_prefix(b"round: ")?).ok()?.parse().ok());
+    (EntryKind::of(entry), round)
+}

@@ -1,0 +1,199 @@
+//! How records come in.
+
+pub mod idx;
+
+use std::{io, path::PathBuf};
+
+use ndarray::{Array2, ArrayView2, Axis};
+
+/// Most records of one data set.
+pub const RECORDS_MAX: usize = 1 << 24;
+
+/// Why data could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is not IDX.
+    #[error("{} is not an IDX file: its first bytes are {found}, expected 00 00 08 01 to 00 00 08 04", path.display())]
+    Magic {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes, in hexadecimal.
+        found: String,
+    },
+    /// IDX, but of values other than unsigned bytes.
+    #[error("{} holds IDX values of type 0x{found:02x}, supported is 0x08 (unsigned bytes)", path.display())]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// The type's code.
+        found: u8,
+    },
+    /// The file ends early, or compressed data is damaged.
+    #[error("{} is cut off or damaged: {found} of {expected} bytes", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes there are.
+        found: u64,
+        /// How many the header claims.
+        expected: u64,
+    },
+    /// Bytes remain after the last value.
+    #[error("{} goes on after the {expected} bytes that its header claims", path.display())]
+    Trailing {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes the header claims.
+        expected: u64,
+    },
+    /// Something exceeds its named limit.
+    #[error("{} has {what} of {found}, limit {max}", path.display())]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A number of axes that its use does not allow.
+    #[error("{} has {found} axes, expected {expected}", path.display())]
+    Axes {
+        /// The file.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
+        /// How many are called for.
+        expected: &'static str,
+    },
+    /// Records and labels are not equally many.
+    #[error("{} has {n_records} records, but {} has {n_labels} labels", records.display(), labels.display())]
+    Counts {
+        /// The file of records.
+        records: PathBuf,
+        /// The file of labels.
+        labels: PathBuf,
+        /// How many records.
+        n_records: usize,
+        /// How many labels.
+        n_labels: usize,
+    },
+    /// A label that is no class.
+    #[error("{} has the label {found} at record {record}, expected 0 to {max}", path.display(), max = n_classes - 1)]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// Which record.
+        record: usize,
+        /// The label.
+        found: u32,
+        /// How many classes there are.
+        n_classes: usize,
+    },
+}
+
+impl DataError {
+    /// The error as a person reads it.
+    pub fn user_error(&self) -> eranos_base::UserError {
+        let next = match self {
+            Self::Read { .. } => "check the path and that the file may be read",
+            Self::Magic { .. } => {
+                "only IDX is read: write the four bytes 00 00 08 and the number of axes, each length as a big-endian u32, \
+                 then the values as unsigned bytes; .gz is fine"
+            }
+            Self::Type { .. } => "convert the values to unsigned bytes (x = round(255 v) for v in [0, 1])",
+            Self::Truncated { .. } | Self::Trailing { .. } => "copy or download the file again",
+            Self::Limit { .. } => "split the data over several clients",
+            Self::Axes { .. } => "check that records and labels are not exchanged",
+            Self::Counts { .. } => "use the two files that belong together",
+            Self::Label { .. } => "correct the labels, or use a model with more classes",
+        };
+        eranos_base::UserError::new(self.to_string(), next)
+    }
+}
+
+/// Records with their classes, in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    features: Array2<f32>,
+    labels: Vec<u32>,
+    shape: Vec<usize>,
+}
+
+impl Dataset {
+    /// Records, one a row, each of `shape`, with one label each.
+    ///
+    /// # Panics
+    /// If a row is not of `shape`, or labels are not as many as rows.
+    pub fn new(features: Array2<f32>, labels: Vec<u32>, shape: &[usize]) -> Self {
+        assert_eq!(features.nrows(), labels.len(), "one label per record");
+        assert_eq!(features.ncols(), shape.iter().product::<usize>(), "a row per record");
+        Self { features: features.as_standard_layout().into_owned(), labels, shape: shape.to_vec() }
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The shape of one record.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// All records, one a row.
+    pub fn features(&self) -> ArrayView2<'_, f32> {
+        self.features.view()
+    }
+
+    /// All labels.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The values of one record.
+    ///
+    /// # Panics
+    /// If there is no such record.
+    pub fn record(&self, i: usize) -> &[f32] {
+        let len = self.features.ncols();
+        let values = self.features.as_slice().unwrap_or_default();
+        &values[i * len..(i + 1) * len]
+    }
+
+    /// The label of one record.
+    ///
+    /// # Panics
+    /// If there is no such record.
+    pub fn label(&self, i: usize) -> u32 {
+        self.labels[i]
+    }
+
+    /// The records at `indices`, in that order.
+    ///
+    /// # Panics
+    /// If there is no such record.
+    #[must_use]
+    pub fn subset(&self, indices: &[usize]) -> Self {
+        Self {
+            features: self.features.select(Axis(0), indices),
+            labels: indices.iter().map(|&i| self.labels[i]).collect(),
+            shape: self.shape.clone(),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What can go wrong while a network is built or run.
+
+/// Why a network could not be built or run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NnError {
+    /// A slice has another length than the network calls for.
+    #[error("{what} of {found} values, expected {expected}")]
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length called for.
+        expected: usize,
+    },
+    /// The class of a record does not exist in the model's output.
+    #[error("class {class}, but the model has {n_classes} classes")]
+    Class {
+        /// The class found.
+        class: u32,
+        /// How many classes the model has.
+        n_classes: usize,
+    },
+    /// The target is of another kind than the loss calls for.
+    #[error("{loss} takes {expected} as its target")]
+    Target {
+        /// The loss.
+        loss: &'static str,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// The loss does not fit the model's output.
+    #[error("{loss} needs a model whose last layer ends in softmax, but layer {layer:?} does not")]
+    Loss {
+        /// The loss.
+        loss: &'static str,
+        /// The last layer.
+        layer: String,
+    },
+    /// A workspace or prepared parameters of another network.
+    #[error("{what} was made for another network")]
+    Foreign {
+        /// Which of them.
+        what: &'static str,
+    },
+    /// A value is NaN or infinite.
+    #[error("{what} of layer {layer:?} is not finite")]
+    NonFinite {
+        /// The layer where the first such value shows.
+        layer: String,
+        /// Which of its values: input, parameters, output or gradient.
+        what: &'static str,
+    },
+}

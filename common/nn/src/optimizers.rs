@@ -1,0 +1,262 @@
+//! Optimizers over one flat vector of parameters, in Keras' form.
+
+use serde::{Deserialize, Serialize};
+
+/// Which optimizer, with its constants.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OptimizerSpec {
+    /// w -= learning_rate g.
+    Sgd {
+        /// The learning rate.
+        learning_rate: f64,
+    },
+    /// v = momentum v - learning_rate g; w += v (Keras' SGD with momentum).
+    Momentum {
+        /// The learning rate.
+        learning_rate: f64,
+        /// The share of the last step kept, in [0, 1).
+        momentum: f64,
+    },
+    /// Adam (Kingma and Ba 2015, the form before section 2.1, as Keras has it: epsilon outside the bias correction):
+    /// m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
+    /// w -= learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon).
+    Adam {
+        /// The learning rate.
+        learning_rate: f64,
+        /// The decay of the first moment, in [0, 1).
+        beta_1: f64,
+        /// The decay of the second moment, in [0, 1).
+        beta_2: f64,
+        /// What keeps the division finite.
+        epsilon: f64,
+    },
+}
+
+/// Why an optimizer was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum OptimizerError {
+    /// A constant outside its range.
+    #[error("{what} of {found}, expected {expected}")]
+    Constant {
+        /// Which constant.
+        what: &'static str,
+        /// Its value.
+        found: f64,
+        /// The range.
+        expected: &'static str,
+    },
+    /// A stored state of another optimizer or model.
+    #[error("optimizer state with {found} moments, expected {expected}")]
+    State {
+        /// How many values it has.
+        found: usize,
+        /// How many are called for.
+        expected: usize,
+    },
+    /// Parameters and gradient differ in length from what the optimizer was made for.
+    #[error("{what} of {found} values, expected {expected}")]
+    Length {
+        /// Which of the two.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length called for.
+        expected: usize,
+    },
+}
+
+impl OptimizerSpec {
+    /// Keras' Adam with its default constants.
+    pub const fn adam(learning_rate: f64) -> Self {
+        Self::Adam { learning_rate, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
+    }
+
+    /// How many vectors of moments it keeps beside the parameters.
+    pub const fn n_moments(&self) -> usize {
+        match self {
+            Self::Sgd { .. } => 0,
+            Self::Momentum { .. } => 1,
+            Self::Adam { .. } => 2,
+        }
+    }
+
+    /// Checks every constant against its range.
+    ///
+    /// # Errors
+    /// Names the first constant outside its range.
+    pub fn check(&self) -> Result<(), OptimizerError> {
+        let positive = |what, found: f64| match found.is_finite() && found > 0.0 {
+            true => Ok(()),
+            false => Err(OptimizerError::Constant { what, found, expected: "a finite number above 0" }),
+        };
+        let decay = |what, found: f64| match (0.0..1.0).contains(&found) {
+            true => Ok(()),
+            false => Err(OptimizerError::Constant { what, found, expected: "0 or more, below 1" }),
+        };
+        match *self {
+            Self::Sgd { learning_rate } => positive("learning_rate", learning_rate),
+            Self::Momentum { learning_rate, momentum } => {
+                positive("learning_rate", learning_rate)?;
+                decay("momentum", momentum)
+            }
+            Self::Adam { learning_rate, beta_1, beta_2, epsilon } => {
+                positive("learning_rate", learning_rate)?;
+                decay("beta_1", beta_1)?;
+                decay("beta_2", beta_2)?;
+                positive("epsilon", epsilon)
+            }
+        }
+    }
+}
+
+/// An optimizer with its state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimizer {
+    spec: OptimizerSpec,
+    n_parameters: usize,
+    n_steps: u64,
+    moments: Vec<f32>,
+}
+
+impl Optimizer {
+    /// A fresh optimizer for `n_parameters` parameters, all moments zero.
+    ///
+    /// # Errors
+    /// If a constant of `spec` is outside its range.
+    pub fn new(spec: OptimizerSpec, n_parameters: usize) -> Result<Self, OptimizerError> {
+        spec.check()?;
+        Ok(Self { spec, n_parameters, n_steps: 0, moments: vec![0.0; n_parameters * spec.n_moments()] })
+    }
+
+    /// The optimizer as it stood after `n_steps` steps, from what [`Optimizer::moments`] gave then.
+    ///
+    /// # Errors
+    /// If a constant of `spec` is outside its range, or `moments` is of another optimizer or model.
+    pub fn restore(
+        spec: OptimizerSpec,
+        n_parameters: usize,
+        n_steps: u64,
+        moments: Vec<f32>,
+    ) -> Result<Self, OptimizerError> {
+        spec.check()?;
+        let expected = n_parameters * spec.n_moments();
+        if moments.len() != expected {
+            return Err(OptimizerError::State { found: moments.len(), expected });
+        }
+        Ok(Self { spec, n_parameters, n_steps, moments })
+    }
+
+    /// The constants.
+    pub const fn spec(&self) -> &OptimizerSpec {
+        &self.spec
+    }
+
+    /// How many steps were taken.
+    pub const fn n_steps(&self) -> u64 {
+        self.n_steps
+    }
+
+    /// The moments, one vector after the other: what a checkpoint must keep beside the parameters.
+    pub fn moments(&self) -> &[f32] {
+        &self.moments
+    }
+
+    /// Takes one step down `gradient`.
+    ///
+    /// # Errors
+    /// If either slice has another length than the optimizer was made for; nothing has changed then.
+    pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32]) -> Result<(), OptimizerError> {
+        let expected = self.n_parameters;
+        for (what, found) in [("parameters", parameters.len()), ("gradient", gradient.len())] {
+            if found != expected {
+                return Err(OptimizerError::Length { what, found, expected });
+            }
+        }
+        self.n_steps += 1;
+        match self.spec {
+            OptimizerSpec::Sgd { learning_rate } => sgd(parameters, gradient, learning_rate as f32),
+            OptimizerSpec::Momentum { learning_rate, momentum: decay } => {
+                momentum(parameters, gradient, &mut self.moments, learning_rate as f32, decay as f32);
+            }
+            OptimizerSpec::Adam { learning_rate, beta_1, beta_2, epsilon } => {
+                let t = self.n_steps as f64;
+                let alpha = learning_rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
+                let (m, v) = self.moments.split_at_mut(expected);
+                adam(parameters, gradient, m, v, [alpha, beta_1, beta_2, epsilon].map(|x| x as f32));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sgd(parameters: &mut [f32], gradient: &[f32], learning_rate: f32) {
+    for (w, g) in parameters.iter_mut().zip(gradient) {
+        *w -= learning_rate * g;
+    }
+}
+
+fn momentum(parameters: &mut [f32], gradient: &[f32], velocity: &mut [f32], learning_rate: f32, decay: f32) {
+    for ((w, g), v) in parameters.iter_mut().zip(gradient).zip(velocity) {
+        *v = decay * *v - learning_rate * g;
+        *w += *v;
+    }
+}
+
+fn adam(parameters: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32], constants: [f32; 4]) {
+    let [alpha, beta_1, beta_2, epsilon] = constants;
+    for (((w, g), m), v) in parameters.iter_mut().zip(gradient).zip(m).zip(v) {
+        *m += (g - *m) * (1.0 - beta_1);
+        *v += (g * g - *v) * (1.0 - beta_2);
+        *w -= alpha * *m / (v.sqrt() + epsilon);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_steps_by_hand() {
+        let run = |spec| {
+            let mut optimizer = Optimizer::new(spec, 1).expect("constants");
+            let mut w = [1.0_f32];
+            optimizer.step(&mut w, &[0.5]).expect("lengths");
+            optimizer.step(&mut w, &[-0.25]).expect("lengths");
+            w[0]
+        };
+        assert!((run(OptimizerSpec::Sgd { learning_rate: 0.1 }) - 0.975).abs() < 1e-6);
+        // v1 = -.05, v2 = .9 v1 + .025 = -.02.
+        assert!((run(OptimizerSpec::Momentum { learning_rate: 0.1, momentum: 0.9 }) - 0.93).abs() < 1e-6);
+        // m1 = .05, v1 = .00025, w1 = 1 - .01; m2 = .02, v2 = .00031225, alpha = .01 sqrt(1 - .998001)/.19.
+        let second = 0.01 * (1.0_f64 - 0.998001).sqrt() / 0.19 * 0.02 / 0.000_312_25_f64.sqrt();
+        assert!((f64::from(run(OptimizerSpec::adam(0.01))) - (0.99 - second)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_restored_optimizer_goes_on_bit_for_bit() {
+        let spec = OptimizerSpec::adam(0.01);
+        let mut whole = Optimizer::new(spec, 3).expect("constants");
+        let mut w = [0.1_f32, 0.2, 0.3];
+        whole.step(&mut w, &[1.0, -2.0, 0.5]).expect("lengths");
+        let mut restored = Optimizer::restore(spec, 3, whole.n_steps(), whole.moments().to_vec()).expect("state");
+        let mut again = w;
+        whole.step(&mut w, &[0.3, 0.3, 0.3]).expect("lengths");
+        restored.step(&mut again, &[0.3, 0.3, 0.3]).expect("lengths");
+        assert_eq!((w, &whole), (again, &restored));
+        assert!(Optimizer::restore(spec, 3, 1, vec![0.0; 3]).is_err());
+        assert!(whole.step(&mut w, &[0.0; 2]).is_err());
+    }
+
+    #[test]
+    fn constants_outside_their_range_are_refused() {
+        for learning_rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Optimizer::new(OptimizerSpec::Sgd { learning_rate }, 1).is_err());
+        }
+        assert!(Optimizer::new(OptimizerSpec::Momentum { learning_rate: 0.1, momentum: 1.0 }, 1).is_err());
+        assert!(
+            Optimizer::new(OptimizerSpec::Adam { learning_rate: 0.1, beta_1: 0.9, beta_2: 1.0, epsilon: 1e-7 }, 1)
+                .is_err()
+        );
+    }
+}

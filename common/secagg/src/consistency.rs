@@ -252,6 +252,11 @@ impl ConsistencyCollector {
         &self.survivors
     }
 
+    /// The members of U2.
+    pub fn sharers(&self) -> &PositionSet {
+        &self.sharers
+    }
+
     /// The context of the round with roster and U2.
     pub fn context(&self) -> Context {
         self.context

@@ -276,6 +276,16 @@ impl Accumulator {
         Ok(Arrival::New)
     }
 
+    /// The members of U2.
+    pub fn sharers(&self) -> &PositionSet {
+        &self.sharers
+    }
+
+    /// Whether the vector of the client at `position` is in the sum.
+    pub fn is_finished(&self, position: Position) -> bool {
+        self.finished.get(position.index()).is_some_and(Option::is_some)
+    }
+
     /// How many vectors are complete.
     pub fn n_survivors(&self) -> usize {
         self.finished.iter().flatten().count()

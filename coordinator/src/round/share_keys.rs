@@ -9,7 +9,7 @@ use eranos_wire::messages::{abort::Aborted, share_keys};
 
 use super::{
     Aborting, Action, Attempt, CollectInputs, Common, Event, Message, Note, Phase, Record, Round, answer, members,
-    misbehaved, out_of_phase,
+    out_of_phase,
 };
 
 /// The roster is out; sealed shares arrive.

@@ -1,0 +1,141 @@
+//! `abort`: from anywhere. The client says why, its keys are wiped with the phase that held them, and the refusal goes
+//! into its own log. What was charged stays charged.
+
+use eranos_base::{ClientId, Digest, encoding::DecodeError};
+use eranos_privacy::budget::BudgetError;
+use eranos_wire::{
+    messages::{
+        RoundRef,
+        abort::{Abort, Aborted},
+    },
+    plan::PlanError,
+};
+
+use super::{Action, End, Round, Step, send};
+
+/// Why this client left a round.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{kind}")]
+pub struct Refusal {
+    /// What it refused.
+    pub kind: RefusalKind,
+}
+
+/// What a client refuses.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RefusalKind {
+    /// The plan is malformed or not signed by the pinned key.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan is for somebody else.
+    #[error("plan is for another {what}: {found}")]
+    Other {
+        /// What differs.
+        what: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// The plan offers less than the policy demands.
+    #[error("policy: {what} is {found}, at least {least} is demanded")]
+    TooLittle {
+        /// What.
+        what: &'static str,
+        /// How much.
+        found: f64,
+        /// The least.
+        least: f64,
+    },
+    /// The plan takes more than the policy allows.
+    #[error("policy: {what} is {found}, at most {most} is allowed")]
+    TooMuch {
+        /// What.
+        what: &'static str,
+        /// How much.
+        found: f64,
+        /// The most.
+        most: f64,
+    },
+    /// The budget does not allow it.
+    #[error("budget: {0}")]
+    Budget(BudgetError),
+    /// The model cannot be trained here.
+    #[error("model: {0}")]
+    Model(String),
+    /// A message is malformed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Something that the coordinator must sign is not signed by its ledger key.
+    #[error("the {what} is not signed by the pinned ledger key")]
+    NotSigned {
+        /// What.
+        what: &'static str,
+    },
+    /// A certificate of the roster that the coordinator does not show.
+    #[error("certificate {certificate} of the roster is not shown")]
+    CertificateMissing {
+        /// Its digest.
+        certificate: Digest,
+    },
+    /// A certificate of the roster that is not believed.
+    #[error("certificate of {id} in the roster is not believed: {reason}")]
+    Certificate {
+        /// Whose it is said to be.
+        id: ClientId,
+        /// Why not.
+        reason: String,
+    },
+    /// The secure sum would not be one.
+    #[error(transparent)]
+    SecureSum(#[from] eranos_secagg::Refusal),
+    /// The ledger does not show the round as it was.
+    #[error("ledger: {0}")]
+    Ledger(String),
+    /// A message that does not belong in the phase.
+    #[error("the coordinator's message does not belong in {phase}")]
+    OutOfPhase {
+        /// The phase.
+        phase: &'static str,
+    },
+}
+
+impl From<RefusalKind> for Refusal {
+    fn from(kind: RefusalKind) -> Self {
+        Self { kind }
+    }
+}
+
+impl From<eranos_secagg::Refusal> for Refusal {
+    fn from(refusal: eranos_secagg::Refusal) -> Self {
+        RefusalKind::SecureSum(refusal).into()
+    }
+}
+
+/// Ends the round with a refusal. The coordinator hears why if it named a round.
+pub(super) fn refuse(round: Option<RoundRef>, refusal: Refusal, log: bool) -> (Round, Vec<Action>) {
+    let mut actions = Vec::new();
+    let reason = refusal.to_string();
+    if let Some(round) = round {
+        if log {
+            actions.push(Action::Persist(Step::Refuse { reason: reason.clone() }));
+        }
+        actions.push(send(Abort { round, reason: reason.into() }));
+    }
+    actions.push(Action::Over(End::Refused(refusal)));
+    (Round::Over, actions)
+}
+
+/// Leaves the round: the coordinator was lost, training failed, or the operator said so.
+pub(super) fn leave(round: Round, reason: String) -> (Round, Vec<Action>) {
+    let mut actions = Vec::new();
+    if let Some(common) = round.common() {
+        actions.push(send(Abort { round: common.round_ref(), reason: reason.clone().into() }));
+    }
+    actions.push(Action::Over(End::Left { reason }));
+    (Round::Over, actions)
+}
+
+/// The coordinator ended the round, or left this client out of it.
+pub(super) fn aborted(_round: Round, aborted: &Aborted) -> (Round, Vec<Action>) {
+    let reason = aborted.reason.as_str().to_owned();
+    (Round::Over, vec![Action::Over(End::Aborted { reason })])
+}

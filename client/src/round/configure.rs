@@ -1,0 +1,108 @@
+//! `configure`: the plan is held against the client's own policy, its own budget and its own arithmetic. Only then does
+//! training start and do the first keys leave.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use eranos_base::{Digest, Entropy, Timestamp};
+use eranos_nn::ModelSpec;
+use eranos_privacy::{RotationSeed, budget::UnitOfPrivacy};
+use eranos_secagg::Advertised;
+use eranos_wire::{RoundPlan, SignedPlan, messages::RoundRef, messages::advertise_keys::Advertise};
+
+use super::{
+    Action, AdvertiseKeys, Common, Member, Memory, Phase, Refusal, RefusalKind, Round, Step, TrainingJob, abort, send,
+};
+
+/// Accepts the plan and sends the client's keys, or refuses it.
+pub(super) fn configure(
+    member: Arc<Member>,
+    memory: Memory,
+    signed: &SignedPlan,
+    checkpoint: Bytes,
+    now: Timestamp,
+    entropy: &mut dyn Entropy,
+) -> (Round, Vec<Action>) {
+    let plan = match signed.verify(member.ledger_key.key()) {
+        Ok(plan) => plan,
+        Err(error) => return abort::refuse(None, RefusalKind::Plan(error).into(), false),
+    };
+    let round_ref = RoundRef { session: plan.session, round: plan.round };
+    let model = match check(&member, &memory, &plan, &checkpoint) {
+        Ok(model) => model,
+        Err(refusal) => return abort::refuse(Some(round_ref), refusal, true),
+    };
+    let terms = match plan.terms() {
+        Ok(terms) => Arc::new(terms),
+        Err(error) => return abort::refuse(Some(round_ref), RefusalKind::Plan(error).into(), true),
+    };
+    let job = TrainingJob {
+        model,
+        checkpoint,
+        mechanism: plan.mechanism.clone(),
+        rotation_seed: RotationSeed(plan.rotation_seed),
+    };
+    let advertised = Advertised::begin(terms, member.identity.clone(), entropy);
+    let advert = advertised.advert().to_bytes().to_vec();
+    let common = Common { member, memory, plan_digest: plan.digest(), plan, configured: now };
+    let actions = vec![
+        Action::Persist(Step::Begin),
+        Action::Train(Box::new(job)),
+        send(Advertise { round: round_ref, advert }),
+        Action::Note(Phase::AdvertiseKeys),
+    ];
+    (Round::AdvertiseKeys(AdvertiseKeys::new(common, advertised)), actions)
+}
+
+/// Everything that this client demands of a plan.
+fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) -> Result<ModelSpec, Refusal> {
+    let policy = &member.policy;
+    let refuse = |kind: RefusalKind| Err(Refusal::from(kind));
+    if plan.trust_domain != member.trust_domain {
+        return refuse(RefusalKind::Other { what: "trust domain", found: plan.trust_domain.to_string() });
+    }
+    if plan.ledger_origin != member.ledger_key.name().as_str() {
+        return refuse(RefusalKind::Other { what: "ledger", found: plan.ledger_origin.clone() });
+    }
+    if plan.task != member.task {
+        return refuse(RefusalKind::Other { what: "task", found: plan.task.to_string() });
+    }
+    let mechanism = &plan.mechanism;
+    let parameters = mechanism.parameters();
+    let below = |what, found: f64, least: f64| match found < least {
+        true => refuse(RefusalKind::TooLittle { what, found, least }),
+        false => Ok(()),
+    };
+    let above = |what, found: f64, most: f64| match found > most {
+        true => refuse(RefusalKind::TooMuch { what, found, most }),
+        false => Ok(()),
+    };
+    above("delta", parameters.delta, policy.delta_max)?;
+    // Recomputed here from the raw parameters: the coordinator's own figure is not even in the plan.
+    above("epsilon of the task", mechanism.epsilon(), policy.task_epsilon_max)?;
+    below("least number of survivors", f64::from(parameters.u_min), f64::from(policy.survivors_min))?;
+    below("number of colluders tolerated", f64::from(parameters.max_colluders), f64::from(policy.max_colluders))?;
+    below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
+    above("number of records of this client", f64::from(member.n_records), f64::from(parameters.record_bound))?;
+    let unreceipted = memory.budget.n_charged() - memory.budget.n_receipts();
+    let most = policy.charged_without_receipt_max;
+    above("number of charged attempts without a receipt", unreceipted as f64, f64::from(most))?;
+    if memory.budget.terms().unit != UnitOfPrivacy::Record {
+        return refuse(RefusalKind::Other { what: "unit of privacy", found: "record".to_owned() });
+    }
+    memory.budget.can_afford(mechanism).map_err(RefusalKind::Budget)?;
+    let model = ModelSpec::from_bytes(&plan.model_spec).map_err(|error| RefusalKind::Model(error.to_string()))?;
+    let n_parameters = model.n_parameters();
+    if n_parameters != parameters.n_parameters as usize || checkpoint.len() != 4 * n_parameters {
+        let what = format!("{} bytes of checkpoint for {n_parameters} parameters", checkpoint.len());
+        return refuse(RefusalKind::Model(what));
+    }
+    if Digest::of(checkpoint) != plan.checkpoint {
+        return refuse(RefusalKind::Model("the checkpoint is not the one that the plan names".to_owned()));
+    }
+    if model.input_len() != member.record_len {
+        let what = format!("it takes records of {} values, the data has {}", model.input_len(), member.record_len);
+        return refuse(RefusalKind::Model(what));
+    }
+    Ok(model)
+}

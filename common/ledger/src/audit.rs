@@ -397,6 +397,12 @@ pub enum Fault {
         /// The signer's position.
         position: Position,
     },
+    /// A consistency statement by someone who is not among the survivors.
+    #[error("position {position} signs for survivors among whom it is not")]
+    Signer {
+        /// The signer's position.
+        position: Position,
+    },
     /// Too few consistency statements.
     #[error("{found} valid consistency statements, but the quorum is {quorum}")]
     Quorum {
@@ -895,10 +901,10 @@ impl<'a> Ledger<'a> {
             let verifies = signer
                 .zip(statement)
                 .is_some_and(|(signer, statement)| signer.pseudonym.verify(&statement, signature).is_ok());
-            if verifies {
-                n_valid += 1;
-            } else {
-                fault(Fault::Statement { position: *position });
+            match (verifies, survivors.contains(*position)) {
+                (true, true) => n_valid += 1,
+                (true, false) => fault(Fault::Signer { position: *position }),
+                (false, _) => fault(Fault::Statement { position: *position }),
             }
         }
         if attempt.outcome.reveals() && n_valid < quorum {
@@ -1004,5 +1010,5 @@ impl Task {
 
 /// Whether `a` exceeds `b` by more than platforms differ. A NaN exceeds everything.
 fn exceeds(a: f64, b: f64) -> bool {
-    !(a <= b + EPSILON_TOLERANCE * b.abs().max(1.0))
+    a.is_nan() || b.is_nan() || a > b + EPSILON_TOLERANCE * b.abs().max(1.0)
 }

@@ -69,7 +69,7 @@ pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit 
         Command::Verify(target) => (target, false),
         Command::Recompute(target) => (target, true),
     };
-    let report = match load(target).and_then(|options| Ok(audit::verify(&target.dir, &options).map_err(explain)?)) {
+    let report = match load(target).and_then(|options| audit::verify(&target.dir, &options).map_err(explain)) {
         Ok(report) => report,
         Err(error) => {
             let _ = writeln!(err, "{error}");

@@ -304,7 +304,6 @@ impl SignedNote {
     }
 
     /// The note as it is stored and sent.
-    #[expect(clippy::big_endian_bytes, reason = "signed-note writes key ids in big-endian")]
     pub fn encode(&self) -> String {
         let mut note = format!("{}\n", self.text);
         for NoteSignature { name, key_id, signature } in &self.signatures {

@@ -122,6 +122,13 @@ fn a_quorum_short_of_a_signature_or_with_a_wrong_one_is_found() {
         });
     };
     check(stranger, 3, quorum);
+    // One who dropped out signs all the same.
+    let dropped = |f: &mut Federation| {
+        let clients: Vec<SigningKey> = f.clients.iter().map(|key| SigningKey::from_seed(&key.seed())).collect();
+        f.change(3, |a| sign(a, &clients, [0, 1, 2].into_iter()));
+    };
+    check(dropped, 3, quorum);
+    check(dropped, 3, |fault| matches!(fault, Fault::Signer { position } if position.0 == 2));
     // Survivors, round, plan, roster or sharers other than those signed.
     let five = |change: fn(&mut Federation)| check(change, 3, |fault| matches!(fault, Fault::Quorum { found: 0, .. }));
     five(|f| f.change(3, |a| survivors(a).bitmap = vec![0b0111]));

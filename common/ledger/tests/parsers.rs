@@ -48,6 +48,8 @@ fn contradictions_are_neither_written_nor_read() {
         let refused = Entry::Attempt(Box::new(attempt)).encode();
         assert!(matches!(refused, Err(EntryError::Contradiction { .. })), "{refused:?}");
     };
+    refused(&|a| a.epsilons.coordinator = f64::INFINITY);
+    refused(&|a| a.epsilons.outsider = f64::NAN);
     refused(&|a| a.roster = None);
     refused(&|a| a.roster.as_mut().expect("a roster").sharers = None);
     refused(&|a| participants(a).clear());

@@ -16,7 +16,9 @@ use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, TrustDomain,
 use eranos_privacy::{RecordMechanism, View, accountant::Accountant};
 
 use crate::{
-    entry::{Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Outcome, PromisedCurves, Roster, TaskOpened},
+    entry::{
+        Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Outcome, PromisedCurves, Roster, TaskOpened,
+    },
     log::{CHECKPOINT_FILE, describe, read_checkpoint},
     note::{Checkpoint, LedgerKey, NoteError, Origin, SignedCheckpoint},
     tile::{
@@ -395,6 +397,12 @@ pub enum Fault {
         /// The signer's position.
         position: Position,
     },
+    /// A consistency statement by someone who is not among the survivors.
+    #[error("position {position} signs for survivors among whom it is not")]
+    Signer {
+        /// The signer's position.
+        position: Position,
+    },
     /// Too few consistency statements.
     #[error("{found} valid consistency statements, but the quorum is {quorum}")]
     Quorum {
@@ -429,6 +437,19 @@ pub enum Fault {
 /// # Errors
 /// If the folder cannot be read or holds no log. What is wrong with a log that can be read is in the report.
 pub fn verify(dir: &Path, options: &Options) -> Result<Report, AuditError> {
+    pass(dir, options, Some(Ledger::new(&options.key)))
+}
+
+/// Audits only that the log in `dir` is one: signature, every tile, every hash, every file. What the entries say is not
+/// looked at, so the report has no tasks. This is what a mirror needs.
+///
+/// # Errors
+/// If the folder cannot be read or holds no log.
+pub fn verify_structure(dir: &Path, options: &Options) -> Result<Report, AuditError> {
+    pass(dir, options, None)
+}
+
+fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result<Report, AuditError> {
     let bytes = match read_checkpoint(dir) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(AuditError::NotALog { path: dir.to_owned() }),
@@ -463,12 +484,12 @@ pub fn verify(dir: &Path, options: &Options) -> Result<Report, AuditError> {
     }
     let folder = Folder::new(dir);
     let mut structure = Structure::new(&folder, &checkpoint, known.as_ref());
-    let mut ledger = Ledger::new(&options.key);
-    structure.read(&mut ledger, &mut findings)?;
+    structure.read(ledger.as_mut(), &mut findings)?;
     walk(&folder, checkpoint.size, &mut findings)?;
     let n_entries = structure.frontier.size();
     let Findings { kept, n } = findings;
-    Ok(Report { checkpoint: Some(checkpoint), n_entries, tasks: ledger.summaries(), findings: kept, n_findings: n })
+    let tasks = ledger.map(Ledger::summaries).unwrap_or_default();
+    Ok(Report { checkpoint: Some(checkpoint), n_entries, tasks, findings: kept, n_findings: n })
 }
 
 #[derive(Default)]
@@ -501,7 +522,7 @@ impl<'a> Structure<'a> {
         Self { folder, checkpoint, known, frontier: Frontier::default(), levels: Default::default() }
     }
 
-    fn read(&mut self, ledger: &mut Ledger<'_>, findings: &mut Findings) -> Result<(), AuditError> {
+    fn read(&mut self, mut ledger: Option<&mut Ledger<'_>>, findings: &mut Findings) -> Result<(), AuditError> {
         let size = self.checkpoint.size;
         self.compare_known(findings);
         while self.frontier.size() < size {
@@ -530,7 +551,9 @@ impl<'a> Structure<'a> {
                 self.levels[0].push(hash);
                 self.frontier.push(hash);
                 self.compare_known(findings);
-                ledger.take(at, entry, findings);
+                if let Some(ledger) = &mut ledger {
+                    ledger.take(at, entry, findings);
+                }
             }
             self.close_full_tiles(findings)?;
         }
@@ -544,7 +567,7 @@ impl<'a> Structure<'a> {
         if self.frontier.root() != self.checkpoint.root {
             findings.add(None, Fault::Root { size });
         }
-        if size == 0 {
+        if size == 0 && ledger.is_some() {
             findings.add(None, Fault::Opening);
         }
         Ok(())
@@ -565,11 +588,7 @@ impl<'a> Structure<'a> {
         }
     }
 
-    fn read_hashes(
-        &self,
-        tile: Tile,
-        findings: &mut Findings,
-    ) -> Result<Option<(String, Vec<Digest>)>, AuditError> {
+    fn read_hashes(&self, tile: Tile, findings: &mut Findings) -> Result<Option<(String, Vec<Digest>)>, AuditError> {
         match self.folder.read(&tile).and_then(|bytes| parse_hashes(&tile, &bytes)) {
             Ok(hashes) => Ok(Some((tile.path(), hashes))),
             Err(error) => {
@@ -673,9 +692,7 @@ fn check_file(
             // A reader of an earlier checkpoint may still be using it.
             let bytes = |tile| match folder.read(tile) {
                 Ok(bytes) => Ok(Some(bytes)),
-                Err(TileError::Io { path, source }) => {
-                    Err(AuditError::Io { path: folder.path().join(path), source })
-                }
+                Err(TileError::Io { path, source }) => Err(AuditError::Io { path: folder.path().join(path), source }),
                 Err(_) => Ok(None),
             };
             let whole = |narrow: &[u8]| match tile.kind {
@@ -856,8 +873,7 @@ impl<'a> Ledger<'a> {
                     fault(Fault::PseudonymKey { pseudonym });
                 }
             }
-            let state =
-                self.pseudonyms.entry(pseudonym).or_insert(Pseudonym { task: place, attempts: 0, revealed: 0 });
+            let state = self.pseudonyms.entry(pseudonym).or_insert(Pseudonym { task: place, attempts: 0, revealed: 0 });
             if state.task != place {
                 fault(Fault::PseudonymElsewhere { pseudonym });
                 continue;
@@ -882,13 +898,13 @@ impl<'a> Ledger<'a> {
         for (position, signature) in &survivors.signatures {
             let signer = roster.participants.get(position.index());
             let statement = attempt.consistency_statement(*position);
-            let verifies = signer.zip(statement).is_some_and(|(signer, statement)| {
-                signer.pseudonym.verify(&statement, signature).is_ok()
-            });
-            if verifies {
-                n_valid += 1;
-            } else {
-                fault(Fault::Statement { position: *position });
+            let verifies = signer
+                .zip(statement)
+                .is_some_and(|(signer, statement)| signer.pseudonym.verify(&statement, signature).is_ok());
+            match (verifies, survivors.contains(*position)) {
+                (true, true) => n_valid += 1,
+                (true, false) => fault(Fault::Signer { position: *position }),
+                (false, _) => fault(Fault::Statement { position: *position }),
             }
         }
         if attempt.outcome.reveals() && n_valid < quorum {
@@ -994,5 +1010,5 @@ impl Task {
 
 /// Whether `a` exceeds `b` by more than platforms differ. A NaN exceeds everything.
 fn exceeds(a: f64, b: f64) -> bool {
-    !(a <= b + EPSILON_TOLERANCE * b.abs().max(1.0))
+    a.is_nan() || b.is_nan() || a > b + EPSILON_TOLERANCE * b.abs().max(1.0)
 }

@@ -69,7 +69,7 @@ pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit 
         Command::Verify(target) => (target, false),
         Command::Recompute(target) => (target, true),
     };
-    let report = match load(target).and_then(|options| Ok(audit::verify(&target.dir, &options).map_err(explain)?)) {
+    let report = match load(target).and_then(|options| audit::verify(&target.dir, &options).map_err(explain)) {
         Ok(report) => report,
         Err(error) => {
             let _ = writeln!(err, "{error}");
@@ -77,9 +77,10 @@ pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit 
         }
     };
     let text = if target.json { format!("{}\n", to_json(&report)) } else { to_text(&report, each_pseudonym) };
-    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).and_then(|()| {
-        report.findings.iter().try_for_each(|finding| writeln!(err, "{}", advise(finding)))
-    });
+    let printed = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .and_then(|()| report.findings.iter().try_for_each(|finding| writeln!(err, "{}", advise(finding))));
     match printed {
         Err(_) => Exit::Unusable,
         Ok(()) if report.is_clean() => Exit::Verified,

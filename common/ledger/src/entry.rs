@@ -152,13 +152,16 @@ impl Entry {
     /// The leaf: the entry's one encoding.
     ///
     /// # Errors
-    /// If the parts of an attempt contradict each other, or the leaf would be longer than [`ENTRY_LEN_MAX`] (a roster
+    /// If the parts of an attempt contradict each other, an epsilon is infinite, or the leaf would be longer than [`ENTRY_LEN_MAX`] (a roster
     /// of 255 with all its signatures fits).
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut lines = Lines::new(self.kind().domain());
         match self {
             Self::LogOpened(entry) => entry.write(&mut lines),
-            Self::TaskOpened(entry) => entry.write(&mut lines),
+            Self::TaskOpened(entry) => {
+                check_finite([entry.budget_epsilon, entry.budget_delta])?;
+                entry.write(&mut lines);
+            }
             Self::Attempt(entry) => {
                 entry.check()?;
                 entry.write(&mut lines);
@@ -503,6 +506,7 @@ impl Attempt {
     /// Refuses parts that contradict each other.
     fn check(&self) -> Result<(), EntryError> {
         let contradiction = |what| Err(EntryError::Contradiction { what });
+        check_finite([self.epsilons.coordinator, self.epsilons.outsider])?;
         if self.outcome.reveals() && self.survivors().is_none() {
             return contradiction("a sum was revealed without survivors");
         }
@@ -607,6 +611,12 @@ impl Attempt {
         attempt.check()?;
         Ok(attempt)
     }
+}
+
+/// Refuses what no entry can spell. Beyond its plan's attempts a mechanism's epsilon may be infinite.
+fn check_finite(numbers: [f64; 2]) -> Result<(), EntryError> {
+    let sound = numbers.iter().all(|number| number.is_finite() && number.is_sign_positive());
+    if sound { Ok(()) } else { Err(EntryError::Contradiction { what: "an epsilon or delta is no finite number" }) }
 }
 
 fn read_roster(fields: &mut Fields<'_, '_>, mechanism: &RecordMechanism) -> Result<Option<Roster>, EntryError> {

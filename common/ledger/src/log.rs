@@ -24,8 +24,8 @@ use crate::{
     note::{Checkpoint, LedgerKey, LedgerSigner, NOTE_LEN_MAX, NoteError, SignedCheckpoint},
     receipt::Receipt,
     tile::{
-        Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource, complete_root,
-        encode_hashes, parse_entries, parse_hashes, push_entry,
+        Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource,
+        complete_root, encode_hashes, parse_entries, parse_hashes, push_entry,
     },
     tree::{Frontier, SIZE_MAX, consistency_proof, inclusion_proof, leaf_hash},
 };
@@ -409,11 +409,7 @@ impl<S: Storage> LogWriter<S> {
     ///
     /// # Errors
     /// As [`append`](Self::append); also if there are more than [`BATCH_LEN_MAX`].
-    pub fn append_all(
-        &mut self,
-        index: u64,
-        entries: &[impl AsRef<[u8]>],
-    ) -> Result<&SignedCheckpoint, AppendError> {
+    pub fn append_all(&mut self, index: u64, entries: &[impl AsRef<[u8]>]) -> Result<&SignedCheckpoint, AppendError> {
         if self.closed {
             return Err(AppendError::Closed);
         }
@@ -444,7 +440,9 @@ impl<S: Storage> LogWriter<S> {
         for entry in new {
             tiles.extend(self.edge.push(entry.as_ref())?);
         }
-        tiles.extend(self.edge.partial());
+        // A partial tile that the last checkpoint had already is left alone: half of a second write would tear what a
+        // signature covers.
+        tiles.extend(self.edge.partial().into_iter().filter(|(tile, _)| !before.contains(tile)));
         // Entries first: a hash without its entry would be a promise that nobody can check.
         tiles.sort_by_key(|(tile, _)| tile.kind != TileKind::Entries);
         for (tile, bytes) in &tiles {

@@ -121,7 +121,8 @@ impl FromStr for Origin {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let valid = (1..=ORIGIN_LEN_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'+');
+        let valid =
+            (1..=ORIGIN_LEN_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'+');
         if valid { Ok(Self(text.to_owned())) } else { Err(KeyError::Name { found: text.chars().take(64).collect() }) }
     }
 }
@@ -187,7 +188,7 @@ impl FromStr for LedgerKey {
 
     /// Parses the one-line form, strictly and without its line's end.
     fn from_str(line: &str) -> Result<Self, KeyError> {
-        if line.len() > VKEY_LEN_MAX {
+        if line.len() > VKEY_LEN_MAX || !line.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(KeyError::Form);
         }
         // The base64 may hold a plus; name and id may not.
@@ -303,7 +304,6 @@ impl SignedNote {
     }
 
     /// The note as it is stored and sent.
-    #[expect(clippy::big_endian_bytes, reason = "signed-note writes key ids in big-endian")]
     pub fn encode(&self) -> String {
         let mut note = format!("{}\n", self.text);
         for NoteSignature { name, key_id, signature } in &self.signatures {
@@ -479,7 +479,7 @@ mod tests {
             format!("{name} +{rest}"),
             format!("other+{rest}"),
             format!("{name}+{}", rest.to_uppercase()),
-            format!("{name}+{}", rest.trim_end_matches('=')),
+            format!("{line}="),
             format!("{name}+00000000+{}", &rest[9..]),
             format!("+{rest}"),
             name.to_owned(),
@@ -519,10 +519,7 @@ mod tests {
         let foreign = Checkpoint { origin: "b".parse().expect("name"), ..checkpoint() };
         assert!(matches!(SignedCheckpoint::sign(foreign.clone(), &signer), Err(NoteError::Origin { .. })));
         let note = SignedNote::sign(&foreign.to_string(), &signer).expect("signs").encode();
-        assert!(matches!(
-            SignedCheckpoint::open(note.as_bytes(), &signer.ledger_key()),
-            Err(NoteError::Origin { .. })
-        ));
+        assert!(matches!(SignedCheckpoint::open(note.as_bytes(), &signer.ledger_key()), Err(NoteError::Origin { .. })));
     }
 
     #[test]

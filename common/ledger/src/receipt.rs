@@ -153,9 +153,8 @@ impl Receipt {
         if self.old_size != expected {
             return Err(ReceiptError::OldSize { found: self.old_size, expected });
         }
-        verify_consistency(expected, &old_root, checkpoint.size, &checkpoint.root, &self.consistency).map_err(
-            |source| ReceiptError::Fork { previous: expected, presented: checkpoint.size, source },
-        )?;
+        verify_consistency(expected, &old_root, checkpoint.size, &checkpoint.root, &self.consistency)
+            .map_err(|source| ReceiptError::Fork { previous: expected, presented: checkpoint.size, source })?;
         let entry = Entry::parse(&self.entry)?;
         Ok(Verified { entry, checkpoint: signed })
     }

@@ -258,11 +258,8 @@ pub fn verify_consistency(
         node >>= 1;
         last >>= 1;
     }
-    let (first, rest) = if old.is_power_of_two() {
-        (old_root, proof)
-    } else {
-        proof.split_first().ok_or(wrong_length)?
-    };
+    let (first, rest) =
+        if old.is_power_of_two() { (old_root, proof) } else { proof.split_first().ok_or(wrong_length)? };
     let (mut old_hash, mut new_hash) = (*first, *first);
     for sibling in rest {
         if last == 0 {
@@ -348,16 +345,8 @@ mod tests {
     }
 
     /// The leaves and roots of the reference tests of Certificate Transparency (merkle_tree_test.cc).
-    const REFERENCE_LEAVES: [&str; 8] = [
-        "",
-        "00",
-        "10",
-        "2021",
-        "3031",
-        "40414243",
-        "5051525354555657",
-        "606162636465666768696a6b6c6d6e6f",
-    ];
+    const REFERENCE_LEAVES: [&str; 8] =
+        ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
     const REFERENCE_ROOTS: [&str; 9] = [
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",

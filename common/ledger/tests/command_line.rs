@@ -1,0 +1,142 @@
+//! `eranos-audit` as a person meets it: what it prints, where, and how it exits.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::support::Federation;
+
+fn audit(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_eranos-audit")).args(arguments).output().expect("runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+fn as_str(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn an_honest_log_exits_zero_with_the_key_as_line_or_as_file() {
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    let (ledger, key_file) = (dir.path().join("ledger"), dir.path().join("ledger.pub"));
+    federation.write(&ledger);
+    let line = federation.signer.ledger_key().to_string();
+    fs::write(&key_file, format!("{line}\n")).expect("written");
+    for key in [line.as_str(), as_str(&key_file)] {
+        let output = audit(&["verify", as_str(&ledger), "--key", key]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let printed = text(&output.stdout);
+        assert!(printed.starts_with("ledger.example.org: 7 entries under root "), "{printed}");
+        assert!(printed.contains("5 of 40 attempts: 3 released, 1 aborted before and 1 after the reveal"), "{printed}");
+        assert!(printed.ends_with("verified: every hash, signature, quorum and epsilon holds\n"), "{printed}");
+        assert!(output.stderr.is_empty());
+    }
+    let output = audit(&["recompute", as_str(&ledger), "--key", &line]);
+    let printed = text(&output.stdout);
+    for client in &federation.clients {
+        assert!(printed.contains(&format!("{}: 5 attempts, ", client.verifying_key())), "{printed}");
+    }
+    assert!(printed.contains("4 pseudonyms, 0 bindings disclosed"), "{printed}");
+    let output = audit(&["verify", as_str(&ledger), "--key", &line, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((json["verified"].as_bool(), json["size"].as_u64()), (Some(true), Some(7)));
+    let epsilon = json["tasks"][0]["epsilon_charged"]["coordinator"].as_f64().expect("a number");
+    assert_eq!(epsilon, crate::support::mechanism().promised_epsilon(5, 1e-5));
+    let checkpoint = ledger.join("checkpoint");
+    let output = audit(&["verify", as_str(&ledger), "--key", &line, "--known", as_str(&checkpoint)]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_finding_exits_one_and_names_the_entry_on_two_lines() {
+    let mut federation = Federation::with_history();
+    federation.change(4, |attempt| attempt.epsilons.coordinator = 0.1);
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let line = federation.signer.ledger_key().to_string();
+    let output = audit(&["verify", as_str(dir.path()), "--key", &line]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    let lines: Vec<&str> = errors.lines().collect();
+    assert_eq!(lines.len(), 2, "{errors}");
+    assert!(lines[0].starts_with("error: entry 4 (attempt, round 6): declares epsilon 0.1 "), "{errors}");
+    assert!(lines[1].starts_with(" help: "), "{errors}");
+    assert!(text(&output.stdout).ends_with("NOT verified: 1 finding\n"));
+    let output = audit(&["recompute", as_str(dir.path()), "--key", &line, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let finding = &json["findings"][0];
+    assert_eq!((finding["entry"].as_u64(), finding["round"].as_u64()), (Some(4), Some(6)));
+    assert_eq!((finding["kind"].as_str(), json["verified"].as_bool()), (Some("attempt"), Some(false)));
+}
+
+#[test]
+fn flipped_bytes_exit_one() {
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let line = federation.signer.ledger_key().to_string();
+    for path in ["checkpoint", "tile/0/000.p/7", "tile/entries/000.p/7"] {
+        let path = dir.path().join(path);
+        let intact = fs::read(&path).expect("readable");
+        let mut flipped = intact.clone();
+        flipped[intact.len() / 2] ^= 4;
+        fs::write(&path, flipped).expect("written");
+        let output = audit(&["verify", as_str(dir.path()), "--key", &line]);
+        assert_eq!(output.status.code(), Some(1), "{}", path.display());
+        assert!(text(&output.stderr).starts_with("error: "));
+        fs::write(&path, intact).expect("written");
+    }
+}
+
+#[test]
+fn what_cannot_be_audited_exits_two() {
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let line = federation.signer.ledger_key().to_string();
+    let nothing = tempfile::tempdir().expect("a folder");
+    let missing = nothing.path().join("missing");
+    let check = |arguments: &[&str], says: &str| {
+        let output = audit(arguments);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(says), "{arguments:?}: {errors}");
+        errors
+    };
+    let two_lines = |errors: String| {
+        assert_eq!(errors.lines().count(), 2, "{errors}");
+        assert!(errors.starts_with("error: ") && errors.contains("\n help: "), "{errors}");
+    };
+    two_lines(check(&["verify", as_str(nothing.path()), "--key", &line], "has no checkpoint"));
+    two_lines(check(&["verify", as_str(&missing), "--key", &line], "has no checkpoint"));
+    two_lines(check(&["verify", as_str(dir.path()), "--key", as_str(&missing)], "cannot read the key file"));
+    two_lines(check(&["verify", as_str(dir.path()), "--key", &line.replace("org+", "org+0")], "--key: "));
+    let checkpoint = dir.path().join("checkpoint");
+    two_lines(check(&["verify", as_str(dir.path()), "--key", as_str(&checkpoint)], "not a ledger key"));
+    let known = ["verify", as_str(dir.path()), "--key", &line, "--known", as_str(&missing)];
+    two_lines(check(&known, "cannot read the known checkpoint"));
+    check(&["verify", as_str(dir.path())], "--key");
+    check(&["destroy"], "unrecognized subcommand");
+}
+
+#[test]
+fn the_auditor_has_no_network_and_no_tensors_in_its_tree() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--edges", "normal", "--prefix", "none", "--package", "eranos-ledger"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let tree = text(&output.stdout);
+    for banned in ["tokio ", "quinn ", "ndarray ", "rustls ", "rusqlite "] {
+        assert!(!tree.lines().any(|line| line.starts_with(banned)), "{banned}is in the tree");
+    }
+    assert!(tree.contains("eranos-privacy "), "{tree}");
+}

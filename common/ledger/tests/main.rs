@@ -1,0 +1,9 @@
+//! The ledger from outside: written, crashed, tampered with, read by other implementations.
+
+mod command_line;
+mod oracles;
+mod parsers;
+mod support;
+mod tampering;
+mod vectors;
+mod writer;

@@ -1,0 +1,266 @@
+//! A small federation of seeded keys whose coordinator can be as dishonest as a test wants: it holds the ledger's key.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use eranos_base::{
+    Context, Digest, Position, RoundNumber, SessionId, Signature, SigningKey, StatementKind, TaskId, Timestamp,
+    TrustDomain,
+};
+use eranos_ledger::{
+    Attempt, Checkpoint, Date, Entry, Epsilons, Executable, LedgerSigner, LogOpened, Outcome, Participant, Roster,
+    Sharers, SignedCheckpoint, Survivors, TaskOpened,
+    audit::{self, Fault, Options, Report},
+    log::Edge,
+};
+use eranos_privacy::{
+    Probability, RecordMechanism, RotationSeed,
+    mechanism::{RecordTarget, design},
+};
+
+pub(crate) const N_CLIENTS: usize = 4;
+
+/// f = 1, u_min = 3, so a roster of 4 has the quorum 3.
+pub(crate) fn mechanism() -> RecordMechanism {
+    static MECHANISM: OnceLock<RecordMechanism> = OnceLock::new();
+    MECHANISM.get_or_init(|| mechanism_for(4.0)).clone()
+}
+
+pub(crate) fn mechanism_for(epsilon: f64) -> RecordMechanism {
+    let target = RecordTarget {
+        l2_clip_norm: 1.0,
+        n_parameters: 1000,
+        sampling_probability: Probability::new(1, 4).expect("valid"),
+        expected_lot: 200,
+        record_bound: 200,
+        n_max: 255,
+        u_min: 3,
+        max_colluders: 1,
+        max_attempts: 40,
+        epsilon,
+        delta: 1e-5,
+    };
+    design(&target).expect("reachable")
+}
+
+/// Takes attempts down as an honest coordinator would.
+pub(crate) struct Federation {
+    pub(crate) signer: Arc<LedgerSigner>,
+    pub(crate) clients: Vec<SigningKey>,
+    pub(crate) entries: Vec<Entry>,
+    task: TaskId,
+    session: SessionId,
+    mechanism: RecordMechanism,
+    weights: Digest,
+    attempts: u64,
+    stood: [u64; N_CLIENTS],
+}
+
+impl Federation {
+    pub(crate) fn new() -> Self {
+        Self::with_mechanism(mechanism())
+    }
+
+    pub(crate) fn with_mechanism(mechanism: RecordMechanism) -> Self {
+        let signer = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[1; 32]));
+        let trust_domain: TrustDomain = "example.org".parse().expect("name");
+        let task: TaskId = "digits".parse().expect("name");
+        let origin = signer.ledger_key().name().clone();
+        let nonce = [9; 32];
+        let session = SessionId::derive(&trust_domain, origin.as_str(), &task, &nonce);
+        let weights = Digest::of(b"weights 0");
+        let entries = vec![
+            Entry::LogOpened(LogOpened {
+                origin,
+                trust_domain,
+                ledger_key: signer.ledger_key(),
+                date: Date::of(Timestamp::from_unix_ms(1_700_000_000_000)),
+            }),
+            Entry::TaskOpened(Box::new(TaskOpened {
+                task: task.clone(),
+                nonce,
+                session,
+                model: Digest::of(b"model"),
+                weights,
+                mechanism: mechanism.clone(),
+                budget_epsilon: 4.0,
+                budget_delta: 1e-5,
+            })),
+        ];
+        let clients = (0..N_CLIENTS).map(|i| SigningKey::from_seed(&[100 + i as u8; 32])).collect();
+        let signer = Arc::new(signer);
+        let (attempts, stood) = (0, [0; N_CLIENTS]);
+        Self { signer, clients, entries, task, session, mechanism, weights, attempts, stood }
+    }
+
+    /// A log of a few attempts of every outcome: entries 2 to 6.
+    pub(crate) fn with_history() -> Self {
+        let mut federation = Self::new();
+        federation.attempt("released", &[0, 1, 2, 3]);
+        federation.attempt("released", &[0, 1, 3]);
+        federation.attempt("aborted-before-reveal", &[0, 1]);
+        federation.attempt("aborted-after-reveal", &[1, 2, 3]);
+        federation.attempt("released", &[0, 1, 2, 3]);
+        federation
+    }
+
+    pub(crate) fn attempt(&mut self, outcome: &str, survivors: &[u16]) {
+        self.attempts += 1;
+        self.stood.iter_mut().for_each(|n| *n += 1);
+        let round = RoundNumber(self.attempts * 2);
+        let plan = Digest::of(format!("plan {round}").as_bytes());
+        let weights_before = self.weights;
+        let outcome = match outcome {
+            "released" => {
+                self.weights = Digest::of(format!("weights {round}").as_bytes());
+                Outcome::Released { weights_after: self.weights }
+            }
+            "aborted-before-reveal" => Outcome::AbortedBeforeReveal,
+            _ => Outcome::AbortedAfterReveal,
+        };
+        let participants = self.clients.iter().zip(self.stood);
+        let participants =
+            participants.map(|(key, attempts)| Participant { pseudonym: key.verifying_key(), attempts }).collect();
+        let bitmap = survivors.iter().fold(0, |bits, position| bits | 1 << position);
+        let signers = survivors.iter().copied();
+        let mut attempt = Attempt {
+            task: self.task.clone(),
+            session: self.session,
+            round,
+            attempts: self.attempts,
+            plan,
+            plan_signature: Signature([7; 64]),
+            executable: Executable { sha256: Digest::of(b"exe"), version: "0.1.0".parse().expect("version") },
+            mechanism: self.mechanism.clone(),
+            rotation_seed: RotationSeed([3; 32]),
+            weights_before,
+            roster: Some(Roster {
+                digest: Digest::of(format!("roster {round}").as_bytes()),
+                participants,
+                sharers: Some(Sharers {
+                    root: Digest::of(format!("sharers {round}").as_bytes()),
+                    survivors: Some(Survivors { bitmap: vec![bitmap], signatures: Vec::new() }),
+                }),
+            }),
+            outcome,
+            epsilons: Epsilons::promised(&self.mechanism, self.attempts),
+        };
+        sign(&mut attempt, &self.clients, signers);
+        self.entries.push(Entry::Attempt(Box::new(attempt)));
+    }
+
+    /// Changes the attempt that is entry `index`.
+    pub(crate) fn change(&mut self, index: usize, change: impl FnOnce(&mut Attempt)) {
+        match &mut self.entries[index] {
+            Entry::Attempt(attempt) => change(attempt),
+            other => panic!("entry {index} is {}", other.kind()),
+        }
+    }
+
+    pub(crate) fn change_task(&mut self, change: impl FnOnce(&mut TaskOpened)) {
+        match &mut self.entries[1] {
+            Entry::TaskOpened(opened) => change(opened),
+            other => panic!("entry 1 is {}", other.kind()),
+        }
+    }
+
+    pub(crate) fn leaves(&self) -> Vec<Vec<u8>> {
+        self.entries.iter().map(|entry| entry.encode().expect("consistent")).collect()
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options { key: self.signer.ledger_key(), known: None }
+    }
+
+    pub(crate) fn write(&self, dir: &Path) {
+        write_log(dir, &self.leaves(), &self.signer);
+    }
+
+    pub(crate) fn audit(&self) -> Report {
+        let dir = tempfile::tempdir().expect("a folder");
+        self.write(dir.path());
+        audit::verify(dir.path(), &self.options()).expect("readable")
+    }
+}
+
+/// Signs the attempt's survivors anew, by the clients at `signers`.
+pub(crate) fn sign(attempt: &mut Attempt, clients: &[SigningKey], signers: impl Iterator<Item = u16>) {
+    let signatures = signers
+        .map(|position| {
+            let position = Position(position);
+            let statement = attempt.consistency_statement(position).expect("survivors");
+            (position, clients[position.index()].sign(&statement))
+        })
+        .collect();
+    survivors(attempt).signatures = signatures;
+}
+
+pub(crate) fn survivors(attempt: &mut Attempt) -> &mut Survivors {
+    let sharers = attempt.roster.as_mut().and_then(|roster| roster.sharers.as_mut());
+    sharers.and_then(|sharers| sharers.survivors.as_mut()).expect("survivors")
+}
+
+pub(crate) fn participants(attempt: &mut Attempt) -> &mut Vec<Participant> {
+    &mut attempt.roster.as_mut().expect("a roster").participants
+}
+
+/// Writes any leaves as a log that its key signed, without asking what they say.
+pub(crate) fn write_log(dir: &Path, leaves: &[Vec<u8>], signer: &LedgerSigner) {
+    let mut edge = Edge::default();
+    let mut tiles = Vec::new();
+    for leaf in leaves {
+        tiles.extend(edge.push(leaf).expect("short enough"));
+    }
+    tiles.extend(edge.partial());
+    for (tile, bytes) in tiles {
+        let path = dir.join(tile.path());
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(path, bytes).expect("written");
+    }
+    let origin = signer.ledger_key().name().clone();
+    let checkpoint = Checkpoint { origin, size: edge.size(), root: edge.root() };
+    let signed = SignedCheckpoint::sign(checkpoint, signer).expect("signs");
+    fs::write(dir.join("checkpoint"), signed.note().encode()).expect("written");
+}
+
+/// Every file below `dir`, sorted.
+pub(crate) fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![dir.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for file in fs::read_dir(dir).expect("a folder") {
+            let path = file.expect("a file").path();
+            if path.is_dir() { pending.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).expect("below"));
+        fs::create_dir_all(target.parent().expect("a parent")).expect("a folder");
+        fs::copy(file, target).expect("copied");
+    }
+}
+
+/// Checks that exactly `expected` says no, and where.
+#[track_caller]
+pub(crate) fn assert_found(report: &Report, entry: Option<u64>, expected: impl Fn(&Fault) -> bool) {
+    let found = report.findings.iter().any(|f| f.entry.as_ref().map(|at| at.index) == entry && expected(&f.fault));
+    assert!(found, "not found at entry {entry:?}: {:#?}", report.findings);
+}
+
+/// The context of an attempt's statements, rebuilt from its fields and not from the code under test.
+pub(crate) fn statement(attempt: &Attempt, position: u16) -> Vec<u8> {
+    let roster = attempt.roster.as_ref().expect("a roster");
+    let sharers = roster.sharers.as_ref().expect("sharers");
+    let survivors = sharers.survivors.as_ref().expect("survivors");
+    let context = Context::new(attempt.session, attempt.round, attempt.plan);
+    let context = context.with_roster(roster.digest).with_sharers(sharers.root);
+    context.statement(StatementKind::Consistency, Position(position), &survivors.bitmap)
+}

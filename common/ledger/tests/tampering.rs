@@ -1,0 +1,386 @@
+//! Everything an operator, a copyist or a thief might do to a log, and the entry that gives it away.
+
+use std::fs;
+
+use eranos_base::{Digest, Entropy, RoundNumber, SeededEntropy, Signature, SigningKey, TaskId};
+use eranos_ledger::{
+    Entry, LedgerKey, LedgerSigner, Outcome,
+    audit::{self, Fault, Options},
+};
+
+use crate::support::{Federation, assert_found, copy, files, mechanism_for, participants, sign, survivors, write_log};
+
+#[test]
+fn an_honest_log_verifies_and_its_sums_come_out() {
+    let report = Federation::with_history().audit();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert_eq!((report.n_entries, report.n_attempts(), report.n_released()), (7, 5, 3));
+    let task = &report.tasks[0];
+    assert_eq!((task.aborted_before_reveal, task.aborted_after_reveal, task.max_attempts), (1, 1, 40));
+    assert_eq!(task.weights, Digest::of(b"weights 10"));
+    let mechanism = crate::support::mechanism();
+    assert_eq!(task.charged.coordinator, mechanism.promised_epsilon(5, 1e-5));
+    assert!(task.charged.outsider < task.charged.coordinator && task.attained.coordinator < task.charged.coordinator);
+    assert_eq!(task.pseudonyms.len(), 4);
+    for one in &task.pseudonyms {
+        assert_eq!((one.attempts, one.charged.coordinator), (5, task.charged.coordinator));
+    }
+    let revealed: u64 = task.pseudonyms.iter().map(|one| one.revealed).sum();
+    assert_eq!(revealed, 4 + 3 + 3 + 4);
+}
+
+/// What an operator who holds the key changes before signing: `change` it, and find `expected` at `entry`.
+#[track_caller]
+fn check(change: impl FnOnce(&mut Federation), entry: u64, expected: impl Fn(&Fault) -> bool) {
+    let mut federation = Federation::with_history();
+    change(&mut federation);
+    assert_found(&federation.audit(), Some(entry), expected);
+}
+
+#[test]
+fn a_dropped_entry_is_missed() {
+    check(|f| drop(f.entries.remove(3)), 3, |fault| matches!(fault, Fault::Attempts { found: 3, expected: 2 }));
+    check(
+        |f| drop(f.entries.remove(3)),
+        3,
+        |fault| matches!(fault, Fault::PseudonymAttempts { found: 3, expected: 2, .. }),
+    );
+    check(|f| drop(f.entries.remove(3)), 3, |fault| matches!(fault, Fault::Weights { .. }));
+    check(|f| drop(f.entries.remove(0)), 0, |fault| matches!(fault, Fault::Opening));
+    check(|f| drop(f.entries.remove(1)), 1, |fault| matches!(fault, Fault::TaskNotOpened { .. }));
+    // An attempt taken out with all counts repaired still leaves the weights and the quorum's rounds behind.
+    check(
+        |f| {
+            f.entries.remove(3);
+            for index in 3..6 {
+                f.change(index, |a| {
+                    a.attempts -= 1;
+                    participants(a).iter_mut().for_each(|p| p.attempts -= 1);
+                });
+            }
+        },
+        3,
+        |fault| matches!(fault, Fault::Weights { .. }),
+    );
+}
+
+#[test]
+fn reordered_repeated_and_spliced_entries_are_found() {
+    check(|f| f.entries.swap(3, 4), 4, |fault| matches!(fault, Fault::Round { .. }));
+    check(|f| f.entries.insert(4, f.entries[3].clone()), 4, |fault| matches!(fault, Fault::PlanReused));
+    check(|f| f.entries.insert(4, f.entries[3].clone()), 4, |fault| matches!(fault, Fault::Round { .. }));
+    check(|f| f.entries.push(f.entries[1].clone()), 7, |fault| matches!(fault, Fault::TaskReopened { .. }));
+    check(|f| f.entries.push(f.entries[0].clone()), 7, |fault| matches!(fault, Fault::Opening));
+    // Attempts of another log, of the same task and clients.
+    let mut other = Federation::new();
+    (0..5).for_each(|_| other.attempt("released", &[0, 1, 2, 3]));
+    check(
+        |f| f.entries.splice(5.., other.entries.drain(5..)).for_each(drop),
+        5,
+        |fault| matches!(fault, Fault::Weights { .. }),
+    );
+    let rename = |f: &mut Federation| f.change(4, |a| a.task = "letters".parse::<TaskId>().expect("name"));
+    check(rename, 4, |fault| matches!(fault, Fault::TaskNotOpened { .. }));
+    check(|f| f.change(4, |a| a.session.0.0[0] ^= 1), 4, |fault| matches!(fault, Fault::TaskNotOpened { .. }));
+    check(|f| f.change_task(|t| t.nonce[0] ^= 1), 1, |fault| matches!(fault, Fault::Session));
+}
+
+#[test]
+fn a_pseudonym_belongs_to_one_task() {
+    let mut federation = Federation::with_history();
+    let Entry::TaskOpened(mut second) = federation.entries[1].clone() else { panic!("a task") };
+    second.task = "letters".parse().expect("name");
+    let trust_domain = "example.org".parse().expect("name");
+    second.session = eranos_base::SessionId::derive(&trust_domain, "ledger.example.org", &second.task, &second.nonce);
+    let Entry::Attempt(mut attempt) = federation.entries[2].clone() else { panic!("an attempt") };
+    (attempt.task, attempt.session) = (second.task.clone(), second.session);
+    sign(&mut attempt, &federation.clients, 0..4);
+    federation.entries.extend([Entry::TaskOpened(second), Entry::Attempt(attempt)]);
+    assert_found(&federation.audit(), Some(8), |fault| matches!(fault, Fault::PseudonymElsewhere { .. }));
+}
+
+#[test]
+fn a_quorum_short_of_a_signature_or_with_a_wrong_one_is_found() {
+    let quorum = |fault: &Fault| matches!(fault, Fault::Quorum { found: 2, quorum: 3 });
+    check(|f| f.change(3, |a| survivors(a).signatures.truncate(2)), 3, quorum);
+    check(|f| f.change(5, |a| survivors(a).signatures.retain(|(p, _)| p.0 != 1)), 5, quorum);
+    // One signature twice, under two positions.
+    let double = |f: &mut Federation| {
+        f.change(3, |a| {
+            let signatures = &mut survivors(a).signatures;
+            signatures[1].1 = signatures[0].1;
+        });
+    };
+    check(double, 3, quorum);
+    check(double, 3, |fault| matches!(fault, Fault::Statement { position } if position.0 == 1));
+    // A signer who is not that position.
+    let stranger = |f: &mut Federation| {
+        let key = SigningKey::from_seed(&[55; 32]);
+        f.change(3, |a| {
+            let statement = crate::support::statement(a, 0);
+            survivors(a).signatures[0].1 = key.sign(&statement);
+        });
+    };
+    check(stranger, 3, quorum);
+    // One who dropped out signs all the same.
+    let dropped = |f: &mut Federation| {
+        let clients: Vec<SigningKey> = f.clients.iter().map(|key| SigningKey::from_seed(&key.seed())).collect();
+        f.change(3, |a| sign(a, &clients, [0, 1, 2].into_iter()));
+    };
+    check(dropped, 3, quorum);
+    check(dropped, 3, |fault| matches!(fault, Fault::Signer { position } if position.0 == 2));
+    // Survivors, round, plan, roster or sharers other than those signed.
+    let five = |change: fn(&mut Federation)| check(change, 3, |fault| matches!(fault, Fault::Quorum { found: 0, .. }));
+    five(|f| f.change(3, |a| survivors(a).bitmap = vec![0b0111]));
+    five(|f| f.change(3, |a| a.round = RoundNumber(5)));
+    five(|f| f.change(3, |a| a.plan = Digest::of(b"another plan")));
+    five(|f| f.change(3, |a| a.roster.as_mut().expect("a roster").digest.0[0] ^= 1));
+    five(|f| {
+        f.change(3, |a| {
+            let sharers = a.roster.as_mut().and_then(|roster| roster.sharers.as_mut());
+            sharers.expect("sharers").root.0[31] ^= 1;
+        });
+    });
+    // An abort before the reveal needs no quorum, but what it shows must verify.
+    let before = |f: &mut Federation| f.change(4, |a| survivors(a).signatures[0].1 = Signature([1; 64]));
+    check(before, 4, |fault| matches!(fault, Fault::Statement { .. }));
+}
+
+#[test]
+fn a_doubled_position_is_no_entry() {
+    let federation = Federation::with_history();
+    let mut leaves = federation.leaves();
+    let text = String::from_utf8(leaves[3].clone()).expect("text");
+    let line = text.lines().find(|line| line.starts_with("signature: 0 ")).expect("a signature");
+    leaves[3] = text.replace(line, &format!("{line}\n{line}")).into_bytes();
+    let dir = tempfile::tempdir().expect("a folder");
+    write_log(dir.path(), &leaves, &federation.signer);
+    let report = audit::verify(dir.path(), &federation.options()).expect("readable");
+    assert_found(&report, Some(3), |fault| matches!(fault, Fault::Malformed(_)));
+    assert_eq!(report.findings[0].to_string().lines().count(), 1);
+    assert!(report.findings[0].to_string().starts_with("entry 3 (attempt, round 4): "), "{}", report.findings[0]);
+}
+
+#[test]
+fn a_reveal_below_u_min_is_found_even_when_signed() {
+    let few = |f: &mut Federation| {
+        let clients: Vec<SigningKey> = f.clients.iter().map(|key| SigningKey::from_seed(&key.seed())).collect();
+        f.change(3, |a| {
+            survivors(a).bitmap = vec![0b0011];
+            sign(a, &clients, 0..4);
+        });
+    };
+    check(few, 3, |fault| matches!(fault, Fault::Survivors { found: 2, least: 3 }));
+    let roster = |f: &mut Federation| {
+        f.change(4, |a| {
+            participants(a).truncate(2);
+            survivors(a).signatures.clear();
+        });
+    };
+    check(roster, 4, |fault| matches!(fault, Fault::RosterSize { n1: 2, u_min: 3, .. }));
+}
+
+#[test]
+fn a_smaller_epsilon_or_other_parameters_are_found() {
+    let epsilon = |fault: &Fault| matches!(fault, Fault::Epsilon { .. });
+    check(|f| f.change(4, |a| a.epsilons.coordinator *= 0.999_999), 4, epsilon);
+    check(|f| f.change(4, |a| a.epsilons.outsider *= 0.999_999), 4, epsilon);
+    check(|f| f.change(4, |a| a.epsilons.coordinator = 0.0), 4, epsilon);
+    check(|f| f.change(4, |a| a.epsilons.coordinator *= 1.01), 4, epsilon);
+    let weaker = mechanism_for(5.0);
+    check(|f| f.change(4, |a| a.mechanism = weaker.clone()), 4, |fault| matches!(fault, Fault::Mechanism));
+    // Weaker everywhere, with honest arithmetic: the budget was declared.
+    let mut federation = Federation::with_mechanism(weaker);
+    (0..40).for_each(|_| federation.attempt("released", &[0, 1, 2, 3]));
+    let report = federation.audit();
+    assert_found(&report, Some(1), |fault| matches!(fault, Fault::Budget { .. }));
+    assert_found(&report, Some(41), |fault| matches!(fault, Fault::Budget { .. }));
+    check(|f| f.change_task(|t| t.budget_delta = 1e-6), 1, |fault| matches!(fault, Fault::Delta { .. }));
+    let mut federation = Federation::new();
+    (0..41).for_each(|_| federation.attempt("aborted-before-reveal", &[0]));
+    assert_found(&federation.audit(), Some(42), |fault| matches!(fault, Fault::TooManyAttempts { found: 41, max: 40 }));
+}
+
+#[test]
+fn attempts_of_a_pseudonym_are_counted_up_one_by_one() {
+    let count = |fault: &Fault| matches!(fault, Fault::PseudonymAttempts { .. });
+    check(|f| f.change(4, |a| participants(a)[2].attempts = 2), 4, count);
+    check(|f| f.change(4, |a| participants(a)[2].attempts = 5), 4, count);
+    check(|f| f.change(4, |a| participants(a)[2].attempts = u64::MAX), 4, count);
+    check(|f| f.change(4, |a| a.attempts = u64::MAX), 4, |fault| matches!(fault, Fault::Attempts { .. }));
+    let twice = |f: &mut Federation| f.change(4, |a| participants(a)[2] = participants(a)[1]);
+    check(twice, 4, |fault| matches!(fault, Fault::PseudonymTwice { .. }));
+    let weak = |f: &mut Federation| f.change(6, |a| participants(a)[2].pseudonym.0 = [0; 32]);
+    check(weak, 6, |fault| matches!(fault, Fault::PseudonymKey { .. }));
+    let before = |f: &mut Federation| f.change(4, |a| a.weights_before = Digest::of(b"weights 0"));
+    check(before, 4, |fault| matches!(fault, Fault::Weights { .. }));
+    let unreleased = |f: &mut Federation| f.change(3, |a| a.outcome = Outcome::AbortedAfterReveal);
+    check(unreleased, 4, |fault| matches!(fault, Fault::Weights { .. }));
+}
+
+#[test]
+fn an_old_checkpoint_does_not_cover_a_newer_log() {
+    let mut federation = Federation::with_history();
+    let (old, new) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    federation.write(old.path());
+    federation.attempt("released", &[0, 1, 2, 3]);
+    federation.write(new.path());
+    let old_note = fs::read(old.path().join("checkpoint")).expect("a checkpoint");
+    let new_note = fs::read(new.path().join("checkpoint")).expect("a checkpoint");
+    let verify = |dir: &tempfile::TempDir, known: &[u8]| {
+        let options = Options { known: Some(known.to_vec()), ..federation.options() };
+        audit::verify(dir.path(), &options).expect("readable")
+    };
+    assert!(verify(&new, &old_note).is_clean());
+    assert!(verify(&new, &new_note).is_clean());
+    // The log cut back, whole in itself, against what a client remembers.
+    assert_found(&verify(&old, &new_note), None, |fault| matches!(fault, Fault::Rewind { size: 7, known: 8 }));
+    // Another history of the same length and longer.
+    let mut other = Federation::new();
+    (0..7).for_each(|_| other.attempt("released", &[0, 1, 2]));
+    let fork = tempfile::tempdir().expect("a folder");
+    other.write(fork.path());
+    for note in [&old_note, &new_note] {
+        assert_found(&verify(&fork, note), None, |fault| matches!(fault, Fault::Fork { .. }));
+    }
+    // The old checkpoint put over the newer tiles: the entry that it does not cover is named.
+    fs::write(new.path().join("checkpoint"), &old_note).expect("written");
+    fs::copy(old.path().join("tile/entries/000.p/7"), new.path().join("tile/entries/000.p/7")).expect("copied");
+    fs::copy(old.path().join("tile/0/000.p/7"), new.path().join("tile/0/000.p/7")).expect("copied");
+    let report = audit::verify(new.path(), &federation.options()).expect("readable");
+    assert_found(&report, Some(7), |fault| matches!(fault, Fault::BeyondCheckpoint { size: 7, .. }));
+    assert_eq!(report.n_findings, 2);
+    // A known checkpoint that this key never signed.
+    let report = verify(&old, &[old_note.as_slice(), b"x"].concat());
+    assert_found(&report, None, |fault| matches!(fault, Fault::KnownCheckpoint(_)));
+}
+
+#[test]
+fn another_key_or_name_is_found() {
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let verify = |key: LedgerKey| audit::verify(dir.path(), &Options { key, known: None }).expect("readable");
+    let signer = |name: &str, seed| LedgerSigner::new(name.parse().expect("name"), SigningKey::from_seed(&[seed; 32]));
+    for other in [signer("ledger.example.org", 2), signer("ledger.example.com", 1)] {
+        assert_found(&verify(other.ledger_key()), None, |fault| matches!(fault, Fault::Checkpoint(_)));
+        // A log re-signed by another key, whose first entry still names the pinned one.
+        let resigned = tempfile::tempdir().expect("a folder");
+        write_log(resigned.path(), &federation.leaves(), &other);
+        let options = Options { key: other.ledger_key(), known: None };
+        let report = audit::verify(resigned.path(), &options).expect("readable");
+        assert_found(&report, Some(0), |fault| matches!(fault, Fault::OtherLog { .. }));
+    }
+}
+
+#[test]
+fn missing_cut_swapped_and_foreign_files_are_found() {
+    let federation = Federation::with_history();
+    let intact = tempfile::tempdir().expect("a folder");
+    federation.write(intact.path());
+    let check = |damage: &dyn Fn(&std::path::Path)| {
+        let dir = tempfile::tempdir().expect("a folder");
+        copy(intact.path(), dir.path());
+        damage(dir.path());
+        let report = audit::verify(dir.path(), &federation.options()).expect("readable");
+        assert!(!report.is_clean());
+        report
+    };
+    let entries = "tile/entries/000.p/7";
+    check(&|dir| fs::remove_file(dir.join(entries)).expect("removed"));
+    check(&|dir| fs::remove_file(dir.join("tile/0/000.p/7")).expect("removed"));
+    check(&|dir| fs::copy(dir.join("tile/0/000.p/7"), dir.join(entries)).map(drop).expect("copied"));
+    check(&|dir| fs::write(dir.join("tile/readme"), "x").expect("written"));
+    check(&|dir| fs::write(dir.join("checkpoint.tmp"), "x").expect("written"));
+    check(&|dir| fs::write(dir.join("tile/entries/000.p/3"), "x").expect("written"));
+    check(&|dir| {
+        fs::create_dir_all(dir.join("tile/1")).expect("a folder");
+        fs::write(dir.join("tile/1/000"), [0; 32 * 256]).expect("written");
+    });
+    let bundle = fs::read(intact.path().join(entries)).expect("a bundle");
+    for len in (0..bundle.len()).step_by(97) {
+        check(&|dir| fs::write(dir.join(entries), &bundle[..len]).expect("written"));
+    }
+    let longer = [bundle.as_slice(), &[0]].concat();
+    check(&|dir| fs::write(dir.join(entries), &longer).expect("written"));
+    // An entry dropped from the bundle alone is named by the hash it should have had.
+    let mut leaves = federation.leaves();
+    leaves.swap(4, 5);
+    let mut swapped = Vec::new();
+    for leaf in &leaves {
+        assert!(eranos_ledger::tile::push_entry(&mut swapped, leaf));
+    }
+    let report = check(&|dir| fs::write(dir.join(entries), &swapped).expect("written"));
+    assert_found(&report, Some(4), |fault| matches!(fault, Fault::LeafHash { .. }));
+    assert_found(&report, Some(5), |fault| matches!(fault, Fault::LeafHash { .. }));
+    assert_found(&report, None, |fault| matches!(fault, Fault::Root { size: 7 }));
+}
+
+#[test]
+fn every_flipped_byte_of_a_log_is_found() {
+    let mut federation = Federation::new();
+    federation.attempt("released", &[0, 1, 2, 3]);
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let options = federation.options();
+    assert!(audit::verify(dir.path(), &options).expect("readable").is_clean());
+    let mut n_flipped = 0;
+    for file in files(dir.path()) {
+        let intact = fs::read(&file).expect("readable");
+        for place in 0..intact.len() {
+            let mut flipped = intact.clone();
+            flipped[place] ^= 1 << (place % 8);
+            fs::write(&file, &flipped).expect("written");
+            // The structure alone must notice; the whole audit sees at least as much.
+            let report = audit::verify_structure(dir.path(), &options).expect("readable");
+            assert!(!report.is_clean(), "{}, byte {place}", file.display());
+            n_flipped += 1;
+        }
+        fs::write(&file, intact).expect("written");
+    }
+    assert!(n_flipped > 4000, "{n_flipped}");
+    assert!(audit::verify(dir.path(), &options).expect("readable").is_clean());
+}
+
+#[test]
+fn a_thousand_random_flips_of_a_log_are_all_found() {
+    const SEED: u64 = 42;
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let options = federation.options();
+    let all: Vec<_> = files(dir.path()).into_iter().map(|path| (fs::read(&path).expect("readable"), path)).collect();
+    let total: usize = all.iter().map(|(bytes, _)| bytes.len()).sum();
+    let mut entropy = SeededEntropy::new(SEED);
+    for flip in 0..1000 {
+        let mut place = u32::from_le_bytes(entropy.bytes()) as usize % total;
+        let (intact, path) = all
+            .iter()
+            .find(|(bytes, _)| {
+                let here = place < bytes.len();
+                if !here {
+                    place -= bytes.len();
+                }
+                here
+            })
+            .expect("below the total");
+        let mut flipped = intact.clone();
+        flipped[place] ^= 1 << (entropy.bytes::<1>()[0] % 8);
+        fs::write(path, &flipped).expect("written");
+        // Every twentieth through the whole audit, which takes milliseconds a mechanism.
+        let audit = if flip % 20 == 0 { audit::verify } else { audit::verify_structure };
+        let report = audit(dir.path(), &options).expect("readable");
+        assert!(!report.is_clean(), "seed {SEED}, flip {flip}: {}, byte {place}", path.display());
+        fs::write(path, intact).expect("written");
+    }
+}
+
+#[test]
+fn findings_are_counted_beyond_those_kept() {
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    let leaves: Vec<Vec<u8>> = (0..200).map(|i| format!("eranos/ledger/v2 {i}\n").into_bytes()).collect();
+    write_log(dir.path(), &leaves, &federation.signer);
+    let report = audit::verify(dir.path(), &federation.options()).expect("readable");
+    assert_eq!((report.findings.len(), report.n_findings), (audit::FINDINGS_MAX, 200));
+}

@@ -1,0 +1,82 @@
+//! The stored log: a small one of seeded keys, for readers in other languages. Regenerate it with
+//! `ERANOS_WRITE_VECTORS=1 cargo test -p eranos-ledger vectors`, only ever together with a new version of the format.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use eranos_ledger::{
+    Entry, LedgerKey, LogWriter, Receipt, SignedCheckpoint,
+    audit::{self, Options},
+    tile::{Folder, Tile, TileKind, TileSource, parse_entries},
+};
+
+use crate::support::Federation;
+
+/// The root of the stored log's seven entries.
+const ROOT: &str = "66c1b21c61dfff9be7b4ab3f993dfa1b65fece1169a8b3c88539f79ceb6802f9";
+
+fn dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+#[test]
+fn the_stored_log_has_its_known_root_and_verifies() {
+    if std::env::var_os("ERANOS_WRITE_VECTORS").is_some() {
+        write();
+    }
+    let dir = dir();
+    let line = fs::read_to_string(dir.join("ledger.pub")).expect("the key");
+    let key: LedgerKey = line.trim_end().parse().expect("a key");
+    let note = fs::read(dir.join("log/checkpoint")).expect("the checkpoint");
+    let signed = SignedCheckpoint::open(&note, &key).expect("signed");
+    assert_eq!((signed.checkpoint().size, signed.checkpoint().root.to_string().as_str()), (7, ROOT));
+    let report = audit::verify(&dir.join("log"), &Options { key: key.clone(), known: None }).expect("readable");
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert_eq!((report.n_attempts(), report.n_released()), (5, 3));
+
+    let tile = Tile { kind: TileKind::Entries, index: 0, width: 7 };
+    let bundle = Folder::new(dir.join("log")).read(&tile).expect("the bundle");
+    for entry in parse_entries(&tile, &bundle).expect("seven entries") {
+        assert_eq!(Entry::parse(entry).expect("an entry").encode().expect("encodes"), entry);
+    }
+
+    let receipt = fs::read_to_string(dir.join("receipt.hex")).expect("the receipt");
+    let receipt = Receipt::decode(&hex::decode(receipt.trim_end()).expect("hex")).expect("a receipt");
+    let previous = fs::read(dir.join("checkpoint-5")).expect("the earlier checkpoint");
+    let previous = SignedCheckpoint::open(&previous, &key).expect("signed");
+    let verified = receipt.verify(&key, Some(previous.checkpoint())).expect("verifies");
+    assert_eq!((receipt.index, receipt.old_size, verified.checkpoint), (6, 5, signed));
+}
+
+/// The formats have not moved: the same federation writes the same first line of every kind today.
+#[test]
+fn the_stored_entries_are_what_is_written_today() {
+    let tile = Tile { kind: TileKind::Entries, index: 0, width: 7 };
+    let bundle = Folder::new(dir().join("log")).read(&tile).expect("the bundle");
+    let stored = parse_entries(&tile, &bundle).expect("seven entries");
+    for (stored, entry) in stored.iter().zip(Federation::with_history().leaves()) {
+        // The last digits of an epsilon are the platform's.
+        let lines = |bytes: &[u8]| {
+            let text = String::from_utf8(bytes.to_vec()).expect("text");
+            let kept = text.lines().filter(|line| !line.starts_with("epsilon-"));
+            kept.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(stored), lines(&entry));
+    }
+}
+
+fn write() {
+    let dir = dir();
+    let _ = fs::remove_dir_all(dir.join("log"));
+    let federation = Federation::with_history();
+    let leaves = federation.leaves();
+    let mut writer = LogWriter::open(dir.join("log"), Arc::clone(&federation.signer)).expect("opens");
+    let earlier = writer.append_all(0, &leaves[..5]).expect("appends").note().encode();
+    writer.append_all(5, &leaves[5..]).expect("appends");
+    let receipt = hex::encode(writer.receipt(6, 5).expect("proved").encode());
+    drop(writer);
+    // Opening again removes what the last checkpoint superseded.
+    let writer = LogWriter::open(dir.join("log"), Arc::clone(&federation.signer)).expect("opens");
+    fs::write(dir.join("checkpoint-5"), earlier).expect("written");
+    fs::write(dir.join("receipt.hex"), receipt + "\n").expect("written");
+    fs::write(dir.join("ledger.pub"), format!("{}\n", writer.ledger_key())).expect("written");
+}

@@ -1,0 +1,375 @@
+//! The writer under crashes, replays, rivals and growth.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use eranos_base::{Digest, SigningKey, Timestamp};
+use eranos_ledger::{
+    AppendError, Date, Entry, LedgerSigner, LogOpened, LogWriter, Receipt, ReceiptError, SignedCheckpoint,
+    audit::{self, Options},
+    log::Storage,
+    tile::{Folder, Tile, TileError, TileSource},
+    tree,
+};
+
+use crate::support::{Federation, copy, files};
+
+fn signer() -> Arc<LedgerSigner> {
+    Arc::new(LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[1; 32])))
+}
+
+/// Distinct entries that cost nothing to check; the writer does not ask what they mean.
+fn leaf(index: u64) -> Vec<u8> {
+    let opened = LogOpened {
+        origin: format!("log-{index}").parse().expect("name"),
+        trust_domain: "example.org".parse().expect("name"),
+        ledger_key: signer().ledger_key(),
+        date: Date::of(Timestamp::from_unix_ms(0)),
+    };
+    Entry::LogOpened(opened).encode().expect("encodes")
+}
+
+fn leaves(n: u64) -> Vec<Vec<u8>> {
+    (0..n).map(leaf).collect()
+}
+
+fn assert_sound(dir: &Path) {
+    let options = Options { key: signer().ledger_key(), known: None };
+    let report = audit::verify_structure(dir, &options).expect("readable");
+    assert!(report.is_clean(), "{:#?}", report.findings);
+}
+
+#[test]
+fn a_log_grows_by_one_and_every_checkpoint_continues_the_last() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = signer().ledger_key();
+    let mut writer = LogWriter::open(dir.path(), signer()).expect("opens");
+    assert_eq!((writer.size(), writer.checkpoint().checkpoint().root), (0, tree::empty_root()));
+    let mut previous: Option<SignedCheckpoint> = None;
+    let all = leaves(8);
+    for (index, leaf) in (0..).zip(&all) {
+        let signed = writer.append(index, leaf).expect("appends").clone();
+        assert_eq!(signed.checkpoint().root, tree::root(&all[..=index as usize]));
+        let old_size = previous.as_ref().map_or(0, |p| p.checkpoint().size);
+        let receipt = writer.receipt(index, old_size).expect("proved");
+        let receipt = Receipt::decode(&receipt.encode()).expect("decodes");
+        let verified = receipt.verify(&key, previous.as_ref().map(SignedCheckpoint::checkpoint)).expect("verifies");
+        assert_eq!(verified.entry.encode().expect("encodes"), *leaf);
+        previous = Some(verified.checkpoint);
+        assert_sound(dir.path());
+        // The tiles of the checkpoint before the last stay for readers who have just fetched it; older ones go.
+        let n_bundles = files(&dir.path().join("tile/entries")).len();
+        assert!(n_bundles <= 2, "{n_bundles} bundles");
+    }
+    drop(writer);
+    let writer = LogWriter::open(dir.path(), signer()).expect("opens again");
+    assert_eq!(writer.size(), 8);
+    assert_eq!(files(dir.path()).len(), 3, "checkpoint, one bundle, one tile");
+    assert_sound(dir.path());
+}
+
+#[test]
+fn an_entry_twice_is_nothing_and_another_one_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut writer = LogWriter::open(dir.path(), signer()).expect("opens");
+    writer.append_all(0, &leaves(300)).expect("appends");
+    let before = writer.checkpoint().clone();
+    for index in [0, 7, 255, 256, 299] {
+        assert_eq!(writer.append(index, &leaf(index)).expect("known"), &before);
+        assert!(matches!(writer.append(index, &leaf(999)), Err(AppendError::Conflict { index: i }) if i == index));
+    }
+    // A replay that reaches past the end completes.
+    let replay: Vec<Vec<u8>> = (290..310).map(leaf).collect();
+    assert_eq!(writer.append_all(290, &replay).expect("completes").checkpoint().size, 310);
+    let mut other = replay.clone();
+    other[3] = leaf(999);
+    assert!(matches!(writer.append_all(290, &other), Err(AppendError::Conflict { index: 293 })));
+    assert!(matches!(writer.append(311, &leaf(311)), Err(AppendError::Gap { index: 311, size: 310 })));
+    assert!(matches!(writer.append(310, b"not an entry"), Err(AppendError::Entry { index: 310, .. })));
+    assert!(matches!(writer.append(310, &[b'x'; 70_000]), Err(AppendError::Entry { index: 310, .. })));
+    assert_eq!(writer.size(), 310);
+    assert_sound(dir.path());
+}
+
+#[test]
+fn a_second_writer_is_kept_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let writer = LogWriter::open(dir.path(), signer()).expect("opens");
+    assert!(matches!(LogWriter::open(dir.path(), signer()), Err(AppendError::Locked)));
+    drop(writer);
+    assert!(LogWriter::open(dir.path(), signer()).is_ok());
+}
+
+#[test]
+fn a_damaged_log_is_not_opened() {
+    let dir = tempfile::tempdir().expect("a folder");
+    LogWriter::open(dir.path(), signer()).expect("opens").append_all(0, &leaves(5)).expect("appends");
+    let check = |damage: &dyn Fn(&Path)| {
+        let copied = tempfile::tempdir().expect("a folder");
+        copy(dir.path(), copied.path());
+        damage(copied.path());
+        LogWriter::open(copied.path(), signer()).expect_err("damaged")
+    };
+    let missing = check(&|dir| fs::remove_file(dir.join("checkpoint")).expect("removed"));
+    assert!(matches!(missing, AppendError::CheckpointMissing));
+    let flip = |path: &'static str| {
+        move |dir: &Path| {
+            let mut bytes = fs::read(dir.join(path)).expect("readable");
+            bytes[40] ^= 1;
+            fs::write(dir.join(path), bytes).expect("written");
+        }
+    };
+    assert!(matches!(check(&flip("checkpoint")), AppendError::Checkpoint(_)));
+    assert!(matches!(check(&flip("tile/0/000.p/5")), AppendError::Corrupt { size: 5 }));
+    assert!(matches!(check(&flip("tile/entries/000.p/5")), AppendError::Corrupt { size: 5 }));
+    let other = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[2; 32]));
+    assert!(matches!(LogWriter::open(dir.path(), Arc::new(other)), Err(AppendError::Checkpoint(_))));
+}
+
+#[test]
+fn proofs_hold_across_tiles_and_stay_short() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let n = 66_000u64;
+    let mut writer = LogWriter::open(dir.path(), signer()).expect("opens");
+    // One leaf again and again: this is about the shape.
+    let same = vec![leaf(0); 65_000];
+    writer.append_all(0, &same).expect("appends");
+    writer.append_all(65_000, &vec![leaf(1); (n - 65_000) as usize]).expect("appends");
+    assert_sound(dir.path());
+    let root = writer.checkpoint().checkpoint().root;
+    for index in [0, 1, 255, 256, 64_999, 65_000, 65_535, 65_536, n - 1] {
+        let proof = writer.inclusion_proof(index, n).expect("proved");
+        let hash = tree::leaf_hash(&writer.entry(index).expect("an entry"));
+        assert_eq!(tree::verify_inclusion(&hash, index, n, &root, &proof), Ok(()));
+        assert!(proof.len() <= 17);
+    }
+    let mut frontier = tree::Frontier::default();
+    for size in 0..n {
+        if [1, 255, 256, 257, 512, 40_000, 64_999, 65_000, 65_535, 65_536, 65_537, n - 1].contains(&size) {
+            let proof = writer.consistency_proof(size, n).expect("proved");
+            assert_eq!(tree::verify_consistency(size, &frontier.root(), n, &root, &proof), Ok(()), "{size}");
+            assert!(proof.len() <= 18);
+        }
+        frontier.push(tree::leaf_hash(if size < 65_000 { &same[0] } else { &[] }));
+        if size >= 65_000 {
+            break;
+        }
+    }
+    assert!(matches!(writer.inclusion_proof(0, n + 1), Err(AppendError::Gap { .. })));
+    assert!(matches!(writer.consistency_proof(0, n + 1), Err(AppendError::Gap { .. })));
+    assert!(writer.inclusion_proof(n, n).is_err());
+}
+
+#[test]
+fn a_fork_a_rewind_and_a_foreign_receipt_are_refused_by_a_client() {
+    let (ours, theirs) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let key = signer().ledger_key();
+    let mut writer = LogWriter::open(ours.path(), signer()).expect("opens");
+    let old = writer.append_all(0, &leaves(5)).expect("appends").clone();
+    writer.append_all(5, &[leaf(5), leaf(6)]).expect("appends");
+    let new = writer.checkpoint().checkpoint();
+    let receipt = writer.receipt(6, 5).expect("proved");
+    assert!(receipt.verify(&key, Some(old.checkpoint())).is_ok());
+    // The same coordinator shows somebody else another history.
+    let mut forked = LogWriter::open(theirs.path(), signer()).expect("opens");
+    forked.append_all(0, &[leaf(0), leaf(1), leaf(2), leaf(3), leaf(44), leaf(5), leaf(6)]).expect("appends");
+    let fork = forked.receipt(6, 5).expect("proved");
+    assert!(matches!(
+        fork.verify(&key, Some(old.checkpoint())),
+        Err(ReceiptError::Fork { previous: 5, presented: 7, .. })
+    ));
+    let same_size = forked.receipt(6, 7).expect("proved");
+    assert!(matches!(same_size.verify(&key, Some(new)), Err(ReceiptError::Fork { previous: 7, presented: 7, .. })));
+    // The old checkpoint again.
+    let rewound = Receipt { checkpoint: old.note().encode().into_bytes(), index: 4, ..receipt.clone() };
+    let rewound = Receipt { entry: leaf(4), inclusion: writer.inclusion_proof(4, 5).expect("proved"), ..rewound };
+    assert!(matches!(rewound.verify(&key, Some(new)), Err(ReceiptError::Rewind { previous: 7, presented: 5 })));
+    // A receipt that starts from nothing proves nothing to a client that has a checkpoint.
+    let from_nothing = writer.receipt(6, 0).expect("proved");
+    assert!(matches!(
+        from_nothing.verify(&key, Some(old.checkpoint())),
+        Err(ReceiptError::OldSize { found: 0, expected: 5 })
+    ));
+    assert!(from_nothing.verify(&key, None).is_ok());
+    assert!(matches!(receipt.verify(&key, None), Err(ReceiptError::OldSize { found: 5, expected: 0 })));
+    // Another entry, another index, another key.
+    let other = Receipt { entry: leaf(4), ..receipt.clone() };
+    assert!(matches!(other.verify(&key, Some(old.checkpoint())), Err(ReceiptError::Inclusion { .. })));
+    let other = Receipt { index: 5, ..receipt.clone() };
+    assert!(matches!(other.verify(&key, Some(old.checkpoint())), Err(ReceiptError::Inclusion { .. })));
+    let stranger = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[2; 32]));
+    let refused = receipt.verify(&stranger.ledger_key(), Some(old.checkpoint()));
+    assert!(matches!(refused, Err(ReceiptError::Checkpoint(_))));
+}
+
+#[test]
+fn every_flipped_byte_of_a_receipt_is_refused() {
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut writer = LogWriter::open(dir.path(), federation.signer.clone()).expect("opens");
+    let leaves = federation.leaves();
+    let old = writer.append_all(0, &leaves[..3]).expect("appends").clone();
+    writer.append_all(3, &leaves[3..]).expect("appends");
+    let key = writer.ledger_key();
+    let bytes = writer.receipt(6, 3).expect("proved").encode();
+    let verify = |bytes: &[u8]| Receipt::decode(bytes)?.verify(&key, Some(old.checkpoint()));
+    assert!(verify(&bytes).is_ok());
+    for place in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[place] ^= 1 << (place % 8);
+        assert!(verify(&flipped).is_err(), "byte {place}");
+    }
+    for len in (0..bytes.len()).step_by(13) {
+        assert!(verify(&bytes[..len]).is_err(), "cut to {len}");
+    }
+}
+
+/// How a write ends when the machine stops in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Crash {
+    /// Before anything happened.
+    Before,
+    /// With half of the bytes in place; for the checkpoint, aside.
+    Torn,
+    /// With everything in place, but nobody told.
+    After,
+}
+
+/// A folder in which the machine stops at the `countdown`-th durable write.
+struct Crashing {
+    folder: Folder,
+    dir: PathBuf,
+    countdown: usize,
+    crash: Crash,
+}
+
+impl Crashing {
+    fn now(&mut self) -> bool {
+        self.countdown = self.countdown.wrapping_sub(1);
+        self.countdown == usize::MAX
+    }
+
+    fn stopped<T>() -> io::Result<T> {
+        Err(io::Error::other("the machine stopped"))
+    }
+}
+
+impl TileSource for Crashing {
+    fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
+        self.folder.read(tile)
+    }
+}
+
+impl Storage for Crashing {
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        self.folder.checkpoint()
+    }
+
+    fn has_tiles(&self) -> io::Result<bool> {
+        self.folder.has_tiles()
+    }
+
+    fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        if !self.now() {
+            return self.folder.write(path, bytes);
+        }
+        match self.crash {
+            Crash::Before => {}
+            Crash::Torn => self.folder.write(path, &bytes[..bytes.len() / 2])?,
+            Crash::After => self.folder.write(path, bytes)?,
+        }
+        Self::stopped()
+    }
+
+    fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.now() {
+            return self.folder.replace_checkpoint(bytes);
+        }
+        match self.crash {
+            Crash::Before => {}
+            Crash::Torn => fs::write(self.dir.join("checkpoint.tmp"), &bytes[..bytes.len() / 2])?,
+            Crash::After => self.folder.replace_checkpoint(bytes)?,
+        }
+        Self::stopped()
+    }
+
+    fn remove_narrower(&mut self, tile: &Tile) {
+        self.folder.remove_narrower(tile);
+    }
+}
+
+/// Appends 253 to 258 with the machine stopping at each durable write in each way; then opens the log again and replays
+/// from the coordinator's store.
+#[test]
+fn a_crash_at_any_write_leaves_a_log_that_a_replay_completes() {
+    let start = tempfile::tempdir().expect("a folder");
+    LogWriter::open(start.path(), signer()).expect("opens").append_all(0, &leaves(253)).expect("appends");
+    let all = leaves(258);
+    let mut roots = BTreeMap::<u64, Digest>::new();
+    let (mut n_crashes, mut finished) = (0, false);
+    for countdown in 0.. {
+        for crash in [Crash::Before, Crash::Torn, Crash::After] {
+            let dir = tempfile::tempdir().expect("a folder");
+            copy(start.path(), dir.path());
+            let folder = Folder::new(dir.path());
+            let storage = Crashing { folder, dir: dir.path().to_owned(), countdown, crash };
+            let mut writer = LogWriter::open_storage(storage, signer()).expect("opens");
+            let mut crashed_at = None;
+            for index in 253..258u64 {
+                match writer.append(index, &all[index as usize]) {
+                    Ok(signed) => {
+                        let Some(root) = roots.insert(index + 1, signed.checkpoint().root) else { continue };
+                        assert_eq!(root, signed.checkpoint().root, "two roots of {}", index + 1);
+                    }
+                    Err(AppendError::Io { .. }) => {
+                        crashed_at = Some(index);
+                        assert!(matches!(writer.append(index, &all[index as usize]), Err(AppendError::Closed)));
+                        break;
+                    }
+                    Err(other) => panic!("{countdown}, {crash:?}: {other}"),
+                }
+            }
+            let Some(crashed_at) = crashed_at else {
+                finished = true;
+                continue;
+            };
+            n_crashes += 1;
+            let size = writer.size();
+            drop(writer);
+            let mut writer = LogWriter::open(dir.path(), signer()).expect("opens after the crash");
+            // What was given out is never taken back; what was not given out may be there or not.
+            assert!(writer.size() >= size && writer.size() <= crashed_at + 1, "{countdown}, {crash:?}");
+            for (index, entry) in (0..).zip(&all).skip(250) {
+                let signed = writer.append(index, entry).expect("replays").checkpoint();
+                if index + 1 == signed.size
+                    && let Some(root) = roots.insert(signed.size, signed.root)
+                {
+                    assert_eq!(root, signed.root, "two roots of {}: {countdown}, {crash:?}", signed.size);
+                }
+            }
+            assert_eq!(writer.checkpoint().checkpoint().root, tree::root(&all));
+            drop(writer);
+            assert_sound(dir.path());
+        }
+        if finished {
+            break;
+        }
+    }
+    assert!(n_crashes >= 3 * 5 * 3, "{n_crashes} crashes");
+}
+
+#[test]
+fn a_crash_while_the_log_is_made_leaves_one_that_opens() {
+    for crash in [Crash::Before, Crash::Torn, Crash::After] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let storage = Crashing { folder: Folder::new(dir.path()), dir: dir.path().to_owned(), countdown: 0, crash };
+        assert!(LogWriter::open_storage(storage, signer()).is_err());
+        let mut writer = LogWriter::open(dir.path(), signer()).expect("opens after the crash");
+        writer.append(0, &leaf(0)).expect("appends");
+        assert_sound(dir.path());
+    }
+}

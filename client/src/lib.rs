@@ -1,7 +1,12 @@
 //! Trains locally, clips, noises, masks, and trusts nobody.
+//!
+//! [`round`] is the protocol: a state machine without I/O. [`trainer`] makes the contribution, [`store`] keeps what must
+//! not be forgotten, [`policy`] and [`config`] are what the client's owner says.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
 pub mod policy;
 pub mod round;
+pub mod store;
+pub mod trainer;

@@ -70,11 +70,11 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
     let mechanism = &plan.mechanism;
     let parameters = mechanism.parameters();
     let below = |what, found: f64, least: f64| match found < least {
-        true => refuse(RefusalKind::TooLittle { what, found, least }),
+        true => Err(RefusalKind::TooLittle { what, found, least }),
         false => Ok(()),
     };
     let above = |what, found: f64, most: f64| match found > most {
-        true => refuse(RefusalKind::TooMuch { what, found, most }),
+        true => Err(RefusalKind::TooMuch { what, found, most }),
         false => Ok(()),
     };
     above("delta", parameters.delta, policy.delta_max)?;
@@ -91,7 +91,7 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
         return refuse(RefusalKind::Other { what: "unit of privacy", found: "record".to_owned() });
     }
     memory.budget.can_afford(mechanism).map_err(RefusalKind::Budget)?;
-    let model = ModelSpec::from_bytes(&plan.model_spec).map_err(|error| RefusalKind::Model(error.to_string()))?;
+    let model = ModelSpec::from_canonical(&plan.model_spec).map_err(|error| RefusalKind::Model(error.to_string()))?;
     let n_parameters = model.n_parameters();
     if n_parameters != parameters.n_parameters as usize || checkpoint.len() != 4 * n_parameters {
         let what = format!("{} bytes of checkpoint for {n_parameters} parameters", checkpoint.len());
@@ -100,8 +100,8 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
     if Digest::of(checkpoint) != plan.checkpoint {
         return refuse(RefusalKind::Model("the checkpoint is not the one that the plan names".to_owned()));
     }
-    if model.input_len() != member.record_len {
-        let what = format!("it takes records of {} values, the data has {}", model.input_len(), member.record_len);
+    if model.input_shape().iter().product::<usize>() != member.record_len {
+        let what = format!("it takes records of {} values, the data has {}", model.input_shape().iter().product::<usize>(), member.record_len);
         return refuse(RefusalKind::Model(what));
     }
     Ok(model)

@@ -333,10 +333,6 @@ impl Common {
         RoundRef { session: self.plan.session, round: self.plan.round }
     }
 
-    fn session(&self) -> SessionId {
-        self.plan.session
-    }
-
     /// Ends the round with a refusal.
     fn refuse(&self, refusal: impl Into<Refusal>) -> (Round, Vec<Action>) {
         abort::refuse(Some(self.round_ref()), refusal.into(), true)

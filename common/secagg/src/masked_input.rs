@@ -178,6 +178,13 @@ pub struct Masked {
     pub(crate) held: Vec<HeldShares>,
 }
 
+impl Masked {
+    /// The roster, as this client checked it.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+}
+
 impl fmt::Debug for Masked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Masked(position {}, shares omitted)", self.position)

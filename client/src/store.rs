@@ -1,0 +1,225 @@
+//! What a client must not forget: its budget, its secret, the last checkpoint of the ledger it verified, and the
+//! certificates it has seen. A folder of small files; those with secrets are readable by their owner alone.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use eranos_base::{Digest, Entropy, OsEntropy, RoundNumber, SessionId, UserError, limits::CERTIFICATE_LEN_MAX};
+use eranos_ledger::{Checkpoint, LedgerKey, SignedCheckpoint};
+use eranos_privacy::{
+    Budget,
+    budget::{BudgetError, Terms},
+};
+use zeroize::Zeroizing;
+
+use crate::round::{Memory, Step};
+
+/// Why something was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk said no.
+    #[error("cannot write {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The budget does not allow the step.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+}
+
+/// A client's durable state.
+pub struct Store {
+    dir: PathBuf,
+    budget: Arc<Budget>,
+    file: File,
+    secret: Zeroizing<[u8; 32]>,
+    checkpoint: Option<Checkpoint>,
+    certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+}
+
+impl Store {
+    /// Opens the state in `dir`, and makes it if there is none: a budget under `terms` and a fresh secret.
+    ///
+    /// # Errors
+    /// If the folder cannot be used, the budget's file is damaged or for other terms, or another process has it open.
+    pub fn open(dir: &Path, terms: Terms, ledger_key: &LedgerKey) -> Result<Self, UserError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            UserError::new(format!("cannot {what} in {}: {error}", dir.display()), "check the folder and its owner")
+        };
+        fs::create_dir_all(dir).map_err(|error| failed("make the client's state", &error))?;
+        let secret = read_or_make_secret(&dir.join(SECRET)).map_err(|error| failed("keep the secret", &error))?;
+        let path = dir.join(BUDGET);
+        let mut file = private(&path).map_err(|error| failed("open the budget", &error))?;
+        file.try_lock().map_err(|_| {
+            let what = format!("the state in {} is in use by another process", dir.display());
+            UserError::new(what, "stop the other client, or give this one a state of its own")
+        })?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| failed("read the budget", &error))?;
+        let budget = if bytes.is_empty() {
+            let (budget, first) = Budget::create(terms).map_err(|error| failed("make the budget", &error))?;
+            file.write_all(&first)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| sync_dir(dir))
+                .map_err(|error| failed("write the budget", &error))?;
+            budget
+        } else {
+            let (budget, torn) = Budget::parse(&bytes).map_err(|error| {
+                let what = format!("the budget in {} is damaged: {error}", path.display());
+                UserError::new(what, "do not delete it: it is the record of what was spent; restore it from a backup")
+            })?;
+            if let Some(torn) = torn {
+                // A write that a crash cut off; nothing was done upon it.
+                file.set_len(torn.len_valid)
+                    .and_then(|()| file.sync_all())
+                    .map_err(|error| failed("cut the torn end of the budget", &error))?;
+                file.seek(SeekFrom::End(0)).map_err(|error| failed("append to the budget", &error))?;
+            }
+            if *budget.terms() != terms {
+                let what = format!("the budget in {} was made under other terms", path.display());
+                let next = "its limit cannot be raised by editing the policy: restore the policy, or start another data set";
+                return Err(UserError::new(what, next));
+            }
+            budget
+        };
+        let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), ledger_key)?;
+        let certificates = Arc::new(read_certificates(&dir.join(CERTIFICATES)));
+        Ok(Self { dir: dir.to_owned(), budget: Arc::new(budget), file, secret, checkpoint, certificates })
+    }
+
+    /// The secret from which the statement keys of tasks are derived.
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
+    /// The budget.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// What a round begins with.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            budget: self.budget.clone(),
+            checkpoint: self.checkpoint.clone(),
+            certificates: self.certificates.clone(),
+        }
+    }
+
+    /// Appends a step to the budget and syncs it. Only after this may anything be done that the step allows.
+    ///
+    /// # Errors
+    /// If the budget does not allow the step, or it is not certain that it is on disk.
+    pub fn persist(&mut self, step: &Step, session: SessionId, round: RoundNumber) -> Result<(), StoreError> {
+        let append = step.prepare(&self.budget, session, round)?;
+        let path = self.dir.join(BUDGET);
+        let written = self.file.write_all(append.bytes()).and_then(|()| self.file.sync_data());
+        written.map_err(|source| StoreError::Io { path, source })?;
+        Arc::make_mut(&mut self.budget).commit(append)?;
+        Ok(())
+    }
+
+    /// Keeps a verified checkpoint of the ledger.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_checkpoint(&mut self, note: &[u8], ledger_key: &LedgerKey) -> Result<(), StoreError> {
+        let path = self.dir.join(CHECKPOINT);
+        replace(&path, note).map_err(|source| StoreError::Io { path, source })?;
+        self.checkpoint = SignedCheckpoint::open(note, ledger_key).ok().map(|signed| signed.checkpoint().clone());
+        Ok(())
+    }
+
+    /// Keeps certificates that were believed. They are a cache: what is lost is fetched again.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn remember(&mut self, certificates: Vec<(Digest, Vec<u8>)>) -> Result<(), StoreError> {
+        let dir = self.dir.join(CERTIFICATES);
+        for (digest, certificate) in certificates {
+            if self.certificates.len() >= CERTIFICATES_MAX || certificate.len() > CERTIFICATE_LEN_MAX {
+                continue;
+            }
+            let path = dir.join(digest.to_string());
+            fs::create_dir_all(&dir)
+                .and_then(|()| fs::write(&path, &certificate))
+                .map_err(|source| StoreError::Io { path, source })?;
+            Arc::make_mut(&mut self.certificates).insert(digest, certificate);
+        }
+        Ok(())
+    }
+}
+
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Writes aside, syncs, renames, syncs the folder.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("tmp");
+    let mut file = File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+fn read_or_make_secret(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
+    let mut file = private(path)?;
+    let mut secret = Zeroizing::new([0; 32]);
+    if file.metadata()?.len() == 0 {
+        OsEntropy.fill(&mut *secret);
+        file.write_all(&*secret)?;
+        file.sync_all()?;
+        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+    } else {
+        file.read_exact(&mut *secret)?;
+    }
+    Ok(secret)
+}
+
+fn read_checkpoint(path: &Path, ledger_key: &LedgerKey) -> Result<Option<Checkpoint>, UserError> {
+    let note = match fs::read(path) {
+        Ok(note) => note,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let what = format!("cannot read {}: {error}", path.display());
+            return Err(UserError::new(what, "check the file's owner"));
+        }
+    };
+    let signed = SignedCheckpoint::open(&note, ledger_key).map_err(|error| {
+        let what = format!("the checkpoint in {} is not the pinned ledger's: {error}", path.display());
+        UserError::new(what, "compare the ledger key in client.toml with the coordinator's ledger.pub")
+    })?;
+    Ok(Some(signed.checkpoint().clone()))
+}
+
+fn read_certificates(dir: &Path) -> BTreeMap<Digest, Vec<u8>> {
+    let Ok(entries) = fs::read_dir(dir) else { return BTreeMap::new() };
+    let certificates = entries.flatten().filter_map(|entry| fs::read(entry.path()).ok());
+    certificates
+        .filter(|certificate| certificate.len() <= CERTIFICATE_LEN_MAX)
+        .take(CERTIFICATES_MAX)
+        .map(|certificate| (Digest::of(&certificate), certificate))
+        .collect()
+}
+
+const BUDGET: &str = "budget";
+const SECRET: &str = "secret";
+const CHECKPOINT: &str = "ledger-checkpoint";
+const CERTIFICATES: &str = "certificates";
+/// Most certificates kept; about a kilobyte each.
+const CERTIFICATES_MAX: usize = 10_000;

@@ -1,0 +1,173 @@
+//! Makes a client's contribution to a round: the exact sum of clipped record gradients of a secret Poisson sample,
+//! rotated, rounded and noised (eranos_privacy), on one bounded pool of threads that is never tokio's.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use eranos_base::OsEntropy;
+use eranos_nn::{Dataset, Loss, Network, NnError, Target, Workspace};
+use eranos_privacy::{SiloSum, Slot, sampler, sampler::SampleError, silo::SiloError};
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+use zeroize::Zeroizing;
+
+use crate::round::TrainingJob;
+
+/// Why there is no contribution.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    /// The model does not run.
+    #[error(transparent)]
+    Model(#[from] NnError),
+    /// The silo has more records than the plan's public bound.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// A gradient does not fit the mechanism.
+    #[error(transparent)]
+    Sum(#[from] SiloError),
+    /// The round ended before the contribution was complete.
+    #[error("the round is over")]
+    Cancelled,
+}
+
+/// The threads that train: one pool, however many clients share the process.
+#[derive(Clone)]
+pub struct Pool(Arc<ThreadPool>);
+
+impl Pool {
+    /// A pool of `n_threads`; as many as the machine has cores if none are given.
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    pub fn new(n_threads: Option<usize>) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let builder = ThreadPoolBuilder::new().thread_name(|i| format!("train-{i}"));
+        let pool = builder.num_threads(n_threads.unwrap_or(0).min(THREADS_MAX)).build()?;
+        Ok(Self(Arc::new(pool)))
+    }
+}
+
+/// One client's private data, and how contributions are made from it.
+pub struct Trainer {
+    data: Dataset,
+    pool: Pool,
+    /// The network of the last job and the workspaces of its workers: a model rarely changes.
+    network: Mutex<Option<Prepared>>,
+}
+
+#[derive(Clone)]
+struct Prepared {
+    network: Arc<Network>,
+    workspaces: Arc<Mutex<Vec<Workspace>>>,
+    /// What a dummy slot works on.
+    zeros: Arc<[f32]>,
+}
+
+/// A job that has been started; dropping it cancels the work.
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Trainer {
+    /// A trainer on `data`.
+    pub fn new(data: Dataset, pool: Pool) -> Self {
+        Self { data, pool, network: Mutex::new(None) }
+    }
+
+    /// How many records there are.
+    pub fn n_records(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The length of one record.
+    pub fn record_len(&self) -> usize {
+        self.data.shape().iter().product()
+    }
+
+    /// Starts a job on the pool; `done` is called there with its result. The handle cancels it when dropped.
+    pub fn start(
+        self: &Arc<Self>,
+        job: TrainingJob,
+        done: impl FnOnce(Result<Zeroizing<Vec<u32>>, TrainerError>) + Send + 'static,
+    ) -> Cancel {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (trainer, flag) = (self.clone(), cancelled.clone());
+        self.pool.0.spawn(move || done(trainer.contribute(&job, &flag)));
+        Cancel(cancelled)
+    }
+
+    /// The work is the same every round: B_max records, dummies of weight zero among them.
+    fn contribute(&self, job: &TrainingJob, cancelled: &AtomicBool) -> Result<Zeroizing<Vec<u32>>, TrainerError> {
+        let prepared = self.prepare(job)?;
+        let network = &*prepared.network;
+        let parameters: Vec<f32> =
+            job.checkpoint.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let weights = network.prepare(&parameters)?;
+        let n_records = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        let slots = sampler::sample(&job.mechanism, n_records, &mut OsEntropy)?;
+        let chunks: Result<Vec<SiloSum>, TrainerError> = slots
+            .par_chunks(slots.len().div_ceil(WORKERS_MAX).max(RECORDS_PER_TASK_MIN))
+            .map(|chunk| {
+                let mut workspace = prepared.take_workspace();
+                let mut gradient = vec![0.0; network.n_parameters()];
+                let mut sum = SiloSum::new(&job.mechanism);
+                for slot in chunk {
+                    if cancelled.load(Ordering::Relaxed) {
+                        return Err(TrainerError::Cancelled);
+                    }
+                    let (values, class) = match *slot {
+                        Slot::Record(i) => (self.data.record(i as usize), self.data.label(i as usize)),
+                        Slot::Dummy => (&prepared.zeros[..], 0),
+                    };
+                    network.record_gradient(&weights, values, Target::Class(class), &mut workspace, &mut gradient)?;
+                    sum.add(&gradient, slot.weight())?;
+                }
+                prepared.give_back(workspace);
+                Ok(sum)
+            })
+            .collect();
+        let mut sums = chunks?.into_iter();
+        let mut total = sums.next().unwrap_or_else(|| SiloSum::new(&job.mechanism));
+        for sum in sums {
+            total.merge(sum)?;
+        }
+        Ok(Zeroizing::new(total.contribute(&job.mechanism, &job.rotation_seed, &mut OsEntropy)?))
+    }
+
+    fn prepare(&self, job: &TrainingJob) -> Result<Prepared, TrainerError> {
+        let mut last = self.network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = last.as_ref().filter(|prepared| *prepared.network.spec() == job.model) {
+            return Ok(prepared.clone());
+        }
+        let network = Arc::new(Network::new(job.model.clone(), Loss::SparseCategoricalCrossentropy)?);
+        let zeros = vec![0.0; network.input_len()].into();
+        let prepared = Prepared { network, workspaces: Arc::default(), zeros };
+        *last = Some(prepared.clone());
+        Ok(prepared)
+    }
+}
+
+impl Prepared {
+    fn take_workspace(&self) -> Workspace {
+        let mut free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        free.pop().unwrap_or_else(|| self.network.workspace())
+    }
+
+    fn give_back(&self, workspace: Workspace) {
+        let mut free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < WORKERS_MAX {
+            free.push(workspace);
+        }
+    }
+}
+
+/// Most threads of a pool.
+const THREADS_MAX: usize = 64;
+/// Into how many tasks a job is cut at most; each holds one integer sum of the model's size.
+const WORKERS_MAX: usize = 8;
+/// Fewest records of a task: below, setting up the sum costs more than the work.
+const RECORDS_PER_TASK_MIN: usize = 16;

@@ -59,10 +59,10 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
             Ok(())
         }
         Command::Check { images, labels, classes, json } => {
-            let set = idx::LabelledImages::read(&images, &labels, classes)?;
+            let set = idx::read_images(&images, &labels, classes.into()).map_err(|error| error.user_error())?;
             let mut n_records = vec![0usize; usize::from(classes)];
             for &label in set.labels() {
-                n_records[usize::from(label)] += 1;
+                n_records[label as usize] += 1;
             }
             if json {
                 let report = serde_json::json!({
@@ -90,20 +90,25 @@ pub(crate) struct Folders {
 
 /// Splits the embedded MNIST sample into `n_clients` shards of (nearly) equal size, drawn at random by `seed`.
 pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folders, UserError> {
-    let train = idx::LabelledImages::parse(TRAIN_IMAGES, TRAIN_LABELS, 10)?;
+    let embedded = |bytes: &[u8], name: &str| idx::parse(bytes, Path::new(name)).map_err(|error| error.user_error());
+    let (images, classes) = (embedded(TRAIN_IMAGES, IMAGES)?, embedded(TRAIN_LABELS, LABELS)?);
+    let n_records = classes.values.len();
+    let image_len = images.values.len() / n_records.max(1);
     let n_clients = usize::from(n_clients);
-    if n_clients == 0 || n_clients > train.len() {
-        let what = format!("{n_clients} clients for {} records", train.len());
+    if n_clients == 0 || n_clients > n_records {
+        let what = format!("{n_clients} clients for {n_records} records");
         return Err(UserError::new(what, "ask for at least 1 client and at most as many as there are records"));
     }
-    let order = shuffled(train.len(), &mut SeededEntropy::new(seed));
+    let order = shuffled(n_records, &mut SeededEntropy::new(seed));
     let mut parties = Vec::with_capacity(n_clients);
     for party in 0..n_clients {
         let records: Vec<usize> = order.iter().copied().skip(party).step_by(n_clients).collect();
         let folder = out.join(format!("party-{}", party + 1));
-        let pixels: Vec<u8> = records.iter().flat_map(|&r| train.image(r).iter().copied()).collect();
-        let labels: Vec<u8> = records.iter().map(|&r| train.labels()[r]).collect();
-        write_idx(&folder.join(IMAGES), &[records.len(), 28, 28], &pixels)?;
+        let pixels: Vec<u8> =
+            records.iter().flat_map(|&r| images.values[r * image_len..][..image_len].iter().copied()).collect();
+        let labels: Vec<u8> = records.iter().map(|&r| classes.values[r]).collect();
+        let shape: Vec<usize> = [records.len()].into_iter().chain(images.shape[1..].iter().copied()).collect();
+        write_idx(&folder.join(IMAGES), &shape, &pixels)?;
         write_idx(&folder.join(LABELS), &[records.len()], &labels)?;
         parties.push(folder);
     }

@@ -6,7 +6,7 @@
 mod data;
 mod demo;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use eranos_base::UserError;
@@ -47,13 +47,20 @@ enum Noun {
 }
 
 fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .init();
     let result: Result<ExitCode, UserError> = match Cli::parse().noun {
         Noun::Demo(options) => demo::run(options).map(|()| ExitCode::SUCCESS),
         Noun::Data(command) => data::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Certs(command) => eranos_certs::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Coordinator(command) => eranos_coordinator::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Client(command) => eranos_client::cli::run(command).map(|()| ExitCode::SUCCESS),
-        Noun::Audit(command) => return eranos_ledger::cli::run(command),
+        Noun::Audit(command) => {
+            let exit = eranos_ledger::cli::run(&command, &mut io::stdout().lock(), &mut io::stderr().lock());
+            return exit.into();
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("{error}");

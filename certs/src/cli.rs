@@ -10,7 +10,7 @@ use std::{
 use clap::Subcommand;
 use serde_json::json;
 
-use eranos_base::{Clock, Digest, OsEntropy, SystemClock, TrustDomain, UserError};
+use eranos_base::{Clock, Digest, OsEntropy, SystemClock, Timestamp, TrustDomain, UserError};
 
 use crate::{
     authority::{AUTHORITY_KEY_FILE, Approval, Authority, AuthorityError, CERTIFICATE_DAYS, Request},
@@ -224,7 +224,7 @@ fn approve(
             requests.iter().find(|(_, other)| other.identity == request.identity || other.key == request.key)
         {
             let other = other.display();
-            return Err(refused(format!("has the identity or the key of {other}")));
+            return Err(refused(format!("has the identity or the key of {other}")).into());
         }
         authority.check_enrolment(&request, approval.replace_key)?;
         requests.push((file, request));
@@ -240,16 +240,32 @@ fn approve(
     agree(&requests, consent)?;
     for (file, request) in &requests {
         let now = SystemClock.now();
-        let certificate = authority.approve(request, approval, now, &mut OsEntropy)?;
-        let folder = file.parent().unwrap_or(Path::new(""));
-        let path = folder.join(certificate_name(file));
-        write_atomic(&path, pem("CERTIFICATE", &certificate).as_bytes())?;
-        write_atomic(&folder.join(AUTHORITY_FILE), authority.certificate_pem().as_bytes())?;
-        write_atomic(&folder.join(REVOCATION_LIST_FILE), &authority.revocation_list_pem()?)?;
+        let path = issue_beside(&mut authority, file, request, approval, now)?;
         let until = authority.enrolments().last().map(|enrolled| day(enrolled.not_after_ms)).unwrap_or_default();
         print(writeln!(out, "approved {} until {until}: {}", request.identity, path.display()))?;
     }
     Ok(())
+}
+
+/// Issues the certificate of a reviewed request and writes it beside the request's file, with the authority's
+/// certificate and revocation list. Gives the certificate's path.
+///
+/// # Errors
+/// As [`Authority::approve`], or if a file cannot be written.
+pub fn issue_beside(
+    authority: &mut Authority,
+    file: &Path,
+    request: &Request,
+    approval: Approval,
+    now: Timestamp,
+) -> Result<PathBuf, AuthorityError> {
+    let certificate = authority.approve(request, approval, now, &mut OsEntropy)?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let path = folder.join(certificate_name(file));
+    write_atomic(&path, pem("CERTIFICATE", &certificate).as_bytes())?;
+    write_atomic(&folder.join(AUTHORITY_FILE), authority.certificate_pem().as_bytes())?;
+    write_atomic(&folder.join(REVOCATION_LIST_FILE), &authority.revocation_list_pem()?)?;
+    Ok(path)
 }
 
 /// Asks the operator, or checks what they said on the command line.

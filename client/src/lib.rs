@@ -5,8 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod policy;
 pub mod round;
+pub mod session;
+pub mod setup;
 pub mod store;
 pub mod trainer;

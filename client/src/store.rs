@@ -217,7 +217,7 @@ fn read_certificates(dir: &Path) -> BTreeMap<Digest, Vec<u8>> {
         .collect()
 }
 
-const BUDGET: &str = "budget";
+pub(crate) const BUDGET: &str = "budget";
 const SECRET: &str = "secret";
 const CHECKPOINT: &str = "ledger-checkpoint";
 const CERTIFICATES: &str = "certificates";

@@ -1,9 +1,18 @@
 //! Arranges rounds of secure aggregation.
+//!
+//! [`round`] is the protocol: a state machine without I/O. [`federation`] feeds it and carries out what it asks for;
+//! [`store`], [`objects`] and the ledger keep what must outlive the process; [`server`] owns the socket.
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod entries;
 pub mod exchanges;
+pub mod federation;
+pub mod model;
 pub mod objects;
 pub mod round;
+pub mod server;
+pub mod setup;
 pub mod store;
 pub mod task;

@@ -75,7 +75,7 @@ pub struct Resume {
     pub attempts: u32,
     /// Rounds released so far.
     pub released: u32,
-    /// A round that was open when the process ended, its plan, and whether clients had been asked to unmask.
+    /// A round that was open when the process ended.
     pub open_round: Option<OpenRound>,
 }
 
@@ -84,10 +84,8 @@ pub struct Resume {
 pub struct OpenRound {
     /// Its number.
     pub round: RoundNumber,
-    /// Its signed plan, as sent.
-    pub plan: Vec<u8>,
-    /// The ledger entry to append if it is never finished, once the roster was fixed.
-    pub abort_entry: Option<Vec<u8>>,
+    /// The ledger entry to append, since it will never be finished.
+    pub abort_entry: Vec<u8>,
 }
 
 /// What outlives the coordinator's process. One task each.
@@ -104,11 +102,12 @@ pub trait StateStore: Send + Sync {
     /// If the state cannot be read.
     fn resume(&self) -> Result<Option<Resume>, StoreError>;
 
-    /// Commits a round, its plan and the debit of every selected client: before the plan leaves.
+    /// Commits a round, the debit of every selected client, and the ledger entry to append if the process ends before
+    /// the round does: before the plan leaves.
     ///
     /// # Errors
     /// If the commit fails.
-    fn open_round(&self, round: RoundNumber, plan: &[u8], cohort: &[ClientId]) -> Result<(), StoreError>;
+    fn open_round(&self, round: RoundNumber, cohort: &[ClientId], abort_entry: &[u8]) -> Result<(), StoreError>;
 
     /// Replaces the ledger entry to append if the process ends before the round does.
     ///
@@ -202,8 +201,8 @@ impl StateStore for SqliteStore {
             |row| Ok((row.get::<_, u64>(0)?, row.get(1)?, row.get(2)?)),
         )?;
         let open_round = connection
-            .query_row("SELECT round, plan, abort_entry FROM round WHERE outcome = 'open'", [], |row| {
-                Ok(OpenRound { round: RoundNumber(row.get(0)?), plan: row.get(1)?, abort_entry: row.get(2)? })
+            .query_row("SELECT round, abort_entry FROM round WHERE outcome = 'open'", [], |row| {
+                Ok(OpenRound { round: RoundNumber(row.get(0)?), abort_entry: row.get(1)? })
             })
             .optional()?;
         Ok(Some(Resume {
@@ -216,11 +215,13 @@ impl StateStore for SqliteStore {
         }))
     }
 
-    fn open_round(&self, round: RoundNumber, plan: &[u8], cohort: &[ClientId]) -> Result<(), StoreError> {
+    fn open_round(&self, round: RoundNumber, cohort: &[ClientId], abort_entry: &[u8]) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        transaction
-            .execute("INSERT INTO round (round, plan, outcome) VALUES (?1, ?2, 'open')", params![round.0, plan])?;
+        transaction.execute(
+            "INSERT INTO round (round, outcome, abort_entry) VALUES (?1, 'open', ?2)",
+            params![round.0, abort_entry],
+        )?;
         for client in cohort {
             transaction
                 .execute("INSERT INTO debit (client, round) VALUES (?1, ?2)", params![client.as_str(), round.0])?;
@@ -290,7 +291,6 @@ CREATE TABLE session (
 ) STRICT;
 CREATE TABLE round (
     round       INTEGER PRIMARY KEY,
-    plan        BLOB NOT NULL,
     outcome     TEXT NOT NULL CHECK (outcome IN ('open', 'released', 'aborted-before-reveal', 'aborted-after-reveal')),
     abort_entry BLOB
 ) STRICT;
@@ -327,10 +327,10 @@ mod tests {
             let store = SqliteStore::open(&path).unwrap();
             assert_eq!(store.resume().unwrap(), None);
             store.begin_session(session, model("zero"), &[b"opened".to_vec()]).unwrap();
-            store.open_round(RoundNumber(1), b"plan 1", &[id("a"), id("b")]).unwrap();
+            store.open_round(RoundNumber(1), &[id("a"), id("b")], b"leaf").unwrap();
             let index = store.close_round(RoundNumber(1), Outcome::Released, Some(model("one")), b"leaf 1").unwrap();
             assert_eq!(index, 1);
-            store.open_round(RoundNumber(2), b"plan 2", &[id("b")]).unwrap();
+            store.open_round(RoundNumber(2), &[id("b")], b"leaf").unwrap();
             store.prepare_abort(RoundNumber(2), b"leaf 2").unwrap();
         }
         let store = SqliteStore::open(&path).unwrap();
@@ -338,8 +338,7 @@ mod tests {
         assert_eq!((resume.session, resume.model), (session, model("one")));
         assert_eq!((resume.last_round, resume.attempts, resume.released), (RoundNumber(2), 2, 1));
         let open_round = resume.open_round.unwrap();
-        assert_eq!((open_round.round, open_round.plan), (RoundNumber(2), b"plan 2".to_vec()));
-        assert_eq!(open_round.abort_entry, Some(b"leaf 2".to_vec()));
+        assert_eq!((open_round.round, open_round.abort_entry), (RoundNumber(2), b"leaf 2".to_vec()));
         assert_eq!((store.debits(&id("a")).unwrap(), store.debits(&id("b")).unwrap()), (1, 2));
         assert_eq!(store.leaves_from(0).unwrap(), [b"opened".to_vec(), b"leaf 1".to_vec()]);
     }
@@ -349,9 +348,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("state.sqlite")).unwrap();
         store.begin_session(SessionId(Digest::ZERO), model("zero"), &[]).unwrap();
-        store.open_round(RoundNumber(1), b"plan", &[]).unwrap();
-        assert!(store.open_round(RoundNumber(1), b"plan", &[]).is_err());
-        assert!(store.open_round(RoundNumber(2), b"plan", &[]).is_err(), "two rounds open at once");
+        store.open_round(RoundNumber(1), &[], b"leaf").unwrap();
+        assert!(store.open_round(RoundNumber(1), &[], b"leaf").is_err());
+        assert!(store.open_round(RoundNumber(2), &[], b"leaf").is_err(), "two rounds open at once");
         store.close_round(RoundNumber(1), Outcome::AbortedBeforeReveal, None, b"leaf").unwrap();
         assert!(store.close_round(RoundNumber(1), Outcome::Released, None, b"leaf").is_err());
         assert_eq!(store.leaves_from(0).unwrap().len(), 1, "a refused close appends nothing");

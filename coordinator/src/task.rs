@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use eranos_base::{TaskId, UserError};
+use eranos_nn::OptimizerSpec;
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -63,25 +64,8 @@ pub enum DataFormat {
 pub struct Training {
     /// The L2 norm that each record's gradient is clipped to.
     pub l2_clip_norm: f64,
-    /// The rule that applies the summed, noised gradient.
-    pub server_optimizer: ServerOptimizer,
-    /// Its learning rate.
-    pub server_learning_rate: f32,
-    /// Its momentum (`momentum` only).
-    #[serde(default)]
-    pub momentum: f32,
-}
-
-/// The rule that applies the gradient to the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ServerOptimizer {
-    /// Plain gradient descent.
-    Sgd,
-    /// Gradient descent with momentum.
-    Momentum,
-    /// Adam, as Keras has it.
-    Adam,
+    /// The rule that applies the summed, noised gradient, with its constants.
+    pub server_optimizer: OptimizerSpec,
 }
 
 /// What is promised to whom.
@@ -170,13 +154,8 @@ impl Task {
     /// # Errors
     /// If it is not TOML, or says something that cannot be.
     pub fn parse(text: &str, path: &Path) -> Result<Self, UserError> {
-        let task: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            UserError::new(
-                format!("{}, line {line}: {}", path.display(), error.message()),
-                "compare with the commented example that `eranos coordinator init` writes",
-            )
-        })?;
+        let task: Self =
+            parse_toml(text, path, "compare with the commented example that `eranos coordinator init` writes")?;
         let refuse = |what: &str, next: &str| Err(UserError::new(format!("{}: {what}", path.display()), next));
         if task.version != 1 {
             return refuse(&format!("version = {}", task.version), "this build reads version 1");
@@ -190,8 +169,8 @@ impl Task {
         if !(task.training.l2_clip_norm.is_finite() && task.training.l2_clip_norm > 0.0) {
             return refuse("training.l2_clip_norm is not a positive number", "1.0 is a common choice");
         }
-        if !(task.training.server_learning_rate.is_finite() && task.training.server_learning_rate > 0.0) {
-            return refuse("training.server_learning_rate is not a positive number", "0.5 is a common choice");
+        if let Err(error) = task.training.server_optimizer.check() {
+            return refuse(&format!("training.server_optimizer: {error}"), "compare with the commented example");
         }
         if task.schedule.rounds == 0 || task.schedule.attempts_max < task.schedule.rounds {
             return refuse(
@@ -210,4 +189,12 @@ impl Task {
         }
         Ok(task)
     }
+}
+
+/// Parses TOML into a type that refuses unknown fields; the error names the line.
+pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, next: &str) -> Result<T, UserError> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        UserError::new(format!("{}, line {line}: {}", path.display(), error.message()), next)
+    })
 }

@@ -192,6 +192,18 @@ pub enum End {
     },
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Settled { round } => write!(f, "round {round} settled"),
+            Self::Aborted { reason } => write!(f, "round aborted: {reason}"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+            Self::Left { reason } => write!(f, "left the round: {reason}"),
+            Self::ComeBackLater { reason, .. } => write!(f, "{reason}"),
+        }
+    }
+}
+
 /// The phase that a client is in, for whoever watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

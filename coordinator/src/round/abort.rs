@@ -50,6 +50,7 @@ impl Common {
     pub(super) fn attempt(&self) -> Attempt {
         Attempt {
             plan: self.plan.clone(),
+            plan_signature: self.plan_signature,
             roster: None,
             sharers: None,
             survivors: None,

@@ -36,18 +36,18 @@ pub(super) fn configure(
         return abort::before_plan(cohort.into_keys(), reason, actions);
     };
     let signed = plan.sign(&spec.key);
+    let deadline = now + spec.wait(Phase::AdvertiseKeys);
+    let plan_signature = signed.signature();
+    let common = Common { spec, plan, plan_signature, terms, phase: Phase::AdvertiseKeys, began: now, deadline };
     actions.push(Action::Persist(Record::Open {
-        plan: Box::new(plan.clone()),
-        signed: signed.clone(),
+        attempt: Box::new(common.attempt()),
         cohort: cohort.keys().cloned().collect(),
     }));
     for id in cohort.keys() {
         let answer = Configure { plan: signed.clone() }.into();
-        actions.push(Action::Answer { to: id.clone(), answer, body: spec.checkpoint.clone() });
+        actions.push(Action::Answer { to: id.clone(), answer, body: common.spec.checkpoint.clone() });
     }
-    let deadline = now + spec.wait(Phase::AdvertiseKeys);
     actions.push(Action::Note(Note::Phase { phase: Phase::AdvertiseKeys, n_clients: cohort.len() }));
     actions.push(Action::WakeAt(deadline));
-    let common = Common { spec, plan, terms, phase: Phase::AdvertiseKeys, began: now, deadline };
     (Round::AdvertiseKeys(AdvertiseKeys::new(common, cohort)), actions)
 }

@@ -33,7 +33,7 @@ use eranos_base::{
 use eranos_privacy::RecordMechanism;
 use eranos_secagg::{Misbehaviour, Roster, Sum, Terms};
 use eranos_wire::{
-    Answer, RoundPlan, SignedPlan,
+    Answer, RoundPlan,
     messages::select::CheckIn,
 };
 
@@ -161,10 +161,8 @@ pub enum Action {
 pub enum Record {
     /// The round, its plan, and the debit of every selected client.
     Open {
-        /// The plan.
-        plan: Box<RoundPlan>,
-        /// Its signature's carrier, as sent.
-        signed: SignedPlan,
+        /// The attempt, as far as it got.
+        attempt: Box<Attempt>,
         /// Who is debited.
         cohort: Vec<ClientId>,
     },
@@ -177,6 +175,8 @@ pub enum Record {
 pub struct Attempt {
     /// The plan.
     pub plan: RoundPlan,
+    /// The coordinator's signature of it.
+    pub plan_signature: Signature,
     /// The roster's digest R1 and the members' statement keys, in the order of positions.
     pub roster: Option<(Digest, Vec<VerifyingKey>)>,
     /// The root of U2.
@@ -368,6 +368,7 @@ impl Round {
 struct Common {
     spec: Arc<RoundSpec>,
     plan: RoundPlan,
+    plan_signature: Signature,
     terms: Arc<Terms>,
     phase: Phase,
     began: Timestamp,

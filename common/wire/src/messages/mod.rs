@@ -18,8 +18,11 @@ pub mod unmask;
 use eranos_base::{
     RoundNumber, SessionId,
     encoding::{DecodeError, decode_header, encode_header},
+    limits::{BODY_LEN_MAX, HEADER_LEN_MAX},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::framing::{Kind, Limits};
 
 /// Which round a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +142,17 @@ impl Request {
             Self::Consistency(message) => Some(message.round),
             Self::Unmask(message) => Some(message.round),
             Self::Abort(message) => Some(message.round),
+        }
+    }
+}
+
+impl Request {
+    /// The longest header and body of a request of `kind`; none if there is no such request.
+    pub fn limits(kind: Kind) -> Option<Limits> {
+        match kind.0 {
+            0x10..=0x14 | 0x16..=0x18 => Some(Limits::new(HEADER_LEN_MAX, 0)),
+            0x15 => Some(Limits::new(HEADER_LEN_MAX, BODY_LEN_MAX)),
+            _ => None,
         }
     }
 }

@@ -1,0 +1,156 @@
+//! `eranos client`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use eranos_base::UserError;
+use eranos_privacy::{Budget, budget::UnitOfPrivacy};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    session::Progress,
+    setup::{self, Init},
+    store,
+};
+
+/// `eranos client`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write client.toml and policy.toml into a folder that holds data and certificates
+    Init {
+        /// The client's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// The coordinator, host:port
+        #[arg(long, default_value = "localhost:7433")]
+        coordinator: String,
+        /// The coordinator's ledger.pub, or its one line
+        #[arg(long)]
+        ledger_key: String,
+        /// The task to take part in
+        #[arg(long, default_value = "mnist")]
+        task: String,
+        /// The most epsilon that this data set may ever be charged
+        #[arg(long, default_value_t = 4.0)]
+        epsilon_max: f64,
+        /// The least number of clients in a sum
+        #[arg(long, default_value_t = 3)]
+        survivors_min: u16,
+        /// The most identities that may work with the coordinator
+        #[arg(long, default_value_t = 1)]
+        max_colluders: u16,
+    },
+    /// Take part until the task is over
+    Run {
+        /// The client's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
+    /// What was spent of the privacy budget, and what is left
+    Budget {
+        /// The client's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What went wrong and what to do next.
+pub fn run(command: Command) -> Result<(), UserError> {
+    match command {
+        Command::Init { dir, coordinator, ledger_key, task, epsilon_max, survivors_min, max_colluders } => {
+            setup::init(&Init {
+                dir: dir.clone(),
+                coordinator,
+                ledger_key,
+                task,
+                epsilon_max,
+                survivors_min,
+                max_colluders,
+            })?;
+            println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::POLICY).display());
+            Ok(())
+        }
+        Command::Run { dir } => take_part(&dir),
+        Command::Budget { dir, json } => show_budget(&dir, json),
+    }
+}
+
+fn take_part(dir: &std::path::Path) -> Result<(), UserError> {
+    let session = setup::open(dir, None)?;
+    let name = session.member.identity.id.name().to_owned();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
+    })?;
+    runtime.block_on(async move {
+        let (stop_sender, stop) = watch::channel(false);
+        let (progress, mut heard) = mpsc::channel(64);
+        tokio::spawn(async move {
+            // A second signal ends the process the usual way.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                let _ = stop_sender.send(true);
+            }
+        });
+        let printer = tokio::spawn(async move {
+            while let Some(progress) = heard.recv().await {
+                match progress {
+                    Progress::Phase { phase, round } => {
+                        tracing::debug!(?phase, round = round.map(|round| round.0), "phase");
+                    }
+                    Progress::End { end, epsilon_spent } => {
+                        println!("{name}: {end}; epsilon spent {epsilon_spent:.3}");
+                    }
+                }
+            }
+        });
+        let result = session.run(progress, stop).await;
+        // What it printed last is on its way.
+        let _ = printer.await;
+        result.map_err(|error| error.user_error())
+    })
+}
+
+fn show_budget(dir: &std::path::Path, json: bool) -> Result<(), UserError> {
+    let config = crate::config::Config::read(&dir.join(setup::CONFIG))?;
+    let path = config.state.join(store::BUDGET);
+    let bytes = std::fs::read(&path).map_err(|error| {
+        let what = format!("cannot read {}: {error}", path.display());
+        UserError::new(what, "a client that never ran has no budget yet: `eranos client run`")
+    })?;
+    let (budget, _) = Budget::parse(&bytes).map_err(|error| {
+        let what = format!("the budget in {} is damaged: {error}", path.display());
+        UserError::new(what, "do not delete it: it is the record of what was spent; restore it from a backup")
+    })?;
+    let (terms, spent) = (budget.terms(), budget.epsilon_spent());
+    let unit = match terms.unit {
+        UnitOfPrivacy::Record => "record",
+        UnitOfPrivacy::Client => "client",
+    };
+    if json {
+        let report = serde_json::json!({
+            "data_set": terms.data_set,
+            "unit": unit,
+            "epsilon_spent": spent,
+            "epsilon_limit": terms.epsilon_limit,
+            "delta": terms.delta,
+            "attempts_charged": budget.n_charged(),
+            "receipts": budget.n_receipts(),
+        });
+        println!("{report}");
+    } else {
+        println!(
+            "{spent:.3} of epsilon {} spent at delta {:e} (unit: one {unit}), in {} charged attempts; {} are in the \
+             ledger as released",
+            terms.epsilon_limit,
+            terms.delta,
+            budget.n_charged(),
+            budget.n_receipts(),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! The client's end of the wire: QUIC with mutual TLS, one exchange a stream.
+//!
+//! In TLS 1.3 a client believes itself connected before the other side has looked at its certificate. So a connection
+//! counts only after its first exchange, Hello, got its answer.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use eranos_base::{
+    Timestamp, UserError,
+    encoding::{decode_header, encode_header},
+    limits::{CHUNK_LEN, HEADER_LEN_MAX},
+};
+use eranos_wire::{
+    framing::{CloseCode, Decoder, Hello, Kind, Limits, Piece, Welcome, encode_opening},
+    tls::ClientTls,
+};
+use quinn::{Endpoint, TransportConfig, VarInt};
+use rustls::{AlertDescription, CertificateError};
+use tokio::time::timeout;
+
+/// Why there is no connection, or no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectionError {
+    /// The address does not resolve or nobody answers there.
+    #[error("cannot reach the coordinator at {address}: {reason}")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The coordinator's certificate is not one of our authority for this host.
+    #[error("the coordinator's certificate is not believed: {reason}")]
+    WrongCoordinator {
+        /// Why.
+        reason: String,
+    },
+    /// The coordinator does not believe our certificate.
+    #[error("the coordinator turned this client's certificate away: {reason}")]
+    CertificateRefused {
+        /// Why.
+        reason: String,
+    },
+    /// The clocks differ by more than a certificate check bears.
+    #[error("this clock and the coordinator's differ by {seconds} s")]
+    ClockSkew {
+        /// By how much.
+        seconds: u64,
+    },
+    /// Another process with this identity took over.
+    #[error("another connection with this client's identity took over")]
+    Replaced,
+    /// The connection or the exchange broke off.
+    #[error("connection lost: {reason}")]
+    Lost {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ConnectionError {
+    /// Whether waiting will not mend it.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::WrongCoordinator { .. }
+            | Self::CertificateRefused { .. }
+            | Self::ClockSkew { .. }
+            | Self::Replaced => true,
+            Self::Unreachable { .. } | Self::Lost { .. } => false,
+        }
+    }
+
+    /// The error as a person reads it.
+    pub fn user_error(&self) -> UserError {
+        let next = match self {
+            Self::Unreachable { .. } => {
+                "check `coordinator` in client.toml, that the coordinator runs, and that UDP passes"
+            }
+            Self::WrongCoordinator { .. } => "compare ca.pem with the authority's, and this clock with the world's",
+            Self::CertificateRefused { .. } => "ask the authority's operator: `eranos certs list` shows what it enrolled",
+            Self::ClockSkew { .. } => "set this clock: certificates are checked against it",
+            Self::Replaced => "stop the other client that runs with this certificate",
+            Self::Lost { .. } => "check the network and start the client again",
+        };
+        UserError::new(self.to_string(), next)
+    }
+}
+
+/// How a client reaches its coordinator, any number of times.
+#[derive(Clone)]
+pub struct Connector {
+    address: String,
+    host: String,
+    tls: ClientTls,
+}
+
+/// An admitted connection.
+pub struct Connection {
+    endpoint: Endpoint,
+    connection: quinn::Connection,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerFrame {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its control header.
+    pub header: Vec<u8>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Connector {
+    /// A connector to `address`, `host:port`.
+    ///
+    /// # Errors
+    /// If the address has another form.
+    pub fn new(address: &str, tls: ClientTls) -> Result<Self, UserError> {
+        let split = address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        let Some((host, _)) = split else {
+            let what = format!("coordinator = {address:?} is not host:port");
+            return Err(UserError::new(what, "write it like coordinator.example.org:7433 in client.toml"));
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { address: address.to_owned(), host, tls })
+    }
+
+    /// Connects and says Hello.
+    ///
+    /// # Errors
+    /// If nobody is there, or one side does not believe the other.
+    pub async fn connect(&self) -> Result<Connection, ConnectionError> {
+        let unreachable =
+            |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
+        let addresses = tokio::net::lookup_host(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
+        let mut failure = unreachable("the name has no address".to_owned());
+        for address in addresses {
+            match timeout(CONNECT_TIME_MAX, self.connect_to(address)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) if error.is_final() => return Err(error),
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = unreachable("no answer".to_owned()),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<Connection, ConnectionError> {
+        let unreachable =
+            |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
+        let (config, verdict) = self.tls.attempt().map_err(|error| unreachable(error.to_string()))?;
+        let config = quinn::crypto::rustls::QuicClientConfig::try_from(config)
+            .map_err(|error| unreachable(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(config));
+        config.transport_config(Arc::new(transport()));
+        let local: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let endpoint = Endpoint::client(local).map_err(|error| unreachable(error.to_string()))?;
+        let connecting =
+            endpoint.connect_with(config, address, &self.host).map_err(|error| unreachable(error.to_string()))?;
+        let connection = match connecting.await {
+            Ok(connection) => connection,
+            Err(error) => {
+                if let Some(refusal) = verdict.refusal() {
+                    return Err(ConnectionError::WrongCoordinator { reason: describe(&refusal) });
+                }
+                return Err(from_close(&error).unwrap_or_else(|| unreachable(error.to_string())));
+            }
+        };
+        let connection = Connection { endpoint, connection };
+        let now = self.tls.clock().now();
+        let hello = Hello { software: SOFTWARE.to_owned(), now };
+        let header = encode_header(&hello).map_err(|error| unreachable(error.to_string()))?;
+        let answer = connection.exchange(Kind::HELLO, &header, Bytes::new(), 0).await?;
+        let welcome: Welcome = decode_header(&answer.header).map_err(|error| unreachable(error.to_string()))?;
+        let seconds = skew(now, welcome.now).as_secs();
+        if seconds > CLOCK_SKEW_MAX.as_secs() {
+            return Err(ConnectionError::ClockSkew { seconds });
+        }
+        Ok(connection)
+    }
+}
+
+impl Connection {
+    /// Sends a request and waits for its answer, however late: the caller sets the time.
+    ///
+    /// # Errors
+    /// If the connection or the exchange breaks off.
+    pub async fn exchange(
+        &self,
+        kind: Kind,
+        header: &[u8],
+        body: Bytes,
+        answer_body_len_max: u64,
+    ) -> Result<AnswerFrame, ConnectionError> {
+        let lost = |reason: String| {
+            // The reason that the other side gave for closing says more than a broken stream.
+            let closed = self.connection.close_reason().and_then(|reason| from_close(&reason));
+            closed.unwrap_or(ConnectionError::Lost { reason })
+        };
+        let opening = encode_opening(kind, header, body.len() as u64).map_err(|error| lost(error.to_string()))?;
+        let (mut send, mut receive) = self.connection.open_bi().await.map_err(|error| lost(error.to_string()))?;
+        send.write_all(&opening).await.map_err(|error| lost(error.to_string()))?;
+        if let Err(error) = send.write_chunk(body).await {
+            // The coordinator may refuse the rest of a body and still answer.
+            if !matches!(error, quinn::WriteError::Stopped(_)) {
+                return Err(lost(error.to_string()));
+            }
+        }
+        send.finish().ok();
+        let limits = move |_: Kind| Some(Limits::new(HEADER_LEN_MAX, answer_body_len_max));
+        let mut decoder = Decoder::new(limits);
+        let (mut opening, mut body) = (None, Vec::new());
+        loop {
+            let chunk = receive.read_chunk(CHUNK_LEN, true).await.map_err(|error| lost(error.to_string()))?;
+            let Some(chunk) = chunk else { break };
+            let mut input = chunk.bytes;
+            while let Some(piece) = decoder.decode(&mut input).map_err(|error| lost(error.to_string()))? {
+                match piece {
+                    Piece::Opening { kind, header, .. } => opening = Some((kind, header)),
+                    Piece::Body(bytes) => body.extend_from_slice(&bytes),
+                }
+            }
+        }
+        decoder.finish().map_err(|error| lost(error.to_string()))?;
+        let (kind, header) = opening.ok_or_else(|| lost("an empty answer".to_owned()))?;
+        Ok(AnswerFrame { kind, header, body: body.into() })
+    }
+
+    /// Says goodbye and waits until it is said.
+    pub async fn close(self) {
+        self.connection.close(CloseCode::Done.number().into(), b"");
+        // Whoever does not listen need not hear it.
+        let _ = timeout(CLOSE_TIME_MAX, self.endpoint.wait_idle()).await;
+    }
+}
+
+fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config.max_concurrent_bidi_streams(0u32.into());
+    config.max_concurrent_uni_streams(0u32.into());
+    config.keep_alive_interval(Some(KEEP_ALIVE_EVERY));
+    config.receive_window(RECEIVE_WINDOW.into());
+    config.max_idle_timeout(Some(VarInt::from_u32(IDLE_TIME_MAX_MS).into()));
+    config
+}
+
+fn skew(a: Timestamp, b: Timestamp) -> Duration {
+    a.since(b).max(b.since(a))
+}
+
+/// What the coordinator meant by closing the connection, if it said so.
+fn from_close(error: &quinn::ConnectionError) -> Option<ConnectionError> {
+    let refused = |reason: &str| Some(ConnectionError::CertificateRefused { reason: reason.to_owned() });
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            match CloseCode::from_number(close.error_code.into_inner())? {
+                CloseCode::Revoked => refused("it was revoked"),
+                CloseCode::NotAClient => refused("it names no client of this trust domain"),
+                CloseCode::Replaced => Some(ConnectionError::Replaced),
+                CloseCode::Done | CloseCode::Shutdown | CloseCode::NoHello | CloseCode::Full => None,
+            }
+        }
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            // RFC 9001, section 4.8: a TLS alert is carried as 0x0100 plus its number.
+            let code = u64::from(close.error_code);
+            let alert = code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())?;
+            match AlertDescription::from(alert) {
+                AlertDescription::CertificateRequired => refused("there is none"),
+                AlertDescription::CertificateExpired => {
+                    refused("it has expired, is not yet valid, or one of the clocks is wrong")
+                }
+                AlertDescription::CertificateRevoked => refused("it was revoked"),
+                AlertDescription::UnknownCA => refused("it is from another authority"),
+                AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::AccessDenied
+                | AlertDescription::DecryptError => refused("it is not one that the coordinator can use"),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn describe(refusal: &CertificateError) -> String {
+    match refusal {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "it is from another certificate authority".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired, or this clock is wrong".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not yet valid, or this clock is wrong".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for another host".to_owned()
+        }
+        CertificateError::Revoked => "it was revoked".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+const SOFTWARE: &str = concat!("eranos-client ", env!("CARGO_PKG_VERSION"));
+/// Longest time from the first packet to the answer to Hello.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most that the two clocks may differ.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
+/// How often a client that waits shows that it is there.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// A coordinator without a sign of life for this long is gone.
+const IDLE_TIME_MAX_MS: u32 = 30_000;
+/// Bytes that may wait unread.
+const RECEIVE_WINDOW: u32 = 4 << 20;
+/// How long a goodbye may take.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);

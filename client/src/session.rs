@@ -1,0 +1,379 @@
+//! A client at work: it connects, checks in, carries out what the round's state machine asks for, and comes back. State
+//! belongs to the identity, not to the connection: a lost connection is made again and the same bytes are sent again
+//! inside the phase; a restarted process keeps out of the round it had begun.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError, limits::BODY_LEN_MAX};
+use eranos_wire::{
+    Answer, Request,
+    framing::Kind,
+    messages::select::{CheckIn, PLAN_VERSION},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, block_in_place},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    connection::{Connection, ConnectionError, Connector},
+    round::{Action, End, Event, Member, Phase, Round},
+    store::{Store, StoreError},
+    trainer::{Cancel, Trainer},
+};
+
+/// What a client did, for whoever watches.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// A phase of a round began.
+    Phase {
+        /// The phase.
+        phase: Phase,
+        /// The round, once there is a plan.
+        round: Option<RoundNumber>,
+    },
+    /// A round ended.
+    End {
+        /// How.
+        end: End,
+        /// Epsilon spent in all.
+        epsilon_spent: f64,
+    },
+}
+
+/// Why a client stops.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// It cannot be a member: its certificate, the coordinator's, or its clock.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// Its state cannot be written. Nothing leaves that is not recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It refused what the coordinator planned.
+    #[error("refused: {0}")]
+    Refused(crate::round::Refusal),
+}
+
+impl SessionError {
+    /// The error as a person reads it.
+    pub fn user_error(&self) -> UserError {
+        match self {
+            Self::Connection(error) => error.user_error(),
+            Self::Store(error) => UserError::new(error.to_string(), "free some disk space and start the client again"),
+            Self::Refused(refusal) => UserError::new(
+                format!("this client refuses the coordinator's plan: {refusal}"),
+                "talk to the operator about the plan, or change policy.toml if you agree to it",
+            ),
+        }
+    }
+}
+
+/// A client with everything it needs.
+pub struct Session {
+    /// Who it is.
+    pub member: Arc<Member>,
+    /// What it must not forget.
+    pub store: Store,
+    /// Its data.
+    pub trainer: Arc<Trainer>,
+    /// How it reaches the coordinator.
+    pub connector: Connector,
+}
+
+impl Session {
+    /// Takes part in rounds until the task is over, the client refuses, or `stop` says so. `progress` hears of every
+    /// phase; it may be dropped.
+    ///
+    /// # Errors
+    /// If this client cannot be a member, its state cannot be written, or it refuses the plan.
+    pub async fn run(
+        mut self,
+        progress: mpsc::Sender<Progress>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), SessionError> {
+        let mut link = Link { connector: self.connector.clone(), connection: None };
+        // A client that cannot be a member hears so at once, not after hours of trying.
+        link.connect_first(&mut stop).await?;
+        while !*stop.borrow() {
+            let (end, returned) = self.round(link, &progress, &mut stop).await?;
+            link = returned;
+            let epsilon_spent = self.store.budget().epsilon_spent();
+            tracing::info!(?end, epsilon_spent, "round over");
+            // Nobody need watch.
+            let _ = progress.try_send(Progress::End { end: end.clone(), epsilon_spent });
+            match end {
+                End::Settled { .. } | End::Aborted { .. } => {}
+                End::ComeBackLater { after_ms: None, .. } => break,
+                End::ComeBackLater { after_ms: Some(ms), .. } => {
+                    pause(Duration::from_millis(ms.into()), &mut stop).await;
+                }
+                End::Left { .. } => pause(BACKOFF_MIN, &mut stop).await,
+                End::Refused(refusal) => return Err(SessionError::Refused(refusal)),
+            }
+        }
+        link.close().await;
+        Ok(())
+    }
+
+    async fn round(
+        &mut self,
+        link: Link,
+        progress: &mpsc::Sender<Progress>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(End, Link), SessionError> {
+        let mut round = Round::new(self.member.clone(), self.store.memory());
+        let check_in = CheckIn {
+            task: self.member.task.clone(),
+            plan_version: PLAN_VERSION,
+            nonce: u64::from_le_bytes(OsEntropy.bytes()),
+        };
+        let mut exchange = Exchange::start(link, check_in.into(), Bytes::new(), None);
+        let (trained_sender, mut trained) = mpsc::channel(1);
+        let mut training: Option<Cancel> = None;
+        let mut wake: Option<Timestamp> = None;
+        let mut place = None;
+        loop {
+            let event = tokio::select! {
+                answered = exchange.answer() => match answered {
+                    Ok((answer, body)) => Event::Answer { answer, body },
+                    Err(ExchangeError::Fatal(error)) => return Err(error.into()),
+                    Err(ExchangeError::Given(reason)) => Event::Leave { reason },
+                },
+                Some(result) = trained.recv() => match result {
+                    Ok(contribution) => Event::Contribution(contribution),
+                    Err(reason) => Event::TrainingFailed { reason },
+                },
+                () = sleep_until_time(wake), if wake.is_some() => {
+                    wake = None;
+                    Event::Wake
+                }
+                _ = stop.wait_for(|stop| *stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
+            };
+            let (next, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
+            round = next;
+            place = round.plan().map(|plan| (plan.session, plan.round)).or(place);
+            let timeout = round.plan().map(|plan| Duration::from_millis(plan.phase_timeout_ms.into()) + ANSWER_GRACE);
+            let mut end = None;
+            for action in actions {
+                match action {
+                    Action::Send { request, body } => {
+                        let limit = if matches!(request, Request::Abort(_)) { Some(ABORT_TIME_MAX) } else { timeout };
+                        exchange = Exchange::start(exchange.into_link(&self.connector), request, body, limit);
+                    }
+                    Action::Persist(step) => {
+                        if let Some((session, number)) = place {
+                            block_in_place(|| self.store.persist(&step, session, number))?;
+                        }
+                    }
+                    Action::Train(job) => {
+                        let sender = trained_sender.clone();
+                        training = Some(self.trainer.start(*job, move |result| {
+                            // The round may be over, and nobody waiting.
+                            let _ = sender.try_send(result.map_err(|error| error.to_string()));
+                        }));
+                    }
+                    Action::WakeAt(at) => wake = Some(at),
+                    Action::Remember(certificates) => block_in_place(|| self.store.remember(certificates))?,
+                    Action::KeepCheckpoint(note) => {
+                        block_in_place(|| self.store.keep_checkpoint(&note, &self.member.ledger_key))?;
+                    }
+                    Action::Note(phase) => {
+                        let round = place.map(|(_, round)| round);
+                        let _ = progress.try_send(Progress::Phase { phase, round });
+                    }
+                    Action::Over(how) => end = Some(how),
+                }
+            }
+            if let Some(end) = end {
+                drop(training);
+                // What is left to send is an abort; its answer says nothing.
+                if !exchange.is_answered() && matches!(end, End::Refused(_) | End::Left { .. }) {
+                    let _ = exchange.answer().await;
+                }
+                return Ok((end, exchange.into_link(&self.connector)));
+            }
+        }
+    }
+}
+
+/// One request under way. It goes on while other events are handled; dropping it breaks it off.
+enum Exchange {
+    Pending(JoinHandle<(Link, Result<(Answer, Bytes), ExchangeError>)>),
+    Answered(Link),
+    /// The task that held the link is gone.
+    Lost,
+}
+
+impl Exchange {
+    /// Sends the request until an answer comes, for at most `limit`.
+    fn start(mut link: Link, request: Request, body: Bytes, limit: Option<Duration>) -> Self {
+        Self::Pending(tokio::spawn(async move {
+            let answered = link.exchange(&request, &body, limit).await;
+            (link, answered)
+        }))
+    }
+
+    /// The answer, once; after that, never.
+    async fn answer(&mut self) -> Result<(Answer, Bytes), ExchangeError> {
+        let Self::Pending(task) = self else { return std::future::pending().await };
+        match task.await {
+            Ok((link, answered)) => {
+                *self = Self::Answered(link);
+                answered
+            }
+            Err(error) => {
+                *self = Self::Lost;
+                Err(ExchangeError::Given(format!("the exchange broke: {error}")))
+            }
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        !matches!(self, Self::Pending(_))
+    }
+
+    /// The link, to send the next request over. A request still under way is broken off, and its connection with it.
+    fn into_link(mut self, connector: &Connector) -> Link {
+        // Taken out by reference: the type breaks off what is pending when it is dropped.
+        let fresh = Link { connector: connector.clone(), connection: None };
+        match &mut self {
+            Self::Answered(link) => std::mem::replace(link, fresh),
+            Self::Pending(_) | Self::Lost => fresh,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Self::Pending(task) = self {
+            task.abort();
+        }
+    }
+}
+
+enum ExchangeError {
+    /// This client cannot be a member.
+    Fatal(ConnectionError),
+    /// The coordinator could not be reached in time, or answered nonsense.
+    Given(String),
+}
+
+/// The connection, made again whenever it is lost.
+struct Link {
+    connector: Connector,
+    connection: Option<Connection>,
+}
+
+impl Link {
+    /// Connects for the first time; errors that will not go away by waiting are final.
+    async fn connect_first(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), ConnectionError> {
+        let mut backoff = Backoff::default();
+        while !*stop.borrow() {
+            match self.connector.connect().await {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    return Ok(());
+                }
+                Err(error) if error.is_final() || backoff.tries >= FIRST_TRIES_MAX => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot connect yet");
+                    pause(backoff.next(), stop).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the request until an answer comes, over as many connections as that takes, for at most `limit`.
+    async fn exchange(
+        &mut self,
+        request: &Request,
+        body: &Bytes,
+        limit: Option<Duration>,
+    ) -> Result<(Answer, Bytes), ExchangeError> {
+        let header = request.encode().map_err(|error| ExchangeError::Given(error.to_string()))?;
+        let tries = async {
+            let mut backoff = Backoff::default();
+            loop {
+                let connection = match &self.connection {
+                    Some(connection) => connection,
+                    None => match self.connector.connect().await {
+                        Ok(connection) => self.connection.insert(connection),
+                        Err(error) if error.is_final() => return Err(ExchangeError::Fatal(error)),
+                        Err(error) => {
+                            tracing::warn!(%error, "connection lost; trying again");
+                            sleep(backoff.next()).await;
+                            continue;
+                        }
+                    },
+                };
+                match connection.exchange(Kind(request.kind()), &header, body.clone(), ANSWER_BODY_LEN_MAX).await {
+                    Ok(answer) => {
+                        let decoded = Answer::decode(answer.kind.0, &answer.header);
+                        let decoded = decoded.map_err(|error| ExchangeError::Given(error.to_string()))?;
+                        return Ok((decoded, answer.body));
+                    }
+                    Err(error) if error.is_final() => return Err(ExchangeError::Fatal(error)),
+                    Err(error) => {
+                        tracing::debug!(%error, "exchange broken off");
+                        self.connection = None;
+                        sleep(backoff.next()).await;
+                    }
+                }
+            }
+        };
+        match limit {
+            None => tries.await,
+            Some(limit) => timeout(limit, tries)
+                .await
+                .unwrap_or_else(|_| Err(ExchangeError::Given("no answer within the plan's time".to_owned()))),
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.close().await;
+        }
+    }
+}
+
+/// Waits that double, with jitter, so that many clients do not come back at once.
+#[derive(Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let full = BACKOFF_MIN.saturating_mul(1 << self.tries.min(BACKOFF_DOUBLINGS_MAX));
+        self.tries += 1;
+        let jitter = f64::from(u16::from_le_bytes(OsEntropy.bytes())) / f64::from(u16::MAX);
+        full.mul_f64(0.5 + jitter / 2.0)
+    }
+}
+
+async fn pause(duration: Duration, stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody can say stop any more.
+    let _ = timeout(duration, stop.wait_for(|stop| *stop)).await;
+}
+
+async fn sleep_until_time(at: Option<Timestamp>) {
+    let wait = at.unwrap_or_default().since(SystemClock.now());
+    sleep_until(Instant::now() + wait).await;
+}
+
+/// The first wait of a backoff.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Doublings of it: the longest wait is about 13 seconds.
+const BACKOFF_DOUBLINGS_MAX: u32 = 6;
+/// Tries of a client that has never been connected.
+const FIRST_TRIES_MAX: u32 = 8;
+/// What a client waits beyond the plan's time for one answer: the coordinator's clock decides.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
+/// How long a client that leaves tries to say why.
+const ABORT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Largest body of an answer: a checkpoint.
+const ANSWER_BODY_LEN_MAX: u64 = BODY_LEN_MAX;

@@ -1,0 +1,189 @@
+//! From a folder to a client that runs, and from nothing to such a folder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use eranos_base::{ClientId, Clock, SystemClock, Timestamp, UserError, VerifyingKey};
+use eranos_certs::{Party, TrustAnchor};
+use eranos_ledger::LedgerKey;
+use eranos_nn::data::idx;
+use eranos_privacy::budget::{Terms, UnitOfPrivacy};
+use eranos_secagg::{Identity, StatementKey};
+use eranos_wire::tls::{ClientTls, Credentials, SharedTrust, TrustMaterial};
+
+use crate::{
+    config::Config,
+    connection::Connector,
+    policy::Policy,
+    round::{CertificateCheck, Member},
+    session::Session,
+    store::Store,
+    trainer::{Pool, Trainer},
+};
+
+/// The name of the configuration in a client's folder.
+pub const CONFIG: &str = "client.toml";
+/// The name of the policy in a client's folder.
+pub const POLICY: &str = "policy.toml";
+
+/// Reads everything in a client's folder and makes a client of it.
+///
+/// # Errors
+/// If anything is missing or does not fit together; the error says what to do.
+pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
+    let config = Config::read(&dir.join(CONFIG))?;
+    let policy = Policy::read(&dir.join(POLICY))?;
+    let ledger_key: LedgerKey = config.ledger_key.parse().map_err(|error| {
+        let what = format!("{}: ledger_key: {error}", dir.join(CONFIG).display());
+        UserError::new(what, "copy the one line of the coordinator's ledger.pub")
+    })?;
+    let party = Party::load(&config.certificates).map_err(UserError::from)?;
+    let identity = party.client_identity(SystemClock.now()).map_err(|error| {
+        let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
+        UserError::new(what, "ask the operator of the authority for a new one: `eranos certs request --renew`")
+    })?;
+    let data = idx::read_images(&config.images, &config.labels, CLASSES_MAX).map_err(|error| error.user_error())?;
+    let terms = Terms {
+        unit: UnitOfPrivacy::Record,
+        data_set: DATA_SET.to_owned(),
+        epsilon_limit: policy.epsilon_max,
+        delta: policy.delta_max,
+    };
+    let store = Store::open(&config.state, terms, &ledger_key)?;
+    let statement_key = StatementKey::derive(store.secret(), &config.task);
+    let pool = match pool {
+        Some(pool) => pool,
+        None => Pool::new(config.threads)
+            .map_err(|error| UserError::new(format!("cannot start threads: {error}"), "lower `threads` in client.toml"))?,
+    };
+    let trainer = Arc::new(Trainer::new(data, pool));
+    let n_records = u32::try_from(trainer.n_records()).unwrap_or(u32::MAX);
+    let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
+    let unusable = |error: &dyn std::fmt::Display| {
+        UserError::new(format!("the certificates cannot be used: {error}"), "request and install them again")
+    };
+    let trust = SharedTrust::new(&trust).map_err(|error| unusable(&error))?;
+    let tls = ClientTls::new(Credentials::new(party.certificate, party.key_pkcs8), trust, Arc::new(SystemClock));
+    let connector = Connector::new(&config.coordinator, tls)?;
+    let member = Member {
+        trust_domain: party.anchor.trust_domain().clone(),
+        identity: Arc::new(Identity {
+            id: identity.id,
+            certificate: identity.fingerprint,
+            certificate_key: party.key,
+            statement_key,
+        }),
+        task: config.task,
+        ledger_key,
+        policy,
+        trust: Arc::new(Anchor(party.anchor)),
+        n_records,
+        record_len: trainer.record_len(),
+    };
+    Ok(Session { member: Arc::new(member), store, trainer, connector })
+}
+
+struct Anchor(TrustAnchor);
+
+impl CertificateCheck for Anchor {
+    fn check(&self, certificate: &[u8], now: Timestamp) -> Result<(ClientId, VerifyingKey), String> {
+        let identity = self.0.verify_client(certificate, now).map_err(|error| error.to_string())?;
+        Ok((identity.id, identity.key))
+    }
+}
+
+/// What `init` writes into a client's folder.
+#[derive(Clone, Debug)]
+pub struct Init {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The coordinator, `host:port`.
+    pub coordinator: String,
+    /// The line that pins the ledger key, or the file that holds it.
+    pub ledger_key: String,
+    /// The task.
+    pub task: String,
+    /// The most epsilon for this data set.
+    pub epsilon_max: f64,
+    /// The least number of survivors.
+    pub survivors_min: u16,
+    /// The most colluders there may be.
+    pub max_colluders: u16,
+}
+
+/// Writes a commented configuration and policy.
+///
+/// # Errors
+/// If they are there already, or cannot be written.
+pub fn init(init: &Init) -> Result<(), UserError> {
+    let line = fs::read_to_string(&init.ledger_key).unwrap_or_else(|_| init.ledger_key.clone());
+    let key: LedgerKey = line.trim().parse().map_err(|error| {
+        let what = format!("{:?} is neither a ledger key nor a file that holds one: {error}", init.ledger_key);
+        UserError::new(what, "give the path of the coordinator's ledger.pub, or its one line")
+    })?;
+    let config = format!(
+        "# A client of a federation. Paths are relative to this file.\n\
+         version = 1\n\n\
+         # Where the coordinator listens; its certificate must carry this host.\n\
+         coordinator = \"{}\"\n\
+         # The coordinator's ledger key: plans and the ledger are believed under this key alone.\n\
+         ledger_key = \"{key}\"\n\
+         # The task to take part in.\n\
+         task = \"{}\"\n\n\
+         # The data that stays here: images and labels in IDX, gzipped or not.\n\
+         images = \"images-idx3-ubyte.gz\"\n\
+         labels = \"labels-idx1-ubyte.gz\"\n\n\
+         # Where key.pem, certificate.pem, ca.pem and crl.pem lie.\n\
+         certificates = \".\"\n\
+         # The privacy budget and the client's secret: never delete it, never restore an older copy.\n\
+         state = \"state\"\n\
+         # Threads for training; all cores if left out.\n\
+         # threads = 2\n",
+        init.coordinator, init.task
+    );
+    let policy = format!(
+        "# What this client agrees to, whatever a coordinator plans. A plan beyond it is refused, with the reason.\n\
+         version = 1\n\n\
+         # What is protected: one record, added or removed.\n\
+         unit = \"record\"\n\
+         # The most epsilon that this data set may ever be charged, over all tasks. Fixed when the budget is made.\n\
+         epsilon_max = {epsilon:?}\n\
+         # The most epsilon that one task may plan for.\n\
+         task_epsilon_max = {epsilon:?}\n\
+         # The delta at which epsilon is stated; well below 1 / (number of records).\n\
+         delta_max = 1e-5\n\n\
+         # The least number of clients whose updates are summed before anyone sees the sum.\n\
+         survivors_min = {survivors_min}\n\
+         # The most identities, among ALL that the certificate authority has enrolled, that may work with the\n\
+         # coordinator against the others. A plan that tolerates fewer is refused.\n\
+         max_colluders = {max_colluders}\n\
+         # The least noise multiplier of an attempt, colluders' shares left out.\n\
+         noise_multiplier_min = 0.5\n\
+         # The most attempts that may be charged without the ledger showing a result.\n\
+         charged_without_receipt_max = 50\n",
+        epsilon = init.epsilon_max,
+        survivors_min = init.survivors_min,
+        max_colluders = init.max_colluders,
+    );
+    write_new(&init.dir.join(CONFIG), &config)?;
+    write_new(&init.dir.join(POLICY), &policy)
+}
+
+fn write_new(path: &Path, text: &str) -> Result<(), UserError> {
+    let cannot = |error: std::io::Error| {
+        UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
+    };
+    if path.exists() {
+        let what = format!("{} is there already", path.display());
+        return Err(UserError::new(what, "edit it, or remove it first"));
+    }
+    path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text)).map_err(cannot)
+}
+
+/// More classes than a byte of IDX can name are not possible; the model's own number is checked in training.
+const CLASSES_MAX: usize = 256;
+/// The name of the one data set of a client.
+const DATA_SET: &str = "local";

@@ -1,0 +1,168 @@
+//! `eranos coordinator`.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use eranos_base::UserError;
+
+use crate::{
+    federation::RoundReport,
+    setup::{self, Coordinator, Init},
+};
+
+/// `eranos coordinator`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write coordinator.toml and task.toml, commented, and make the ledger key
+    Init {
+        /// The coordinator's folder, with its approved certificate
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// The address and UDP port to listen on
+        #[arg(long, default_value = "127.0.0.1:7433")]
+        listen: SocketAddr,
+        /// A built-in model
+        #[arg(long, default_value = "cnn")]
+        model: String,
+        /// The task's name
+        #[arg(long, default_value = "mnist")]
+        task: String,
+        /// Clients in a round
+        #[arg(long, default_value_t = 4)]
+        clients: u16,
+        /// Rounds to train for
+        #[arg(long, default_value_t = 150)]
+        rounds: u32,
+        /// Epsilon of all attempts together, at delta 1e-5
+        #[arg(long, default_value_t = 4.0)]
+        epsilon: f64,
+        /// The most records that one client may hold
+        #[arg(long, default_value_t = 1500)]
+        records_per_client_max: u64,
+        /// The folder of a test set: images-idx3-ubyte.gz and labels-idx1-ubyte.gz
+        #[arg(long)]
+        test_data: Option<PathBuf>,
+    },
+    /// Arrange rounds until the task is over; started again, it goes on where it was
+    Run {
+        /// The coordinator's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What went wrong and what to do next.
+pub fn run(command: Command) -> Result<(), UserError> {
+    match command {
+        Command::Init { dir, listen, model, task, clients, rounds, epsilon, records_per_client_max, test_data } => {
+            let party = eranos_certs::Party::load(&dir).map_err(UserError::from)?;
+            // A quarter of all records is expected in an attempt, one client may drop out of each.
+            let init = Init {
+                listen,
+                state: "state".into(),
+                model,
+                task,
+                clients,
+                survivors_min: clients.saturating_sub(1),
+                max_colluders: 1,
+                rounds,
+                attempts_max: rounds + rounds.div_ceil(30),
+                epsilon,
+                expected_lot: u64::from(clients) * records_per_client_max / 4,
+                records_per_client_max,
+                test_data: match test_data {
+                    Some(path) => Some(std::path::absolute(&path).unwrap_or(path)),
+                    None => None,
+                },
+                ready_slot_ms: 250,
+                dir: dir.clone(),
+            };
+            let line = setup::init(&init, party.anchor.trust_domain().as_str())?;
+            println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::TASK).display());
+            println!("the ledger key, for clients and auditors to pin ({}):", dir.join(setup::LEDGER_PUB).display());
+            println!("{line}");
+            Ok(())
+        }
+        Command::Run { dir } => arrange(&dir),
+    }
+}
+
+fn arrange(dir: &Path) -> Result<(), UserError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
+    })?;
+    runtime.block_on(async {
+        let Coordinator { federation, server, mut reports } = setup::open(dir)?;
+        let mechanism = federation.mechanism();
+        let (attempts, released) = federation.progress();
+        println!(
+            "listening on {}; {} parameters, at most {} attempts for epsilon {:.3} at delta {:e}",
+            server.local_address(),
+            mechanism.parameters().n_parameters,
+            mechanism.parameters().max_attempts,
+            mechanism.epsilon(),
+            mechanism.parameters().delta,
+        );
+        if attempts > 0 {
+            println!("going on after {released} released rounds in {attempts} attempts");
+        }
+        let printer = tokio::spawn(async move {
+            while let Some(report) = reports.recv().await {
+                println!("{}", line(&report));
+            }
+        });
+        let summary = federation.run(server, interrupted()).await;
+        // What it printed last is on its way.
+        let _ = printer.await;
+        let summary = summary.map_err(|error| {
+            UserError::new(error.to_string(), "nothing is half-done: mend the cause and start the coordinator again")
+        })?;
+        println!(
+            "{} rounds in {} attempts, epsilon {:.3} at delta {:e}{}",
+            summary.released,
+            summary.attempts,
+            summary.epsilon,
+            summary.delta,
+            summary.test_accuracy.map_or(String::new(), |a| format!(", test accuracy {:.1} %", 100.0 * a)),
+        );
+        Ok(())
+    })
+}
+
+/// One round on one line.
+pub fn line(report: &RoundReport) -> String {
+    let accuracy = report.test_accuracy.map_or(String::new(), |a| format!("  accuracy {:5.1} %", 100.0 * a));
+    let dropped: Vec<String> = report.dropped.iter().map(|(id, phase)| format!("{} ({phase})", id.name())).collect();
+    let dropped = if dropped.is_empty() { String::new() } else { format!("  dropped: {}", dropped.join(", ")) };
+    let aborted = report.aborted.as_ref().map_or(String::new(), |reason| format!("  aborted: {reason}"));
+    format!(
+        "round {:3}/{}{accuracy}  epsilon {:.3}  up {:.1} MB, down {:.1} MB  {:.2} s{dropped}{aborted}",
+        report.released,
+        report.rounds,
+        report.epsilon,
+        report.bytes_up as f64 / 1e6,
+        report.bytes_down as f64 / 1e6,
+        report.took.as_secs_f64(),
+    )
+}
+
+/// Resolves when the operator or the system asks the process to end.
+async fn interrupted() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen for SIGTERM");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

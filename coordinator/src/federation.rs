@@ -1,0 +1,853 @@
+//! Arranges the rounds of one task: feeds the state machine of each round with what comes over the network and with the
+//! time, and carries out its actions. This is where the coordinator's state, ledger and model meet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use eranos_base::{
+    ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
+};
+use eranos_ledger::{
+    AppendError, Date, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter, Outcome as LedgerOutcome,
+    TaskOpened,
+};
+use eranos_nn::{Dataset, ModelSpec, data::idx};
+use eranos_privacy::{Probability, RecordMechanism, RotationSeed, mechanism::{RecordTarget, design}};
+use eranos_wire::{
+    Answer, Request,
+    framing::Kind,
+    messages::{
+        Blob, RoundRef,
+        abort::Aborted,
+        advertise_keys::Certificates,
+        select::{CheckIn, ComeBackLater},
+        settle::Settled,
+    },
+};
+use tokio::{sync::mpsc, task::block_in_place};
+
+use crate::{
+    entries::{self, Attempts},
+    exchanges::{AnswerFrame, Arrival, Exchanges},
+    model::{Model, ModelError},
+    objects::Objects,
+    round::{Abandoned, Action, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
+    server::{BodyReader, Incoming, Reply, Server},
+    store::{ModelState, Outcome, SqliteStore, StateStore, StoreError},
+    task::Task,
+};
+
+/// Why the coordinator stops.
+#[derive(Debug, thiserror::Error)]
+pub enum FederationError {
+    /// Its database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its files.
+    #[error("cannot keep the model's state: {0}")]
+    Objects(#[from] std::io::Error),
+    /// Its ledger.
+    #[error(transparent)]
+    Ledger(#[from] AppendError),
+    /// An entry that cannot be written.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// Its model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// What a round came to, for whoever watches. Nothing in it is private.
+#[derive(Clone, Debug)]
+pub struct RoundReport {
+    /// The round's number, which counts attempts.
+    pub round: u64,
+    /// How many rounds were released so far.
+    pub released: u32,
+    /// How many rounds the task is for.
+    pub rounds: u32,
+    /// Why there was no result, if there was none.
+    pub aborted: Option<String>,
+    /// Clients selected.
+    pub n_selected: usize,
+    /// Clients that dropped out, with the phase.
+    pub dropped: Vec<(ClientId, &'static str)>,
+    /// Epsilon charged so far, against the coordinator with its colluders.
+    pub epsilon: f64,
+    /// Accuracy on the operator's test set.
+    pub test_accuracy: Option<f64>,
+    /// Bytes received in this round.
+    pub bytes_up: u64,
+    /// Bytes sent in this round.
+    pub bytes_down: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What all rounds came to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Rounds released.
+    pub released: u32,
+    /// Attempts, released or not.
+    pub attempts: u32,
+    /// Epsilon charged, against the coordinator with its colluders.
+    pub epsilon: f64,
+    /// Delta.
+    pub delta: f64,
+    /// Accuracy on the operator's test set after the last round.
+    pub test_accuracy: Option<f64>,
+    /// (client, round) pairs that dropped out.
+    pub n_dropped: usize,
+    /// Bytes received in all.
+    pub bytes_up: u64,
+    /// Bytes sent in all.
+    pub bytes_down: u64,
+}
+
+/// One task's rounds.
+pub struct Federation {
+    task: Task,
+    trust_domain: TrustDomain,
+    signer: Arc<LedgerSigner>,
+    store: Box<dyn StateStore>,
+    objects: Objects,
+    ledger: LogWriter,
+    attempts: Attempts,
+    mechanism: RecordMechanism,
+    model: Model,
+    model_state: ModelState,
+    test_set: Option<Arc<Dataset>>,
+    session: SessionId,
+    last_round: RoundNumber,
+    n_attempts: u32,
+    released: u32,
+    round: Round,
+    round_ref: RoundRef,
+    exchanges: Exchanges<Reply>,
+    directory: BTreeMap<ClientId, (Peer, Vec<u8>)>,
+    /// Check-ins that came while a round was under way.
+    late: BTreeMap<ClientId, (Peer, CheckIn)>,
+    uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
+    history: BTreeMap<Phase, VecDeque<Duration>>,
+    wake: Option<eranos_base::Timestamp>,
+    last_receipt_index: Option<u64>,
+    current: Current,
+    totals: Totals,
+    reports: mpsc::Sender<RoundReport>,
+    told: BTreeSet<ClientId>,
+}
+
+/// What is counted of the round under way.
+struct Current {
+    began: Instant,
+    n_selected: usize,
+    dropped: Vec<(ClientId, &'static str)>,
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
+impl Default for Current {
+    fn default() -> Self {
+        Self { began: Instant::now(), n_selected: 0, dropped: Vec::new(), bytes_up: 0, bytes_down: 0 }
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    n_dropped: usize,
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
+/// A whole upload, read.
+struct Upload {
+    from: Peer,
+    round: RoundRef,
+    finished: Vec<u8>,
+    packed: Option<Vec<u8>>,
+}
+
+impl Federation {
+    /// Opens the state in `dir`: begins a session, or goes on with the one that is there. A round that was open when the
+    /// process ended is aborted, its debits kept.
+    ///
+    /// # Errors
+    /// If the task's parameters contradict each other, or the state cannot be opened.
+    pub fn open(
+        dir: &Path,
+        task_path: &Path,
+        task: Task,
+        trust_domain: TrustDomain,
+        signer: Arc<LedgerSigner>,
+        reports: mpsc::Sender<RoundReport>,
+    ) -> Result<Self, UserError> {
+        let base = task_path.parent().unwrap_or(Path::new("."));
+        let spec = model_spec(&task, base)?;
+        let test_set = match (&task.data.test_images, &task.data.test_labels) {
+            (Some(images), Some(labels)) => {
+                let n_classes = spec.output_shape().last().copied().unwrap_or_default();
+                let set = idx::read_images(&base.join(images), &base.join(labels), n_classes);
+                Some(Arc::new(set.map_err(|error| error.user_error())?))
+            }
+            _ => None,
+        };
+        let mechanism = mechanism(&task, spec.n_parameters())?;
+        let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, test_set);
+        opened.map_err(|error| {
+            let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
+            UserError::new(what, "check that the disk has room and the folder is yours; restore a backup if it is damaged")
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one private caller; a struct would only rename them")]
+    fn open_state(
+        dir: &Path,
+        task: Task,
+        trust_domain: TrustDomain,
+        signer: Arc<LedgerSigner>,
+        reports: mpsc::Sender<RoundReport>,
+        spec: ModelSpec,
+        mechanism: RecordMechanism,
+        test_set: Option<Arc<Dataset>>,
+    ) -> Result<Self, FederationError> {
+        let objects = Objects::open(&dir.join("objects"))?;
+        let store = SqliteStore::open(&dir.join("state.sqlite"))?;
+        let mut ledger = LogWriter::open(dir.join("ledger"), signer.clone())?;
+        let mut attempts = Attempts::new(entries::executable());
+        let resume = match store.resume()? {
+            Some(resume) => resume,
+            None => {
+                let model = Model::initialise(spec.clone(), task.training.server_optimizer, &mut OsEntropy)?;
+                let state = ModelState {
+                    checkpoint: objects.put(&model.checkpoint())?,
+                    optimizer: objects.put(&model.optimizer_state())?,
+                };
+                let (session, leaves) = opening(&task, &trust_domain, &signer, &model, &mechanism)?;
+                store.begin_session(session, state, &leaves)?;
+                store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
+            }
+        };
+        let mut n_attempts = resume.attempts;
+        if let Some(open) = &resume.open_round {
+            // It will never be finished. What was debited stays debited.
+            let entry = Entry::parse(&open.abort_entry)?;
+            let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
+            let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
+            store.close_round(open.round, outcome, None, &open.abort_entry)?;
+            n_attempts = n_attempts.max(resume.attempts);
+        }
+        // The database is ahead of the ledger by what a crash cut off.
+        let leaves = store.leaves_from(0)?;
+        for leaf in &leaves {
+            attempts.count(&Entry::parse(leaf)?, &task.name);
+        }
+        let size = ledger.size();
+        let missing = leaves.get(usize::try_from(size).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if !missing.is_empty() {
+            ledger.append_all(size, missing)?;
+        }
+        let model = Model::restore(
+            spec,
+            task.training.server_optimizer,
+            &objects.read(&resume.model.checkpoint)?,
+            &objects.read(&resume.model.optimizer)?,
+        )?;
+        let round_ref = RoundRef { session: resume.session, round: resume.last_round };
+        Ok(Self {
+            task,
+            trust_domain,
+            signer,
+            store: Box::new(store),
+            objects,
+            ledger,
+            attempts,
+            mechanism,
+            model,
+            model_state: resume.model,
+            test_set,
+            session: resume.session,
+            last_round: resume.last_round,
+            n_attempts,
+            released: resume.released,
+            round: Round::Over,
+            round_ref,
+            exchanges: Exchanges::default(),
+            directory: BTreeMap::new(),
+            late: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            history: BTreeMap::new(),
+            wake: None,
+            last_receipt_index: None,
+            current: Current::default(),
+            totals: Totals::default(),
+            reports,
+            told: BTreeSet::new(),
+        })
+    }
+
+    /// The mechanism of every attempt.
+    pub fn mechanism(&self) -> &RecordMechanism {
+        &self.mechanism
+    }
+
+    /// Attempts so far, and rounds released.
+    pub fn progress(&self) -> (u32, u32) {
+        (self.n_attempts, self.released)
+    }
+
+    /// Arranges rounds until the task is done, its attempts are used up, or `stop` resolves.
+    ///
+    /// # Errors
+    /// If state, ledger or model fail: nothing is half-done then, and a restart goes on.
+    pub async fn run(
+        mut self,
+        mut server: Server,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Summary, FederationError> {
+        let (upload_sender, mut uploads) = mpsc::channel::<Upload>(UPLOADS_QUEUED_MAX);
+        let mut stop = std::pin::pin!(stop);
+        let mut stopping = false;
+        self.next_round()?;
+        while !(matches!(self.round, Round::Over) && (stopping || self.is_done())) {
+            let wake = self.wake;
+            tokio::select! {
+                incoming = server.next() => match incoming {
+                    Some(incoming) => self.receive(incoming, &upload_sender)?,
+                    None => break,
+                },
+                Some(upload) = uploads.recv() => self.uploaded(upload)?,
+                () = sleep_until(wake), if wake.is_some() => {
+                    self.wake = None;
+                    self.feed(Event::Wake)?;
+                }
+                () = &mut stop, if !stopping => {
+                    stopping = true;
+                    self.feed(Event::Stop { reason: "the coordinator is shutting down".to_owned() })?;
+                }
+            }
+            if matches!(self.round, Round::Over) && !stopping && !self.is_done() {
+                self.next_round()?;
+            }
+        }
+        self.dismiss(&mut server).await;
+        let test_accuracy = self.evaluate();
+        Ok(Summary {
+            released: self.released,
+            attempts: self.n_attempts,
+            epsilon: self.epsilon(),
+            delta: self.mechanism.parameters().delta,
+            test_accuracy,
+            n_dropped: self.totals.n_dropped,
+            bytes_up: self.totals.bytes_up,
+            bytes_down: self.totals.bytes_down,
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.released >= self.task.schedule.rounds || self.n_attempts >= self.task.schedule.attempts_max
+    }
+
+    /// Tells everyone who asks that the task is over, for as long as somebody connected has not heard it.
+    async fn dismiss(&mut self, server: &mut Server) {
+        for id in std::mem::take(&mut self.late).into_keys() {
+            self.dismiss_one(&id);
+        }
+        let deadline = tokio::time::Instant::now() + DISMISS_TIME_MAX;
+        while self.directory.keys().any(|id| !self.told.contains(id)) {
+            match tokio::time::timeout_at(deadline, server.next()).await {
+                Ok(Some(Incoming::Request { from, kind, header, reply, .. })) => {
+                    let request = Digest::of_parts(&[&[kind.0], &header]);
+                    match self.exchanges.arrive(&from, request, reply) {
+                        (Arrival::Answered(frame), Some(reply)) => send(reply, frame),
+                        _ => self.dismiss_one(&from),
+                    }
+                }
+                Ok(Some(Incoming::Disconnected { id })) => {
+                    self.directory.remove(&id);
+                }
+                Ok(Some(Incoming::Connected { .. })) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn dismiss_one(&mut self, id: &ClientId) {
+        let done = self.is_done();
+        let reason = if done { "the task is over" } else { "the coordinator is shutting down" }.to_owned();
+        let after_ms = if done { None } else { Some(COME_BACK_MS) };
+        self.answer(id, ComeBackLater { after_ms, reason }.into(), Bytes::new());
+        self.told.insert(id.clone());
+    }
+
+    /// Begins the next round, if there is one to begin.
+    fn next_round(&mut self) -> Result<(), FederationError> {
+        if self.is_done() {
+            return Ok(());
+        }
+        let round = self.last_round.next();
+        self.last_round = round;
+        self.round_ref = RoundRef { session: self.session, round };
+        self.last_receipt_index = None;
+        self.current = Current::default();
+        let checkpoint = self.model.checkpoint();
+        let now = SystemClock.now();
+        let spec = RoundSpec {
+            trust_domain: self.trust_domain.clone(),
+            ledger_origin: self.signer.ledger_key().name().as_str().to_owned(),
+            task: self.task.name.clone(),
+            session: self.session,
+            round,
+            model_spec: self.model.spec().to_canonical(),
+            checkpoint_digest: self.model_state.checkpoint,
+            checkpoint,
+            mechanism: self.mechanism.clone(),
+            ready_slot_ms: self.task.schedule.ready_slot_ms,
+            phase_timeout_ms: self.task.schedule.phase_timeout_ms,
+            waits: Phase::ALL.map(|phase| self.wait(phase)),
+            key: Arc::new(eranos_base::SigningKey::from_seed(&self.signer.signing_key().seed())),
+        };
+        self.round = Round::new(spec, now);
+        self.wake = Some(now + self.wait(Phase::Select));
+        for (from, check_in) in std::mem::take(&mut self.late).into_values() {
+            self.feed(Event::Message { from, message: Message::CheckIn(check_in) })?;
+        }
+        Ok(())
+    }
+
+    /// How long a phase waits for clients that vanished: 5 times its median so far, within the task's bounds.
+    fn wait(&self, phase: Phase) -> Duration {
+        let schedule = &self.task.schedule;
+        let (least, most) = (
+            Duration::from_millis(schedule.phase_wait_min_ms.into()),
+            Duration::from_millis(schedule.phase_timeout_ms.into()),
+        );
+        let Some(history) = self.history.get(&phase).filter(|history| history.len() >= HISTORY_LEN_MIN) else {
+            return most;
+        };
+        let mut sorted: Vec<Duration> = history.iter().copied().collect();
+        sorted.sort();
+        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(most);
+        (5 * median).clamp(least, most)
+    }
+
+    fn receive(&mut self, incoming: Incoming, uploads: &mpsc::Sender<Upload>) -> Result<(), FederationError> {
+        match incoming {
+            Incoming::Connected { identity, certificate } => {
+                let peer = Peer { id: identity.id.clone(), key: identity.key, certificate: identity.fingerprint };
+                self.directory.insert(identity.id, (peer, certificate));
+                Ok(())
+            }
+            // A lost connection is not a lost client: it may come back inside the phase.
+            Incoming::Disconnected { .. } => Ok(()),
+            Incoming::Request { from, kind, header, body, reply } => {
+                self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64 + body.len();
+                let request = Digest::of_parts(&[&[kind.0], &header]);
+                match self.exchanges.arrive(&from, request, reply) {
+                    (Arrival::Answered(frame), Some(reply)) => {
+                        self.current.bytes_down += frame_len(&frame);
+                        send(reply, frame);
+                        return Ok(());
+                    }
+                    // The client lost its connection and sends the same upload again.
+                    (Arrival::Pending, _) if self.uploads.contains_key(&from) => {}
+                    (Arrival::New, _) => {}
+                    _ => return Ok(()),
+                }
+                let Some((peer, _)) = self.directory.get(&from) else { return Ok(()) };
+                let peer = peer.clone();
+                match Request::decode(kind.0, &header) {
+                    Ok(request) => self.request(peer, request, body, uploads),
+                    Err(error) => {
+                        let reason = format!("malformed request: {error}");
+                        self.note(Note::Misbehaved { id: from.clone(), what: reason.clone() });
+                        self.answer(&from, Aborted { reason: reason.into() }.into(), Bytes::new());
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn request(
+        &mut self,
+        from: Peer,
+        request: Request,
+        body: BodyReader,
+        uploads: &mpsc::Sender<Upload>,
+    ) -> Result<(), FederationError> {
+        if let Some(round) = request.round().filter(|round| *round != self.round_ref) {
+            let reason = format!("round {} is over", round.round);
+            self.answer(&from.id, Aborted { reason: reason.into() }.into(), Bytes::new());
+            return Ok(());
+        }
+        let message = match request {
+            Request::CheckIn(check_in) => {
+                if !matches!(self.round, Round::Select(_)) {
+                    self.late.insert(from.id.clone(), (from, check_in));
+                    return Ok(());
+                }
+                Message::CheckIn(check_in)
+            }
+            Request::FetchCertificates(fetch) => {
+                // At most one certificate for each member of a roster.
+                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().take(self.directory.len()).collect();
+                let certificates = self
+                    .directory
+                    .values()
+                    .filter(|(peer, _)| wanted.contains(&peer.certificate))
+                    .map(|(_, certificate)| Blob(certificate.clone()))
+                    .collect();
+                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+                return Ok(());
+            }
+            Request::Advertise(message) => Message::Advertise(message.advert),
+            Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
+            Request::Ready(message) => Message::Ready(message.signature),
+            Request::MaskedInput(message) => {
+                self.upload(from, message.round, message.finished, body, uploads);
+                return Ok(());
+            }
+            Request::Consistency(message) => Message::Consistency(message.signature),
+            Request::Unmask(message) => {
+                if let Some(index) = self.last_receipt_index {
+                    return self.receipt(&from.id, index, message.ledger_size);
+                }
+                Message::Unmask { shares: message.shares, ledger_size: message.ledger_size }
+            }
+            Request::Abort(message) => {
+                let reason = message.reason.as_str().to_owned();
+                self.answer(&from.id, Aborted { reason: "as you wish".into() }.into(), Bytes::new());
+                Message::Abort(reason)
+            }
+        };
+        self.feed(Event::Message { from, message })
+    }
+
+    /// Reads an upload in the background, if the client was granted one: that bounds how many are staged.
+    fn upload(
+        &mut self,
+        from: Peer,
+        round: RoundRef,
+        finished: Vec<u8>,
+        body: BodyReader,
+        uploads: &mpsc::Sender<Upload>,
+    ) {
+        let Round::MaskedInput(phase) = &self.round else { return };
+        if !phase.is_granted(&from.id) {
+            self.answer(&from.id, Aborted { reason: "the upload was not granted".into() }.into(), Bytes::new());
+            return;
+        }
+        let (len, id, uploads) = (phase.packed_len(), from.id.clone(), uploads.clone());
+        let task = tokio::spawn(async move {
+            let packed = body.read_all(len).await.ok();
+            // The receiver is gone only when the coordinator is.
+            let _ = uploads.send(Upload { from, round, finished, packed }).await;
+        });
+        if let Some(before) = self.uploads.insert(id, task) {
+            before.abort();
+        }
+    }
+
+    fn uploaded(&mut self, upload: Upload) -> Result<(), FederationError> {
+        let Upload { from, round, finished, packed } = upload;
+        // A cut upload is no upload: the client may come back and send it again until the phase is over.
+        let Some(packed) = packed else { return Ok(()) };
+        self.uploads.remove(&from.id);
+        self.current.bytes_up += packed.len() as u64;
+        if round != self.round_ref {
+            return Ok(());
+        }
+        self.feed(Event::Message { from, message: Message::MaskedInput { packed, finished } })
+    }
+
+    /// Gives an event to the round and carries out what it asks for.
+    fn feed(&mut self, event: Event) -> Result<(), FederationError> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let round = std::mem::replace(&mut self.round, Round::Over);
+            let (round, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
+            self.round = round;
+            for action in actions {
+                match action {
+                    Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    Action::Persist(record) => self.persist(record)?,
+                    Action::WakeAt(at) => self.wake = Some(at),
+                    Action::Settle(release) => match self.settle(*release)? {
+                        None => events.push_back(Event::Settled),
+                        Some(reason) => self.abort_round(&reason),
+                    },
+                    Action::Receipt { to, ledger_size } => {
+                        if let Some(index) = self.last_receipt_index {
+                            self.receipt(&to, index, ledger_size)?;
+                        }
+                    }
+                    Action::Abandon(abandoned) => self.abandon(*abandoned)?,
+                    Action::Note(note) => self.note(note),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self, record: Record) -> Result<(), FederationError> {
+        match record {
+            Record::Open { attempt, cohort } => {
+                self.current.n_selected = cohort.len();
+                self.n_attempts += 1;
+                let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
+                block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
+            }
+            Record::Progress(attempt) => {
+                let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
+                block_in_place(|| self.store.prepare_abort(attempt.plan.round, &entry))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the sum; makes checkpoint, round and entry durable, in this order; signs the new tree head. Gives the
+    /// reason if the sum cannot be applied.
+    fn settle(&mut self, release: Release) -> Result<Option<String>, FederationError> {
+        let Release { attempt, sum } = release;
+        let seed = RotationSeed(attempt.plan.rotation_seed);
+        let mechanism = self.mechanism.clone();
+        if let Err(error) = block_in_place(|| self.model.apply(&sum, &mechanism, &seed)) {
+            let reason = error.to_string();
+            self.abandon(Abandoned { attempt: Some(attempt), reason: reason.clone() })?;
+            return Ok(Some(reason));
+        }
+        let state = block_in_place(|| -> Result<ModelState, FederationError> {
+            Ok(ModelState {
+                checkpoint: self.objects.put(&self.model.checkpoint())?,
+                optimizer: self.objects.put(&self.model.optimizer_state())?,
+            })
+        })?;
+        let entry = self.attempts.entry(&attempt, LedgerOutcome::Released { weights_after: state.checkpoint })?;
+        self.close(attempt.plan.round, Outcome::Released, Some(state), &entry)?;
+        self.released += 1;
+        for stale in [self.model_state.checkpoint, self.model_state.optimizer] {
+            if stale != state.checkpoint && stale != state.optimizer {
+                self.objects.remove(&stale)?;
+            }
+        }
+        self.model_state = state;
+        self.report(None);
+        Ok(None)
+    }
+
+    fn abandon(&mut self, abandoned: Abandoned) -> Result<(), FederationError> {
+        if let Some(attempt) = &abandoned.attempt {
+            let entry = self.attempts.entry(attempt, entries::aborted(attempt))?;
+            let outcome = if attempt.revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
+            self.close(attempt.plan.round, outcome, None, &entry)?;
+            self.report(Some(abandoned.reason));
+        }
+        Ok(())
+    }
+
+    /// A sum that could not be applied: whoever waits for a receipt hears why there is none.
+    fn abort_round(&mut self, reason: &str) {
+        self.round = Round::Over;
+        let waiting = self.exchanges.pending().filter(|id| !self.late.contains_key(*id));
+        for id in waiting.cloned().collect::<Vec<_>>() {
+            self.answer(&id, Aborted { reason: reason.into() }.into(), Bytes::new());
+        }
+    }
+
+    /// One transaction, then the tree: never two roots for one size.
+    fn close(
+        &mut self,
+        round: RoundNumber,
+        outcome: Outcome,
+        model: Option<ModelState>,
+        entry: &[u8],
+    ) -> Result<(), FederationError> {
+        let index = block_in_place(|| self.store.close_round(round, outcome, model, entry))?;
+        block_in_place(|| self.ledger.append(index, entry).map(|_| ()))?;
+        self.attempts.count(&Entry::parse(entry)?, &self.task.name);
+        if outcome == Outcome::Released {
+            self.last_receipt_index = Some(index);
+        }
+        Ok(())
+    }
+
+    fn receipt(&mut self, to: &ClientId, index: u64, ledger_size: u64) -> Result<(), FederationError> {
+        // A client that claims to know more of the ledger than there is gets no proof: it was shown a fork, or is wrong.
+        let old_size = if ledger_size > self.ledger.size() { 0 } else { ledger_size };
+        let receipt = self.ledger.receipt(index, old_size)?.encode();
+        self.answer(to, Settled { receipt }.into(), Bytes::new());
+        Ok(())
+    }
+
+    fn answer(&mut self, to: &ClientId, answer: Answer, body: Bytes) {
+        let Ok(header) = answer.encode() else {
+            tracing::error!(client = %to, "an answer exceeds its limit");
+            return;
+        };
+        let frame = AnswerFrame { kind: answer.kind(), header, body };
+        if let Some(reply) = self.exchanges.answer(to, &frame) {
+            self.current.bytes_down += frame_len(&frame);
+            send(reply, frame);
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Phase { phase, n_clients } => {
+                tracing::debug!(round = self.round_ref.round.0, phase = phase.name(), n_clients, "phase");
+            }
+            Note::PhaseOver { phase, took, timed_out } => {
+                if !timed_out {
+                    let history = self.history.entry(phase).or_default();
+                    history.push_back(took);
+                    if history.len() > HISTORY_LEN_MAX {
+                        history.pop_front();
+                    }
+                }
+            }
+            Note::Dropped { id, phase, reason } => {
+                tracing::info!(client = %id, phase = phase.name(), reason, "client dropped out");
+                if !self.current.dropped.iter().any(|(dropped, _)| *dropped == id) {
+                    self.current.dropped.push((id, phase.name()));
+                }
+            }
+            Note::Misbehaved { id, what } => tracing::warn!(client = %id, what, "message refused"),
+        }
+    }
+
+    fn report(&mut self, aborted: Option<String>) {
+        let current = std::mem::take(&mut self.current);
+        self.totals.n_dropped += current.dropped.len();
+        self.totals.bytes_up += current.bytes_up;
+        self.totals.bytes_down += current.bytes_down;
+        let mut report = RoundReport {
+            round: self.round_ref.round.0,
+            released: self.released,
+            rounds: self.task.schedule.rounds,
+            aborted,
+            n_selected: current.n_selected,
+            dropped: current.dropped,
+            epsilon: self.epsilon(),
+            test_accuracy: None,
+            bytes_up: current.bytes_up,
+            bytes_down: current.bytes_down,
+            took: current.began.elapsed(),
+        };
+        let (reports, model, test_set) = (self.reports.clone(), self.model.clone(), self.test_set.clone());
+        tokio::task::spawn_blocking(move || {
+            report.test_accuracy = test_set.and_then(|set| model.evaluate(&set).ok()).map(|e| e.accuracy);
+            // Nobody need watch.
+            let _ = reports.blocking_send(report);
+        });
+    }
+
+    fn evaluate(&self) -> Option<f64> {
+        let set = self.test_set.as_ref()?;
+        block_in_place(|| self.model.evaluate(set)).ok().map(|evaluation| evaluation.accuracy)
+    }
+
+    fn epsilon(&self) -> f64 {
+        Epsilons::promised(&self.mechanism, self.attempts.n_attempts()).coordinator
+    }
+}
+
+fn send(reply: Reply, frame: AnswerFrame) {
+    reply.send(Kind(frame.kind), frame.header, frame.body);
+}
+
+fn frame_len(frame: &AnswerFrame) -> u64 {
+    (frame.header.len() + frame.body.len() + FRAME_OVERHEAD) as u64
+}
+
+async fn sleep_until(at: Option<eranos_base::Timestamp>) {
+    let at = at.unwrap_or_default();
+    tokio::time::sleep(at.since(SystemClock.now())).await;
+}
+
+/// The model that the task names.
+fn model_spec(task: &Task, base: &Path) -> Result<ModelSpec, UserError> {
+    if let Some(name) = &task.model.builtin {
+        return ModelSpec::builtin(name).map_err(|error| error.user_error(name));
+    }
+    let path = base.join(task.model.definition.as_deref().unwrap_or(Path::new("")));
+    let json = std::fs::read_to_string(&path).map_err(|error| {
+        let what = format!("cannot read the model {}: {error}", path.display());
+        UserError::new(what, "write it with `model.to_json()` of Keras 3, or name a built-in model")
+    })?;
+    ModelSpec::from_keras_json(&json).map_err(|error| error.user_error(&path.display().to_string()))
+}
+
+/// The least noise that keeps the task's promise.
+fn mechanism(task: &Task, n_parameters: usize) -> Result<RecordMechanism, UserError> {
+    let (privacy, cohort) = (&task.privacy, &task.cohort);
+    let number = |what: &str, value: u64| {
+        u32::try_from(value).map_err(|_| UserError::new(format!("{what} = {value} is too large"), "use a smaller number"))
+    };
+    let [numerator, denominator] = privacy.sampling_probability;
+    let failed = |error: &dyn std::fmt::Display| {
+        let what = format!("the task's privacy cannot be kept: {error}");
+        UserError::new(what, "allow a larger epsilon, fewer attempts, or a smaller sampling probability")
+    };
+    let target = RecordTarget {
+        l2_clip_norm: task.training.l2_clip_norm,
+        n_parameters: number("the number of parameters", n_parameters as u64)?,
+        sampling_probability: Probability::new(numerator, denominator).map_err(|error| failed(&error))?,
+        expected_lot: number("privacy.expected_lot", privacy.expected_lot)?,
+        record_bound: number("privacy.records_per_client_max", privacy.records_per_client_max)?,
+        n_max: cohort.clients_max,
+        u_min: cohort.survivors_min,
+        max_colluders: cohort.max_colluders,
+        max_attempts: task.schedule.attempts_max,
+        epsilon: privacy.epsilon,
+        delta: privacy.delta,
+    };
+    design(&target).map_err(|error| failed(&error))
+}
+
+/// The session and the leaves that open its ledger.
+fn opening(
+    task: &Task,
+    trust_domain: &TrustDomain,
+    signer: &LedgerSigner,
+    model: &Model,
+    mechanism: &RecordMechanism,
+) -> Result<(SessionId, Vec<Vec<u8>>), FederationError> {
+    let ledger_key = signer.ledger_key();
+    let origin = ledger_key.name().clone();
+    let mut nonce = [0; 32];
+    OsEntropy.fill(&mut nonce);
+    let session = SessionId::derive(trust_domain, origin.as_str(), &task.name, &nonce);
+    let opened =
+        LogOpened { origin, trust_domain: trust_domain.clone(), ledger_key, date: Date::of(SystemClock.now()) };
+    let task_opened = TaskOpened {
+        task: TaskId::clone(&task.name),
+        nonce,
+        session,
+        model: model.spec().digest(),
+        weights: model.digest(),
+        mechanism: mechanism.clone(),
+        budget_epsilon: task.privacy.epsilon,
+        budget_delta: task.privacy.delta,
+    };
+    let leaves = vec![Entry::LogOpened(opened).encode()?, Entry::TaskOpened(Box::new(task_opened)).encode()?];
+    Ok((session, leaves))
+}
+
+/// Bytes of a frame that are neither header nor body.
+const FRAME_OVERHEAD: usize = eranos_wire::framing::HEAD_LEN;
+/// Uploads read and not yet handled; each holds one vector.
+const UPLOADS_QUEUED_MAX: usize = eranos_base::limits::UPLOAD_GRANTS_MAX;
+/// Durations kept of each phase.
+const HISTORY_LEN_MAX: usize = 32;
+/// Durations needed before their median says anything.
+const HISTORY_LEN_MIN: usize = 3;
+/// How long a coordinator that is done stays to say so.
+const DISMISS_TIME_MAX: Duration = Duration::from_secs(5);
+/// When a client of a coordinator that shuts down asks again.
+const COME_BACK_MS: u32 = 5000;

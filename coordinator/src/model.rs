@@ -1,0 +1,136 @@
+//! The model that the coordinator trains: parameters, server optimizer, and the operator's own test set.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use eranos_base::{Digest, Entropy, encoding::Canonical, encoding::CanonicalReader, encoding::DecodeError};
+use eranos_nn::{Dataset, Evaluation, Loss, ModelSpec, Network, NnError, Optimizer, OptimizerError, OptimizerSpec};
+use eranos_privacy::{
+    RecordMechanism, RotationSeed,
+    rotation::{RestoreError, restore},
+};
+use eranos_secagg::Sum;
+
+/// Why a sum was not applied, or a model not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The model does not run.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// The optimizer's state does not fit.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+    /// The sum is not of this mechanism.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Stored bytes are not what this build writes.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The new parameters are not finite: the sum is not applied.
+    #[error("the update leads to parameters that are not finite; lower the learning rate")]
+    NotFinite,
+}
+
+/// The model between two rounds.
+#[derive(Clone)]
+pub struct Model {
+    network: Arc<Network>,
+    parameters: Vec<f32>,
+    optimizer: Optimizer,
+}
+
+impl Model {
+    /// A fresh model.
+    ///
+    /// # Errors
+    /// If the specification cannot be trained, or the optimizer's constants make no sense.
+    pub fn initialise(spec: ModelSpec, optimizer: OptimizerSpec, entropy: &mut dyn Entropy) -> Result<Self, ModelError> {
+        let network = Arc::new(Network::new(spec, Loss::SparseCategoricalCrossentropy)?);
+        let parameters = network.initialise(entropy);
+        let optimizer = Optimizer::new(optimizer, parameters.len())?;
+        Ok(Self { network, parameters, optimizer })
+    }
+
+    /// The model of a stored checkpoint and optimizer.
+    ///
+    /// # Errors
+    /// If the bytes do not fit the specification.
+    pub fn restore(
+        spec: ModelSpec,
+        optimizer: OptimizerSpec,
+        checkpoint: &[u8],
+        optimizer_state: &[u8],
+    ) -> Result<Self, ModelError> {
+        let network = Arc::new(Network::new(spec, Loss::SparseCategoricalCrossentropy)?);
+        let parameters = floats(checkpoint);
+        if parameters.len() != network.n_parameters() || checkpoint.len() % 4 != 0 {
+            return Err(DecodeError::Malformed { what: "checkpoint" }.into());
+        }
+        let mut reader = CanonicalReader::new(optimizer_state, OPTIMIZER_DOMAIN)?;
+        let n_steps = reader.u64()?;
+        let moments = floats(reader.field()?);
+        reader.finish()?;
+        let optimizer = Optimizer::restore(optimizer, parameters.len(), n_steps, moments)?;
+        Ok(Self { network, parameters, optimizer })
+    }
+
+    /// The specification.
+    pub fn spec(&self) -> &ModelSpec {
+        self.network.spec()
+    }
+
+    /// The number of parameters.
+    pub fn n_parameters(&self) -> usize {
+        self.parameters.len()
+    }
+
+    /// The parameters as they travel: `f32`, little-endian, in schema order.
+    pub fn checkpoint(&self) -> Bytes {
+        bytes(&self.parameters).into()
+    }
+
+    /// The optimizer's state: the canonical encoding of steps (`u64`) and moments (`f32`, little-endian).
+    pub fn optimizer_state(&self) -> Vec<u8> {
+        Canonical::new(OPTIMIZER_DOMAIN).u64(self.optimizer.n_steps()).field(&bytes(self.optimizer.moments())).finish()
+    }
+
+    /// Takes one step: the sum is brought back from its rotation and divided by the public expected lot; the server
+    /// optimizer applies it.
+    ///
+    /// # Errors
+    /// If the sum does not fit, or the step leads nowhere finite; the model is unchanged then.
+    pub fn apply(&mut self, sum: &Sum, mechanism: &RecordMechanism, seed: &RotationSeed) -> Result<(), ModelError> {
+        let gradient = restore(&sum.residues(), mechanism, seed)?;
+        let (mut parameters, mut optimizer) = (self.parameters.clone(), self.optimizer.clone());
+        optimizer.step(&mut parameters, &gradient)?;
+        if !parameters.iter().all(|value| value.is_finite()) {
+            return Err(ModelError::NotFinite);
+        }
+        (self.parameters, self.optimizer) = (parameters, optimizer);
+        Ok(())
+    }
+
+    /// How well the model does on the operator's test set.
+    ///
+    /// # Errors
+    /// If the test set does not fit the model.
+    pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation, ModelError> {
+        let prepared = self.network.prepare(&self.parameters)?;
+        Ok(self.network.evaluate(&prepared, data, &mut self.network.workspace())?)
+    }
+
+    /// The digest of the parameters.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.checkpoint())
+    }
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+const OPTIMIZER_DOMAIN: &str = "eranos/optimizer/v1";

@@ -1,0 +1,275 @@
+//! From a folder to a coordinator that runs, and from nothing to such a folder.
+
+use std::{
+    fs,
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
+use eranos_certs::Party;
+use eranos_ledger::{LedgerSigner, Origin};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::{
+    federation::{Federation, RoundReport},
+    server::{Server, ServerOptions},
+    task::Task,
+};
+
+/// The name of the configuration in a coordinator's folder.
+pub const CONFIG: &str = "coordinator.toml";
+/// The name of the task in a coordinator's folder.
+pub const TASK: &str = "task.toml";
+/// The line that pins the ledger key.
+pub const LEDGER_PUB: &str = "ledger.pub";
+const LEDGER_KEY: &str = "ledger.seed";
+
+/// `coordinator.toml`. Paths are relative to the file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format; 1.
+    pub version: u32,
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The ledger's origin: its name in every checkpoint.
+    pub ledger_origin: String,
+    /// Where key, certificate and the authority's certificate lie.
+    pub certificates: PathBuf,
+    /// The task's file.
+    pub task: PathBuf,
+    /// Database, model, ledger.
+    pub state: PathBuf,
+}
+
+impl Config {
+    /// Reads the configuration in `dir` and resolves its paths.
+    ///
+    /// # Errors
+    /// If the file is missing, is not TOML, or says something that cannot be.
+    pub fn read(dir: &Path) -> Result<Self, UserError> {
+        let path = dir.join(CONFIG);
+        let next = "make one with `eranos coordinator init`";
+        let text = fs::read_to_string(&path)
+            .map_err(|error| UserError::new(format!("cannot read {}: {error}", path.display()), next))?;
+        let mut config: Self = crate::task::parse_toml(&text, &path, next)?;
+        if config.version != 1 {
+            let what = format!("{}: version = {}", path.display(), config.version);
+            return Err(UserError::new(what, "this build reads version 1"));
+        }
+        for path in [&mut config.certificates, &mut config.task, &mut config.state] {
+            *path = dir.join(&*path);
+        }
+        Ok(config)
+    }
+}
+
+/// A coordinator ready to run.
+pub struct Coordinator {
+    /// Its task's rounds.
+    pub federation: Federation,
+    /// Its open socket.
+    pub server: Server,
+    /// What becomes of each round.
+    pub reports: mpsc::Receiver<RoundReport>,
+}
+
+/// Reads everything in a coordinator's folder, opens its state and its socket. Must be called inside a runtime.
+///
+/// # Errors
+/// If anything is missing or does not fit together; the error says what to do.
+pub fn open(dir: &Path) -> Result<Coordinator, UserError> {
+    let config = Config::read(dir)?;
+    let task = Task::read(&config.task)?;
+    let signer = Arc::new(read_signer(dir, &config.ledger_origin)?);
+    let party = Party::load(&config.certificates).map_err(UserError::from)?;
+    let trust_domain = party.anchor.trust_domain().clone();
+    let clients_max = usize::from(task.cohort.clients_max);
+    let (sender, reports) = mpsc::channel(REPORTS_QUEUED_MAX);
+    let federation = Federation::open(&config.state, &config.task, task, trust_domain, signer, sender)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let server = Server::bind(ServerOptions::new(config.listen, party, config.certificates, clients_max, clock))?;
+    Ok(Coordinator { federation, server, reports })
+}
+
+/// What `init` writes into a coordinator's folder.
+#[derive(Clone, Debug)]
+pub struct Init {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// Where state goes, relative to the folder.
+    pub state: PathBuf,
+    /// The built-in model.
+    pub model: String,
+    /// The task's name.
+    pub task: String,
+    /// Clients in a round.
+    pub clients: u16,
+    /// The least number of survivors.
+    pub survivors_min: u16,
+    /// The most colluders.
+    pub max_colluders: u16,
+    /// Rounds to release.
+    pub rounds: u32,
+    /// Attempts allowed.
+    pub attempts_max: u32,
+    /// Epsilon for all attempts.
+    pub epsilon: f64,
+    /// Records that are expected over all clients in an attempt.
+    pub expected_lot: u64,
+    /// The most records that one client may hold.
+    pub records_per_client_max: u64,
+    /// The folder of the operator's test set, if any.
+    pub test_data: Option<PathBuf>,
+    /// READY's slot.
+    pub ready_slot_ms: u32,
+}
+
+/// Writes a commented configuration and task, makes the ledger key, and returns the line that pins it.
+///
+/// # Errors
+/// If they are there already, or cannot be written.
+pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
+    let dir = &init.dir;
+    let cannot = |path: &Path, error: &dyn std::fmt::Display| {
+        UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
+    };
+    for name in [CONFIG, TASK, LEDGER_KEY] {
+        let path = dir.join(name);
+        if path.exists() {
+            let what = format!("{} is there already", path.display());
+            return Err(UserError::new(what, "edit it; a new ledger needs a new folder"));
+        }
+    }
+    fs::create_dir_all(dir).map_err(|error| cannot(dir, &error))?;
+    // A new log is a new origin: two logs under one name would be a fork.
+    let suffix = OsEntropy.bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let origin = format!("{trust_domain}/{}-{suffix}", init.task);
+    let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
+    let key_path = dir.join(LEDGER_KEY);
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&key_path)
+        .and_then(|mut file| file.write_all(&*seed).and_then(|()| file.sync_all()))
+        .map_err(|error| cannot(&key_path, &error))?;
+    let line = read_signer(dir, &origin)?.ledger_key().to_string();
+    let config = format!(
+        "# A coordinator. Paths are relative to this file.\n\
+         version = 1\n\n\
+         # The address and UDP port to listen on.\n\
+         listen = \"{}\"\n\
+         # The ledger's name in every checkpoint. A new ledger takes a new name.\n\
+         ledger_origin = \"{origin}\"\n\
+         # Where key.pem, certificate.pem, ca.pem and crl.pem lie.\n\
+         certificates = \".\"\n\
+         # What is trained, and under which promise.\n\
+         task = \"task.toml\"\n\
+         # Database, model and ledger.\n\
+         state = {:?}\n",
+        init.listen, init.state
+    );
+    let task = task_text(init);
+    for (name, text) in [(CONFIG, &config), (TASK, &task), (LEDGER_PUB, &format!("{line}\n"))] {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(|error| cannot(&path, &error))?;
+    }
+    Ok(line)
+}
+
+fn task_text(init: &Init) -> String {
+    let test = match &init.test_data {
+        Some(dir) => format!(
+            "test_images = {:?}\ntest_labels = {:?}\n",
+            dir.join("images-idx3-ubyte.gz"),
+            dir.join("labels-idx1-ubyte.gz")
+        ),
+        None => "# test_images = \"test/images-idx3-ubyte.gz\"\n# test_labels = \"test/labels-idx1-ubyte.gz\"\n".to_owned(),
+    };
+    format!(
+        "# One model, trained on one kind of data, under one promise of privacy.\n\
+         version = 1\n\
+         # Clients opt into the task by this name.\n\
+         name = \"{name}\"\n\n\
+         [model]\n\
+         # A built-in model (cnn), or: definition = \"model.json\", as Keras 3 prints it with model.to_json().\n\
+         builtin = \"{model}\"\n\n\
+         [data]\n\
+         # What clients hold: images and labels in IDX, the format of MNIST.\n\
+         format = \"idx\"\n\
+         # The operator's own, public test set; without one no accuracy is shown.\n\
+         {test}\n\
+         [training]\n\
+         # Each record's gradient is clipped to this norm.\n\
+         l2_clip_norm = {CLIP:?}\n\
+         # sgd {{ learning_rate }}, momentum {{ learning_rate, momentum }}, or adam {{ learning_rate, beta_1, beta_2, epsilon }}.\n\
+         server_optimizer = {OPTIMIZER}\n\n\
+         [privacy]\n\
+         # What is protected: one record, added or removed; the noise is shared out over the clients.\n\
+         unit = \"record\"\n\
+         noise = \"distributed\"\n\
+         # Of all attempts together, against the coordinator working with max_colluders clients.\n\
+         epsilon = {epsilon:?}\n\
+         delta = 1e-5\n\
+         # Each record enters an attempt with this probability: numerator and denominator.\n\
+         sampling_probability = [1, 4]\n\
+         # Public constants, never computed from what the clients hold: records expected in an attempt over all\n\
+         # clients, and the most that one client may hold.\n\
+         expected_lot = {expected_lot}\n\
+         records_per_client_max = {records_max}\n\n\
+         [cohort]\n\
+         clients_max = {clients}\n\
+         # The least number of survivors of a round. Noise is sized for them, less the colluders.\n\
+         survivors_min = {survivors_min}\n\
+         # The most identities that may work with the coordinator against the others.\n\
+         max_colluders = {max_colluders}\n\n\
+         [schedule]\n\
+         # Rounds to release, and attempts allowed for them: one that aborts is charged too.\n\
+         rounds = {rounds}\n\
+         attempts_max = {attempts_max}\n\
+         # Clients announce their vector at whole multiples of this after the plan.\n\
+         ready_slot_ms = {ready_slot_ms}\n\
+         # A phase waits for a vanished client for 5 times its median, but at least and at most this long.\n\
+         phase_wait_min_ms = 2000\n\
+         phase_timeout_ms = 60000\n",
+        name = init.task,
+        model = init.model,
+        epsilon = init.epsilon,
+        expected_lot = init.expected_lot,
+        records_max = init.records_per_client_max,
+        clients = init.clients,
+        survivors_min = init.survivors_min,
+        max_colluders = init.max_colluders,
+        rounds = init.rounds,
+        attempts_max = init.attempts_max,
+        ready_slot_ms = init.ready_slot_ms,
+    )
+}
+
+fn read_signer(dir: &Path, origin: &str) -> Result<LedgerSigner, UserError> {
+    let path = dir.join(LEDGER_KEY);
+    let wrong = |what: &str| {
+        let what = format!("cannot read the ledger key {}: {what}", path.display());
+        UserError::new(what, "restore it: without it this ledger cannot go on")
+    };
+    let bytes = zeroize::Zeroizing::new(fs::read(&path).map_err(|error| wrong(&error.to_string()))?);
+    let seed: [u8; 32] = bytes.as_slice().try_into().map_err(|_| wrong("it is not 32 bytes"))?;
+    let seed = zeroize::Zeroizing::new(seed);
+    let origin: Origin = origin.parse().map_err(|error: eranos_ledger::KeyError| wrong(&error.to_string()))?;
+    Ok(LedgerSigner::new(origin, SigningKey::from_seed(&seed)))
+}
+
+/// Reports of rounds that nobody has taken yet.
+const REPORTS_QUEUED_MAX: usize = 64;
+/// The clip norm of the example task.
+const CLIP: f64 = 1.0;
+/// The server optimizer of the example task.
+const OPTIMIZER: &str = "{ name = \"momentum\", learning_rate = 0.25, momentum = 0.9 }";

@@ -112,6 +112,9 @@ impl Network {
         if last.kind.activation() != Activation::Softmax {
             return Err(NnError::Loss { loss: loss.name(), layer: last.name.clone() });
         }
+        if spec.output_shape().len() != 1 {
+            return Err(NnError::OutputShape { shape: spec.output_shape().to_vec() });
+        }
         let mut table = Vec::new();
         let mut steps: Vec<Step> = Vec::new();
         let mut offset = 0;
@@ -362,9 +365,12 @@ impl Network {
             }
         }
         let mean = |time: Duration| time / n_runs.max(1);
-        let labels = self.steps.iter().map(|step| step.label.clone());
-        let time = |(layers, [forward, backward])| LayerTime { layers, forward: mean(forward), backward: mean(backward) };
-        Ok(labels.zip(times).map(time).collect())
+        let times = self.steps.iter().zip(times).map(|(step, [forward, backward])| LayerTime {
+            layers: step.label.clone(),
+            forward: mean(forward),
+            backward: mean(backward),
+        });
+        Ok(times.collect())
     }
 
     fn check_call(&self, prepared: &Prepared, workspace: &Workspace) -> Result<(), NnError> {

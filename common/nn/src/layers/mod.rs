@@ -109,7 +109,7 @@ pub(crate) fn build(kind: &LayerKind, next: Option<&LayerKind>, input: &[usize])
             Some((Box::new(max_pooling2d::MaxPooling2D::new(input, pool_size, strides, padding)), false))
         }
         LayerKind::Conv2D { .. } => {
-            let pool = next.and_then(|next| conv2d::fusable_pool(kind, next, input));
+            let pool = next.and_then(|next| conv2d::fusable_pool(kind, next));
             Some((Box::new(conv2d::Conv2D::new(kind, pool, input)), pool.is_some()))
         }
     }

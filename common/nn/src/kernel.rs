@@ -217,7 +217,7 @@ pub fn scatter_weights_on(
 }
 
 /// Adds the gradient of a convolution's input: `out[base(p, c) + k] += gradient[p, c] kernel[c, k]`, in order of c, then
-/// p. `kernel` is channels by patch.
+/// of the 96-value pieces of the patch's runs, then of p. `kernel` is channels by patch.
 ///
 /// # Panics
 /// If a slice is too short, or a patch lies outside `out`.
@@ -959,7 +959,7 @@ unsafe fn squared_norm_body<V>(values: &[f32], sum: &mut [f64; 1]) {
 
 /// Rows of a tile: 6 by 4 vectors of sums, 4 of b and one of a are 29 of the 32 registers of AVX-512.
 const TALL: usize = 6;
-/// Vectors of a patch that are held at once.
+/// Vectors of a patch that are held at once: part of the order of sums, so the same for all instruction sets.
 const BLOCK: usize = 6;
 const ZERO: u8 = 0;
 const ROW: u8 = 1;
@@ -1058,7 +1058,17 @@ mod tests {
                         let at = base + k / segment_len * patch.segment_stride + k % segment_len;
                         let w = &mut weights[c * patch.len() + k];
                         *w = g.mul_add(x[at], *w);
-                        input[at] = g.mul_add(kernel[c * patch.len() + k], input[at]);
+                    }
+                }
+                for piece in 0..3 * segment_len.div_ceil(96) {
+                    let (s, piece) = (piece / segment_len.div_ceil(96), piece % segment_len.div_ceil(96));
+                    for p in 0..n_positions {
+                        let base = bases[p * window + choice[p * n_channels + c] as usize] as usize;
+                        let g = gradient[p * n_channels + c];
+                        for t in piece * 96..segment_len.min(piece * 96 + 96) {
+                            let at = base + s * patch.segment_stride + t;
+                            input[at] = g.mul_add(kernel[c * patch.len() + s * segment_len + t], input[at]);
+                        }
                     }
                 }
             }

@@ -484,9 +484,7 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
-        unsafe {
-            Self([_mm256_fmadd_ps(a.0[0], b.0[0], self.0[0]), _mm256_fmadd_ps(a.0[1], b.0[1], self.0[1])])
-        }
+        unsafe { Self([_mm256_fmadd_ps(a.0[0], b.0[0], self.0[0]), _mm256_fmadd_ps(a.0[1], b.0[1], self.0[1])]) }
     }
 
     #[inline(always)]
@@ -587,7 +585,14 @@ unsafe fn gemm_body<V: Vector>(a: Rows<'_>, b: &[f32], n: usize, start: Start<'_
         let mut row = 0;
         while row < a.offsets.len() {
             let height = (a.offsets.len() - row).min(TALL);
-            let tile = Tile { a, row, b: unsafe { b.as_ptr().add(column) }, n, c: unsafe { c.as_mut_ptr().add(row * n + column) }, tail };
+            let tile = Tile {
+                a,
+                row,
+                b: unsafe { b.as_ptr().add(column) },
+                n,
+                c: unsafe { c.as_mut_ptr().add(row * n + column) },
+                tail,
+            };
             let (start, bias) = match start {
                 Start::Zero => (ZERO, std::ptr::null()),
                 Start::Row(bias) => (ROW, unsafe { bias.as_ptr().add(column) }),
@@ -634,12 +639,20 @@ impl Tile<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector, const H: usize, const W: usize>(&self, start: u8, bias: *const f32) {
         unsafe {
-            if self.tail == LANES { self.run_tail::<V, H, W, false>(start, bias) } else { self.run_tail::<V, H, W, true>(start, bias) }
+            if self.tail == LANES {
+                self.run_tail::<V, H, W, false>(start, bias)
+            } else {
+                self.run_tail::<V, H, W, true>(start, bias)
+            }
         }
     }
 
     #[inline(always)]
-    unsafe fn run_tail<V: Vector, const H: usize, const W: usize, const TAIL: bool>(&self, start: u8, bias: *const f32) {
+    unsafe fn run_tail<V: Vector, const H: usize, const W: usize, const TAIL: bool>(
+        &self,
+        start: u8,
+        bias: *const f32,
+    ) {
         unsafe {
             let mut sums = [[V::splat(0.0); W]; H];
             if start != ZERO {
@@ -791,7 +804,9 @@ unsafe fn scatter_weights_body<V: Vector>(
         let out = &mut out[channel * patch.len()..(channel + 1) * patch.len()];
         macro_rules! run {
             ($n:literal, $tail:literal, $k:ident, $at:ident, $len:ident) => {
-                unsafe { weights_block::<V, $n, $tail>(x.as_ptr().add($at), bases, gradients, out.as_mut_ptr().add($k), $len) }
+                unsafe {
+                    weights_block::<V, $n, $tail>(x.as_ptr().add($at), bases, gradients, out.as_mut_ptr().add($k), $len)
+                }
             };
         }
         for_each_block!(patch, run);
@@ -835,7 +850,15 @@ unsafe fn scatter_input_body<V: Vector>(
         let kernel = &kernel[channel * patch.len()..(channel + 1) * patch.len()];
         macro_rules! run {
             ($n:literal, $tail:literal, $k:ident, $at:ident, $len:ident) => {
-                unsafe { input_block::<V, $n, $tail>(kernel.as_ptr().add($k), bases, gradients, out.as_mut_ptr().add($at), $len) }
+                unsafe {
+                    input_block::<V, $n, $tail>(
+                        kernel.as_ptr().add($k),
+                        bases,
+                        gradients,
+                        out.as_mut_ptr().add($at),
+                        $len,
+                    )
+                }
             };
         }
         for_each_block!(patch, run);
@@ -871,7 +894,13 @@ unsafe fn input_block<V: Vector, const N: usize, const TAIL: bool>(
 }
 
 #[inline(always)]
-unsafe fn max_of_windows_body<V>(values: &[f32], window: usize, n_channels: usize, out: &mut [f32], choice: &mut [u32]) {
+unsafe fn max_of_windows_body<V>(
+    values: &[f32],
+    window: usize,
+    n_channels: usize,
+    out: &mut [f32],
+    choice: &mut [u32],
+) {
     let positions = out.chunks_exact_mut(n_channels).zip(choice.chunks_exact_mut(n_channels));
     for ((out, choice), values) in positions.zip(values.chunks_exact(window * n_channels)) {
         let (first, others) = values.split_at(n_channels);

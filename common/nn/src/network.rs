@@ -424,14 +424,7 @@ impl Network {
         layer.forward(&prepared.layers[i], n_records, input, output, &mut workspace.scratch[i]);
     }
 
-    fn step_backward(
-        &self,
-        i: usize,
-        prepared: &Prepared,
-        record: &[f32],
-        workspace: &mut Workspace,
-        out: &mut [f32],
-    ) {
+    fn step_backward(&self, i: usize, prepared: &Prepared, record: &[f32], workspace: &mut Workspace, out: &mut [f32]) {
         let step = &self.steps[i];
         if !step.passes_gradient_on && step.layer.n_parameters() == 0 {
             return;
@@ -479,7 +472,9 @@ impl Step {
 fn without_activation(kind: &LayerKind) -> LayerKind {
     let mut kind = kind.clone();
     match &mut kind {
-        LayerKind::Conv2D { activation, .. } | LayerKind::Dense { activation, .. } | LayerKind::Activation(activation) => {
+        LayerKind::Conv2D { activation, .. }
+        | LayerKind::Dense { activation, .. }
+        | LayerKind::Activation(activation) => {
             *activation = Activation::Linear;
         }
         LayerKind::InputLayer { .. } | LayerKind::MaxPooling2D { .. } | LayerKind::Flatten => {}

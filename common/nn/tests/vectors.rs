@@ -20,7 +20,9 @@ fn every_set_of_vectors_is_met() {
     };
     let mut names: Vec<String> = fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .filter_map(|entry| entry.expect("entry").file_name().into_string().ok()?.strip_suffix(".keras.json").map(str::to_owned))
+        .filter_map(|entry| {
+            entry.expect("entry").file_name().into_string().ok()?.strip_suffix(".keras.json").map(str::to_owned)
+        })
         .collect();
     names.sort();
     assert!(names.iter().any(|name| name == "cnn"), "{} has no cnn.keras.json", folder.display());
@@ -103,7 +105,12 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
             .filter(|&i| first_gradient[i].abs() >= 1e-6 && mean[i].abs() >= 1e-6)
             .map(|i| (parameters[i], expected[i]))
             .unzip();
-        assert!(ours.len() > parameters.len() / 4, "{name}: {} of {} parameters compared", ours.len(), parameters.len());
+        assert!(
+            ours.len() > parameters.len() / 4,
+            "{name}: {} of {} parameters compared",
+            ours.len(),
+            parameters.len()
+        );
         close(name, &format!("adam{step}"), &ours, &theirs);
     }
     let losses = mean_gradient(&network, &parameters, record, targets, &mut mean);
@@ -125,9 +132,8 @@ fn mean_gradient<'a>(
     let mut total = 0.0;
     for (i, &target) in targets.iter().enumerate() {
         let target = Target::Class(target as u32);
-        total += f64::from(
-            network.record_gradient(&prepared, record(i), target, &mut workspace, &mut out).expect("record"),
-        );
+        total +=
+            f64::from(network.record_gradient(&prepared, record(i), target, &mut workspace, &mut out).expect("record"));
         for (mean, &g) in mean.iter_mut().zip(&*out) {
             *mean += f64::from(g) / targets.len() as f64;
         }

@@ -172,7 +172,8 @@ impl Conv2D {
     fn part_sizes(&self) -> [usize; 5] {
         let padded = if self.is_padded() { self.padded_len() } else { 0 };
         // Either the outputs of a chunk before pooling, or the gradients of a few patches.
-        let products = (self.chunk_len * self.filters).max(if self.is_sparse() { 0 } else { PATCHES_AT_ONCE * self.patch_len() });
+        let products =
+            (self.chunk_len * self.filters).max(if self.is_sparse() { 0 } else { PATCHES_AT_ONCE * self.patch_len() });
         let (kernel_gradient, spread) = match (self.is_sparse(), self.is_pooled) {
             (true, _) => (self.kernel_len(), 0),
             (false, true) => (0, self.bases.len() * self.filters),

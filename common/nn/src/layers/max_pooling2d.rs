@@ -53,17 +53,11 @@ impl Layer for MaxPooling2D {
         Scratch { floats: Buffer::zeroed(0), indices: vec![0; self.output_len()] }
     }
 
-    fn forward(
-        &self,
-        _: &LayerParameters,
-        n_records: usize,
-        input: &[f32],
-        output: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
+    fn forward(&self, _: &LayerParameters, n_records: usize, input: &[f32], output: &mut [f32], scratch: &mut Scratch) {
         let records = input.chunks_exact(self.input_len).zip(output.chunks_exact_mut(self.output_len()));
         for (input, output) in records.take(n_records) {
-            let outputs = output.chunks_exact_mut(self.n_channels).zip(scratch.indices.chunks_exact_mut(self.n_channels));
+            let outputs =
+                output.chunks_exact_mut(self.n_channels).zip(scratch.indices.chunks_exact_mut(self.n_channels));
             for (window, (output, choice)) in self.windows.iter().zip(outputs) {
                 output.fill(f32::NEG_INFINITY);
                 choice.fill(window[0]);

@@ -96,13 +96,8 @@ pub(crate) fn build(kind: &LayerKind, next: Option<&LayerKind>, input: &[usize])
         }
         LayerKind::Dense { units, activation, use_bias } => {
             let n_inputs = input.last().copied().unwrap_or(1);
-            let dense = dense::Dense {
-                n_rows: len / n_inputs.max(1),
-                n_inputs,
-                units: units as usize,
-                activation,
-                use_bias,
-            };
+            let dense =
+                dense::Dense { n_rows: len / n_inputs.max(1), n_inputs, units: units as usize, activation, use_bias };
             Some((Box::new(dense), false))
         }
         LayerKind::MaxPooling2D { pool_size, strides, padding } => {

@@ -216,8 +216,9 @@ pub fn scatter_weights_on(
     dispatch!(set, scatter_weights_body(x, patch, choices, scratch, out));
 }
 
-/// Adds the gradient of a convolution's input: `out[base(p, c) + k] += gradient[p, c] kernel[c, k]`, in order of c, then
-/// of the 96-value pieces of the patch's runs, then of p. `kernel` is channels by patch.
+/// Adds the gradient of a convolution's input: `out[base(p, q) + k] += sum_c gradient[p, c] kernel[c, k]` over the channels
+/// c that chose q in window p, summed in order of c and then added; in order of the 96-value pieces of the patch's runs,
+/// then of p, then of q. `kernel` is channels by patch, `scratch` holds a number per gradient and per patch of a window.
 ///
 /// # Panics
 /// If a slice is too short, or a patch lies outside `out`.
@@ -238,6 +239,7 @@ pub fn scatter_input_on(
     out: &mut [f32],
 ) {
     choices.check(patch, out.len(), scratch);
+    assert!(scratch.len() >= choices.gradient.len() + choices.window, "room for a window's channels in order");
     assert!(kernel.len() >= choices.n_channels * patch.len(), "the kernel is channels by patch");
     // SAFETY: every patch lies inside out, and the kernel has a row per channel.
     dispatch!(set, scatter_input_body(kernel, patch, choices, scratch, out));
@@ -377,10 +379,16 @@ trait Vector: Copy {
     unsafe fn load_part(from: *const f32, n: usize) -> Self;
     unsafe fn store_part(self, to: *mut f32, n: usize);
     unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
     /// a b + self.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// Lanes folded 8, 4, 2, 1 apart.
     unsafe fn sum(self) -> f32;
+    /// Row i of 16 becomes column i; none where there are too few registers for it.
+    #[inline(always)]
+    unsafe fn transpose(_rows: [Self; LANES]) -> Option<[Self; LANES]> {
+        None
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -422,8 +430,41 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; LANES]) -> Option<[Self; LANES]> {
+        unsafe {
+            // Pairs, then fours of rows within each quarter of a register, then the quarters among registers.
+            let mut fours = rows;
+            for g in (0..LANES).step_by(4) {
+                let [a, b, c, d] = [rows[g].0, rows[g + 1].0, rows[g + 2].0, rows[g + 3].0];
+                let low = [_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d))];
+                let high = [_mm512_castps_pd(_mm512_unpackhi_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d))];
+                fours[g] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(low[0], low[1])));
+                fours[g + 1] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(low[0], low[1])));
+                fours[g + 2] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(high[0], high[1])));
+                fours[g + 3] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(high[0], high[1])));
+            }
+            let mut columns = fours;
+            for j in 0..4 {
+                let [a, b, c, d] = [fours[j].0, fours[4 + j].0, fours[8 + j].0, fours[12 + j].0];
+                let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d)];
+                let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d)];
+                columns[j] = Self(_mm512_shuffle_f32x4::<0x88>(even[0], even[1]));
+                columns[4 + j] = Self(_mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]));
+                columns[8 + j] = Self(_mm512_shuffle_f32x4::<0xdd>(even[0], even[1]));
+                columns[12 + j] = Self(_mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]));
+            }
+            Some(columns)
+        }
     }
 
     #[inline(always)]
@@ -480,6 +521,11 @@ impl Vector for Avx2 {
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
         unsafe { Self([_mm256_mul_ps(self.0[0], other.0[0]), _mm256_mul_ps(self.0[1], other.0[1])]) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Self([_mm256_add_ps(self.0[0], other.0[0]), _mm256_add_ps(self.0[1], other.0[1])]) }
     }
 
     #[inline(always)]
@@ -556,6 +602,14 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    unsafe fn add(mut self, other: Self) -> Self {
+        for (x, y) in self.0.iter_mut().zip(other.0) {
+            *x += y;
+        }
+        self
+    }
+
+    #[inline(always)]
     unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
         for (x, (a, b)) in self.0.iter_mut().zip(a.0.into_iter().zip(b.0)) {
             *x = a.mul_add(b, *x);
@@ -582,9 +636,11 @@ unsafe fn gemm_body<V: Vector>(a: Rows<'_>, b: &[f32], n: usize, start: Start<'_
         let width = (n - column).min(V::WIDE * LANES);
         let n_vectors = width.div_ceil(LANES);
         let tail = width - (n_vectors - 1) * LANES;
+        // Narrow tiles leave registers for more rows.
+        let tall = if V::WIDE >= 4 && n_vectors <= 2 { 2 * TALL } else { TALL };
         let mut row = 0;
         while row < a.offsets.len() {
-            let height = (a.offsets.len() - row).min(TALL);
+            let height = (a.offsets.len() - row).min(tall);
             let tile = Tile {
                 a,
                 row,
@@ -611,10 +667,24 @@ unsafe fn gemm_body<V: Vector>(a: Rows<'_>, b: &[f32], n: usize, start: Start<'_
                     }
                 };
             }
+            macro_rules! more_heights {
+                ($width:literal) => {
+                    match height {
+                        12 => unsafe { tile.run::<V, 12, $width>(start, bias) },
+                        11 => unsafe { tile.run::<V, 11, $width>(start, bias) },
+                        10 => unsafe { tile.run::<V, 10, $width>(start, bias) },
+                        9 => unsafe { tile.run::<V, 9, $width>(start, bias) },
+                        8 => unsafe { tile.run::<V, 8, $width>(start, bias) },
+                        7 => unsafe { tile.run::<V, 7, $width>(start, bias) },
+                        _ => heights!($width),
+                    }
+                };
+            }
             match n_vectors {
+                1 if V::WIDE >= 4 => more_heights!(1),
+                2 if V::WIDE >= 4 => more_heights!(2),
                 1 => heights!(1),
-                2 if V::WIDE >= 2 => heights!(2),
-                3 if V::WIDE >= 3 => heights!(3),
+                3 if V::WIDE >= 4 => heights!(3),
                 _ if V::WIDE >= 4 => heights!(4),
                 _ => unreachable!("a tile is at most WIDE vectors wide"),
             }
@@ -837,6 +907,30 @@ unsafe fn weights_block<V: Vector, const N: usize, const TAIL: bool>(
     }
 }
 
+/// Lists each position's channels by their choice, and by number among equal choices.
+#[inline(always)]
+fn sort_channels<'a>(choices: &Choices<'_>, scratch: &'a mut [u32]) -> &'a [u32] {
+    let (starts, rest) = scratch.split_at_mut(choices.window);
+    let sorted = &mut rest[..choices.gradient.len()];
+    let rows = choices.choice.chunks_exact(choices.n_channels);
+    for (choice, sorted) in rows.zip(sorted.chunks_exact_mut(choices.n_channels)) {
+        starts.fill(0);
+        for &q in choice {
+            starts[q as usize] += 1;
+        }
+        let mut start = 0;
+        for count in starts.iter_mut() {
+            (*count, start) = (start, start + *count);
+        }
+        for (channel, &q) in choice.iter().enumerate() {
+            let at = &mut starts[q as usize];
+            sorted[*at as usize] = channel as u32;
+            *at += 1;
+        }
+    }
+    sorted
+}
+
 #[inline(always)]
 unsafe fn scatter_input_body<V: Vector>(
     kernel: &[f32],
@@ -845,48 +939,54 @@ unsafe fn scatter_input_body<V: Vector>(
     scratch: &mut [u32],
     out: &mut [f32],
 ) {
-    for channel in 0..choices.n_channels {
-        let (bases, gradients) = gather_channel(&choices, channel, scratch);
-        let kernel = &kernel[channel * patch.len()..(channel + 1) * patch.len()];
-        macro_rules! run {
-            ($n:literal, $tail:literal, $k:ident, $at:ident, $len:ident) => {
-                unsafe {
-                    input_block::<V, $n, $tail>(
-                        kernel.as_ptr().add($k),
-                        bases,
-                        gradients,
-                        out.as_mut_ptr().add($at),
-                        $len,
-                    )
-                }
-            };
-        }
-        for_each_block!(patch, run);
+    let sorted = sort_channels(&choices, scratch);
+    let patch_len = patch.len();
+    macro_rules! run {
+        ($n:literal, $tail:literal, $k:ident, $at:ident, $len:ident) => {
+            unsafe {
+                let kernel = kernel.as_ptr().add($k);
+                input_block::<V, $n, $tail>(kernel, patch_len, choices, sorted, out.as_mut_ptr().add($at), $len)
+            }
+        };
     }
+    for_each_block!(patch, run);
 }
 
 #[inline(always)]
 unsafe fn input_block<V: Vector, const N: usize, const TAIL: bool>(
     kernel: *const f32,
-    bases: &[u32],
-    gradients: &[u32],
+    patch_len: usize,
+    choices: Choices<'_>,
+    sorted: &[u32],
     out: *mut f32,
     tail: usize,
 ) {
-    unsafe {
-        let mut weights = [V::splat(0.0); N];
-        for j in 0..N {
-            weights[j] = load::<V, TAIL>(kernel, j, N, tail);
-        }
-        for (&base, &gradient) in bases.iter().zip(gradients) {
-            let gradient = V::splat(f32::from_bits(gradient));
-            let out = out.add(base as usize);
-            for j in 0..N {
-                let at = out.add(j * LANES);
-                if TAIL && j == N - 1 {
-                    V::load_part(at, tail).add_product(gradient, weights[j]).store_part(at, tail);
-                } else {
-                    V::load(at).add_product(gradient, weights[j]).store(at);
+    let n_channels = choices.n_channels;
+    for (p, sorted) in sorted.chunks_exact(n_channels).enumerate() {
+        unsafe {
+            let gradient = choices.gradient.as_ptr().add(p * n_channels);
+            let choice = choices.choice.as_ptr().add(p * n_channels);
+            let mut i = 0;
+            while i < n_channels {
+                let q = *choice.add(*sorted.get_unchecked(i) as usize);
+                let mut sums = [V::splat(0.0); N];
+                while i < n_channels {
+                    let channel = *sorted.get_unchecked(i) as usize;
+                    if *choice.add(channel) != q {
+                        break;
+                    }
+                    let gradient = V::splat(*gradient.add(channel));
+                    let kernel = kernel.add(channel * patch_len);
+                    for j in 0..N {
+                        sums[j] = sums[j].add_product(gradient, load::<V, TAIL>(kernel, j, N, tail));
+                    }
+                    i += 1;
+                }
+                let out = out.add(*choices.bases.get_unchecked(p * choices.window + q as usize) as usize);
+                for j in 0..N {
+                    let at = out.add(j * LANES);
+                    let sum = load::<V, TAIL>(out, j, N, tail).add(sums[j]);
+                    if TAIL && j == N - 1 { sum.store_part(at, tail) } else { sum.store(at) }
                 }
             }
         }
@@ -903,20 +1003,34 @@ unsafe fn max_of_windows_body<V>(
 ) {
     let positions = out.chunks_exact_mut(n_channels).zip(choice.chunks_exact_mut(n_channels));
     for ((out, choice), values) in positions.zip(values.chunks_exact(window * n_channels)) {
+        // The usual window by itself, so that nothing is stored on the way.
+        if window == 4 {
+            let (upper, lower) = values.split_at(2 * n_channels);
+            let ((a, b), (c, d)) = (upper.split_at(n_channels), lower.split_at(n_channels));
+            let all = a.iter().zip(b).zip(c.iter().zip(d));
+            for ((out, choice), ((&a, &b), (&c, &d))) in out.iter_mut().zip(choice.iter_mut()).zip(all) {
+                (*out, *choice) = larger(larger(larger((a, 0), (b, 1)), (c, 2)), (d, 3));
+            }
+            continue;
+        }
         let (first, others) = values.split_at(n_channels);
         out.copy_from_slice(first);
         choice.fill(0);
         for (q, values) in others.chunks_exact(n_channels).enumerate() {
-            let q = q as u32 + 1;
             for ((best, choice), &value) in out.iter_mut().zip(choice.iter_mut()).zip(values) {
-                // A NaN that is best stays best, and one that comes becomes it.
-                #[expect(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, reason = "NaN counts as larger")]
-                let is_larger = !(value <= *best) & (*best == *best);
-                *best = if is_larger { value } else { *best };
-                *choice = if is_larger { q } else { *choice };
+                (*best, *choice) = larger((*best, *choice), (value, q as u32 + 1));
             }
         }
     }
+}
+
+/// The larger of two values with their positions, the first of equal ones. A NaN that is best stays best, and one that
+/// comes becomes it.
+#[inline(always)]
+#[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN counts as larger")]
+fn larger(best: (f32, u32), next: (f32, u32)) -> (f32, u32) {
+    let is_larger = !(next.0 <= best.0) & !best.0.is_nan();
+    (if is_larger { next.0 } else { best.0 }, if is_larger { next.1 } else { best.1 })
 }
 
 #[inline(always)]
@@ -950,14 +1064,29 @@ unsafe fn spread_body<V>(gradient: &[f32], choice: &[u32], places: &[u32], n_cha
 }
 
 #[inline(always)]
-unsafe fn transpose_body<V>(from: &[f32], n_rows: usize, to: &mut [f32]) {
+unsafe fn transpose_body<V: Vector>(from: &[f32], n_rows: usize, to: &mut [f32]) {
     let n_columns = from.len() / n_rows;
     for row in (0..n_rows).step_by(LANES) {
-        let rows = row..(row + LANES).min(n_rows);
+        let height = (n_rows - row).min(LANES);
         for column in (0..n_columns).step_by(LANES) {
-            for j in column..(column + LANES).min(n_columns) {
-                let to = &mut to[j * n_rows + row..][..rows.len()];
-                for (to, i) in to.iter_mut().zip(rows.clone()) {
+            let width = (n_columns - column).min(LANES);
+            if height == LANES && width == LANES {
+                unsafe {
+                    let mut rows = [V::splat(0.0); LANES];
+                    for i in 0..LANES {
+                        rows[i] = V::load(from.as_ptr().add((row + i) * n_columns + column));
+                    }
+                    if let Some(columns) = V::transpose(rows) {
+                        for j in 0..LANES {
+                            columns[j].store(to.as_mut_ptr().add((column + j) * n_rows + row));
+                        }
+                        continue;
+                    }
+                }
+            }
+            for j in column..column + width {
+                let to = &mut to[j * n_rows + row..][..height];
+                for (to, i) in to.iter_mut().zip(row..) {
                     *to = from[i * n_columns + j];
                 }
             }
@@ -1089,20 +1218,22 @@ mod tests {
                         *w = g.mul_add(x[at], *w);
                     }
                 }
-                for piece in 0..3 * segment_len.div_ceil(96) {
-                    let (s, piece) = (piece / segment_len.div_ceil(96), piece % segment_len.div_ceil(96));
-                    for p in 0..n_positions {
-                        let base = bases[p * window + choice[p * n_channels + c] as usize] as usize;
-                        let g = gradient[p * n_channels + c];
-                        for t in piece * 96..segment_len.min(piece * 96 + 96) {
-                            let at = base + s * patch.segment_stride + t;
-                            input[at] = g.mul_add(kernel[c * patch.len() + s * segment_len + t], input[at]);
+            }
+            for piece in 0..3 * segment_len.div_ceil(96) {
+                let (s, piece) = (piece / segment_len.div_ceil(96), piece % segment_len.div_ceil(96));
+                for (p, q) in (0..n_positions * window).map(|at| (at / window, at % window)) {
+                    for t in piece * 96..segment_len.min(piece * 96 + 96) {
+                        let mut sum = 0.0_f32;
+                        for c in (0..n_channels).filter(|c| choice[p * n_channels + c] as usize == q) {
+                            let weight = kernel[c * patch.len() + s * segment_len + t];
+                            sum = gradient[p * n_channels + c].mul_add(weight, sum);
                         }
+                        input[bases[p * window + q] as usize + s * patch.segment_stride + t] += sum;
                     }
                 }
             }
             for &set in InstructionSet::available() {
-                let (mut scratch, mut out) = (vec![7; 2 * n_positions], vec![9.0; kernel.len()]);
+                let (mut scratch, mut out) = (vec![7; 200 + n_positions * n_channels], vec![9.0; kernel.len()]);
                 scatter_weights_on(set, &x, patch, choices, &mut scratch, &mut out);
                 assert_eq!(bits(&out), bits(&weights), "{set:?} {segment_len}");
                 let mut out = x.clone();

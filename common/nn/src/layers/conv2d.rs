@@ -213,7 +213,11 @@ impl Layer for Conv2D {
 
     fn scratch(&self) -> Scratch {
         let n_choices = if self.is_pooled { self.output_len() } else { 0 };
-        let n_listed = (2 * self.bases.len() / self.window).max(self.patch_len()).max(PATCHES_AT_ONCE);
+        // Lists of the sparse or of the dense way back.
+        let n_listed = match self.is_sparse() {
+            true => (2 * self.bases.len() / self.window).max(self.output_len() + self.window),
+            false => self.patch_len().max(PATCHES_AT_ONCE),
+        };
         Scratch { floats: Buffer::zeroed(self.part_sizes().iter().sum()), indices: vec![0; n_choices + n_listed] }
     }
 

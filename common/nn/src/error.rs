@@ -37,6 +37,12 @@ pub enum NnError {
         /// The last layer.
         layer: String,
     },
+    /// The model puts out more than one row of classes for a record.
+    #[error("output of shape {shape:?} for a record, expected one axis of classes")]
+    OutputShape {
+        /// The shape of one record's output.
+        shape: Vec<usize>,
+    },
     /// A workspace or prepared parameters of another network.
     #[error("{what} was made for another network")]
     Foreign {

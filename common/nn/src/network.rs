@@ -112,6 +112,9 @@ impl Network {
         if last.kind.activation() != Activation::Softmax {
             return Err(NnError::Loss { loss: loss.name(), layer: last.name.clone() });
         }
+        if spec.output_shape().len() != 1 {
+            return Err(NnError::OutputShape { shape: spec.output_shape().to_vec() });
+        }
         let mut table = Vec::new();
         let mut steps: Vec<Step> = Vec::new();
         let mut offset = 0;
@@ -362,9 +365,12 @@ impl Network {
             }
         }
         let mean = |time: Duration| time / n_runs.max(1);
-        let labels = self.steps.iter().map(|step| step.label.clone());
-        let time = |(layers, [forward, backward])| LayerTime { layers, forward: mean(forward), backward: mean(backward) };
-        Ok(labels.zip(times).map(time).collect())
+        let times = self.steps.iter().zip(times).map(|(step, [forward, backward])| LayerTime {
+            layers: step.label.clone(),
+            forward: mean(forward),
+            backward: mean(backward),
+        });
+        Ok(times.collect())
     }
 
     fn check_call(&self, prepared: &Prepared, workspace: &Workspace) -> Result<(), NnError> {
@@ -418,14 +424,7 @@ impl Network {
         layer.forward(&prepared.layers[i], n_records, input, output, &mut workspace.scratch[i]);
     }
 
-    fn step_backward(
-        &self,
-        i: usize,
-        prepared: &Prepared,
-        record: &[f32],
-        workspace: &mut Workspace,
-        out: &mut [f32],
-    ) {
+    fn step_backward(&self, i: usize, prepared: &Prepared, record: &[f32], workspace: &mut Workspace, out: &mut [f32]) {
         let step = &self.steps[i];
         if !step.passes_gradient_on && step.layer.n_parameters() == 0 {
             return;
@@ -473,7 +472,9 @@ impl Step {
 fn without_activation(kind: &LayerKind) -> LayerKind {
     let mut kind = kind.clone();
     match &mut kind {
-        LayerKind::Conv2D { activation, .. } | LayerKind::Dense { activation, .. } | LayerKind::Activation(activation) => {
+        LayerKind::Conv2D { activation, .. }
+        | LayerKind::Dense { activation, .. }
+        | LayerKind::Activation(activation) => {
             *activation = Activation::Linear;
         }
         LayerKind::InputLayer { .. } | LayerKind::MaxPooling2D { .. } | LayerKind::Flatten => {}

@@ -96,20 +96,15 @@ pub(crate) fn build(kind: &LayerKind, next: Option<&LayerKind>, input: &[usize])
         }
         LayerKind::Dense { units, activation, use_bias } => {
             let n_inputs = input.last().copied().unwrap_or(1);
-            let dense = dense::Dense {
-                n_rows: len / n_inputs.max(1),
-                n_inputs,
-                units: units as usize,
-                activation,
-                use_bias,
-            };
+            let dense =
+                dense::Dense { n_rows: len / n_inputs.max(1), n_inputs, units: units as usize, activation, use_bias };
             Some((Box::new(dense), false))
         }
         LayerKind::MaxPooling2D { pool_size, strides, padding } => {
             Some((Box::new(max_pooling2d::MaxPooling2D::new(input, pool_size, strides, padding)), false))
         }
         LayerKind::Conv2D { .. } => {
-            let pool = next.and_then(|next| conv2d::fusable_pool(kind, next, input));
+            let pool = next.and_then(|next| conv2d::fusable_pool(kind, next));
             Some((Box::new(conv2d::Conv2D::new(kind, pool, input)), pool.is_some()))
         }
     }

@@ -120,11 +120,9 @@ fn read_kind(reader: &mut CanonicalReader<'_>, class: u8) -> Result<LayerKind, D
             activation: read_activation(reader)?,
             use_bias: read_bool(reader)?,
         },
-        3 => LayerKind::MaxPooling2D {
-            pool_size: pair(reader)?,
-            strides: pair(reader)?,
-            padding: read_padding(reader)?,
-        },
+        3 => {
+            LayerKind::MaxPooling2D { pool_size: pair(reader)?, strides: pair(reader)?, padding: read_padding(reader)? }
+        }
         4 => LayerKind::Flatten,
         5 => LayerKind::Dense {
             units: reader.u32()?,

@@ -33,6 +33,16 @@ impl ModelSpec {
         let list = config.take("layers")?.as_array().ok_or_else(|| malformed("layers is not a list"))?;
         config.finish()?;
         super::limit("number of layers", list.len() as u64, LAYERS_MAX as u64)?;
+        // A class that does not exist here says more than the options of the layers before it.
+        for (i, layer) in list.iter().enumerate() {
+            if let Some(found) = layer.get("class_name").and_then(Value::as_str)
+                && !KNOWN.contains(&found)
+            {
+                let name = layer.pointer("/config/name").and_then(Value::as_str);
+                let layer = name.map_or_else(|| format!("number {}", i + 1), shown);
+                return Err(ModelError::UnsupportedLayer { layer, found: shown(found) });
+            }
+        }
         let mut layers = Vec::with_capacity(list.len());
         for (i, layer) in list.iter().enumerate() {
             let (name, kind) = read_layer(layer, i)?;
@@ -57,11 +67,6 @@ fn read_layer(layer: &Value, position: usize) -> Result<(String, LayerKind), Mod
         fields.layer = shown(name);
     }
     let class = fields.text("class_name")?;
-    let unsupported = || ModelError::UnsupportedLayer { layer: fields.layer.clone(), found: shown(class) };
-    let known = ["InputLayer", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Activation"];
-    if !known.contains(&class) {
-        return Err(unsupported());
-    }
     // A registered class of the user's own may bear a known name.
     fields.must("registered_name", &[Value::Null])?;
     fields.must("module", &["keras.layers".into()])?;
@@ -77,7 +82,10 @@ fn read_layer(layer: &Value, position: usize) -> Result<(String, LayerKind), Mod
             config.must_if_present("ragged", &[false.into()])?;
             config.must_if_present("optional", &[false.into()])?;
             let shape = config.take("batch_shape")?;
-            LayerKind::InputLayer { shape: read_batch_shape(shape).ok_or_else(|| config.refusal("batch_shape", shape, "null and then fixed lengths"))? }
+            LayerKind::InputLayer {
+                shape: read_batch_shape(shape)
+                    .ok_or_else(|| config.refusal("batch_shape", shape, "null and then fixed lengths"))?,
+            }
         }
         "Conv2D" => {
             config.common()?;
@@ -121,10 +129,11 @@ fn read_layer(layer: &Value, position: usize) -> Result<(String, LayerKind), Mod
                 use_bias: config.boolean("use_bias")?,
             }
         }
-        _ => {
+        "Activation" => {
             config.common()?;
             LayerKind::Activation(config.activation()?)
         }
+        _ => return Err(ModelError::UnsupportedLayer { layer: layer_name, found: shown(class) }),
     };
     config.finish()?;
     Ok((name, kind))
@@ -273,6 +282,9 @@ impl<'a> Fields<'a> {
         }
     }
 }
+
+/// The classes in [`super::SUPPORTED`].
+const KNOWN: &[&str] = &["InputLayer", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Activation"];
 
 fn integer(value: &Value) -> Option<u32> {
     u32::try_from(value.as_u64()?).ok()

@@ -1,0 +1,1286 @@
+//! The hot loops, on the widest vectors that the processor has.
+//!
+//! Every sum here is a chain of fused multiply-adds in one fixed order, or sixteen such chains folded in a fixed tree,
+//! so the results have the same bits under AVX-512, AVX2 with FMA, and plain Rust ([`f32::mul_add`], one instruction on
+//! AArch64): the tests compare them. No sum depends on where in a larger product it stands.
+//!
+//! Convolutions are matrix products whose left matrix is read where it lies ([`Rows`]): no patch is copied out
+//! (im2col) and no operand packed. Behind pooling only one position of each window passes a gradient on, which
+//! [`scatter_weights`] and [`scatter_input`] use: a quarter of the products for windows of 2 by 2.
+//!
+//! `unsafe` stands here for vector loads and stores through pointers and for calling code compiled for instructions
+//! that were found at run time. Every public function checks all bounds before it goes there. Measured on one core of
+//! a Zen 4 server, CNN of the mission, gradients of single records: see `benches/README.md` of this crate.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// Calls a body compiled for the chosen instructions.
+macro_rules! dispatch {
+    ($set:expr, $body:ident($($arg:expr),*)) => {
+        match $set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") => unsafe {
+                avx512::$body($($arg),*)
+            },
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => unsafe {
+                avx2::$body($($arg),*)
+            },
+            _ => unsafe { $body::<Portable>($($arg),*) },
+        }
+    };
+}
+/// Values in a vector, whatever the registers' width.
+pub const LANES: usize = 16;
+
+/// Which instructions are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// AVX-512F: one register holds [`LANES`] values.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX2 and FMA: two registers hold them.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// What the compiler makes of plain Rust for the target.
+    Portable,
+}
+
+impl InstructionSet {
+    /// The best that this processor has.
+    pub fn detect() -> Self {
+        Self::available()[0]
+    }
+
+    /// All that this processor has, the best first.
+    pub fn available() -> &'static [Self] {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+                return &[Self::Avx512, Self::Avx2, Self::Portable];
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return &[Self::Avx2, Self::Portable];
+            }
+        }
+        &[Self::Portable]
+    }
+}
+
+/// A matrix whose rows are read where they lie: row i, column `s * segment_len + t` is
+/// `data[offsets[i] + s * segment_stride + t * stride]`, for s below `n_segments` and t below `segment_len`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// Where the values lie.
+    pub data: &'a [f32],
+    /// Where each row begins.
+    pub offsets: &'a [u32],
+    /// Runs of a row.
+    pub n_segments: usize,
+    /// Values of a run.
+    pub segment_len: usize,
+    /// From one run to the next.
+    pub segment_stride: usize,
+    /// From one value of a run to the next.
+    pub stride: usize,
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// A row, the same for all.
+    Row(&'a [f32]),
+    /// What is there already.
+    Add,
+}
+
+/// Where the positions lie that a pooled gradient goes to: position p of channel c reads the input at
+/// `bases[p * window + choice[p * n_channels + c]]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices<'a> {
+    /// The start of each patch, window by window.
+    pub bases: &'a [u32],
+    /// Patches of a window.
+    pub window: usize,
+    /// Which patch of its window each pooled position and channel took.
+    pub choice: &'a [u32],
+    /// The gradient of each pooled position and channel.
+    pub gradient: &'a [f32],
+    /// How many channels there are.
+    pub n_channels: usize,
+}
+
+/// The runs of a patch: `n_segments` runs of `segment_len` values, `segment_stride` apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Patch {
+    /// Runs of a patch.
+    pub n_segments: usize,
+    /// Values of a run.
+    pub segment_len: usize,
+    /// From one run to the next.
+    pub segment_stride: usize,
+}
+
+/// c = start + a b: `a` has m rows and k columns, `b` is k by n and `c` m by n, both row-major without gaps.
+///
+/// # Panics
+/// If a slice is too short for these shapes.
+pub fn gemm(a: Rows<'_>, b: &[f32], n: usize, start: Start<'_>, c: &mut [f32]) {
+    gemm_on(InstructionSet::detect(), a, b, n, start, c);
+}
+
+/// [`gemm`] with chosen instructions; those that the processor lacks are replaced by plain Rust.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_on(set: InstructionSet, a: Rows<'_>, b: &[f32], n: usize, start: Start<'_>, c: &mut [f32]) {
+    let k = a.n_segments * a.segment_len;
+    assert!(b.len() >= k * n && c.len() >= a.offsets.len() * n, "b is k by n, c is m by n");
+    if let Start::Row(row) = start {
+        assert!(row.len() >= n, "the row has n values");
+    }
+    if n == 0 || a.offsets.is_empty() {
+        return;
+    }
+    if k > 0 {
+        let last = (a.n_segments - 1) * a.segment_stride + (a.segment_len - 1) * a.stride;
+        assert!(a.offsets.iter().all(|&offset| (offset as usize) + last < a.data.len()), "every row lies in the data");
+    }
+    // SAFETY: all that is read and written was checked to lie inside its slice.
+    dispatch!(set, gemm_body(a, b, n, start, c));
+}
+
+/// out\[i\] = sum_j rows\[i, j\] v\[j\]: sixteen chains over j = lane, lane + 16, .. folded 8, 4, 2, 1 apart.
+///
+/// # Panics
+/// If `rows` is not `out.len()` by `v.len()`.
+pub fn dot_rows(rows: &[f32], v: &[f32], out: &mut [f32]) {
+    dot_rows_on(InstructionSet::detect(), rows, v, out);
+}
+
+/// [`dot_rows`] with chosen instructions.
+///
+/// # Panics
+/// As [`dot_rows`].
+pub fn dot_rows_on(set: InstructionSet, rows: &[f32], v: &[f32], out: &mut [f32]) {
+    assert_eq!(rows.len(), out.len() * v.len(), "a row per output");
+    // SAFETY: the lengths agree.
+    dispatch!(set, dot_rows_body(rows, v, out));
+}
+
+/// out\[i, j\] = x\[i\] y\[j\].
+///
+/// # Panics
+/// If `out` is not `x.len()` by `y.len()`.
+pub fn outer(x: &[f32], y: &[f32], out: &mut [f32]) {
+    outer_on(InstructionSet::detect(), x, y, out);
+}
+
+/// [`outer`] with chosen instructions.
+///
+/// # Panics
+/// As [`outer`].
+pub fn outer_on(set: InstructionSet, x: &[f32], y: &[f32], out: &mut [f32]) {
+    assert_eq!(out.len(), x.len() * y.len(), "a row per value of x");
+    // SAFETY: the lengths agree.
+    dispatch!(set, outer_body(x, y, out));
+}
+
+/// The gradient of a convolution's kernel, transposed: `out[c, k] = sum_p gradient[p, c] x[base(p, c) + k]` over the
+/// patch positions k, in order of p. `out` is channels by patch.
+///
+/// # Panics
+/// If a slice is too short, or a patch lies outside `x`.
+pub fn scatter_weights(x: &[f32], patch: Patch, choices: Choices<'_>, scratch: &mut [u32], out: &mut [f32]) {
+    scatter_weights_on(InstructionSet::detect(), x, patch, choices, scratch, out);
+}
+
+/// [`scatter_weights`] with chosen instructions.
+///
+/// # Panics
+/// As [`scatter_weights`].
+pub fn scatter_weights_on(
+    set: InstructionSet,
+    x: &[f32],
+    patch: Patch,
+    choices: Choices<'_>,
+    scratch: &mut [u32],
+    out: &mut [f32],
+) {
+    choices.check(patch, x.len(), scratch);
+    assert!(out.len() >= choices.n_channels * patch.len(), "out is channels by patch");
+    // SAFETY: every patch lies inside x, and out has a row per channel.
+    dispatch!(set, scatter_weights_body(x, patch, choices, scratch, out));
+}
+
+/// Adds the gradient of a convolution's input: `out[base(p, q) + k] += sum_c gradient[p, c] kernel[c, k]` over the channels
+/// c that chose q in window p, summed in order of c and then added; in order of the 96-value pieces of the patch's runs,
+/// then of p, then of q. `kernel` is channels by patch, `scratch` holds a number per gradient and per patch of a window.
+///
+/// # Panics
+/// If a slice is too short, or a patch lies outside `out`.
+pub fn scatter_input(kernel: &[f32], patch: Patch, choices: Choices<'_>, scratch: &mut [u32], out: &mut [f32]) {
+    scatter_input_on(InstructionSet::detect(), kernel, patch, choices, scratch, out);
+}
+
+/// [`scatter_input`] with chosen instructions.
+///
+/// # Panics
+/// As [`scatter_input`].
+pub fn scatter_input_on(
+    set: InstructionSet,
+    kernel: &[f32],
+    patch: Patch,
+    choices: Choices<'_>,
+    scratch: &mut [u32],
+    out: &mut [f32],
+) {
+    choices.check(patch, out.len(), scratch);
+    assert!(scratch.len() >= choices.gradient.len() + choices.window, "room for a window's channels in order");
+    assert!(kernel.len() >= choices.n_channels * patch.len(), "the kernel is channels by patch");
+    // SAFETY: every patch lies inside out, and the kernel has a row per channel.
+    dispatch!(set, scatter_input_body(kernel, patch, choices, scratch, out));
+}
+
+/// The maximum of each window and channel. `values` holds the windows' positions one after the other, `window` of them
+/// for each output position, each with `n_channels` values; the first of equal values is chosen, and a NaN stays.
+///
+/// # Panics
+/// If the slices' lengths do not fit.
+pub fn max_of_windows(values: &[f32], window: usize, n_channels: usize, out: &mut [f32], choice: &mut [u32]) {
+    assert_eq!(out.len(), choice.len(), "a choice per value");
+    assert_eq!(values.len(), out.len() * window, "a window per value");
+    assert!(n_channels > 0 && out.len().is_multiple_of(n_channels), "whole positions");
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), max_of_windows_body(values, window, n_channels, out, choice));
+}
+
+/// Puts max(x, 0) in the place of each value; a NaN stays.
+pub fn relu(values: &mut [f32]) {
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), relu_body(values));
+}
+
+/// Makes each gradient zero whose output is not above 0: the way back through relu.
+pub fn relu_backward(output: &[f32], gradient: &mut [f32]) {
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), relu_backward_body(output, gradient));
+}
+
+/// Spreads a pooled gradient over the positions before pooling: to the chosen position of each window, and zero to the
+/// others. `places` says, window by window, which row of `out` each position is.
+///
+/// # Panics
+/// If the slices' lengths do not fit, or a place is none.
+pub fn spread(gradient: &[f32], choice: &[u32], places: &[u32], n_channels: usize, out: &mut [f32]) {
+    assert_eq!(gradient.len(), choice.len(), "a choice per value");
+    assert_eq!(out.len(), places.len() * n_channels, "a place per position");
+    assert!(n_channels > 0 && gradient.len().is_multiple_of(n_channels), "whole positions");
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), spread_body(gradient, choice, places, n_channels, out));
+}
+
+/// The transpose of a matrix of `n_rows` rows, 16 by 16 values at a time.
+///
+/// # Panics
+/// If the slices' lengths do not fit.
+pub fn transpose(from: &[f32], n_rows: usize, to: &mut [f32]) {
+    assert_eq!(from.len(), to.len(), "as many values");
+    assert!(n_rows > 0 && from.len().is_multiple_of(n_rows), "whole rows");
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), transpose_body(from, n_rows, to));
+}
+
+/// The sum of squares in `f64`: eight chains over i = lane, lane + 8, .. folded 4, 2, 1 apart.
+pub fn squared_norm(values: &[f32]) -> f64 {
+    let mut sum = [0.0];
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), squared_norm_body(values, &mut sum));
+    sum[0]
+}
+
+impl Patch {
+    const fn len(&self) -> usize {
+        self.n_segments * self.segment_len
+    }
+}
+
+impl Choices<'_> {
+    fn check(&self, patch: Patch, len: usize, scratch: &[u32]) {
+        assert!(self.n_channels > 0 && self.window > 0 && patch.len() > 0, "nothing is empty");
+        let n_positions = self.gradient.len() / self.n_channels;
+        assert_eq!(self.gradient.len(), n_positions * self.n_channels, "whole positions");
+        assert_eq!(self.choice.len(), self.gradient.len(), "a choice per value");
+        assert_eq!(self.bases.len(), n_positions * self.window, "a window per position");
+        assert!(scratch.len() >= 2 * n_positions, "room for a channel's positions");
+        let last = (patch.n_segments - 1) * patch.segment_stride + patch.segment_len - 1;
+        assert!(self.bases.iter().all(|&base| base as usize + last < len), "every patch lies inside");
+        // Choices come out of max_of_windows; one beyond its window would read the next window's base.
+        let n = self.window as u32;
+        assert!(self.choice.iter().fold(true, |all, &choice| all & (choice < n)), "every choice lies in its window");
+    }
+}
+
+/// Wraps the bodies for one instruction set.
+macro_rules! compile_for {
+    ($module:ident, $vector:ident, $features:literal, $(fn $body:ident($($arg:ident: $ty:ty),*);)*) => {
+        #[cfg(target_arch = "x86_64")]
+        mod $module {
+            use super::{Choices, Patch, Rows, Start};
+
+            $(
+                #[target_feature(enable = $features)]
+                pub(super) unsafe fn $body($($arg: $ty),*) {
+                    // SAFETY: the caller has checked the bounds and the instructions.
+                    unsafe { super::$body::<super::$vector>($($arg),*) }
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! compile_bodies {
+    ($module:ident, $vector:ident, $features:literal) => {
+        compile_for! {
+            $module, $vector, $features,
+            fn gemm_body(a: Rows<'_>, b: &[f32], n: usize, start: Start<'_>, c: &mut [f32]);
+            fn dot_rows_body(rows: &[f32], v: &[f32], out: &mut [f32]);
+            fn outer_body(x: &[f32], y: &[f32], out: &mut [f32]);
+            fn scatter_weights_body(x: &[f32], patch: Patch, choices: Choices<'_>, scratch: &mut [u32], out: &mut [f32]);
+            fn scatter_input_body(kernel: &[f32], patch: Patch, choices: Choices<'_>, scratch: &mut [u32], out: &mut [f32]);
+            fn max_of_windows_body(values: &[f32], window: usize, n_channels: usize, out: &mut [f32], choice: &mut [u32]);
+            fn relu_body(values: &mut [f32]);
+            fn relu_backward_body(output: &[f32], gradient: &mut [f32]);
+            fn spread_body(gradient: &[f32], choice: &[u32], places: &[u32], n_channels: usize, out: &mut [f32]);
+            fn transpose_body(from: &[f32], n_rows: usize, to: &mut [f32]);
+            fn squared_norm_body(values: &[f32], sum: &mut [f64; 1]);
+        }
+    };
+}
+
+compile_bodies!(avx512, Avx512, "avx512f,avx512dq,avx2,fma");
+compile_bodies!(avx2, Avx2, "avx2,fma");
+
+/// Sixteen values in registers.
+///
+/// # Safety
+/// The methods read and write through pointers and need the instructions of the implementor.
+trait Vector: Copy {
+    /// Most vectors that a tile of a product is wide.
+    const WIDE: usize;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// The first `n` values, 1 to 16, the others zero.
+    unsafe fn load_part(from: *const f32, n: usize) -> Self;
+    unsafe fn store_part(self, to: *mut f32, n: usize);
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    /// a b + self.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// Lanes folded 8, 4, 2, 1 apart.
+    unsafe fn sum(self) -> f32;
+    /// Row i of 16 becomes column i; none where there are too few registers for it.
+    #[inline(always)]
+    unsafe fn transpose(_rows: [Self; LANES]) -> Option<[Self; LANES]> {
+        None
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Avx512(__m512);
+
+#[cfg(target_arch = "x86_64")]
+impl Vector for Avx512 {
+    const WIDE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Self(_mm512_set1_ps(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { Self(_mm512_loadu_ps(from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        unsafe { Self(_mm512_maskz_loadu_ps(((1_u32 << n) - 1) as __mmask16, from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        unsafe { _mm512_mask_storeu_ps(to, ((1_u32 << n) - 1) as __mmask16, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; LANES]) -> Option<[Self; LANES]> {
+        unsafe {
+            // Pairs, then fours of rows within each quarter of a register, then the quarters among registers.
+            let mut fours = rows;
+            for g in (0..LANES).step_by(4) {
+                let [a, b, c, d] = [rows[g].0, rows[g + 1].0, rows[g + 2].0, rows[g + 3].0];
+                let low = [_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d))];
+                let high = [_mm512_castps_pd(_mm512_unpackhi_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d))];
+                fours[g] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(low[0], low[1])));
+                fours[g + 1] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(low[0], low[1])));
+                fours[g + 2] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(high[0], high[1])));
+                fours[g + 3] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(high[0], high[1])));
+            }
+            let mut columns = fours;
+            for j in 0..4 {
+                let [a, b, c, d] = [fours[j].0, fours[4 + j].0, fours[8 + j].0, fours[12 + j].0];
+                let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d)];
+                let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d)];
+                columns[j] = Self(_mm512_shuffle_f32x4::<0x88>(even[0], even[1]));
+                columns[4 + j] = Self(_mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]));
+                columns[8 + j] = Self(_mm512_shuffle_f32x4::<0xdd>(even[0], even[1]));
+                columns[12 + j] = Self(_mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]));
+            }
+            Some(columns)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        unsafe { sum_of_8(_mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0))) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Avx2([__m256; 2]);
+
+#[cfg(target_arch = "x86_64")]
+impl Vector for Avx2 {
+    const WIDE: usize = 1;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Self([_mm256_set1_ps(x); 2]) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { Self([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe {
+            _mm256_storeu_ps(to, self.0[0]);
+            _mm256_storeu_ps(to.add(8), self.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        unsafe {
+            let [low, high] = part_masks(n);
+            // A lane that is masked out is not touched, wherever it points.
+            let second = from.wrapping_add(8);
+            Self([_mm256_maskload_ps(from, low), _mm256_maskload_ps(second, high)])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        unsafe {
+            let [low, high] = part_masks(n);
+            _mm256_maskstore_ps(to, low, self.0[0]);
+            _mm256_maskstore_ps(to.wrapping_add(8), high, self.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { Self([_mm256_mul_ps(self.0[0], other.0[0]), _mm256_mul_ps(self.0[1], other.0[1])]) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Self([_mm256_add_ps(self.0[0], other.0[0]), _mm256_add_ps(self.0[1], other.0[1])]) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        unsafe { Self([_mm256_fmadd_ps(a.0[0], b.0[0], self.0[0]), _mm256_fmadd_ps(a.0[1], b.0[1], self.0[1])]) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        unsafe { sum_of_8(_mm256_add_ps(self.0[0], self.0[1])) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn part_masks(n: usize) -> [__m256i; 2] {
+    unsafe {
+        let n = _mm256_set1_epi32(n as i32);
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let more = _mm256_add_epi32(lanes, _mm256_set1_epi32(8));
+        [_mm256_cmpgt_epi32(n, lanes), _mm256_cmpgt_epi32(n, more)]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn sum_of_8(v: __m256) -> f32 {
+    unsafe {
+        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Portable([f32; LANES]);
+
+impl Vector for Portable {
+    const WIDE: usize = 1;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { Self(from.cast::<[f32; LANES]>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        let mut values = [0.0; LANES];
+        unsafe { values.as_mut_ptr().copy_from_nonoverlapping(from, n) };
+        Self(values)
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        unsafe { to.copy_from_nonoverlapping(self.0.as_ptr(), n) };
+    }
+
+    #[inline(always)]
+    unsafe fn mul(mut self, other: Self) -> Self {
+        for (x, y) in self.0.iter_mut().zip(other.0) {
+            *x *= y;
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut self, other: Self) -> Self {
+        for (x, y) in self.0.iter_mut().zip(other.0) {
+            *x += y;
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        for (x, (a, b)) in self.0.iter_mut().zip(a.0.into_iter().zip(b.0)) {
+            *x = a.mul_add(b, *x);
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut v = self.0;
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                v[i] += v[i + half];
+            }
+        }
+        v[0]
+    }
+}
+
+#[inline(always)]
+unsafe fn gemm_body<V: Vector>(a: Rows<'_>, b: &[f32], n: usize, start: Start<'_>, c: &mut [f32]) {
+    let mut column = 0;
+    while column < n {
+        let width = (n - column).min(V::WIDE * LANES);
+        let n_vectors = width.div_ceil(LANES);
+        let tail = width - (n_vectors - 1) * LANES;
+        // Narrow tiles leave registers for more rows.
+        let tall = if V::WIDE >= 4 && n_vectors <= 2 { 2 * TALL } else { TALL };
+        let mut row = 0;
+        while row < a.offsets.len() {
+            let height = (a.offsets.len() - row).min(tall);
+            let tile = Tile {
+                a,
+                row,
+                b: unsafe { b.as_ptr().add(column) },
+                n,
+                c: unsafe { c.as_mut_ptr().add(row * n + column) },
+                tail,
+            };
+            let (start, bias) = match start {
+                Start::Zero => (ZERO, std::ptr::null()),
+                Start::Row(bias) => (ROW, unsafe { bias.as_ptr().add(column) }),
+                Start::Add => (ADD, std::ptr::null()),
+            };
+            // A height and a width known to the compiler keep the tile in registers.
+            macro_rules! heights {
+                ($width:literal) => {
+                    match height {
+                        6 => unsafe { tile.run::<V, 6, $width>(start, bias) },
+                        5 => unsafe { tile.run::<V, 5, $width>(start, bias) },
+                        4 => unsafe { tile.run::<V, 4, $width>(start, bias) },
+                        3 => unsafe { tile.run::<V, 3, $width>(start, bias) },
+                        2 => unsafe { tile.run::<V, 2, $width>(start, bias) },
+                        _ => unsafe { tile.run::<V, 1, $width>(start, bias) },
+                    }
+                };
+            }
+            macro_rules! more_heights {
+                ($width:literal) => {
+                    match height {
+                        12 => unsafe { tile.run::<V, 12, $width>(start, bias) },
+                        11 => unsafe { tile.run::<V, 11, $width>(start, bias) },
+                        10 => unsafe { tile.run::<V, 10, $width>(start, bias) },
+                        9 => unsafe { tile.run::<V, 9, $width>(start, bias) },
+                        8 => unsafe { tile.run::<V, 8, $width>(start, bias) },
+                        7 => unsafe { tile.run::<V, 7, $width>(start, bias) },
+                        _ => heights!($width),
+                    }
+                };
+            }
+            match n_vectors {
+                1 if V::WIDE >= 4 => more_heights!(1),
+                2 if V::WIDE >= 4 => more_heights!(2),
+                1 => heights!(1),
+                3 if V::WIDE >= 4 => heights!(3),
+                _ if V::WIDE >= 4 => heights!(4),
+                _ => unreachable!("a tile is at most WIDE vectors wide"),
+            }
+            row += height;
+        }
+        column += width;
+    }
+}
+
+/// A block of c, held in registers over all of k.
+struct Tile<'a> {
+    a: Rows<'a>,
+    row: usize,
+    b: *const f32,
+    n: usize,
+    c: *mut f32,
+    /// Values of the last vector across, 1 to 16.
+    tail: usize,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, const H: usize, const W: usize>(&self, start: u8, bias: *const f32) {
+        unsafe {
+            if self.tail == LANES {
+                self.run_tail::<V, H, W, false>(start, bias)
+            } else {
+                self.run_tail::<V, H, W, true>(start, bias)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run_tail<V: Vector, const H: usize, const W: usize, const TAIL: bool>(
+        &self,
+        start: u8,
+        bias: *const f32,
+    ) {
+        unsafe {
+            let mut sums = [[V::splat(0.0); W]; H];
+            if start != ZERO {
+                for i in 0..H {
+                    let from = if start == ROW { bias } else { self.c.add(i * self.n).cast_const() };
+                    for j in 0..W {
+                        sums[i][j] = load::<V, TAIL>(from, j, W, self.tail);
+                    }
+                }
+            }
+            let mut rows = [self.a.data.as_ptr(); H];
+            for i in 0..H {
+                rows[i] = rows[i].add(*self.a.offsets.get_unchecked(self.row + i) as usize);
+            }
+            let mut b = self.b;
+            for s in 0..self.a.n_segments {
+                let mut at = s * self.a.segment_stride;
+                for _ in 0..self.a.segment_len {
+                    let mut across = [V::splat(0.0); W];
+                    for j in 0..W {
+                        across[j] = load::<V, TAIL>(b, j, W, self.tail);
+                    }
+                    for i in 0..H {
+                        let x = V::splat(*rows[i].add(at));
+                        for j in 0..W {
+                            sums[i][j] = sums[i][j].add_product(x, across[j]);
+                        }
+                    }
+                    at += self.a.stride;
+                    b = b.wrapping_add(self.n);
+                }
+            }
+            for i in 0..H {
+                for j in 0..W {
+                    let to = self.c.add(i * self.n + j * LANES);
+                    if TAIL && j == W - 1 { sums[i][j].store_part(to, self.tail) } else { sums[i][j].store(to) }
+                }
+            }
+        }
+    }
+}
+
+/// Vector `j` of `n`, of which with `TAIL` the last holds `tail` values only.
+#[inline(always)]
+unsafe fn load<V: Vector, const TAIL: bool>(from: *const f32, j: usize, n: usize, tail: usize) -> V {
+    unsafe {
+        let from = from.add(j * LANES);
+        if TAIL && j + 1 == n { V::load_part(from, tail) } else { V::load(from) }
+    }
+}
+
+#[inline(always)]
+unsafe fn dot_rows_body<V: Vector>(rows: &[f32], v: &[f32], out: &mut [f32]) {
+    let n = v.len();
+    let whole = n / LANES * LANES;
+    for (i, out) in out.iter_mut().enumerate() {
+        unsafe {
+            let row = rows.as_ptr().add(i * n);
+            let mut sum = V::splat(0.0);
+            let mut j = 0;
+            while j < whole {
+                sum = sum.add_product(V::load(row.add(j)), V::load(v.as_ptr().add(j)));
+                j += LANES;
+            }
+            if whole < n {
+                let tail = n - whole;
+                let (x, y) = (V::load_part(row.add(whole), tail), V::load_part(v.as_ptr().add(whole), tail));
+                sum = sum.add_product(x, y);
+            }
+            *out = sum.sum();
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn outer_body<V: Vector>(x: &[f32], y: &[f32], out: &mut [f32]) {
+    let n = y.len();
+    let whole = n / LANES * LANES;
+    for (i, &x) in x.iter().enumerate() {
+        unsafe {
+            let row = out.as_mut_ptr().add(i * n);
+            let x = V::splat(x);
+            let mut j = 0;
+            while j < whole {
+                x.mul(V::load(y.as_ptr().add(j))).store(row.add(j));
+                j += LANES;
+            }
+            if whole < n {
+                x.mul(V::load_part(y.as_ptr().add(whole), n - whole)).store_part(row.add(whole), n - whole);
+            }
+        }
+    }
+}
+
+/// Copies one channel's bases and gradients (as bits) next to each other.
+#[inline(always)]
+fn gather_channel<'a>(choices: &Choices<'_>, channel: usize, scratch: &'a mut [u32]) -> (&'a [u32], &'a [u32]) {
+    let n_positions = choices.gradient.len() / choices.n_channels;
+    let (bases, gradients) = scratch[..2 * n_positions].split_at_mut(n_positions);
+    for p in 0..n_positions {
+        let at = p * choices.n_channels + channel;
+        bases[p] = choices.bases[p * choices.window + choices.choice[at] as usize];
+        gradients[p] = choices.gradient[at].to_bits();
+    }
+    (bases, gradients)
+}
+
+/// Walks the runs of a patch in blocks of up to `BLOCK` vectors: `$full` and then `$part` get the offset in the patch,
+/// the offset in the input and the number of vectors (and of values).
+macro_rules! for_each_block {
+    ($patch:expr, $run:ident) => {
+        let patch = $patch;
+        for s in 0..patch.n_segments {
+            let mut t = 0;
+            while t < patch.segment_len {
+                let len = (patch.segment_len - t).min(BLOCK * LANES);
+                let (k, at) = (s * patch.segment_len + t, s * patch.segment_stride + t);
+                let tail = len - (len.div_ceil(LANES) - 1) * LANES;
+                match (len.div_ceil(LANES), tail == LANES) {
+                    (1, true) => $run!(1, false, k, at, tail),
+                    (2, true) => $run!(2, false, k, at, tail),
+                    (3, true) => $run!(3, false, k, at, tail),
+                    (4, true) => $run!(4, false, k, at, tail),
+                    (5, true) => $run!(5, false, k, at, tail),
+                    (6, true) => $run!(6, false, k, at, tail),
+                    (1, false) => $run!(1, true, k, at, tail),
+                    (2, false) => $run!(2, true, k, at, tail),
+                    (3, false) => $run!(3, true, k, at, tail),
+                    (4, false) => $run!(4, true, k, at, tail),
+                    (5, false) => $run!(5, true, k, at, tail),
+                    _ => $run!(6, true, k, at, tail),
+                }
+                t += len;
+            }
+        }
+    };
+}
+
+#[inline(always)]
+unsafe fn scatter_weights_body<V: Vector>(
+    x: &[f32],
+    patch: Patch,
+    choices: Choices<'_>,
+    scratch: &mut [u32],
+    out: &mut [f32],
+) {
+    for channel in 0..choices.n_channels {
+        let (bases, gradients) = gather_channel(&choices, channel, scratch);
+        let out = &mut out[channel * patch.len()..(channel + 1) * patch.len()];
+        macro_rules! run {
+            ($n:literal, $tail:literal, $k:ident, $at:ident, $len:ident) => {
+                unsafe {
+                    weights_block::<V, $n, $tail>(x.as_ptr().add($at), bases, gradients, out.as_mut_ptr().add($k), $len)
+                }
+            };
+        }
+        for_each_block!(patch, run);
+    }
+}
+
+#[inline(always)]
+unsafe fn weights_block<V: Vector, const N: usize, const TAIL: bool>(
+    x: *const f32,
+    bases: &[u32],
+    gradients: &[u32],
+    out: *mut f32,
+    tail: usize,
+) {
+    unsafe {
+        let mut sums = [V::splat(0.0); N];
+        for (&base, &gradient) in bases.iter().zip(gradients) {
+            let gradient = V::splat(f32::from_bits(gradient));
+            let x = x.add(base as usize);
+            for j in 0..N {
+                sums[j] = sums[j].add_product(gradient, load::<V, TAIL>(x, j, N, tail));
+            }
+        }
+        for j in 0..N {
+            let to = out.add(j * LANES);
+            if TAIL && j == N - 1 { sums[j].store_part(to, tail) } else { sums[j].store(to) }
+        }
+    }
+}
+
+/// Lists each position's channels by their choice, and by number among equal choices.
+#[inline(always)]
+fn sort_channels<'a>(choices: &Choices<'_>, scratch: &'a mut [u32]) -> &'a [u32] {
+    let (starts, rest) = scratch.split_at_mut(choices.window);
+    let sorted = &mut rest[..choices.gradient.len()];
+    let rows = choices.choice.chunks_exact(choices.n_channels);
+    for (choice, sorted) in rows.zip(sorted.chunks_exact_mut(choices.n_channels)) {
+        starts.fill(0);
+        for &q in choice {
+            starts[q as usize] += 1;
+        }
+        let mut start = 0;
+        for count in starts.iter_mut() {
+            (*count, start) = (start, start + *count);
+        }
+        for (channel, &q) in choice.iter().enumerate() {
+            let at = &mut starts[q as usize];
+            sorted[*at as usize] = channel as u32;
+            *at += 1;
+        }
+    }
+    sorted
+}
+
+#[inline(always)]
+unsafe fn scatter_input_body<V: Vector>(
+    kernel: &[f32],
+    patch: Patch,
+    choices: Choices<'_>,
+    scratch: &mut [u32],
+    out: &mut [f32],
+) {
+    let sorted = sort_channels(&choices, scratch);
+    let patch_len = patch.len();
+    macro_rules! run {
+        ($n:literal, $tail:literal, $k:ident, $at:ident, $len:ident) => {
+            unsafe {
+                let kernel = kernel.as_ptr().add($k);
+                input_block::<V, $n, $tail>(kernel, patch_len, choices, sorted, out.as_mut_ptr().add($at), $len)
+            }
+        };
+    }
+    for_each_block!(patch, run);
+}
+
+#[inline(always)]
+unsafe fn input_block<V: Vector, const N: usize, const TAIL: bool>(
+    kernel: *const f32,
+    patch_len: usize,
+    choices: Choices<'_>,
+    sorted: &[u32],
+    out: *mut f32,
+    tail: usize,
+) {
+    let n_channels = choices.n_channels;
+    for (p, sorted) in sorted.chunks_exact(n_channels).enumerate() {
+        unsafe {
+            let gradient = choices.gradient.as_ptr().add(p * n_channels);
+            let choice = choices.choice.as_ptr().add(p * n_channels);
+            let mut i = 0;
+            while i < n_channels {
+                let q = *choice.add(*sorted.get_unchecked(i) as usize);
+                let mut sums = [V::splat(0.0); N];
+                while i < n_channels {
+                    let channel = *sorted.get_unchecked(i) as usize;
+                    if *choice.add(channel) != q {
+                        break;
+                    }
+                    let gradient = V::splat(*gradient.add(channel));
+                    let kernel = kernel.add(channel * patch_len);
+                    for j in 0..N {
+                        sums[j] = sums[j].add_product(gradient, load::<V, TAIL>(kernel, j, N, tail));
+                    }
+                    i += 1;
+                }
+                let out = out.add(*choices.bases.get_unchecked(p * choices.window + q as usize) as usize);
+                for j in 0..N {
+                    let at = out.add(j * LANES);
+                    let sum = load::<V, TAIL>(out, j, N, tail).add(sums[j]);
+                    if TAIL && j == N - 1 { sum.store_part(at, tail) } else { sum.store(at) }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn max_of_windows_body<V>(
+    values: &[f32],
+    window: usize,
+    n_channels: usize,
+    out: &mut [f32],
+    choice: &mut [u32],
+) {
+    let positions = out.chunks_exact_mut(n_channels).zip(choice.chunks_exact_mut(n_channels));
+    for ((out, choice), values) in positions.zip(values.chunks_exact(window * n_channels)) {
+        // The usual window by itself, so that nothing is stored on the way.
+        if window == 4 {
+            let (upper, lower) = values.split_at(2 * n_channels);
+            let ((a, b), (c, d)) = (upper.split_at(n_channels), lower.split_at(n_channels));
+            let all = a.iter().zip(b).zip(c.iter().zip(d));
+            for ((out, choice), ((&a, &b), (&c, &d))) in out.iter_mut().zip(choice.iter_mut()).zip(all) {
+                (*out, *choice) = larger(larger(larger((a, 0), (b, 1)), (c, 2)), (d, 3));
+            }
+            continue;
+        }
+        let (first, others) = values.split_at(n_channels);
+        out.copy_from_slice(first);
+        choice.fill(0);
+        for (q, values) in others.chunks_exact(n_channels).enumerate() {
+            for ((best, choice), &value) in out.iter_mut().zip(choice.iter_mut()).zip(values) {
+                (*best, *choice) = larger((*best, *choice), (value, q as u32 + 1));
+            }
+        }
+    }
+}
+
+/// The larger of two values with their positions, the first of equal ones. A NaN that is best stays best, and one that
+/// comes becomes it.
+#[inline(always)]
+#[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN counts as larger")]
+fn larger(best: (f32, u32), next: (f32, u32)) -> (f32, u32) {
+    let is_larger = !(next.0 <= best.0) & !best.0.is_nan();
+    (if is_larger { next.0 } else { best.0 }, if is_larger { next.1 } else { best.1 })
+}
+
+#[inline(always)]
+unsafe fn relu_body<V>(values: &mut [f32]) {
+    for value in values {
+        *value = if *value < 0.0 { 0.0 } else { *value };
+    }
+}
+
+#[inline(always)]
+unsafe fn relu_backward_body<V>(output: &[f32], gradient: &mut [f32]) {
+    for (gradient, &output) in gradient.iter_mut().zip(output) {
+        // A NaN output passes its gradient on, which is NaN as well: it must not vanish here.
+        *gradient = if output <= 0.0 { 0.0 } else { *gradient };
+    }
+}
+
+#[inline(always)]
+unsafe fn spread_body<V>(gradient: &[f32], choice: &[u32], places: &[u32], n_channels: usize, out: &mut [f32]) {
+    let positions = gradient.chunks_exact(n_channels).zip(choice.chunks_exact(n_channels));
+    let window = places.len() / (gradient.len() / n_channels).max(1);
+    for ((gradient, choice), places) in positions.zip(places.chunks_exact(window.max(1))) {
+        for (q, &place) in places.iter().enumerate() {
+            let q = q as u32;
+            let out = &mut out[place as usize * n_channels..][..n_channels];
+            for ((out, &gradient), &choice) in out.iter_mut().zip(gradient).zip(choice) {
+                *out = if choice == q { gradient } else { 0.0 };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn transpose_body<V: Vector>(from: &[f32], n_rows: usize, to: &mut [f32]) {
+    let n_columns = from.len() / n_rows;
+    for row in (0..n_rows).step_by(LANES) {
+        let height = (n_rows - row).min(LANES);
+        for column in (0..n_columns).step_by(LANES) {
+            let width = (n_columns - column).min(LANES);
+            if height == LANES && width == LANES {
+                unsafe {
+                    let mut rows = [V::splat(0.0); LANES];
+                    for i in 0..LANES {
+                        rows[i] = V::load(from.as_ptr().add((row + i) * n_columns + column));
+                    }
+                    if let Some(columns) = V::transpose(rows) {
+                        for j in 0..LANES {
+                            columns[j].store(to.as_mut_ptr().add((column + j) * n_rows + row));
+                        }
+                        continue;
+                    }
+                }
+            }
+            for j in column..column + width {
+                let to = &mut to[j * n_rows + row..][..height];
+                for (to, i) in to.iter_mut().zip(row..) {
+                    *to = from[i * n_columns + j];
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn squared_norm_body<V>(values: &[f32], sum: &mut [f64; 1]) {
+    let mut lanes = [0.0_f64; 8];
+    let (chunks, rest) = values.as_chunks::<8>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            // The square of an f32 is exact in f64, so that it makes no difference whether it is fused.
+            *lane += f64::from(x) * f64::from(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(x) * f64::from(x);
+    }
+    for half in [4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    sum[0] = lanes[0];
+}
+
+/// Rows of a tile: 6 by 4 vectors of sums, 4 of b and one of a are 29 of the 32 registers of AVX-512.
+const TALL: usize = 6;
+/// Vectors of a patch that are held at once: part of the order of sums, so the same for all instruction sets.
+const BLOCK: usize = 6;
+const ZERO: u8 = 0;
+const ROW: u8 = 1;
+const ADD: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use eranos_base::{Entropy, SeededEntropy};
+
+    use super::*;
+
+    fn values(n: usize, entropy: &mut SeededEntropy) -> Vec<f32> {
+        (0..n).map(|_| i16::from_le_bytes(entropy.bytes()) as f32 / 8192.0).collect()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|v| v.to_bits()).collect()
+    }
+
+    #[test]
+    fn products_are_chains_of_fused_multiply_adds_on_every_instruction_set() {
+        let mut entropy = SeededEntropy::new(3);
+        for m in [1, 2, 5, 6, 7, 13] {
+            for n in [1, 8, 10, 16, 17, 32, 33, 48, 64, 70, 129] {
+                let (n_segments, segment_len, segment_stride, stride) = (3, 5, 17, 2);
+                let k = n_segments * segment_len;
+                let offsets: Vec<u32> = (0..m).map(|i| (i * 7 % 11) as u32).collect();
+                let (data, b) = (values(64, &mut entropy), values(k * n, &mut entropy));
+                let (bias, before) = (values(n, &mut entropy), values(m * n, &mut entropy));
+                let a = Rows { data: &data, offsets: &offsets, n_segments, segment_len, segment_stride, stride };
+                for start in [Start::Zero, Start::Row(&bias), Start::Add] {
+                    let mut expected = before.clone();
+                    for i in 0..m {
+                        for j in 0..n {
+                            let c = &mut expected[i * n + j];
+                            *c = match start {
+                                Start::Zero => 0.0,
+                                Start::Row(bias) => bias[j],
+                                Start::Add => *c,
+                            };
+                            for kk in 0..k {
+                                let at = kk / segment_len * segment_stride + kk % segment_len * stride;
+                                *c = data[offsets[i] as usize + at].mul_add(b[kk * n + j], *c);
+                            }
+                        }
+                    }
+                    for &set in InstructionSet::available() {
+                        let mut c = before.clone();
+                        gemm_on(set, a, &b, n, start, &mut c);
+                        assert_eq!(bits(&c), bits(&expected), "{set:?} m={m} n={n} {start:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dot_products_and_outer_products_agree_on_every_instruction_set() {
+        let mut entropy = SeededEntropy::new(4);
+        for n in [1, 7, 10, 16, 40, 64, 65] {
+            let (rows, v, x) = (values(9 * n, &mut entropy), values(n, &mut entropy), values(9, &mut entropy));
+            let mut dots = vec![0.0; 9];
+            dot_rows_on(InstructionSet::Portable, &rows, &v, &mut dots);
+            for (i, &dot) in dots.iter().enumerate() {
+                let exact: f64 = (0..n).map(|j| f64::from(rows[i * n + j]) * f64::from(v[j])).sum();
+                assert!((f64::from(dot) - exact).abs() < 1e-4, "{dot} {exact}");
+            }
+            let product: Vec<f32> = (0..9 * n).map(|at| x[at / n] * v[at % n]).collect();
+            for &set in InstructionSet::available() {
+                let (mut out, mut outer) = (vec![0.0; 9], vec![0.0; 9 * n]);
+                dot_rows_on(set, &rows, &v, &mut out);
+                outer_on(set, &x, &v, &mut outer);
+                assert_eq!((bits(&out), bits(&outer)), (bits(&dots), bits(&product)), "{set:?} n={n}");
+            }
+        }
+    }
+
+    #[test]
+    fn pooled_gradients_agree_with_their_definition_on_every_instruction_set() {
+        let mut entropy = SeededEntropy::new(5);
+        for (segment_len, n_channels) in [(3, 5), (16, 4), (24, 3), (96, 64), (100, 2), (130, 7)] {
+            let patch = Patch { n_segments: 3, segment_len, segment_stride: 2 * segment_len };
+            let (n_positions, window) = (6, 4);
+            let x = values(8 * segment_len, &mut entropy);
+            let bases: Vec<u32> = (0..n_positions * window).map(|i| (i * 5 % (2 * segment_len)) as u32).collect();
+            let gradient = values(n_positions * n_channels, &mut entropy);
+            let choice: Vec<u32> = gradient.iter().map(|g| g.to_bits() >> 13 & 3).collect();
+            let kernel = values(n_channels * patch.len(), &mut entropy);
+            let choices = Choices { bases: &bases, window, choice: &choice, gradient: &gradient, n_channels };
+            let (mut weights, mut input) = (vec![0.0_f32; kernel.len()], x.clone());
+            for c in 0..n_channels {
+                for p in 0..n_positions {
+                    let base = bases[p * window + choice[p * n_channels + c] as usize] as usize;
+                    let g = gradient[p * n_channels + c];
+                    for k in 0..patch.len() {
+                        let at = base + k / segment_len * patch.segment_stride + k % segment_len;
+                        let w = &mut weights[c * patch.len() + k];
+                        *w = g.mul_add(x[at], *w);
+                    }
+                }
+            }
+            for piece in 0..3 * segment_len.div_ceil(96) {
+                let (s, piece) = (piece / segment_len.div_ceil(96), piece % segment_len.div_ceil(96));
+                for (p, q) in (0..n_positions * window).map(|at| (at / window, at % window)) {
+                    for t in piece * 96..segment_len.min(piece * 96 + 96) {
+                        let mut sum = 0.0_f32;
+                        for c in (0..n_channels).filter(|c| choice[p * n_channels + c] as usize == q) {
+                            let weight = kernel[c * patch.len() + s * segment_len + t];
+                            sum = gradient[p * n_channels + c].mul_add(weight, sum);
+                        }
+                        input[bases[p * window + q] as usize + s * patch.segment_stride + t] += sum;
+                    }
+                }
+            }
+            for &set in InstructionSet::available() {
+                let (mut scratch, mut out) = (vec![7; 200 + n_positions * n_channels], vec![9.0; kernel.len()]);
+                scatter_weights_on(set, &x, patch, choices, &mut scratch, &mut out);
+                assert_eq!(bits(&out), bits(&weights), "{set:?} {segment_len}");
+                let mut out = x.clone();
+                scatter_input_on(set, &kernel, patch, choices, &mut scratch, &mut out);
+                assert_eq!(bits(&out), bits(&input), "{set:?} {segment_len}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_maximum_is_chosen_and_nan_is_kept() {
+        let nan = f32::NAN;
+        let values = [1.0, nan, 5.0, 3.0, 2.0, 5.0, 3.0, 9.0, nan, 2.0, 1.0, 5.0];
+        let (mut out, mut choice) = ([0.0; 3], [9; 3]);
+        max_of_windows(&values, 4, 3, &mut out, &mut choice);
+        assert_eq!((out[0], choice), (3.0, [1, 0, 2]));
+        assert!(out[1].is_nan() && out[2].is_nan());
+        let mut spread_out = [9.0; 12];
+        spread(&[1.0, 2.0, 3.0], &choice, &[0, 1, 3, 2], 3, &mut spread_out);
+        assert_eq!(spread_out, [0.0, 2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0]);
+    }
+
+    #[test]
+    fn relu_keeps_nan_both_ways() {
+        let mut values = [-1.0, 0.0, 2.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        relu(&mut values);
+        assert!(values[3].is_nan());
+        assert_eq!((values[0], values[2], values[4], values[5]), (0.0, 2.0, f32::INFINITY, 0.0));
+        let mut gradient = [1.0; 6];
+        relu_backward(&values, &mut gradient);
+        assert_eq!(gradient, [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_transpose_moves_every_value() {
+        for (n_rows, n_columns) in [(1, 1), (3, 50), (64, 288), (17, 16)] {
+            let from: Vec<f32> = (0..n_rows * n_columns).map(|i| i as f32).collect();
+            let mut to = vec![0.0; from.len()];
+            transpose(&from, n_rows, &mut to);
+            assert!((0..from.len()).all(|i| to[i % n_columns * n_rows + i / n_columns] == from[i]));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "every row lies in the data")]
+    fn a_row_outside_the_data_is_refused() {
+        let a = Rows { data: &[0.0; 8], offsets: &[5], n_segments: 1, segment_len: 4, segment_stride: 0, stride: 1 };
+        gemm(a, &[0.0; 4], 1, Start::Zero, &mut [0.0]);
+    }
+}

@@ -67,8 +67,8 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
     let mut mean = vec![0.0_f64; out.len()];
     let mut clipped = vec![0.0_f64; out.len()];
     let mut total = 0.0;
-    for i in 0..n {
-        let target = Target::Class(targets[i] as u32);
+    for (i, &class) in targets.iter().enumerate() {
+        let target = Target::Class(class as u32);
         let loss = network.check_record(&prepared, record(i), target, &mut workspace, &mut out).expect("finite");
         close(name, "per_example_loss", &[loss], &set.floats["per_example_loss"][i..=i]);
         let norm = kernel::squared_norm(&out).sqrt();

@@ -1,6 +1,6 @@
-//! Conv2D: `[batch_size, height, width, channels]` to `[batch_size, height', width', filters]`, y = activation(x * kernel
-//! + bias), kernel `[kernel height, kernel width, channels, filters]`, bias `[filters]`; and, in the same step, the
-//! MaxPooling2D behind it where its windows do not overlap.
+//! Conv2D: `[batch_size, height, width, channels]` to `[batch_size, height', width', filters]`,
+//! y = activation(bias + x * kernel), kernel `[kernel height, kernel width, channels, filters]`, bias `[filters]`; and,
+//! in the same step, the MaxPooling2D behind it where its windows do not overlap.
 //!
 //! A patch of the input is a few runs of values that lie together, one run per row of the kernel, so the convolution
 //! is a matrix product of patches, read where they lie, with the kernel as Keras stores it. With pooling the outputs

@@ -25,6 +25,7 @@ use eranos_wire::{
         Blob, RoundRef,
         abort::Aborted,
         advertise_keys::Certificates,
+        consistency::Quorum,
         select::{CheckIn, ComeBackLater},
         settle::Settled,
     },
@@ -136,25 +137,54 @@ pub struct Federation {
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
     history: BTreeMap<Phase, VecDeque<Duration>>,
     wake: Option<eranos_base::Timestamp>,
-    last_receipt_index: Option<u64>,
+    /// The last released round, for its survivors that are late.
+    finished: Option<Finished>,
     current: Current,
+    /// The round before, whose report waits until it is known who of its cohort is gone.
+    previous: Option<(Current, RoundReport, Model)>,
+    dismissing: bool,
     totals: Totals,
     reports: mpsc::Sender<RoundReport>,
     told: BTreeSet<ClientId>,
 }
 
-/// What is counted of the round under way.
+/// A released round: what a survivor that is late still needs.
+struct Finished {
+    round: RoundRef,
+    quorum: Vec<u8>,
+    index: u64,
+}
+
+/// What is counted of a round.
 struct Current {
     began: Instant,
-    n_selected: usize,
-    dropped: Vec<(ClientId, &'static str)>,
+    cohort: BTreeSet<ClientId>,
+    /// Who saw the round through to the end, or said that it leaves.
+    done: BTreeSet<ClientId>,
+    dropped: BTreeMap<ClientId, &'static str>,
     bytes_up: u64,
     bytes_down: u64,
 }
 
 impl Default for Current {
     fn default() -> Self {
-        Self { began: Instant::now(), n_selected: 0, dropped: Vec::new(), bytes_up: 0, bytes_down: 0 }
+        Self {
+            began: Instant::now(),
+            cohort: BTreeSet::new(),
+            done: BTreeSet::new(),
+            dropped: BTreeMap::new(),
+            bytes_up: 0,
+            bytes_down: 0,
+        }
+    }
+}
+
+impl Current {
+    /// A member of the cohort is gone, and was not done.
+    fn gone(&mut self, id: &ClientId, phase: &'static str) {
+        if self.cohort.contains(id) && !self.done.contains(id) {
+            self.dropped.entry(id.clone()).or_insert(phase);
+        }
     }
 }
 
@@ -283,8 +313,10 @@ impl Federation {
             uploads: BTreeMap::new(),
             history: BTreeMap::new(),
             wake: None,
-            last_receipt_index: None,
+            finished: None,
             current: Current::default(),
+            previous: None,
+            dismissing: false,
             totals: Totals::default(),
             reports,
             told: BTreeSet::new(),
@@ -335,7 +367,7 @@ impl Federation {
                 self.next_round()?;
             }
         }
-        self.dismiss(&mut server).await;
+        self.dismiss(&mut server, &upload_sender).await?;
         let test_accuracy = self.evaluate();
         Ok(Summary {
             released: self.released,
@@ -353,28 +385,31 @@ impl Federation {
         self.released >= self.task.schedule.rounds || self.n_attempts >= self.task.schedule.attempts_max
     }
 
-    /// Tells everyone who asks that the task is over, for as long as somebody connected has not heard it.
-    async fn dismiss(&mut self, server: &mut Server) {
+    /// Tells everyone who asks that the task is over, for as long as somebody connected has not heard it. Survivors that
+    /// are late get their receipt first.
+    async fn dismiss(
+        &mut self,
+        server: &mut Server,
+        uploads: &mpsc::Sender<Upload>,
+    ) -> Result<(), FederationError> {
+        self.dismissing = true;
         for id in std::mem::take(&mut self.late).into_keys() {
             self.dismiss_one(&id);
         }
         let deadline = tokio::time::Instant::now() + DISMISS_TIME_MAX;
         while self.directory.keys().any(|id| !self.told.contains(id)) {
             match tokio::time::timeout_at(deadline, server.next()).await {
-                Ok(Some(Incoming::Request { from, kind, header, reply, .. })) => {
-                    let request = Digest::of_parts(&[&[kind.0], &header]);
-                    match self.exchanges.arrive(&from, request, reply) {
-                        (Arrival::Answered(frame), Some(reply)) => send(reply, frame),
-                        _ => self.dismiss_one(&from),
+                Ok(Some(incoming)) => {
+                    if let Incoming::Disconnected { id } = &incoming {
+                        self.directory.remove(id);
                     }
+                    self.receive(incoming, uploads)?;
                 }
-                Ok(Some(Incoming::Disconnected { id })) => {
-                    self.directory.remove(&id);
-                }
-                Ok(Some(Incoming::Connected { .. })) => {}
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => break,
             }
         }
+        self.publish();
+        Ok(())
     }
 
     fn dismiss_one(&mut self, id: &ClientId) {
@@ -393,7 +428,9 @@ impl Federation {
         let round = self.last_round.next();
         self.last_round = round;
         self.round_ref = RoundRef { session: self.session, round };
-        self.last_receipt_index = None;
+        for (_, upload) in std::mem::take(&mut self.uploads) {
+            upload.abort();
+        }
         self.current = Current::default();
         let checkpoint = self.model.checkpoint();
         let now = SystemClock.now();
@@ -443,10 +480,17 @@ impl Federation {
                 self.directory.insert(identity.id, (peer, certificate));
                 Ok(())
             }
-            // A lost connection is not a lost client: it may come back inside the phase.
-            Incoming::Disconnected { .. } => Ok(()),
+            // A lost connection is not a lost client: it may come back inside the phase. Until then it counts as gone.
+            Incoming::Disconnected { id } => {
+                let phase = self.round.phase().map_or("settle", Phase::name);
+                self.current.gone(&id, phase);
+                if let Some((previous, ..)) = &mut self.previous {
+                    previous.gone(&id, "unmask");
+                }
+                Ok(())
+            }
             Incoming::Request { from, kind, header, body, reply } => {
-                self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64 + body.len();
+                self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64;
                 let request = Digest::of_parts(&[&[kind.0], &header]);
                 match self.exchanges.arrive(&from, request, reply) {
                     (Arrival::Answered(frame), Some(reply)) => {
@@ -481,13 +525,42 @@ impl Federation {
         body: BodyReader,
         uploads: &mpsc::Sender<Upload>,
     ) -> Result<(), FederationError> {
+        if let Some(finished) = self.finished.as_ref().filter(|finished| request.round() == Some(finished.round)) {
+            // Late, but the round is released: a survivor's part in it is done once it has its receipt.
+            let (quorum, index) = (finished.quorum.clone(), finished.index);
+            let current = match &mut self.previous {
+                Some((previous, ..)) => previous,
+                None => &mut self.current,
+            };
+            match request {
+                Request::Consistency(_) => self.answer(&from.id, Quorum { quorum }.into(), Bytes::new()),
+                Request::Unmask(message) => {
+                    current.done.insert(from.id.clone());
+                    self.receipt(&from.id, index, message.ledger_size)?;
+                }
+                _ => {
+                    let reason = "the round is over".into();
+                    self.answer(&from.id, Aborted { reason }.into(), Bytes::new());
+                }
+            }
+            return Ok(());
+        }
         if let Some(round) = request.round().filter(|round| *round != self.round_ref) {
             let reason = format!("round {} is over", round.round);
             self.answer(&from.id, Aborted { reason: reason.into() }.into(), Bytes::new());
             return Ok(());
         }
         let message = match request {
+            Request::CheckIn(_) if self.dismissing => {
+                self.dismiss_one(&from.id);
+                return Ok(());
+            }
             Request::CheckIn(check_in) => {
+                // Whoever checks in while its round goes on has left it.
+                if !self.current.done.contains(&from.id) && !matches!(self.round, Round::Select(_)) {
+                    let phase = self.round.phase().map_or("settle", Phase::name);
+                    self.current.gone(&from.id, phase);
+                }
                 if !matches!(self.round, Round::Select(_)) {
                     self.late.insert(from.id.clone(), (from, check_in));
                     return Ok(());
@@ -515,9 +588,7 @@ impl Federation {
             }
             Request::Consistency(message) => Message::Consistency(message.signature),
             Request::Unmask(message) => {
-                if let Some(index) = self.last_receipt_index {
-                    return self.receipt(&from.id, index, message.ledger_size);
-                }
+                self.current.done.insert(from.id.clone());
                 Message::Unmask { shares: message.shares, ledger_size: message.ledger_size }
             }
             Request::Abort(message) => {
@@ -583,7 +654,7 @@ impl Federation {
                         Some(reason) => self.abort_round(&reason),
                     },
                     Action::Receipt { to, ledger_size } => {
-                        if let Some(index) = self.last_receipt_index {
+                        if let Some(index) = self.finished.as_ref().map(|finished| finished.index) {
                             self.receipt(&to, index, ledger_size)?;
                         }
                     }
@@ -598,7 +669,8 @@ impl Federation {
     fn persist(&mut self, record: Record) -> Result<(), FederationError> {
         match record {
             Record::Open { attempt, cohort } => {
-                self.current.n_selected = cohort.len();
+                self.publish();
+                self.current.cohort = cohort.iter().cloned().collect();
                 self.n_attempts += 1;
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
@@ -629,7 +701,9 @@ impl Federation {
             })
         })?;
         let entry = self.attempts.entry(&attempt, LedgerOutcome::Released { weights_after: state.checkpoint })?;
-        self.close(attempt.plan.round, Outcome::Released, Some(state), &entry)?;
+        let index = self.close(attempt.plan.round, Outcome::Released, Some(state), &entry)?;
+        let quorum = eranos_secagg::Quorum::new(attempt.quorum).to_bytes();
+        self.finished = Some(Finished { round: self.round_ref, quorum, index });
         self.released += 1;
         for stale in [self.model_state.checkpoint, self.model_state.optimizer] {
             if stale != state.checkpoint && stale != state.optimizer {
@@ -667,14 +741,11 @@ impl Federation {
         outcome: Outcome,
         model: Option<ModelState>,
         entry: &[u8],
-    ) -> Result<(), FederationError> {
+    ) -> Result<u64, FederationError> {
         let index = block_in_place(|| self.store.close_round(round, outcome, model, entry))?;
         block_in_place(|| self.ledger.append(index, entry).map(|_| ()))?;
         self.attempts.count(&Entry::parse(entry)?, &self.task.name);
-        if outcome == Outcome::Released {
-            self.last_receipt_index = Some(index);
-        }
-        Ok(())
+        Ok(index)
     }
 
     fn receipt(&mut self, to: &ClientId, index: u64, ledger_size: u64) -> Result<(), FederationError> {
@@ -713,33 +784,42 @@ impl Federation {
             }
             Note::Dropped { id, phase, reason } => {
                 tracing::info!(client = %id, phase = phase.name(), reason, "client dropped out");
-                if !self.current.dropped.iter().any(|(dropped, _)| *dropped == id) {
-                    self.current.dropped.push((id, phase.name()));
-                }
+                self.current.dropped.entry(id).or_insert(phase.name());
             }
             Note::Misbehaved { id, what } => tracing::warn!(client = %id, what, "message refused"),
         }
     }
 
+    /// Counts the round that ended. Its report waits until the next cohort is known: only then is it certain who of
+    /// this one is gone.
     fn report(&mut self, aborted: Option<String>) {
+        self.publish();
         let current = std::mem::take(&mut self.current);
-        self.totals.n_dropped += current.dropped.len();
-        self.totals.bytes_up += current.bytes_up;
-        self.totals.bytes_down += current.bytes_down;
-        let mut report = RoundReport {
+        let report = RoundReport {
             round: self.round_ref.round.0,
             released: self.released,
             rounds: self.task.schedule.rounds,
             aborted,
-            n_selected: current.n_selected,
-            dropped: current.dropped,
+            n_selected: current.cohort.len(),
+            dropped: Vec::new(),
             epsilon: self.epsilon(),
             test_accuracy: None,
-            bytes_up: current.bytes_up,
-            bytes_down: current.bytes_down,
+            bytes_up: 0,
+            bytes_down: 0,
             took: current.began.elapsed(),
         };
-        let (reports, model, test_set) = (self.reports.clone(), self.model.clone(), self.test_set.clone());
+        self.previous = Some((current, report, self.model.clone()));
+    }
+
+    /// Publishes the report that waits, with the accuracy of its model.
+    fn publish(&mut self) {
+        let Some((counted, mut report, model)) = self.previous.take() else { return };
+        self.totals.n_dropped += counted.dropped.len();
+        self.totals.bytes_up += counted.bytes_up;
+        self.totals.bytes_down += counted.bytes_down;
+        (report.bytes_up, report.bytes_down) = (counted.bytes_up, counted.bytes_down);
+        report.dropped = counted.dropped.into_iter().collect();
+        let (reports, test_set) = (self.reports.clone(), self.test_set.clone());
         tokio::task::spawn_blocking(move || {
             report.test_accuracy = test_set.and_then(|set| model.evaluate(&set).ok()).map(|e| e.accuracy);
             // Nobody need watch.

@@ -93,22 +93,22 @@ impl CollectInputs {
 
     fn fix_survivors(self, now: Timestamp, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
         let aborting = self.aborting();
+        let missing: Vec<Position> =
+            self.accumulator.sharers().iter().filter(|p| !self.accumulator.is_finished(*p)).collect();
+        for entry in missing.into_iter().filter_map(|position| self.roster.entry(position)) {
+            let reason = "no vector in time".to_owned();
+            actions.push(answer(&entry.id, Aborted { reason: reason.clone().into() }));
+            actions.push(Action::Note(Note::Dropped { id: entry.id.clone(), phase: Phase::MaskedInput, reason }));
+        }
         let collector = match self.accumulator.close() {
             Ok(collector) => collector,
             Err(incomplete) => return aborting.end(incomplete.to_string(), actions),
         };
         let survivors = collector.survivors();
         let signature = self.common.spec.key.sign(&survivors.statement(&collector.context()));
-        for position in collector.sharers().iter() {
-            let Some(entry) = self.roster.entry(position) else { continue };
-            if survivors.set().contains(position) {
-                let message = masked_input::Survivors { survivors: survivors.to_bytes(), signature };
-                actions.push(answer(&entry.id, message));
-            } else {
-                let reason = "no vector in time".to_owned();
-                actions.push(answer(&entry.id, Aborted { reason: reason.clone().into() }));
-                actions.push(Action::Note(Note::Dropped { id: entry.id.clone(), phase: Phase::MaskedInput, reason }));
-            }
+        for entry in survivors.set().iter().filter_map(|position| self.roster.entry(position)) {
+            let message = masked_input::Survivors { survivors: survivors.to_bytes(), signature };
+            actions.push(answer(&entry.id, message));
         }
         let common = self.common.enter(Phase::Consistency, survivors.set().len(), now, &mut actions);
         (Round::Consistency(CollectStatements::new(common, self.roster, collector)), actions)

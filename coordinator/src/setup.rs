@@ -272,4 +272,4 @@ const REPORTS_QUEUED_MAX: usize = 64;
 /// The clip norm of the example task.
 const CLIP: f64 = 1.0;
 /// The server optimizer of the example task.
-const OPTIMIZER: &str = "{ name = \"momentum\", learning_rate = 0.25, momentum = 0.9 }";
+const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 2.0 }";

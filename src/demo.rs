@@ -103,7 +103,7 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
     let listen = free_port()?;
     enrol(dir, &folders.parties)?;
     let attempts_max = options.rounds + options.rounds.div_ceil(30).max(2);
-    let records_max = (6000_u32.div_ceil(u32::from(n_clients))).into();
+    let records_max = 6000_u32.div_ceil(u32::from(n_clients));
     let init = coordinator_setup::Init {
         dir: dir.join("coordinator"),
         listen,
@@ -117,7 +117,7 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
         attempts_max,
         epsilon: EPSILON,
         expected_lot: 1500,
-        records_per_client_max: records_max,
+        records_per_client_max: records_max.into(),
         test_data: Some(std::path::absolute(&folders.test).unwrap_or_else(|_| folders.test.clone())),
         ready_slot_ms: READY_SLOT_MS,
     };
@@ -132,6 +132,8 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
             epsilon_max: EPSILON,
             survivors_min: n_clients - 1,
             max_colluders: 1,
+            records_max,
+            classes: 10,
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, reports } = coordinator_setup::open(&init.dir)?;

@@ -95,9 +95,10 @@ impl AdvertiseKeys {
             return self.common.refuse(RefusalKind::NotSigned { what: "roster" });
         }
         let bundle = shared.bundle().to_bytes();
-        // Only certificates that were believed are kept.
+        // Only certificates that the roster names, and that were believed, are kept.
+        let named: Vec<Digest> = shared.roster().entries().iter().map(|entry| entry.certificate).collect();
         let actions = vec![
-            Action::Remember(fetched.into_iter().collect()),
+            Action::Remember(fetched.into_iter().filter(|(digest, _)| named.contains(digest)).collect()),
             send(share_keys::ShareKeys { round: self.common.round_ref(), bundle }),
             Action::Note(Phase::ShareKeys),
         ];

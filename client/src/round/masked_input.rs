@@ -131,6 +131,7 @@ impl AwaitSurvivors {
         if self.common.member.ledger_key.key().verify(&statement, &message.signature).is_err() {
             return self.common.refuse(RefusalKind::NotSigned { what: "set of survivors" });
         }
+        let roster = self.masked.roster().clone();
         let consistent = match self.masked.sign(&survivors) {
             Ok(consistent) => consistent,
             Err(refusal) => return self.common.refuse(RefusalKind::SecureSum(refusal)),
@@ -141,6 +142,6 @@ impl AwaitSurvivors {
             send(request),
             Action::Note(Phase::Consistency),
         ];
-        (Round::Consistency(Consistency::new(self.common, consistent)), actions)
+        (Round::Consistency(Consistency::new(self.common, consistent, roster, self.context)), actions)
     }
 }

@@ -8,7 +8,7 @@
 //! exp(-(x - sigma^2/t)^2/(2 sigma^2)), which is exp(-x^2/(2 sigma^2)) up to a constant.
 //!
 //! "e^-y > a uniform real" is decided with a few integer multiplications where 63 digits of the real and an
-//! approximation of e^-y with a proven bound of its error suffice, and exactly, by [`crate::exact_exp`], in the one trial
+//! approximation of e^-y with a proven bound of its error suffice, and exactly, by the module `exact_exp`, in the one trial
 //! out of 2^29 where they do not. Nothing is ever decided by the approximation alone.
 //!
 //! How many words a vector takes varies, and the time with it: whoever draws sends only after the whole vector is drawn,
@@ -56,7 +56,7 @@ impl NoiseVariance {
     }
 }
 
-/// The distribution N_Z(0, sigma^2): P[x] proportional to exp(-x^2/(2 sigma^2)).
+/// The distribution N_Z(0, sigma^2): the probability of x is proportional to exp(-x^2/(2 sigma^2)).
 #[derive(Clone)]
 pub struct DiscreteGaussian {
     /// p.
@@ -426,11 +426,10 @@ mod tests {
         while n < 20_000.0 {
             let (word, coin) = (rng.next_u64(), rng.next_u64());
             let trial = distribution.trial(word, coin);
-            if (u64::from(word as u32) * distribution.scale) as u32 >= distribution.surplus {
-                if let Some(x) = distribution.settle(&trial, word, coin, &mut rng) {
-                    counts[(x.clamp(-5, 5) + 5) as usize] += 1.0;
-                    n += 1.0;
-                }
+            let uniform = (u64::from(word as u32) * distribution.scale) as u32 >= distribution.surplus;
+            if let Some(x) = uniform.then(|| distribution.settle(&trial, word, coin, &mut rng)).flatten() {
+                counts[(x.clamp(-5, 5) + 5) as usize] += 1.0;
+                n += 1.0;
             }
         }
         let weight = |x: i32| (-f64::from(x * x) / 8.0).exp();

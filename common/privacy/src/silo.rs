@@ -44,6 +44,7 @@ pub enum SiloError {
 ///
 /// Memory: 12 bytes a parameter.
 pub struct SiloSum {
+    arch: pulp::Arch,
     l2_clip_norm: f64,
     shift: u8,
     d_pad: usize,
@@ -60,6 +61,7 @@ impl SiloSum {
     pub fn new(mechanism: &RecordMechanism) -> Self {
         let p = mechanism.parameters();
         Self {
+            arch: pulp::Arch::new(),
             l2_clip_norm: p.l2_clip_norm,
             shift: p.shift,
             d_pad: p.d_pad as usize,
@@ -92,7 +94,8 @@ impl SiloSum {
         }
         self.n_partial += 1;
 
-        let squared = squared_norm(gradient);
+        // The widest vectors that this processor has; the same operations on the same lanes, so the same bits, with any.
+        let squared = self.arch.dispatch(SquaredNorm(gradient));
         // Squares of finite f32 neither overflow an f64 nor vanish in it, so this sees every infinity and every NaN. The
         // record is zeroed by the mask, not by a multiplication.
         let (factor, keep) = if squared.is_finite() {
@@ -100,7 +103,8 @@ impl SiloSum {
         } else {
             (0.0, 0)
         };
-        if add_scaled(gradient, factor, keep, &mut self.partial) > GRID_SQUARED {
+        let add = AddScaled { gradient, factor, keep, partial: &mut self.partial };
+        if self.arch.dispatch(add) > GRID_SQUARED {
             self.add_shrunk(gradient, factor, keep);
         }
         Ok(())
@@ -181,7 +185,8 @@ impl SiloSum {
     /// shrunk by 1 - 2^-20 until they fit. Rounding could do that; it has not been seen to.
     #[cold]
     fn add_shrunk(&mut self, gradient: &[f32], factor: f64, keep: i32) {
-        let mut integers: Vec<i32> = gradient.iter().map(|value| scaled(*value, factor)).collect();
+        let mut integers: Vec<i32> =
+            gradient.iter().map(|value| with_sign(truncated(*value, factor), *value)).collect();
         for (sum, w) in self.partial.iter_mut().zip(&integers) {
             *sum = sum.wrapping_sub(w & keep);
         }
@@ -214,7 +219,37 @@ pub fn clip_into(gradient: &[f32], weight: Weight, sum: &mut SiloSum) -> Result<
     sum.add(gradient, weight)
 }
 
+/// [`squared_norm`] for `pulp`, which compiles it for each width of vectors. (A closure would not be inlined there.)
+struct SquaredNorm<'a>(&'a [f32]);
+
+impl pulp::NullaryFnOnce for SquaredNorm<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        squared_norm(self.0)
+    }
+}
+
+/// [`add_scaled`] for `pulp`.
+struct AddScaled<'a> {
+    gradient: &'a [f32],
+    factor: f64,
+    keep: i32,
+    partial: &'a mut [i32],
+}
+
+impl pulp::NullaryFnOnce for AddScaled<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        add_scaled(self.gradient, self.factor, self.keep, self.partial)
+    }
+}
+
 /// |g|^2 in f64, always in the same order: lane i sums the values i, i + 16, ..., then the lanes are summed in order.
+#[inline(always)]
 fn squared_norm(gradient: &[f32]) -> f64 {
     let mut lanes = [0.0; NORM_LANES];
     let (blocks, rest) = gradient.as_chunks::<NORM_LANES>();
@@ -230,32 +265,50 @@ fn squared_norm(gradient: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-/// trunc(g K/max(C, |g|)). |factor g| <= K (1 + 2^-26), so it fits.
+/// trunc(|value| factor) + [`ROUNDER`], for 0 <= |value| factor < 2^31.
+///
+/// A cast to an integer would have to care for infinities and is not vectorised. Adding 1.5 2^52 instead rounds to the
+/// nearest integer and leaves it in the low bits; where that was above, 1 is taken off. Every step but the product is exact.
 #[inline(always)]
-fn scaled(value: f32, factor: f64) -> i32 {
-    (f64::from(value) * factor) as i32
+fn truncated(value: f32, factor: f64) -> f64 {
+    let exact = f64::from(value.abs()) * factor;
+    let nearest = exact + ROUNDER;
+    let above = if nearest - ROUNDER > exact { 1.0 } else { 0.0 };
+    nearest - above
+}
+
+/// What [`truncated`] made of `value`, as an integer with its sign; of a value that is not finite, anything.
+#[inline(always)]
+fn with_sign(truncated: f64, value: f32) -> i32 {
+    let sign = value.to_bits() as i32 >> 31;
+    (truncated.to_bits() as i32 ^ sign).wrapping_sub(sign)
 }
 
 /// Adds the integers of a record to `partial`, masked by `keep`, and returns the square of their norm.
 ///
 /// That is computed in f64 without a rounding: the integers and their squares are exact there, and so are sums up to 2^53.
 /// A sum beyond that, whatever its rounding, stays beyond K^2 = 2^48.
+#[inline(always)]
 fn add_scaled(gradient: &[f32], factor: f64, keep: i32, partial: &mut [i32]) -> f64 {
-    let mut lanes = [0.0; ADD_LANES];
-    let (blocks, rest) = gradient.as_chunks::<ADD_LANES>();
-    let (sums, sums_rest) = partial.as_chunks_mut::<ADD_LANES>();
-    for (block, sum) in blocks.iter().zip(sums) {
-        let w: [i32; ADD_LANES] = std::array::from_fn(|i| scaled(block[i], factor));
-        for i in 0..ADD_LANES {
-            lanes[i] += f64::from(w[i]) * f64::from(w[i]);
-            sum[i] = sum[i].wrapping_add(w[i] & keep);
+    // Three plain loops over blocks that stay in the first-level cache: each is vectorised, one of all three was not.
+    let mut staged = [ROUNDER; STAGE_LEN];
+    let mut lanes = [0.0; NORM_LANES];
+    for (values, sums) in gradient.chunks(STAGE_LEN).zip(partial.chunks_mut(STAGE_LEN)) {
+        for (staged, value) in staged.iter_mut().zip(values) {
+            *staged = truncated(*value, factor);
+        }
+        for ((sum, value), staged) in sums.iter_mut().zip(values).zip(&staged) {
+            *sum = sum.wrapping_add(with_sign(*staged, *value) & keep);
+        }
+        staged[values.len()..].fill(ROUNDER);
+        for block in staged.as_chunks::<NORM_LANES>().0 {
+            for (lane, staged) in lanes.iter_mut().zip(block) {
+                let absolute = staged - ROUNDER;
+                *lane += absolute * absolute;
+            }
         }
     }
-    for ((value, sum), lane) in rest.iter().zip(sums_rest).zip(&mut lanes) {
-        let w = scaled(*value, factor);
-        *lane += f64::from(w) * f64::from(w);
-        *sum = sum.wrapping_add(w & keep);
-    }
+    staged.zeroize();
     lanes.iter().sum()
 }
 
@@ -270,8 +323,11 @@ fn shrink(integers: &mut [i32]) {
     }
 }
 
+/// 1.5 2^52: numbers of its binade have steps of 1.
+const ROUNDER: f64 = 6_755_399_441_055_744.0;
 const NORM_LANES: usize = 16;
-const ADD_LANES: usize = 8;
+/// Values that are scaled, added and squared at once; 4 KiB on the stack.
+const STAGE_LEN: usize = 512;
 const GRID_SQUARED: f64 = (GRID as f64) * (GRID as f64);
 /// 127 integers of at most 2^24 fit an i32.
 const PARTIAL_LEN_MAX: u32 = 127;
@@ -472,6 +528,32 @@ mod tests {
         sum.flush();
         let norm = squared(&sum.total);
         assert!(norm <= 1 << 48 && norm > (1 << 48) - (1 << 32), "{norm}");
+    }
+
+    #[test]
+    fn every_width_of_vectors_gives_the_same_bits() {
+        let arch = pulp::Arch::new();
+        let mut gradients = Gradients::new(50);
+        for len in [1, 15, 16, 511, 512, 513, 3000] {
+            let mut all = adversarial(len);
+            all.extend([gradients.finite(len), gradients.uniform(len, 2.0)]);
+            for g in all {
+                let squared = squared_norm(&g);
+                assert_eq!(arch.dispatch(SquaredNorm(&g)).to_bits(), squared.to_bits(), "length {len}");
+                if !squared.is_finite() {
+                    continue;
+                }
+                let factor = f64::from(GRID) / squared.sqrt().max(1.0);
+                let (mut wide, mut narrow) = (vec![0; len], vec![0; len]);
+                let norm = arch.dispatch(AddScaled { gradient: &g, factor, keep: -1, partial: &mut wide });
+                assert_eq!(norm, add_scaled(&g, factor, -1, &mut narrow));
+                assert_eq!(wide, narrow);
+                // And both are what a cast gives, with the norm of integers.
+                let cast: Vec<i64> = g.iter().map(|x| (f64::from(*x) * factor) as i64).collect();
+                assert!(wide.iter().zip(&cast).all(|(w, cast)| i64::from(*w) == *cast), "length {len}");
+                assert_eq!(norm as i128, self::squared(&cast));
+            }
+        }
     }
 
     #[test]

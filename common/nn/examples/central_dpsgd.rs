@@ -12,7 +12,8 @@ use std::{path::PathBuf, sync::Mutex, thread};
 
 use eranos_base::{Entropy, OsEntropy};
 use eranos_nn::{
-    Buffer, Dataset, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Prepared, Target, data::idx, kernel,
+    Buffer, Dataset, LearningRateSchedule, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Prepared, Target,
+    data::idx, kernel,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
@@ -63,13 +64,16 @@ fn train_once(
 ) -> Result<f64, Box<dyn std::error::Error>> {
     let mut rng = StdRng::from_seed(OsEntropy.bytes());
     let mut parameters = network.initialise(&mut OsEntropy);
-    let spec = |learning_rate: f64| match settings.optimizer.as_str() {
-        "sgd" => Ok(OptimizerSpec::Sgd { learning_rate }),
-        "momentum" => Ok(OptimizerSpec::Momentum { learning_rate, momentum: settings.momentum }),
-        "adam" => Ok(OptimizerSpec::adam(learning_rate)),
-        other => Err(format!("unknown optimizer {other:?}, there are sgd, momentum and adam")),
+    let learning_rate = settings.learning_rate;
+    let spec = match settings.optimizer.as_str() {
+        "sgd" => OptimizerSpec::Sgd { learning_rate },
+        "momentum" => OptimizerSpec::Momentum { learning_rate, momentum: settings.momentum },
+        "adam" => OptimizerSpec::adam(learning_rate),
+        other => return Err(format!("unknown optimizer {other:?}, there are sgd, momentum and adam").into()),
     };
-    let mut optimizer = Optimizer::new(spec(settings.learning_rate)?, parameters.len())?;
+    let mut optimizer = Optimizer::new(spec, parameters.len())?;
+    let schedule = LearningRateSchedule::Linear { n_steps: settings.steps as u64, last_share: settings.decay };
+    schedule.check()?;
     let lot = settings.sampling_probability * train.len() as f64;
     let mut last = 0.0;
     for step in 0..settings.steps {
@@ -81,15 +85,7 @@ fn train_once(
             .into_iter()
             .map(|sum| ((sum + deviation * rng.sample::<f64, _>(StandardNormal)) / lot) as f32)
             .collect();
-        let progress = step as f64 / settings.steps as f64;
-        let learning_rate = settings.learning_rate * (1.0 - progress * (1.0 - settings.decay));
-        optimizer = Optimizer::restore(
-            spec(learning_rate)?,
-            parameters.len(),
-            optimizer.n_steps(),
-            optimizer.moments().to_vec(),
-        )?;
-        optimizer.step(&mut parameters, &gradient)?;
+        optimizer.step_scaled(&mut parameters, &gradient, schedule.share(step as u64))?;
         if (step + 1) % 50 == 0 || step + 1 == settings.steps {
             let prepared = network.prepare(&parameters)?;
             let evaluation = network.evaluate(&prepared, test, &mut network.workspace())?;

@@ -141,10 +141,10 @@ fn settings() -> Result<Settings, String> {
         steps: 150,
         clip: 1.0,
         noise: 4.34,
-        optimizer: "momentum".to_owned(),
-        learning_rate: 0.5,
+        optimizer: "sgd".to_owned(),
+        learning_rate: 6.0,
         momentum: 0.9,
-        decay: 1.0,
+        decay: 0.1,
         sampling_probability: 0.25,
     };
     let mut arguments = std::env::args().skip(1);

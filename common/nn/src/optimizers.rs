@@ -56,7 +56,7 @@ impl LearningRateSchedule {
             Self::Constant => 1.0,
             Self::Linear { n_steps, last_share } => {
                 let progress = n_steps_taken.min(n_steps) as f64 / n_steps.max(1) as f64;
-                1.0 - progress * (1.0 - last_share)
+                last_share + (1.0 - progress) * (1.0 - last_share)
             }
         }
     }

@@ -7,6 +7,28 @@
 //! Gaussian noise of standard deviation Z C to every coordinate of the SUM, and divides by the expected lot, 1,500. The
 //! learning rate falls linearly from R to D R over the run. Floats and a plain generator: this finds settings, and makes
 //! no privacy claim; the federation clips in integers and draws exact discrete noise.
+//!
+//! Found with Z = 4.34 and 150 steps, test accuracy after the last step (1,000 images):
+//!
+//! | optimizer | C | R | D | accuracy |
+//! |---|---|---|---|---|
+//! | sgd | 1 | 6 | 0.1 | median .951 of five runs, .932 to .953 |
+//! | sgd | 1 | 6 | 0.3 | .933, .951 |
+//! | sgd | 1 | 4 | 0.1 | .935, .938, .953 |
+//! | sgd | 1 | 4 | 1 | .924, .937 |
+//! | sgd | 1 | 3 | 0.3 | .936, .946 |
+//! | sgd | 1 | 2 | 0.1 | .916 |
+//! | sgd | 1 | 8 | 0.1 | .943, .943 |
+//! | sgd | 1 | 11 | 0.05 | .857, .867 |
+//! | sgd | 0.3 | 14 | 0.1 | .943, .946 |
+//! | sgd | 2 | 3 | 0.1 | .947, .948 |
+//! | momentum 0.9 | 1 | 0.2 | 0.1 | .898 |
+//! | momentum 0.9 | 1 | 0.4 | 0.1 | .896 |
+//! | momentum 0.9 | 0.3 | 0.7 | 0.1 | .900 |
+//! | adam | 1 | 0.001 | 1 | .823 |
+//! | adam | 1 | 0.002 | 0.1 | .841 |
+//!
+//! What counts is R C, from 4 to 8. Momentum and Adam have too few steps to make up for their start.
 
 use std::{path::PathBuf, sync::Mutex, thread};
 

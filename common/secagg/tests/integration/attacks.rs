@@ -176,23 +176,23 @@ fn u3_equivocation_gives_no_second_quorum() {
 
 #[test]
 fn a_quorum_with_a_doubled_forged_foreign_or_missing_signature_is_refused() {
-    let check = |change: &dyn Fn(&mut Vec<(Position, Signature)>), expect: Option<Refusal>| {
+    fn check(change: impl Fn(&mut Vec<(Position, Signature)>), expect: Option<Refusal>) {
         let federation = federation(6, 1, 5, 4, 20, 5);
         let (mut clients, quorum, _, _) = federation.consistent(&[5]);
         let mut signatures = quorum.signatures().to_vec();
         change(&mut signatures);
         assert_eq!(clients.remove(0).1.release(&Quorum::new(signatures)).err(), expect);
-    };
+    }
     let at = |i: usize| Some(Refusal::QuorumSignature { position: position(i) });
-    check(&|_| (), None);
-    check(&|signatures| signatures[4] = signatures[3], at(3));
-    check(&|signatures| signatures.push(signatures[0]), at(0));
-    check(&|signatures| signatures[2].1.0[40] ^= 1, at(2));
-    check(&|signatures| signatures[1].1 = signatures[0].1, at(1));
-    check(&|signatures| signatures[4].0 = position(5), at(5));
-    check(&|signatures| signatures[4].0 = Position(6), at(6));
-    check(&|signatures| signatures.swap(0, 1), at(0));
-    check(&|signatures| signatures.truncate(3), Some(Refusal::QuorumTooSmall { n_signatures: 3, quorum: 4 }));
+    check(|_| (), None);
+    check(|signatures| signatures[4] = signatures[3], at(3));
+    check(|signatures| signatures.push(signatures[0]), at(0));
+    check(|signatures| signatures[2].1.0[40] ^= 1, at(2));
+    check(|signatures| signatures[1].1 = signatures[0].1, at(1));
+    check(|signatures| signatures[4].0 = position(5), at(5));
+    check(|signatures| signatures[4].0 = Position(6), at(6));
+    check(|signatures| signatures.swap(0, 1), at(0));
+    check(|signatures| signatures.truncate(3), Some(Refusal::QuorumTooSmall { n_signatures: 3, quorum: 4 }));
 }
 
 #[test]
@@ -519,7 +519,7 @@ fn short_and_duplicate_rosters_are_refused() {
         entries.remove(0);
     });
     assert_eq!(refusal, Some(Refusal::NotInRoster { id: id(0) }));
-    assert_eq!(refusal_of_roster(|_, entries| entries.clear()).is_some(), true);
+    assert!(refusal_of_roster(|_, entries| entries.clear()).is_some());
     // One certificate, one certificate key, one statement key or one agreement key for two identities.
     let duplicate = |what, first, second| roster(RosterError::Duplicate { what, first: id(first), second: id(second) });
     let refusal = refusal_of_roster(|_, entries| entries[2].certificate = entries[1].certificate);

@@ -69,7 +69,7 @@ fn random_round(seed: u64) -> Result<(), Incomplete> {
         assert_eq!(collector.accept(position(i), &client.signature()), Ok(Arrival::New));
         signed.push((i, client));
     }
-    assert_eq!(collector.has_quorum(), alive.len() >= (n1 + f) / 2 + 1);
+    assert_eq!(collector.has_quorum(), alive.len() > (n1 + f) / 2);
     let (quorum, mut unmasker) = collector.close()?;
 
     drop_some(&mut alive);
@@ -90,7 +90,7 @@ fn random_round(seed: u64) -> Result<(), Incomplete> {
 #[test]
 fn random_rounds_sum_exactly_or_not_at_all() {
     let first_seed = u64::from_le_bytes(OsEntropy.bytes()) >> 16;
-    let (mut n_summed, n_rounds) = (0, 400);
+    let (mut n_summed, n_rounds) = (0, 250);
     for seed in first_seed..first_seed + n_rounds {
         let outcome = std::panic::catch_unwind(|| random_round(seed));
         let outcome = outcome.unwrap_or_else(|_| panic!("the round of seed {seed} fails"));
@@ -101,27 +101,10 @@ fn random_rounds_sum_exactly_or_not_at_all() {
 }
 
 #[test]
-fn every_width_sums_exactly_with_a_client_dropped_on_either_path() {
-    for bits in 1..=32 {
-        let federation = federation(5, 1, 4, 77, bits, 100 + u64::from(bits));
-        // Client 2 shared keys and sent no vector; client 4 sent its vector and nothing after it.
-        let (signed, quorum, mut unmasker, _) = federation.consistent(&[2]);
-        for (i, client) in signed.into_iter().filter(|(i, _)| *i != 4) {
-            let answer = client.release(&quorum).expect("honest");
-            assert_eq!(unmasker.accept(position(i), answer), Ok(Arrival::New));
-        }
-        match unmasker.finish() {
-            Ok(sum) => assert_eq!(sum.residues(), federation.plain_sum([0, 1, 3, 4]), "b={bits}"),
-            // t = 3: of the seeds of clients 0, 1 and 3 only two shares are left.
-            Err(error) => assert!(matches!(error, Incomplete::Shares { n_shares: 2, threshold: 3, .. })),
-        }
-    }
-}
-
-#[test]
 fn a_dropped_client_leaves_the_sum_correct_on_both_paths() {
-    for bits in [1, 8, 16, 17, 23, 32] {
+    for bits in 1..=32 {
         let federation = federation(8, 1, 6, 77, bits, 200 + u64::from(bits));
+        // Client 2 shared keys and sent no vector; client 4 sent its vector and nothing after its statement.
         let (signed, quorum, mut unmasker, _) = federation.consistent(&[2]);
         for (i, client) in signed.into_iter().filter(|(i, _)| *i != 4) {
             let answer = client.release(&quorum).expect("honest");
@@ -133,8 +116,7 @@ fn a_dropped_client_leaves_the_sum_correct_on_both_paths() {
 }
 
 #[test]
-fn the_largest_roster_of_gf_2_8_sums_exactly() {
-    // 255 clients; one dropped, so both kinds of secret are rebuilt. Few clients are played whole: it is quadratic.
+fn forty_clients_of_whom_two_drop_sum_exactly() {
     let federation = federation(40, 2, 30, 9, 20, 300);
     let (signed, quorum, mut unmasker, _) = federation.consistent(&[0, 39]);
     for (i, client) in signed {

@@ -224,7 +224,7 @@ fn approve(
             requests.iter().find(|(_, other)| other.identity == request.identity || other.key == request.key)
         {
             let other = other.display();
-            return Err(refused(format!("has the identity or the key of {other}")));
+            return Err(refused(format!("has the identity or the key of {other}")).into());
         }
         authority.check_enrolment(&request, approval.replace_key)?;
         requests.push((file, request));

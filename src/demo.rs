@@ -13,12 +13,7 @@ use std::{
 use clap::Args;
 use eranos_base::{Clock, OsEntropy, SystemClock, UserError};
 use eranos_certs::{Approval, Authority, Role, cli::issue_beside, party};
-use eranos_client::{
-    round::Phase,
-    session::Progress,
-    setup as client_setup,
-    trainer::Pool,
-};
+use eranos_client::{round::Phase, session::Progress, setup as client_setup, trainer::Pool};
 use eranos_coordinator::{
     cli::line,
     federation::{RoundReport, Summary},
@@ -144,7 +139,8 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
         // An error means that nobody can say stop any more.
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
-    let parties = tokio::spawn(Parties::start(folders.parties.clone(), Faults::new(n_drops, options.rounds), stop)?.run());
+    let parties =
+        tokio::spawn(Parties::start(folders.parties.clone(), Faults::new(n_drops, options.rounds), stop)?.run());
     let watching = tokio::spawn(screen.watch(reports));
     let interrupt = tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {

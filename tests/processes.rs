@@ -71,8 +71,7 @@ fn the_readmes_lines_run_and_a_killed_client_joins_the_next_round() {
     // A port of this test's own, and fewer rounds: nothing else of the lines changes.
     let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let own = |line: &String| {
-        line.replace("7433", &port.to_string())
-            .replace("--rounds 20", &format!("--rounds 5 --listen 127.0.0.1:{port}"))
+        line.replace("7433", &port.to_string()).replace("--rounds 20", &format!("--rounds 5 --listen 127.0.0.1:{port}"))
     };
     let lines: Vec<String> = lines.iter().map(own).collect();
     // The first line builds; the last two run clients and coordinator, which this test does itself to kill one.

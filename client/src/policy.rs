@@ -62,7 +62,10 @@ impl Policy {
             return refuse("delta_max does not lie between 0 and 1", "stay well below 1 / (number of records): 1e-5");
         }
         if policy.max_colluders == 0 {
-            return refuse("max_colluders = 0", "at least one identity may always work with the coordinator: 1 or more");
+            return refuse(
+                "max_colluders = 0",
+                "at least one identity may always work with the coordinator: 1 or more",
+            );
         }
         if !(policy.noise_multiplier_min.is_finite() && policy.noise_multiplier_min >= 0.0) {
             return refuse("noise_multiplier_min is not a number", "0.5 refuses the weakest settings");

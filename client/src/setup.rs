@@ -60,8 +60,9 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     let statement_key = StatementKey::derive(store.secret(), &config.task);
     let pool = match pool {
         Some(pool) => pool,
-        None => Pool::new(config.threads)
-            .map_err(|error| UserError::new(format!("cannot start threads: {error}"), "lower `threads` in client.toml"))?,
+        None => Pool::new(config.threads).map_err(|error| {
+            UserError::new(format!("cannot start threads: {error}"), "lower `threads` in client.toml")
+        })?,
     };
     let trainer = Arc::new(Trainer::new(data, pool));
     let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };

@@ -55,13 +55,7 @@ impl<R> Default for Exchanges<R> {
 impl<R> Exchanges<R> {
     /// Takes a request of `from` whose bytes hash to `request`, to be answered through `reply`. Gives `reply` back if
     /// the answer is known.
-    pub fn arrive(
-        &mut self,
-        from: &ClientId,
-        request: Digest,
-        is_check_in: bool,
-        reply: R,
-    ) -> (Arrival, Option<R>) {
+    pub fn arrive(&mut self, from: &ClientId, request: Digest, is_check_in: bool, reply: R) -> (Arrival, Option<R>) {
         match self.latest.get_mut(from) {
             Some(exchange) if exchange.request == request => match &mut exchange.state {
                 State::Pending(pending) => {

@@ -17,7 +17,10 @@ use eranos_ledger::{
     TaskOpened,
 };
 use eranos_nn::{Dataset, ModelSpec, data::idx};
-use eranos_privacy::{Probability, RecordMechanism, RotationSeed, mechanism::{RecordTarget, design}};
+use eranos_privacy::{
+    Probability, RecordMechanism, RotationSeed,
+    mechanism::{RecordTarget, design},
+};
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -238,7 +241,10 @@ impl Federation {
         let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, test_set);
         opened.map_err(|error| {
             let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
-            UserError::new(what, "check that the disk has room and the folder is yours; restore a backup if it is damaged")
+            UserError::new(
+                what,
+                "check that the disk has room and the folder is yours; restore a backup if it is damaged",
+            )
         })
     }
 
@@ -355,11 +361,7 @@ impl Federation {
     ///
     /// # Errors
     /// If state, ledger or model fail: nothing is half-done then, and a restart goes on.
-    pub async fn run(
-        mut self,
-        mut server: Server,
-        stop: impl Future<Output = ()>,
-    ) -> Result<Summary, FederationError> {
+    pub async fn run(mut self, mut server: Server, stop: impl Future<Output = ()>) -> Result<Summary, FederationError> {
         let (upload_sender, mut uploads) = mpsc::channel::<Upload>(UPLOADS_QUEUED_MAX);
         let mut stop = std::pin::pin!(stop);
         let mut stopping = false;
@@ -409,11 +411,7 @@ impl Federation {
 
     /// Tells everyone who asks that the task is over, for as long as somebody connected has not heard it. Survivors that
     /// are late get their receipt first.
-    async fn dismiss(
-        &mut self,
-        server: &mut Server,
-        uploads: &mpsc::Sender<Upload>,
-    ) -> Result<(), FederationError> {
+    async fn dismiss(&mut self, server: &mut Server, uploads: &mpsc::Sender<Upload>) -> Result<(), FederationError> {
         self.dismissing = true;
         for id in std::mem::take(&mut self.late).into_keys() {
             self.dismiss_one(&id);
@@ -727,7 +725,8 @@ impl Federation {
         let Release { attempt, sum } = release;
         let seed = RotationSeed(attempt.plan.rotation_seed);
         let mechanism = self.mechanism.clone();
-        if let Err(error) = block_in_place(|| self.model.apply(&sum, &mechanism, &seed)) {
+        let schedule = self.task.training.learning_rate_schedule;
+        if let Err(error) = block_in_place(|| self.model.apply(&sum, &mechanism, &seed, &schedule)) {
             let reason = error.to_string();
             self.abandon(Abandoned { attempt: Some(attempt), reason: reason.clone() })?;
             return Ok(Some(reason));
@@ -910,7 +909,8 @@ fn model_spec(task: &Task, base: &Path) -> Result<ModelSpec, UserError> {
 fn mechanism(task: &Task, n_parameters: usize) -> Result<RecordMechanism, UserError> {
     let (privacy, cohort) = (&task.privacy, &task.cohort);
     let number = |what: &str, value: u64| {
-        u32::try_from(value).map_err(|_| UserError::new(format!("{what} = {value} is too large"), "use a smaller number"))
+        u32::try_from(value)
+            .map_err(|_| UserError::new(format!("{what} = {value} is too large"), "use a smaller number"))
     };
     let [numerator, denominator] = privacy.sampling_probability;
     let failed = |error: &dyn std::fmt::Display| {

@@ -357,10 +357,7 @@ async fn watch_revocations(certificates: PathBuf, shared: Arc<Shared>) {
 
 type Limiter = fn(Kind) -> Option<Limits>;
 
-async fn read_opening(
-    mut stream: RecvStream,
-    limits: Limiter,
-) -> Result<(Kind, Vec<u8>, BodyReader), BodyError> {
+async fn read_opening(mut stream: RecvStream, limits: Limiter) -> Result<(Kind, Vec<u8>, BodyReader), BodyError> {
     let mut decoder = Decoder::new(limits);
     let mut input = Bytes::new();
     loop {

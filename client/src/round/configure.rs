@@ -103,7 +103,11 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
         return refuse(RefusalKind::Model("the checkpoint is not the one that the plan names".to_owned()));
     }
     if model.input_shape().iter().product::<usize>() != member.record_len {
-        let what = format!("it takes records of {} values, the data has {}", model.input_shape().iter().product::<usize>(), member.record_len);
+        let what = format!(
+            "it takes records of {} values, the data has {}",
+            model.input_shape().iter().product::<usize>(),
+            member.record_len
+        );
         return refuse(RefusalKind::Model(what));
     }
     if model.output_shape().iter().product::<usize>() != member.n_classes {

@@ -92,10 +92,8 @@ impl AwaitGrant {
             plan: self.common.plan_digest,
             mechanism: Box::new(self.common.plan.mechanism.clone()),
         };
-        let request = masked_input::MaskedInput {
-            round: self.common.round_ref(),
-            finished: upload.finished.to_bytes(),
-        };
+        let request =
+            masked_input::MaskedInput { round: self.common.round_ref(), finished: upload.finished.to_bytes() };
         let actions = vec![
             Action::Persist(charge),
             Action::Send { request: request.into(), body: Bytes::from(upload.packed) },

@@ -28,14 +28,11 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use eranos_base::{Digest, Entropy, RoundNumber, SessionId, Timestamp, TrustDomain, VerifyingKey, ClientId, TaskId};
+use eranos_base::{ClientId, Digest, Entropy, RoundNumber, SessionId, TaskId, Timestamp, TrustDomain, VerifyingKey};
 use eranos_ledger::{Checkpoint, LedgerKey};
 use eranos_privacy::{Budget, RecordMechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
-use eranos_wire::{
-    Answer, Request, RoundPlan,
-    messages::RoundRef,
-};
+use eranos_wire::{Answer, Request, RoundPlan, messages::RoundRef};
 use zeroize::Zeroizing;
 
 use crate::policy::Policy;

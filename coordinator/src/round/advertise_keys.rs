@@ -6,9 +6,7 @@ use eranos_base::{ClientId, Timestamp};
 use eranos_secagg::{Advert, Roster, RosterEntry, roster::entries_to_bytes};
 use eranos_wire::messages::{abort::Aborted, advertise_keys};
 
-use super::{
-    Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, out_of_phase,
-};
+use super::{Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, out_of_phase};
 
 /// The plan is out; signed keys arrive.
 pub struct AdvertiseKeys {

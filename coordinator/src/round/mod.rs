@@ -27,8 +27,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp,
-    TrustDomain, VerifyingKey,
+    ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
+    VerifyingKey,
 };
 use eranos_privacy::RecordMechanism;
 use eranos_secagg::{Misbehaviour, Roster, Sum, Terms};
@@ -275,14 +275,8 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
-        Self::Select,
-        Self::AdvertiseKeys,
-        Self::ShareKeys,
-        Self::MaskedInput,
-        Self::Consistency,
-        Self::Unmask,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Select, Self::AdvertiseKeys, Self::ShareKeys, Self::MaskedInput, Self::Consistency, Self::Unmask];
 
     /// The phase's name.
     pub const fn name(self) -> &'static str {

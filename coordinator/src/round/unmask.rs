@@ -7,8 +7,8 @@ use eranos_secagg::{Incomplete, Roster, UnmaskAnswer, Unmasker};
 use eranos_wire::messages::consistency::Quorum;
 
 use super::{
-    Aborting, Action, Attempt, Common, Event, Message, Note, Phase, Release, Round, Settle, answer, members, misbehaved,
-    out_of_phase,
+    Aborting, Action, Attempt, Common, Event, Message, Note, Phase, Release, Round, Settle, answer, members,
+    misbehaved, out_of_phase,
 };
 
 /// The quorum is out; released shares arrive.

@@ -276,4 +276,4 @@ const REPORTS_QUEUED_MAX: usize = 64;
 /// The clip norm of the example task.
 const CLIP: f64 = 1.0;
 /// The server optimizer of the example task.
-const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 6.0 }";
+const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";

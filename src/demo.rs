@@ -13,12 +13,7 @@ use std::{
 use clap::Args;
 use eranos_base::{Clock, OsEntropy, SystemClock, UserError};
 use eranos_certs::{Approval, Authority, Role, cli::issue_beside, party};
-use eranos_client::{
-    round::Phase,
-    session::Progress,
-    setup as client_setup,
-    trainer::Pool,
-};
+use eranos_client::{round::Phase, session::Progress, setup as client_setup, trainer::Pool};
 use eranos_coordinator::{
     cli::line,
     federation::{RoundReport, Summary},
@@ -103,7 +98,7 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
     let listen = free_port()?;
     enrol(dir, &folders.parties)?;
     let attempts_max = options.rounds + options.rounds.div_ceil(30).max(2);
-    let records_max = (6000_u32.div_ceil(u32::from(n_clients))).into();
+    let records_max = 6000_u32.div_ceil(u32::from(n_clients));
     let init = coordinator_setup::Init {
         dir: dir.join("coordinator"),
         listen,
@@ -117,7 +112,7 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
         attempts_max,
         epsilon: EPSILON,
         expected_lot: 1500,
-        records_per_client_max: records_max,
+        records_per_client_max: records_max.into(),
         test_data: Some(std::path::absolute(&folders.test).unwrap_or_else(|_| folders.test.clone())),
         ready_slot_ms: READY_SLOT_MS,
     };
@@ -132,6 +127,8 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
             epsilon_max: EPSILON,
             survivors_min: n_clients - 1,
             max_colluders: 1,
+            records_max,
+            classes: 10,
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, reports } = coordinator_setup::open(&init.dir)?;
@@ -142,7 +139,8 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
         // An error means that nobody can say stop any more.
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
-    let parties = tokio::spawn(Parties::start(folders.parties.clone(), Faults::new(n_drops, options.rounds), stop)?.run());
+    let parties =
+        tokio::spawn(Parties::start(folders.parties.clone(), Faults::new(n_drops, options.rounds), stop)?.run());
     let watching = tokio::spawn(screen.watch(reports));
     let interrupt = tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {

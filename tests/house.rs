@@ -33,15 +33,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What coordinator and client see: everything below, never each other.
-const BELOW: &[&str] = &[
-    "eranos-base",
-    "eranos-certs",
-    "eranos-ledger",
-    "eranos-nn",
-    "eranos-privacy",
-    "eranos-secagg",
-    "eranos-wire",
-];
+const BELOW: &[&str] =
+    &["eranos-base", "eranos-certs", "eranos-ledger", "eranos-nn", "eranos-privacy", "eranos-secagg", "eranos-wire"];
 
 /// Dependencies that only these crates may name.
 const CONFINED: &[(&str, &[&str])] = &[

@@ -1,4 +1,5 @@
 //! Whole federations, attacks, faults and house rules. One binary, so that it links once.
 
 mod house;
+mod processes;
 mod simulation;

@@ -277,7 +277,7 @@ fn a_request_asks_for_one_name_in_one_role_and_nothing_else() {
     let other = "spiffe://hospitals.example/client/silo-2";
     check(&|params| params.subject_alt_names = vec![uri(other)], more(&format!("the name {other}")));
     let ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    check(&|params| params.is_ca = ca.clone(), more("the right to sign certificates"));
+    check(&|params| params.is_ca = ca, more("the right to sign certificates"));
     check(&|params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign], more("another use of its key"));
     let both = [ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     check(&|params| params.extended_key_usages = both.to_vec(), Some(RequestError::Purpose));

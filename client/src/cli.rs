@@ -39,6 +39,12 @@ pub enum Command {
         /// The most identities that may work with the coordinator
         #[arg(long, default_value_t = 1)]
         max_colluders: u16,
+        /// The most records that this client may hold, a public constant
+        #[arg(long, default_value_t = 1500)]
+        records_max: u32,
+        /// How many classes there are
+        #[arg(long, default_value_t = 10)]
+        classes: usize,
     },
     /// Take part until the task is over
     Run {
@@ -63,7 +69,17 @@ pub enum Command {
 /// What went wrong and what to do next.
 pub fn run(command: Command) -> Result<(), UserError> {
     match command {
-        Command::Init { dir, coordinator, ledger_key, task, epsilon_max, survivors_min, max_colluders } => {
+        Command::Init {
+            dir,
+            coordinator,
+            ledger_key,
+            task,
+            epsilon_max,
+            survivors_min,
+            max_colluders,
+            records_max,
+            classes,
+        } => {
             setup::init(&Init {
                 dir: dir.clone(),
                 coordinator,
@@ -72,6 +88,8 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 epsilon_max,
                 survivors_min,
                 max_colluders,
+                records_max,
+                classes,
             })?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::POLICY).display());
             Ok(())

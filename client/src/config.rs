@@ -24,6 +24,9 @@ pub struct Config {
     pub images: PathBuf,
     /// Their labels.
     pub labels: PathBuf,
+    /// How many classes there are: a public constant. A model with another number of outputs is refused, so that no
+    /// label can make a difference to whether training succeeds.
+    pub classes: usize,
     /// The client's certificate, key and certificate authority lie here.
     pub certificates: PathBuf,
     /// Budget and secrets: what must survive.

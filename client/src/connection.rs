@@ -82,7 +82,9 @@ impl ConnectionError {
                 "check `coordinator` in client.toml, that the coordinator runs, and that UDP passes"
             }
             Self::WrongCoordinator { .. } => "compare ca.pem with the authority's, and this clock with the world's",
-            Self::CertificateRefused { .. } => "ask the authority's operator: `eranos certs list` shows what it enrolled",
+            Self::CertificateRefused { .. } => {
+                "ask the authority's operator: `eranos certs list` shows what it enrolled"
+            }
             Self::ClockSkew { .. } => "set this clock: certificates are checked against it",
             Self::Replaced => "stop the other client that runs with this certificate",
             Self::Lost { .. } => "check the network and start the client again",
@@ -136,8 +138,7 @@ impl Connector {
     /// # Errors
     /// If nobody is there, or one side does not believe the other.
     pub async fn connect(&self) -> Result<Connection, ConnectionError> {
-        let unreachable =
-            |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
+        let unreachable = |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
         let addresses = tokio::net::lookup_host(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
         let mut failure = unreachable("the name has no address".to_owned());
         for address in addresses {
@@ -152,8 +153,7 @@ impl Connector {
     }
 
     async fn connect_to(&self, address: SocketAddr) -> Result<Connection, ConnectionError> {
-        let unreachable =
-            |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
+        let unreachable = |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
         let (config, verdict) = self.tls.attempt().map_err(|error| unreachable(error.to_string()))?;
         let config = quinn::crypto::rustls::QuicClientConfig::try_from(config)
             .map_err(|error| unreachable(error.to_string()))?;

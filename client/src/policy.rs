@@ -26,7 +26,12 @@ pub struct Policy {
     pub max_colluders: u16,
     /// The least noise multiplier of an attempt, colluders' shares left out.
     pub noise_multiplier_min: f64,
-    /// The most charged rounds in a row without a receipt: a coordinator that burns budget is left.
+    /// The most records that this client may hold: a public constant, which a plan's own bound must cover. Whether the
+    /// data keeps to it is checked before anybody is dialled, so that no answer to a plan depends on the data.
+    pub records_max: u32,
+    /// The shortest slot of READY, in milliseconds: a slot as short as the work's own jitter would say how long it took.
+    pub ready_slot_ms_min: u32,
+    /// The most charged attempts, in all, without a receipt: a coordinator that burns budget is left.
     pub charged_without_receipt_max: u32,
 }
 
@@ -57,7 +62,10 @@ impl Policy {
             return refuse("delta_max does not lie between 0 and 1", "stay well below 1 / (number of records): 1e-5");
         }
         if policy.max_colluders == 0 {
-            return refuse("max_colluders = 0", "at least one identity may always work with the coordinator: 1 or more");
+            return refuse(
+                "max_colluders = 0",
+                "at least one identity may always work with the coordinator: 1 or more",
+            );
         }
         if !(policy.noise_multiplier_min.is_finite() && policy.noise_multiplier_min >= 0.0) {
             return refuse("noise_multiplier_min is not a number", "0.5 refuses the weakest settings");

@@ -111,7 +111,8 @@ impl Session {
                     pause(Duration::from_millis(ms.into()), &mut stop).await;
                 }
                 End::Left { .. } => pause(BACKOFF_MIN, &mut stop).await,
-                End::Refused(refusal) => return Err(SessionError::Refused(refusal)),
+                End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
+                End::Refused(_) => pause(BACKOFF_MIN, &mut stop).await,
             }
         }
         link.close().await;
@@ -164,9 +165,9 @@ impl Session {
                         exchange = Exchange::start(exchange.into_link(&self.connector), request, body, limit);
                     }
                     Action::Persist(step) => {
-                        if let Some((session, number)) = place {
-                            block_in_place(|| self.store.persist(&step, session, number))?;
-                        }
+                        // Steps other than a refusal are taken in a round whose plan was accepted: it is the place.
+                        let (session, number) = place.unwrap_or_default();
+                        block_in_place(|| self.store.persist(&step, session, number))?;
                     }
                     Action::Train(job) => {
                         let sender = trained_sender.clone();
@@ -177,6 +178,7 @@ impl Session {
                     }
                     Action::WakeAt(at) => wake = Some(at),
                     Action::Remember(certificates) => block_in_place(|| self.store.remember(certificates))?,
+                    Action::KeepEvidence(note) => block_in_place(|| self.store.keep_evidence(&note))?,
                     Action::KeepCheckpoint(note) => {
                         block_in_place(|| self.store.keep_checkpoint(&note, &self.member.ledger_key))?;
                     }

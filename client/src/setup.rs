@@ -45,7 +45,11 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
         UserError::new(what, "ask the operator of the authority for a new one: `eranos certs request --renew`")
     })?;
-    let data = idx::read_images(&config.images, &config.labels, CLASSES_MAX).map_err(|error| error.user_error())?;
+    let data = idx::read_images(&config.images, &config.labels, config.classes).map_err(|error| error.user_error())?;
+    if data.len() > policy.records_max as usize {
+        let what = format!("{} records, policy.toml bounds them by {}", data.len(), policy.records_max);
+        return Err(UserError::new(what, "raise records_max if the task's bound allows it, or leave records out"));
+    }
     let terms = Terms {
         unit: UnitOfPrivacy::Record,
         data_set: DATA_SET.to_owned(),
@@ -56,11 +60,11 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     let statement_key = StatementKey::derive(store.secret(), &config.task);
     let pool = match pool {
         Some(pool) => pool,
-        None => Pool::new(config.threads)
-            .map_err(|error| UserError::new(format!("cannot start threads: {error}"), "lower `threads` in client.toml"))?,
+        None => Pool::new(config.threads).map_err(|error| {
+            UserError::new(format!("cannot start threads: {error}"), "lower `threads` in client.toml")
+        })?,
     };
     let trainer = Arc::new(Trainer::new(data, pool));
-    let n_records = u32::try_from(trainer.n_records()).unwrap_or(u32::MAX);
     let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
     let unusable = |error: &dyn std::fmt::Display| {
         UserError::new(format!("the certificates cannot be used: {error}"), "request and install them again")
@@ -80,7 +84,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         ledger_key,
         policy,
         trust: Arc::new(Anchor(party.anchor)),
-        n_records,
+        n_classes: config.classes,
         record_len: trainer.record_len(),
     };
     Ok(Session { member: Arc::new(member), store, trainer, connector })
@@ -112,6 +116,10 @@ pub struct Init {
     pub survivors_min: u16,
     /// The most colluders there may be.
     pub max_colluders: u16,
+    /// The most records that the client may hold.
+    pub records_max: u32,
+    /// How many classes there are.
+    pub classes: usize,
 }
 
 /// Writes a commented configuration and policy.
@@ -135,14 +143,16 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          task = \"{}\"\n\n\
          # The data that stays here: images and labels in IDX, gzipped or not.\n\
          images = \"images-idx3-ubyte.gz\"\n\
-         labels = \"labels-idx1-ubyte.gz\"\n\n\
+         labels = \"labels-idx1-ubyte.gz\"\n\
+         # How many classes the task knows: a model with another number of outputs is refused.\n\
+         classes = {}\n\n\
          # Where key.pem, certificate.pem, ca.pem and crl.pem lie.\n\
          certificates = \".\"\n\
          # The privacy budget and the client's secret: never delete it, never restore an older copy.\n\
          state = \"state\"\n\
          # Threads for training; all cores if left out.\n\
          # threads = 2\n",
-        init.coordinator, init.task
+        init.coordinator, init.task, init.classes
     );
     let policy = format!(
         "# What this client agrees to, whatever a coordinator plans. A plan beyond it is refused, with the reason.\n\
@@ -162,11 +172,16 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          max_colluders = {max_colluders}\n\
          # The least noise multiplier of an attempt, colluders' shares left out.\n\
          noise_multiplier_min = 0.5\n\
-         # The most attempts that may be charged without the ledger showing a result.\n\
+         # The most records that this client may hold, a public constant; a plan must allow for as many.\n\
+         records_max = {records_max}\n\
+         # The shortest slot of READY in ms: a shorter one would tell how long training took.\n\
+         ready_slot_ms_min = 250\n\
+         # The most attempts that may be charged, in all, without the ledger showing a result.\n\
          charged_without_receipt_max = 50\n",
         epsilon = init.epsilon_max,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
+        records_max = init.records_max,
     );
     write_new(&init.dir.join(CONFIG), &config)?;
     write_new(&init.dir.join(POLICY), &policy)
@@ -183,7 +198,5 @@ fn write_new(path: &Path, text: &str) -> Result<(), UserError> {
     path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text)).map_err(cannot)
 }
 
-/// More classes than a byte of IDX can name are not possible; the model's own number is checked in training.
-const CLASSES_MAX: usize = 256;
 /// The name of the one data set of a client.
 const DATA_SET: &str = "local";

@@ -56,6 +56,7 @@ impl Store {
             UserError::new(format!("cannot {what} in {}: {error}", dir.display()), "check the folder and its owner")
         };
         fs::create_dir_all(dir).map_err(|error| failed("make the client's state", &error))?;
+        let is_new = !dir.join(SECRET).exists();
         let secret = read_or_make_secret(&dir.join(SECRET)).map_err(|error| failed("keep the secret", &error))?;
         let path = dir.join(BUDGET);
         let mut file = private(&path).map_err(|error| failed("open the budget", &error))?;
@@ -65,6 +66,10 @@ impl Store {
         })?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| failed("read the budget", &error))?;
+        if bytes.is_empty() && !is_new {
+            let what = format!("the budget in {} is gone, but this client has been used before", path.display());
+            return Err(UserError::new(what, "restore it from a backup: without it nobody knows what was spent"));
+        }
         let budget = if bytes.is_empty() {
             let (budget, first) = Budget::create(terms).map_err(|error| failed("make the budget", &error))?;
             file.write_all(&first)
@@ -86,7 +91,8 @@ impl Store {
             }
             if *budget.terms() != terms {
                 let what = format!("the budget in {} was made under other terms", path.display());
-                let next = "its limit cannot be raised by editing the policy: restore the policy, or start another data set";
+                let next =
+                    "restore epsilon_max and delta_max in policy.toml: what a budget protects is fixed when it is made";
                 return Err(UserError::new(what, next));
             }
             budget
@@ -137,6 +143,15 @@ impl Store {
         replace(&path, note).map_err(|source| StoreError::Io { path, source })?;
         self.checkpoint = SignedCheckpoint::open(note, ledger_key).ok().map(|signed| signed.checkpoint().clone());
         Ok(())
+    }
+
+    /// Keeps a signed checkpoint that does not continue the one kept so far: with that one it proves a fork.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_evidence(&mut self, note: &[u8]) -> Result<(), StoreError> {
+        let path = self.dir.join(format!("{EVIDENCE}{}", Digest::of(note)));
+        replace(&path, note).map_err(|source| StoreError::Io { path, source })
     }
 
     /// Keeps certificates that were believed. They are a cache: what is lost is fetched again.
@@ -220,6 +235,7 @@ fn read_certificates(dir: &Path) -> BTreeMap<Digest, Vec<u8>> {
 pub(crate) const BUDGET: &str = "budget";
 const SECRET: &str = "secret";
 const CHECKPOINT: &str = "ledger-checkpoint";
+const EVIDENCE: &str = "evidence-";
 const CERTIFICATES: &str = "certificates";
 /// Most certificates kept; about a kilobyte each.
 const CERTIFICATES_MAX: usize = 10_000;

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use eranos_base::OsEntropy;
+use eranos_base::{Entropy, OsEntropy};
 use eranos_nn::{Dataset, Loss, Network, NnError, Target, Workspace};
 use eranos_privacy::{SiloSum, Slot, sampler, sampler::SampleError, silo::SiloError};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
@@ -59,7 +59,7 @@ pub struct Trainer {
 struct Prepared {
     network: Arc<Network>,
     workspaces: Arc<Mutex<Vec<Workspace>>>,
-    /// What a dummy slot works on.
+    /// What a silo without records works on.
     zeros: Arc<[f32]>,
 }
 
@@ -119,9 +119,14 @@ impl Trainer {
                     if cancelled.load(Ordering::Relaxed) {
                         return Err(TrainerError::Cancelled);
                     }
-                    let (values, class) = match *slot {
-                        Slot::Record(i) => (self.data.record(i as usize), self.data.label(i as usize)),
-                        Slot::Dummy => (&prepared.zeros[..], 0),
+                    // A dummy works on some real record, so that it takes a record's time, and adds nothing.
+                    let record = match *slot {
+                        Slot::Record(i) => Some(i as usize),
+                        Slot::Dummy => self.any_record(),
+                    };
+                    let (values, class) = match record {
+                        Some(i) => (self.data.record(i), self.data.label(i)),
+                        None => (&prepared.zeros[..], 0),
                     };
                     network.record_gradient(&weights, values, Target::Class(class), &mut workspace, &mut gradient)?;
                     sum.add(&gradient, slot.weight())?;
@@ -136,6 +141,12 @@ impl Trainer {
             total.merge(sum)?;
         }
         Ok(Zeroizing::new(total.contribute(&job.mechanism, &job.rotation_seed, &mut OsEntropy)?))
+    }
+
+    /// A record drawn at random; none in an empty silo.
+    fn any_record(&self) -> Option<usize> {
+        let draw = u64::from_le_bytes(OsEntropy.bytes()) as usize;
+        draw.checked_rem(self.data.len())
     }
 
     fn prepare(&self, job: &TrainingJob) -> Result<Prepared, TrainerError> {

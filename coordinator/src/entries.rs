@@ -54,10 +54,10 @@ impl Attempts {
             participants: pseudonyms.iter().map(|pseudonym| self.participant(pseudonym)).collect(),
             sharers: attempt.sharers.map(|root| Sharers {
                 root,
-                survivors: attempt.survivors.as_ref().map(|bitmap| Survivors {
-                    bitmap: bitmap.clone(),
-                    signatures: attempt.quorum.clone(),
-                }),
+                survivors: attempt
+                    .survivors
+                    .as_ref()
+                    .map(|bitmap| Survivors { bitmap: bitmap.clone(), signatures: attempt.quorum.clone() }),
             }),
         });
         let entry = AttemptEntry {

@@ -36,6 +36,8 @@ pub struct Exchanges<R> {
 
 struct Exchange<R> {
     request: Digest,
+    /// Whether the request asks to take part in some round, rather than belonging to one.
+    is_check_in: bool,
     state: State<R>,
 }
 
@@ -53,7 +55,7 @@ impl<R> Default for Exchanges<R> {
 impl<R> Exchanges<R> {
     /// Takes a request of `from` whose bytes hash to `request`, to be answered through `reply`. Gives `reply` back if
     /// the answer is known.
-    pub fn arrive(&mut self, from: &ClientId, request: Digest, reply: R) -> (Arrival, Option<R>) {
+    pub fn arrive(&mut self, from: &ClientId, request: Digest, is_check_in: bool, reply: R) -> (Arrival, Option<R>) {
         match self.latest.get_mut(from) {
             Some(exchange) if exchange.request == request => match &mut exchange.state {
                 State::Pending(pending) => {
@@ -63,15 +65,16 @@ impl<R> Exchanges<R> {
                 State::Answered(frame) => (Arrival::Answered(frame.clone()), Some(reply)),
             },
             _ => {
-                self.latest.insert(from.clone(), Exchange { request, state: State::Pending(reply) });
+                self.latest.insert(from.clone(), Exchange { request, is_check_in, state: State::Pending(reply) });
                 (Arrival::New, None)
             }
         }
     }
 
-    /// The reply handle of the client's pending request, which `frame` now answers; none if nothing is pending.
-    pub fn answer(&mut self, to: &ClientId, frame: &AnswerFrame) -> Option<R> {
-        let exchange = self.latest.get_mut(to)?;
+    /// The reply handle of the client's pending request, which `frame` now answers; none if nothing is pending, or what
+    /// is pending is a check-in and the frame answers none (or the reverse): a client that came back has left its round.
+    pub fn answer(&mut self, to: &ClientId, to_check_in: bool, frame: &AnswerFrame) -> Option<R> {
+        let exchange = self.latest.get_mut(to).filter(|exchange| exchange.is_check_in == to_check_in)?;
         match std::mem::replace(&mut exchange.state, State::Answered(frame.clone())) {
             State::Pending(reply) => Some(reply),
             answered @ State::Answered(_) => {
@@ -100,12 +103,14 @@ mod tests {
         let id: ClientId = "spiffe://example.org/client/a".parse().unwrap();
         let mut exchanges = Exchanges::default();
         let (first, second) = (Digest::of(b"1"), Digest::of(b"2"));
-        assert_eq!(exchanges.arrive(&id, first, "old stream"), (Arrival::New, None));
-        assert_eq!(exchanges.arrive(&id, first, "new stream"), (Arrival::Pending, None));
+        assert_eq!(exchanges.arrive(&id, first, false, "old stream"), (Arrival::New, None));
+        assert_eq!(exchanges.arrive(&id, first, false, "new stream"), (Arrival::Pending, None));
         assert_eq!(exchanges.pending().count(), 1);
-        assert_eq!(exchanges.answer(&id, &frame(7)), Some("new stream"));
-        assert_eq!(exchanges.answer(&id, &frame(8)), None, "an exchange is answered once");
-        assert_eq!(exchanges.arrive(&id, first, "again"), (Arrival::Answered(frame(7)), Some("again")));
-        assert_eq!(exchanges.arrive(&id, second, "next"), (Arrival::New, None));
+        assert_eq!(exchanges.answer(&id, true, &frame(6)), None, "it is no check-in that waits");
+        assert_eq!(exchanges.answer(&id, false, &frame(7)), Some("new stream"));
+        assert_eq!(exchanges.answer(&id, false, &frame(8)), None, "an exchange is answered once");
+        assert_eq!(exchanges.arrive(&id, first, false, "again"), (Arrival::Answered(frame(7)), Some("again")));
+        assert_eq!(exchanges.arrive(&id, second, true, "next"), (Arrival::New, None));
+        assert_eq!(exchanges.answer(&id, false, &frame(9)), None, "the round it left answers no check-in");
     }
 }

@@ -17,7 +17,10 @@ use eranos_ledger::{
     TaskOpened,
 };
 use eranos_nn::{Dataset, ModelSpec, data::idx};
-use eranos_privacy::{Probability, RecordMechanism, RotationSeed, mechanism::{RecordTarget, design}};
+use eranos_privacy::{
+    Probability, RecordMechanism, RotationSeed,
+    mechanism::{RecordTarget, design},
+};
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -61,6 +64,9 @@ pub enum FederationError {
     /// Its model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Its task file.
+    #[error("the task file asks for another task, model or mechanism than this ledger was opened with")]
+    TaskChanged,
 }
 
 /// What a round came to, for whoever watches. Nothing in it is private.
@@ -131,7 +137,9 @@ pub struct Federation {
     round: Round,
     round_ref: RoundRef,
     exchanges: Exchanges<Reply>,
-    directory: BTreeMap<ClientId, (Peer, Vec<u8>)>,
+    directory: BTreeMap<ClientId, Peer>,
+    /// Certificates of those who connected since the round began, by digest: a roster may name one that was renewed.
+    certificates: BTreeMap<Digest, Vec<u8>>,
     /// Check-ins that came while a round was under way.
     late: BTreeMap<ClientId, (Peer, CheckIn)>,
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
@@ -146,6 +154,8 @@ pub struct Federation {
     totals: Totals,
     reports: mpsc::Sender<RoundReport>,
     told: BTreeSet<ClientId>,
+    /// Who was proved guilty of breaking a round, since this process began.
+    excluded: BTreeSet<ClientId>,
 }
 
 /// A released round: what a survivor that is late still needs.
@@ -231,7 +241,10 @@ impl Federation {
         let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, test_set);
         opened.map_err(|error| {
             let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
-            UserError::new(what, "check that the disk has room and the folder is yours; restore a backup if it is damaged")
+            UserError::new(
+                what,
+                "check that the disk has room and the folder is yours; restore a backup if it is damaged",
+            )
         })
     }
 
@@ -275,10 +288,19 @@ impl Federation {
         // The database is ahead of the ledger by what a crash cut off.
         let leaves = store.leaves_from(0)?;
         for leaf in &leaves {
-            attempts.count(&Entry::parse(leaf)?, &task.name);
+            let entry = Entry::parse(leaf)?;
+            if let Entry::TaskOpened(opened) = &entry
+                && (opened.task != task.name || opened.mechanism != mechanism || opened.model != spec.digest())
+            {
+                // What was promised when the task was opened holds until its end.
+                return Err(FederationError::TaskChanged);
+            }
+            attempts.count(&entry, &task.name);
         }
         let size = ledger.size();
-        let missing = leaves.get(usize::try_from(size).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let missing = usize::try_from(size).ok().and_then(|size| leaves.get(size..));
+        // A ledger that is ahead means that the database is an older copy: going on would fork the ledger.
+        let missing = missing.ok_or(StoreError::Malformed { what: "list of leaves: the ledger is ahead of it" })?;
         if !missing.is_empty() {
             ledger.append_all(size, missing)?;
         }
@@ -320,6 +342,8 @@ impl Federation {
             totals: Totals::default(),
             reports,
             told: BTreeSet::new(),
+            excluded: BTreeSet::new(),
+            certificates: BTreeMap::new(),
         })
     }
 
@@ -337,11 +361,7 @@ impl Federation {
     ///
     /// # Errors
     /// If state, ledger or model fail: nothing is half-done then, and a restart goes on.
-    pub async fn run(
-        mut self,
-        mut server: Server,
-        stop: impl Future<Output = ()>,
-    ) -> Result<Summary, FederationError> {
+    pub async fn run(mut self, mut server: Server, stop: impl Future<Output = ()>) -> Result<Summary, FederationError> {
         let (upload_sender, mut uploads) = mpsc::channel::<Upload>(UPLOADS_QUEUED_MAX);
         let mut stop = std::pin::pin!(stop);
         let mut stopping = false;
@@ -357,6 +377,10 @@ impl Federation {
                 () = sleep_until(wake), if wake.is_some() => {
                     self.wake = None;
                     self.feed(Event::Wake)?;
+                    if self.wake.is_none() && self.round.phase().is_some() {
+                        // The clock was set back: what was due is not due yet.
+                        self.wake = Some(SystemClock.now() + WAKE_AGAIN);
+                    }
                 }
                 () = &mut stop, if !stopping => {
                     stopping = true;
@@ -387,11 +411,7 @@ impl Federation {
 
     /// Tells everyone who asks that the task is over, for as long as somebody connected has not heard it. Survivors that
     /// are late get their receipt first.
-    async fn dismiss(
-        &mut self,
-        server: &mut Server,
-        uploads: &mpsc::Sender<Upload>,
-    ) -> Result<(), FederationError> {
+    async fn dismiss(&mut self, server: &mut Server, uploads: &mpsc::Sender<Upload>) -> Result<(), FederationError> {
         self.dismissing = true;
         for id in std::mem::take(&mut self.late).into_keys() {
             self.dismiss_one(&id);
@@ -431,6 +451,8 @@ impl Federation {
         for (_, upload) in std::mem::take(&mut self.uploads) {
             upload.abort();
         }
+        let present: BTreeSet<Digest> = self.directory.values().map(|peer| peer.certificate).collect();
+        self.certificates.retain(|digest, _| present.contains(digest));
         self.current = Current::default();
         let checkpoint = self.model.checkpoint();
         let now = SystemClock.now();
@@ -451,8 +473,13 @@ impl Federation {
         };
         self.round = Round::new(spec, now);
         self.wake = Some(now + self.wait(Phase::Select));
-        for (from, check_in) in std::mem::take(&mut self.late).into_values() {
-            self.feed(Event::Message { from, message: Message::CheckIn(check_in) })?;
+        for (id, (from, check_in)) in std::mem::take(&mut self.late) {
+            if matches!(self.round, Round::Select(_)) {
+                self.feed(Event::Message { from, message: Message::CheckIn(check_in) })?;
+            } else {
+                // The cohort is full: it waits for the next round.
+                self.late.insert(id, (from, check_in));
+            }
         }
         Ok(())
     }
@@ -477,7 +504,8 @@ impl Federation {
         match incoming {
             Incoming::Connected { identity, certificate } => {
                 let peer = Peer { id: identity.id.clone(), key: identity.key, certificate: identity.fingerprint };
-                self.directory.insert(identity.id, (peer, certificate));
+                self.certificates.insert(peer.certificate, certificate);
+                self.directory.insert(identity.id, peer);
                 Ok(())
             }
             // A lost connection is not a lost client: it may come back inside the phase. Until then it counts as gone.
@@ -492,7 +520,8 @@ impl Federation {
             Incoming::Request { from, kind, header, body, reply } => {
                 self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64;
                 let request = Digest::of_parts(&[&[kind.0], &header]);
-                match self.exchanges.arrive(&from, request, reply) {
+                let is_check_in = kind.0 == Request::CHECK_IN;
+                match self.exchanges.arrive(&from, request, is_check_in, reply) {
                     (Arrival::Answered(frame), Some(reply)) => {
                         self.current.bytes_down += frame_len(&frame);
                         send(reply, frame);
@@ -503,7 +532,7 @@ impl Federation {
                     (Arrival::New, _) => {}
                     _ => return Ok(()),
                 }
-                let Some((peer, _)) = self.directory.get(&from) else { return Ok(()) };
+                let Some(peer) = self.directory.get(&from) else { return Ok(()) };
                 let peer = peer.clone();
                 match Request::decode(kind.0, &header) {
                     Ok(request) => self.request(peer, request, body, uploads),
@@ -556,26 +585,30 @@ impl Federation {
                 return Ok(());
             }
             Request::CheckIn(check_in) => {
-                // Whoever checks in while its round goes on has left it.
-                if !self.current.done.contains(&from.id) && !matches!(self.round, Round::Select(_)) {
-                    let phase = self.round.phase().map_or("settle", Phase::name);
-                    self.current.gone(&from.id, phase);
+                if self.excluded.contains(&from.id) {
+                    let reason = "excluded: signed statements prove that this client broke a round".to_owned();
+                    self.answer(&from.id, ComeBackLater { after_ms: None, reason }.into(), Bytes::new());
+                    return Ok(());
                 }
                 if !matches!(self.round, Round::Select(_)) {
-                    self.late.insert(from.id.clone(), (from, check_in));
-                    return Ok(());
+                    self.late.insert(from.id.clone(), (from.clone(), check_in));
+                    if self.current.done.contains(&from.id) || !self.current.cohort.contains(&from.id) {
+                        return Ok(());
+                    }
+                    // Whoever checks in while its round goes on has left it: nobody need wait for it.
+                    let phase = self.round.phase().map_or("settle", Phase::name);
+                    self.current.gone(&from.id, phase);
+                    self.current.done.insert(from.id.clone());
+                    let message = Message::Abort("started again".to_owned());
+                    return self.feed(Event::Message { from, message });
                 }
                 Message::CheckIn(check_in)
             }
             Request::FetchCertificates(fetch) => {
                 // At most one certificate for each member of a roster.
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().take(self.directory.len()).collect();
-                let certificates = self
-                    .directory
-                    .values()
-                    .filter(|(peer, _)| wanted.contains(&peer.certificate))
-                    .map(|(_, certificate)| Blob(certificate.clone()))
-                    .collect();
+                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().take(self.certificates.len()).collect();
+                let certificates =
+                    wanted.iter().filter_map(|digest| self.certificates.get(digest)).cloned().map(Blob).collect();
                 self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
                 return Ok(());
             }
@@ -609,7 +642,10 @@ impl Federation {
         body: BodyReader,
         uploads: &mpsc::Sender<Upload>,
     ) {
-        let Round::MaskedInput(phase) = &self.round else { return };
+        let Round::MaskedInput(phase) = &self.round else {
+            self.answer(&from.id, Aborted { reason: "too late for a vector".into() }.into(), Bytes::new());
+            return;
+        };
         if !phase.is_granted(&from.id) {
             self.answer(&from.id, Aborted { reason: "the upload was not granted".into() }.into(), Bytes::new());
             return;
@@ -689,7 +725,8 @@ impl Federation {
         let Release { attempt, sum } = release;
         let seed = RotationSeed(attempt.plan.rotation_seed);
         let mechanism = self.mechanism.clone();
-        if let Err(error) = block_in_place(|| self.model.apply(&sum, &mechanism, &seed)) {
+        let schedule = self.task.training.learning_rate_schedule;
+        if let Err(error) = block_in_place(|| self.model.apply(&sum, &mechanism, &seed, &schedule)) {
             let reason = error.to_string();
             self.abandon(Abandoned { attempt: Some(attempt), reason: reason.clone() })?;
             return Ok(Some(reason));
@@ -762,7 +799,8 @@ impl Federation {
             return;
         };
         let frame = AnswerFrame { kind: answer.kind(), header, body };
-        if let Some(reply) = self.exchanges.answer(to, &frame) {
+        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
+        if let Some(reply) = self.exchanges.answer(to, to_check_in, &frame) {
             self.current.bytes_down += frame_len(&frame);
             send(reply, frame);
         }
@@ -787,6 +825,10 @@ impl Federation {
                 self.current.dropped.entry(id).or_insert(phase.name());
             }
             Note::Misbehaved { id, what } => tracing::warn!(client = %id, what, "message refused"),
+            Note::Blamed { id, what } => {
+                tracing::warn!(client = %id, what, "excluded");
+                self.excluded.insert(id);
+            }
         }
     }
 
@@ -867,7 +909,8 @@ fn model_spec(task: &Task, base: &Path) -> Result<ModelSpec, UserError> {
 fn mechanism(task: &Task, n_parameters: usize) -> Result<RecordMechanism, UserError> {
     let (privacy, cohort) = (&task.privacy, &task.cohort);
     let number = |what: &str, value: u64| {
-        u32::try_from(value).map_err(|_| UserError::new(format!("{what} = {value} is too large"), "use a smaller number"))
+        u32::try_from(value)
+            .map_err(|_| UserError::new(format!("{what} = {value} is too large"), "use a smaller number"))
     };
     let [numerator, denominator] = privacy.sampling_probability;
     let failed = |error: &dyn std::fmt::Display| {
@@ -919,6 +962,8 @@ fn opening(
     Ok((session, leaves))
 }
 
+/// How soon a round looks at the clock again that was woken before its time.
+const WAKE_AGAIN: Duration = Duration::from_millis(250);
 /// Bytes of a frame that are neither header nor body.
 const FRAME_OVERHEAD: usize = eranos_wire::framing::HEAD_LEN;
 /// Uploads read and not yet handled; each holds one vector.

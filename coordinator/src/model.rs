@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use eranos_base::{Digest, Entropy, encoding::Canonical, encoding::CanonicalReader, encoding::DecodeError};
-use eranos_nn::{Dataset, Evaluation, Loss, ModelSpec, Network, NnError, Optimizer, OptimizerError, OptimizerSpec};
+use eranos_nn::{
+    Dataset, Evaluation, LearningRateSchedule, Loss, ModelSpec, Network, NnError, Optimizer, OptimizerError,
+    OptimizerSpec,
+};
 use eranos_privacy::{
     RecordMechanism, RotationSeed,
     rotation::{RestoreError, restore},
@@ -44,7 +47,11 @@ impl Model {
     ///
     /// # Errors
     /// If the specification cannot be trained, or the optimizer's constants make no sense.
-    pub fn initialise(spec: ModelSpec, optimizer: OptimizerSpec, entropy: &mut dyn Entropy) -> Result<Self, ModelError> {
+    pub fn initialise(
+        spec: ModelSpec,
+        optimizer: OptimizerSpec,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Self, ModelError> {
         let network = Arc::new(Network::new(spec, Loss::SparseCategoricalCrossentropy)?);
         let parameters = network.initialise(entropy);
         let optimizer = Optimizer::new(optimizer, parameters.len())?;
@@ -99,10 +106,17 @@ impl Model {
     ///
     /// # Errors
     /// If the sum does not fit, or the step leads nowhere finite; the model is unchanged then.
-    pub fn apply(&mut self, sum: &Sum, mechanism: &RecordMechanism, seed: &RotationSeed) -> Result<(), ModelError> {
+    pub fn apply(
+        &mut self,
+        sum: &Sum,
+        mechanism: &RecordMechanism,
+        seed: &RotationSeed,
+        schedule: &LearningRateSchedule,
+    ) -> Result<(), ModelError> {
         let gradient = restore(&sum.residues(), mechanism, seed)?;
         let (mut parameters, mut optimizer) = (self.parameters.clone(), self.optimizer.clone());
-        optimizer.step(&mut parameters, &gradient)?;
+        let share = schedule.share(optimizer.n_steps());
+        optimizer.step_scaled(&mut parameters, &gradient, share)?;
         if !parameters.iter().all(|value| value.is_finite()) {
             return Err(ModelError::NotFinite);
         }

@@ -273,6 +273,11 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Conne
     if let Some(before) = before {
         before.close(CloseCode::Replaced.number().into(), b"");
     }
+    // A revocation may have come while the client said Hello.
+    if lock(&shared.anchor).verify_client(&certificate, shared.clock.now()).is_err() {
+        lock(&shared.connections).remove(&id);
+        return refuse(CloseCode::Revoked, "certificate revoked".to_owned());
+    }
     let connected = Incoming::Connected { identity, certificate: certificate.to_vec() };
     shared.incoming.send(connected).await.map_err(|_| "shutting down".to_owned())?;
     let header = encode_header(&welcome).map_err(|error| error.to_string())?;
@@ -352,10 +357,7 @@ async fn watch_revocations(certificates: PathBuf, shared: Arc<Shared>) {
 
 type Limiter = fn(Kind) -> Option<Limits>;
 
-async fn read_opening(
-    mut stream: RecvStream,
-    limits: Limiter,
-) -> Result<(Kind, Vec<u8>, BodyReader), BodyError> {
+async fn read_opening(mut stream: RecvStream, limits: Limiter) -> Result<(Kind, Vec<u8>, BodyReader), BodyError> {
     let mut decoder = Decoder::new(limits);
     let mut input = Bytes::new();
     loop {

@@ -192,7 +192,9 @@ fn task_text(init: &Init) -> String {
             dir.join("images-idx3-ubyte.gz"),
             dir.join("labels-idx1-ubyte.gz")
         ),
-        None => "# test_images = \"test/images-idx3-ubyte.gz\"\n# test_labels = \"test/labels-idx1-ubyte.gz\"\n".to_owned(),
+        None => {
+            "# test_images = \"test/images-idx3-ubyte.gz\"\n# test_labels = \"test/labels-idx1-ubyte.gz\"\n".to_owned()
+        }
     };
     format!(
         "# One model, trained on one kind of data, under one promise of privacy.\n\
@@ -211,7 +213,9 @@ fn task_text(init: &Init) -> String {
          # Each record's gradient is clipped to this norm.\n\
          l2_clip_norm = {CLIP:?}\n\
          # sgd {{ learning_rate }}, momentum {{ learning_rate, momentum }}, or adam {{ learning_rate, beta_1, beta_2, epsilon }}.\n\
-         server_optimizer = {OPTIMIZER}\n\n\
+         server_optimizer = {OPTIMIZER}\n\
+         # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
+         learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = 0.1 }}\n\n\
          [privacy]\n\
          # What is protected: one record, added or removed; the noise is shared out over the clients.\n\
          unit = \"record\"\n\
@@ -272,4 +276,4 @@ const REPORTS_QUEUED_MAX: usize = 64;
 /// The clip norm of the example task.
 const CLIP: f64 = 1.0;
 /// The server optimizer of the example task.
-const OPTIMIZER: &str = "{ name = \"momentum\", learning_rate = 0.25, momentum = 0.9 }";
+const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 6.0 }";

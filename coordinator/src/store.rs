@@ -159,7 +159,8 @@ impl SqliteStore {
         let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match found {
             0 => {
-                connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
+                connection
+                    .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
             }
             SCHEMA_VERSION => {}
             _ => return Err(StoreError::Version { found }),

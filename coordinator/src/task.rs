@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use eranos_base::{TaskId, UserError};
-use eranos_nn::OptimizerSpec;
+use eranos_nn::{LearningRateSchedule, OptimizerSpec};
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -66,6 +66,9 @@ pub struct Training {
     pub l2_clip_norm: f64,
     /// The rule that applies the summed, noised gradient, with its constants.
     pub server_optimizer: OptimizerSpec,
+    /// How its learning rate goes from released round to released round.
+    #[serde(default)]
+    pub learning_rate_schedule: LearningRateSchedule,
 }
 
 /// What is promised to whom.
@@ -168,6 +171,9 @@ impl Task {
         }
         if !(task.training.l2_clip_norm.is_finite() && task.training.l2_clip_norm > 0.0) {
             return refuse("training.l2_clip_norm is not a positive number", "1.0 is a common choice");
+        }
+        if let Err(error) = task.training.learning_rate_schedule.check() {
+            return refuse(&format!("training.learning_rate_schedule: {error}"), "compare with the commented example");
         }
         if let Err(error) = task.training.server_optimizer.check() {
             return refuse(&format!("training.server_optimizer: {error}"), "compare with the commented example");

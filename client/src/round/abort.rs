@@ -6,7 +6,7 @@ use eranos_privacy::budget::BudgetError;
 use eranos_wire::{
     messages::{
         RoundRef,
-        abort::{Abort, Aborted},
+        abort::{Abort, Aborted, Reason},
     },
     plan::PlanError,
 };
@@ -98,6 +98,36 @@ pub enum RefusalKind {
     },
 }
 
+impl Refusal {
+    /// What the coordinator hears. What the client has spent elsewhere is none of its business.
+    pub fn public_reason(&self) -> String {
+        match &self.kind {
+            RefusalKind::Budget(_) => "the budget does not allow this attempt".to_owned(),
+            kind => kind.to_string(),
+        }
+    }
+
+    /// Whether the next round would be refused as well: plan, policy, budget and ledger do not mend themselves. A bad
+    /// message or a bad member of the roster ends the round alone.
+    pub fn is_final(&self) -> bool {
+        match &self.kind {
+            RefusalKind::Plan(_)
+            | RefusalKind::Other { .. }
+            | RefusalKind::TooLittle { .. }
+            | RefusalKind::TooMuch { .. }
+            | RefusalKind::Budget(_)
+            | RefusalKind::Model(_)
+            | RefusalKind::Ledger(_) => true,
+            RefusalKind::Decode(_)
+            | RefusalKind::NotSigned { .. }
+            | RefusalKind::CertificateMissing { .. }
+            | RefusalKind::Certificate { .. }
+            | RefusalKind::SecureSum(_)
+            | RefusalKind::OutOfPhase { .. } => false,
+        }
+    }
+}
+
 impl From<RefusalKind> for Refusal {
     fn from(kind: RefusalKind) -> Self {
         Self { kind }
@@ -113,12 +143,12 @@ impl From<eranos_secagg::Refusal> for Refusal {
 /// Ends the round with a refusal. The coordinator hears why if it named a round.
 pub(super) fn refuse(round: Option<RoundRef>, refusal: Refusal, log: bool) -> (Round, Vec<Action>) {
     let mut actions = Vec::new();
-    let reason = refusal.to_string();
     if let Some(round) = round {
         if log {
-            actions.push(Action::Persist(Step::Refuse { reason: reason.clone() }));
+            let reason = Reason::from(refusal.to_string()).as_str().to_owned();
+            actions.push(Action::Persist(Step::Refuse { round, reason }));
         }
-        actions.push(send(Abort { round, reason: reason.into() }));
+        actions.push(send(Abort { round, reason: refusal.public_reason().into() }));
     }
     actions.push(Action::Over(End::Refused(refusal)));
     (Round::Over, actions)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use eranos_base::{Digest, Entropy, Position, StatementKind, Timestamp};
-use eranos_secagg::{Advertised, RosterEntry, roster::entries_from_bytes, UnidentifiedEntry};
+use eranos_secagg::{Advertised, RosterEntry, UnidentifiedEntry, roster::entries_from_bytes};
 use eranos_wire::{
     Answer,
     messages::{
@@ -43,8 +43,11 @@ impl AdvertiseKeys {
                     Err(error) => return self.common.refuse(RefusalKind::Decode(error)),
                 };
                 let known = &self.common.memory.certificates;
-                let unknown: Vec<Digest> =
-                    entries.iter().map(|entry| entry.certificate).filter(|digest| !known.contains_key(digest)).collect();
+                let unknown: Vec<Digest> = entries
+                    .iter()
+                    .map(|entry| entry.certificate)
+                    .filter(|digest| !known.contains_key(digest))
+                    .collect();
                 if unknown.is_empty() {
                     return self.share_keys(&roster, entries, BTreeMap::new(), now, entropy);
                 }
@@ -95,9 +98,10 @@ impl AdvertiseKeys {
             return self.common.refuse(RefusalKind::NotSigned { what: "roster" });
         }
         let bundle = shared.bundle().to_bytes();
-        // Only certificates that were believed are kept.
+        // Only certificates that the roster names, and that were believed, are kept.
+        let named: Vec<Digest> = shared.roster().entries().iter().map(|entry| entry.certificate).collect();
         let actions = vec![
-            Action::Remember(fetched.into_iter().collect()),
+            Action::Remember(fetched.into_iter().filter(|(digest, _)| named.contains(digest)).collect()),
             send(share_keys::ShareKeys { round: self.common.round_ref(), bundle }),
             Action::Note(Phase::ShareKeys),
         ];
@@ -119,9 +123,12 @@ impl AdvertiseKeys {
                 let certificate = known.get(&digest).or_else(|| fetched.get(&digest));
                 let certificate = certificate.ok_or(RefusalKind::CertificateMissing { certificate: digest })?;
                 let id = entry.id.clone();
-                let (named, key) = self.common.member.trust.check(certificate, now).map_err(|reason| {
-                    RefusalKind::Certificate { id: id.clone(), reason }
-                })?;
+                let (named, key) = self
+                    .common
+                    .member
+                    .trust
+                    .check(certificate, now)
+                    .map_err(|reason| RefusalKind::Certificate { id: id.clone(), reason })?;
                 if named != id {
                     let reason = format!("it names {named}");
                     return Err(RefusalKind::Certificate { id, reason });

@@ -83,7 +83,9 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
     below("least number of survivors", f64::from(parameters.u_min), f64::from(policy.survivors_min))?;
     below("number of colluders tolerated", f64::from(parameters.max_colluders), f64::from(policy.max_colluders))?;
     below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
-    above("number of records of this client", f64::from(member.n_records), f64::from(parameters.record_bound))?;
+    below("bound on a client's records", f64::from(parameters.record_bound), f64::from(policy.records_max))?;
+    below("slot of READY in ms", f64::from(plan.ready_slot_ms), f64::from(policy.ready_slot_ms_min))?;
+    above("attempt", plan.round.0 as f64, f64::from(parameters.max_attempts))?;
     let unreceipted = memory.budget.n_charged() - memory.budget.n_receipts();
     let most = policy.charged_without_receipt_max;
     above("number of charged attempts without a receipt", unreceipted as f64, f64::from(most))?;
@@ -101,8 +103,15 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
         return refuse(RefusalKind::Model("the checkpoint is not the one that the plan names".to_owned()));
     }
     if model.input_shape().iter().product::<usize>() != member.record_len {
-        let what = format!("it takes records of {} values, the data has {}", model.input_shape().iter().product::<usize>(), member.record_len);
+        let what = format!(
+            "it takes records of {} values, the data has {}",
+            model.input_shape().iter().product::<usize>(),
+            member.record_len
+        );
         return refuse(RefusalKind::Model(what));
+    }
+    if model.output_shape().iter().product::<usize>() != member.n_classes {
+        return refuse(RefusalKind::Model(format!("its outputs are not this task's {} classes", member.n_classes)));
     }
     Ok(model)
 }

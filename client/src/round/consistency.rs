@@ -1,6 +1,9 @@
 //! `consistency`: the quorum comes; under it one kind of share is released for each dealer.
 
-use eranos_secagg::{Consistent, Quorum};
+use std::sync::Arc;
+
+use eranos_base::Context;
+use eranos_secagg::{Consistent, Quorum, Roster};
 use eranos_wire::{Answer, messages::unmask};
 
 use super::{Action, Common, Event, Phase, RefusalKind, Round, Unmask, send};
@@ -9,11 +12,13 @@ use super::{Action, Common, Event, Phase, RefusalKind, Round, Unmask, send};
 pub struct Consistency {
     pub(super) common: Common,
     consistent: Consistent,
+    roster: Arc<Roster>,
+    context: Context,
 }
 
 impl Consistency {
-    pub(super) fn new(common: Common, consistent: Consistent) -> Self {
-        Self { common, consistent }
+    pub(super) fn new(common: Common, consistent: Consistent, roster: Arc<Roster>, context: Context) -> Self {
+        Self { common, consistent, roster, context }
     }
 
     pub(super) fn handle(self, event: Event) -> (Round, Vec<Action>) {
@@ -34,7 +39,7 @@ impl Consistency {
                     ledger_size: self.common.memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size),
                 };
                 let actions = vec![send(request), Action::Note(Phase::Unmask)];
-                (Round::Unmask(Unmask::new(self.common, survivors)), actions)
+                (Round::Unmask(Unmask::new(self.common, self.roster, self.context, survivors)), actions)
             }
             Event::Wake => (Round::Consistency(self), Vec::new()),
             _ => self.common.out_of_phase("consistency"),

@@ -92,10 +92,8 @@ impl AwaitGrant {
             plan: self.common.plan_digest,
             mechanism: Box::new(self.common.plan.mechanism.clone()),
         };
-        let request = masked_input::MaskedInput {
-            round: self.common.round_ref(),
-            finished: upload.finished.to_bytes(),
-        };
+        let request =
+            masked_input::MaskedInput { round: self.common.round_ref(), finished: upload.finished.to_bytes() };
         let actions = vec![
             Action::Persist(charge),
             Action::Send { request: request.into(), body: Bytes::from(upload.packed) },
@@ -131,6 +129,7 @@ impl AwaitSurvivors {
         if self.common.member.ledger_key.key().verify(&statement, &message.signature).is_err() {
             return self.common.refuse(RefusalKind::NotSigned { what: "set of survivors" });
         }
+        let roster = self.masked.roster().clone();
         let consistent = match self.masked.sign(&survivors) {
             Ok(consistent) => consistent,
             Err(refusal) => return self.common.refuse(RefusalKind::SecureSum(refusal)),
@@ -141,6 +140,6 @@ impl AwaitSurvivors {
             send(request),
             Action::Note(Phase::Consistency),
         ];
-        (Round::Consistency(Consistency::new(self.common, consistent)), actions)
+        (Round::Consistency(Consistency::new(self.common, consistent, roster, self.context)), actions)
     }
 }

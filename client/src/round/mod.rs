@@ -28,14 +28,11 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use eranos_base::{Digest, Entropy, RoundNumber, SessionId, Timestamp, TrustDomain, VerifyingKey, ClientId, TaskId};
+use eranos_base::{ClientId, Digest, Entropy, RoundNumber, SessionId, TaskId, Timestamp, TrustDomain, VerifyingKey};
 use eranos_ledger::{Checkpoint, LedgerKey};
 use eranos_privacy::{Budget, RecordMechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
-use eranos_wire::{
-    Answer, Request, RoundPlan,
-    messages::RoundRef,
-};
+use eranos_wire::{Answer, Request, RoundPlan, messages::RoundRef};
 use zeroize::Zeroizing;
 
 use crate::policy::Policy;
@@ -114,6 +111,8 @@ pub enum Action {
     Remember(Vec<(Digest, Vec<u8>)>),
     /// Keep this checkpoint of the ledger in place of the one before.
     KeepCheckpoint(Vec<u8>),
+    /// Keep this as evidence against the coordinator: a signed checkpoint that does not continue the one before.
+    KeepEvidence(Vec<u8>),
     /// A phase began.
     Note(Phase),
     /// The round is over.
@@ -146,6 +145,8 @@ pub enum Step {
     },
     /// A refusal.
     Refuse {
+        /// The round refused.
+        round: RoundRef,
         /// Why.
         reason: String,
     },
@@ -241,8 +242,8 @@ pub struct Member {
     pub policy: Policy,
     /// Whose certificates it believes.
     pub trust: Arc<dyn CertificateCheck>,
-    /// How many records it has.
-    pub n_records: u32,
+    /// How many classes its labels name: a public constant.
+    pub n_classes: usize,
     /// The length of one record.
     pub record_len: usize,
 }
@@ -278,7 +279,8 @@ impl Round {
     pub fn handle(self, event: Event, now: Timestamp, entropy: &mut dyn Entropy) -> (Self, Vec<Action>) {
         let event = match event {
             Event::Leave { reason } => return abort::leave(self, reason),
-            Event::TrainingFailed { reason } => return abort::leave(self, format!("training failed: {reason}")),
+            // The coordinator does not hear why: the reason could depend on the data.
+            Event::TrainingFailed { .. } => return abort::leave(self, "training failed".to_owned()),
             Event::Answer { answer: Answer::Aborted(aborted), .. } => return abort::aborted(self, &aborted),
             event => event,
         };
@@ -377,7 +379,7 @@ impl Step {
             Self::Charge { attempt, plan, mechanism } => budget.charge(session, round, *attempt, *plan, mechanism),
             Self::SignConsistency { statement } => budget.sign_consistency(session, round, *statement),
             Self::Receipt { entry } => budget.receipt(session, round, *entry),
-            Self::Refuse { reason } => budget.refuse(session, round, reason),
+            Self::Refuse { round, reason } => budget.refuse(round.session, round.round, reason),
         }
     }
 }

@@ -215,7 +215,7 @@ impl fmt::Display for RoundNumber {
 }
 
 /// A session: one run of a task by one coordinator with one ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub Digest);
 
 impl SessionId {

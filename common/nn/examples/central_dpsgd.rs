@@ -7,12 +7,35 @@
 //! Gaussian noise of standard deviation Z C to every coordinate of the SUM, and divides by the expected lot, 1,500. The
 //! learning rate falls linearly from R to D R over the run. Floats and a plain generator: this finds settings, and makes
 //! no privacy claim; the federation clips in integers and draws exact discrete noise.
+//!
+//! Found with Z = 4.34 and 150 steps, test accuracy after the last step (1,000 images):
+//!
+//! | optimizer | C | R | D | accuracy |
+//! |---|---|---|---|---|
+//! | sgd | 1 | 6 | 0.1 | median .951 of five runs, .932 to .953 |
+//! | sgd | 1 | 6 | 0.3 | .933, .951 |
+//! | sgd | 1 | 4 | 0.1 | .935, .938, .953 |
+//! | sgd | 1 | 4 | 1 | .924, .937 |
+//! | sgd | 1 | 3 | 0.3 | .936, .946 |
+//! | sgd | 1 | 2 | 0.1 | .916 |
+//! | sgd | 1 | 8 | 0.1 | .943, .943 |
+//! | sgd | 1 | 11 | 0.05 | .857, .867 |
+//! | sgd | 0.3 | 14 | 0.1 | .943, .946 |
+//! | sgd | 2 | 3 | 0.1 | .947, .948 |
+//! | momentum 0.9 | 1 | 0.2 | 0.1 | .898 |
+//! | momentum 0.9 | 1 | 0.4 | 0.1 | .896 |
+//! | momentum 0.9 | 0.3 | 0.7 | 0.1 | .900 |
+//! | adam | 1 | 0.001 | 1 | .823 |
+//! | adam | 1 | 0.002 | 0.1 | .841 |
+//!
+//! What counts is R C, from 4 to 8. Momentum and Adam have too few steps to make up for their start.
 
 use std::{path::PathBuf, sync::Mutex, thread};
 
 use eranos_base::{Entropy, OsEntropy};
 use eranos_nn::{
-    Buffer, Dataset, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Prepared, Target, data::idx, kernel,
+    Buffer, Dataset, LearningRateSchedule, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Prepared, Target,
+    data::idx, kernel,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
@@ -63,13 +86,16 @@ fn train_once(
 ) -> Result<f64, Box<dyn std::error::Error>> {
     let mut rng = StdRng::from_seed(OsEntropy.bytes());
     let mut parameters = network.initialise(&mut OsEntropy);
-    let spec = |learning_rate: f64| match settings.optimizer.as_str() {
-        "sgd" => Ok(OptimizerSpec::Sgd { learning_rate }),
-        "momentum" => Ok(OptimizerSpec::Momentum { learning_rate, momentum: settings.momentum }),
-        "adam" => Ok(OptimizerSpec::adam(learning_rate)),
-        other => Err(format!("unknown optimizer {other:?}, there are sgd, momentum and adam")),
+    let learning_rate = settings.learning_rate;
+    let spec = match settings.optimizer.as_str() {
+        "sgd" => OptimizerSpec::Sgd { learning_rate },
+        "momentum" => OptimizerSpec::Momentum { learning_rate, momentum: settings.momentum },
+        "adam" => OptimizerSpec::adam(learning_rate),
+        other => return Err(format!("unknown optimizer {other:?}, there are sgd, momentum and adam").into()),
     };
-    let mut optimizer = Optimizer::new(spec(settings.learning_rate)?, parameters.len())?;
+    let mut optimizer = Optimizer::new(spec, parameters.len())?;
+    let schedule = LearningRateSchedule::Linear { n_steps: settings.steps as u64, last_share: settings.decay };
+    schedule.check()?;
     let lot = settings.sampling_probability * train.len() as f64;
     let mut last = 0.0;
     for step in 0..settings.steps {
@@ -81,15 +107,7 @@ fn train_once(
             .into_iter()
             .map(|sum| ((sum + deviation * rng.sample::<f64, _>(StandardNormal)) / lot) as f32)
             .collect();
-        let progress = step as f64 / settings.steps as f64;
-        let learning_rate = settings.learning_rate * (1.0 - progress * (1.0 - settings.decay));
-        optimizer = Optimizer::restore(
-            spec(learning_rate)?,
-            parameters.len(),
-            optimizer.n_steps(),
-            optimizer.moments().to_vec(),
-        )?;
-        optimizer.step(&mut parameters, &gradient)?;
+        optimizer.step_scaled(&mut parameters, &gradient, schedule.share(step as u64))?;
         if (step + 1) % 50 == 0 || step + 1 == settings.steps {
             let prepared = network.prepare(&parameters)?;
             let evaluation = network.evaluate(&prepared, test, &mut network.workspace())?;
@@ -145,10 +163,10 @@ fn settings() -> Result<Settings, String> {
         steps: 150,
         clip: 1.0,
         noise: 4.34,
-        optimizer: "momentum".to_owned(),
-        learning_rate: 0.5,
+        optimizer: "sgd".to_owned(),
+        learning_rate: 6.0,
         momentum: 0.9,
-        decay: 1.0,
+        decay: 0.1,
         sampling_probability: 0.25,
     };
     let mut arguments = std::env::args().skip(1);

@@ -31,5 +31,5 @@ pub use error::NnError;
 pub use losses::{Loss, Target};
 pub use model::{Activation, LayerKind, LayerSpec, ModelError, ModelSpec, Padding};
 pub use network::{Evaluation, Network, ParameterEntry, Prepared, Workspace};
-pub use optimizers::{Optimizer, OptimizerError, OptimizerSpec};
+pub use optimizers::{LearningRateSchedule, Optimizer, OptimizerError, OptimizerSpec};
 pub use weights::WeightsError;

@@ -33,6 +33,48 @@ pub enum OptimizerSpec {
     },
 }
 
+/// How the learning rate goes from step to step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum LearningRateSchedule {
+    /// It stays.
+    #[default]
+    Constant,
+    /// It falls along a line, from all of it at the first step to `last_share` of it after `n_steps`, and stays there.
+    Linear {
+        /// The length of the line.
+        n_steps: u64,
+        /// What is left at its end, in (0, 1].
+        last_share: f64,
+    },
+}
+
+impl LearningRateSchedule {
+    /// The share of the learning rate for the step after `n_steps_taken`.
+    pub fn share(&self, n_steps_taken: u64) -> f64 {
+        match *self {
+            Self::Constant => 1.0,
+            Self::Linear { n_steps, last_share } => {
+                let progress = n_steps_taken.min(n_steps) as f64 / n_steps.max(1) as f64;
+                last_share + (1.0 - progress) * (1.0 - last_share)
+            }
+        }
+    }
+
+    /// Checks the constants against their range.
+    ///
+    /// # Errors
+    /// Names the constant outside its range.
+    pub fn check(&self) -> Result<(), OptimizerError> {
+        match *self {
+            Self::Linear { last_share, .. } if !(last_share > 0.0 && last_share <= 1.0) => {
+                Err(OptimizerError::Constant { what: "last_share", found: last_share, expected: "above 0, at most 1" })
+            }
+            Self::Constant | Self::Linear { .. } => Ok(()),
+        }
+    }
+}
+
 /// Why an optimizer was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum OptimizerError {
@@ -167,6 +209,14 @@ impl Optimizer {
     /// # Errors
     /// If either slice has another length than the optimizer was made for; nothing has changed then.
     pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32]) -> Result<(), OptimizerError> {
+        self.step_scaled(parameters, gradient, 1.0)
+    }
+
+    /// [`Optimizer::step`] with the learning rate times `share`, as a [`LearningRateSchedule`] gives it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn step_scaled(&mut self, parameters: &mut [f32], gradient: &[f32], share: f64) -> Result<(), OptimizerError> {
         let expected = self.n_parameters;
         for (what, found) in [("parameters", parameters.len()), ("gradient", gradient.len())] {
             if found != expected {
@@ -175,13 +225,14 @@ impl Optimizer {
         }
         self.n_steps += 1;
         match self.spec {
-            OptimizerSpec::Sgd { learning_rate } => sgd(parameters, gradient, learning_rate as f32),
+            OptimizerSpec::Sgd { learning_rate } => sgd(parameters, gradient, (share * learning_rate) as f32),
             OptimizerSpec::Momentum { learning_rate, momentum: decay } => {
-                momentum(parameters, gradient, &mut self.moments, learning_rate as f32, decay as f32);
+                let learning_rate = (share * learning_rate) as f32;
+                momentum(parameters, gradient, &mut self.moments, learning_rate, decay as f32);
             }
             OptimizerSpec::Adam { learning_rate, beta_1, beta_2, epsilon } => {
                 let t = self.n_steps as f64;
-                let alpha = learning_rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
+                let alpha = share * learning_rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
                 let (m, v) = self.moments.split_at_mut(expected);
                 adam(parameters, gradient, m, v, [alpha, beta_1, beta_2, epsilon].map(|x| x as f32));
             }
@@ -246,6 +297,20 @@ mod tests {
         assert_eq!((w, &whole), (again, &restored));
         assert!(Optimizer::restore(spec, 3, 1, vec![0.0; 3]).is_err());
         assert!(whole.step(&mut w, &[0.0; 2]).is_err());
+    }
+
+    #[test]
+    fn a_linear_schedule_falls_to_its_end_and_stays() {
+        let schedule = LearningRateSchedule::Linear { n_steps: 10, last_share: 0.1 };
+        assert_eq!([0, 5, 10, 99].map(|n| schedule.share(n)), [1.0, 0.55, 0.1, 0.1]);
+        assert_eq!(LearningRateSchedule::Constant.share(7), 1.0);
+        let mut optimizer = Optimizer::new(OptimizerSpec::Sgd { learning_rate: 0.5 }, 1).expect("constants");
+        let mut w = [1.0_f32];
+        optimizer.step_scaled(&mut w, &[1.0], 0.5).expect("lengths");
+        assert_eq!((w, optimizer.n_steps()), ([0.75], 1));
+        for last_share in [0.0, -0.1, 1.1, f64::NAN] {
+            assert!(LearningRateSchedule::Linear { n_steps: 10, last_share }.check().is_err());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Renyi divergences at each of [`ORDERS`], and converts the total once. Which event a mechanism amounts to is the
 //! mechanism's business; what has been spent, and whether more may be, is the budget's.
 
-use std::f64::consts::PI;
+use std::{f64::consts::PI, sync::LazyLock};
 
 /// The orders of every Renyi curve: 2 to 256, 512 and 1024. The amplification formula below holds at integers only.
 pub const ORDERS: [u32; N_ORDERS] = orders();
@@ -46,7 +46,8 @@ impl Event {
     pub fn rdp(&self) -> RdpCurve {
         match *self {
             Self::PoissonGaussian { sampling_probability, noise_multiplier } => {
-                RdpCurve::from_fn(|order| poisson_gaussian(order, sampling_probability, noise_multiplier))
+                let curve = PoissonGaussian::new(sampling_probability, noise_multiplier);
+                RdpCurve::from_fn(|order| curve.rdp(order))
             }
             Self::DiscreteGaussianSum {
                 sampling_probability: q,
@@ -60,10 +61,11 @@ impl Event {
                 let d = f64::from(dimension);
                 let sum_deviation = (f64::from(shares) * share_variance).sqrt();
                 let (d1, d2) = (l1_sensitivity / sum_deviation, l2_sensitivity / sum_deviation);
+                let amplified = PoissonGaussian::new(q, d2.recip());
                 RdpCurve::from_fn(|order| {
                     let a = f64::from(order);
                     if q < 1.0 {
-                        return poisson_gaussian(order, q, d2.recip()) + (2.0 * a - 1.0) / (a - 1.0) * tau * d;
+                        return amplified.rdp(order) + (2.0 * a - 1.0) / (a - 1.0) * tau * d;
                     }
                     // Kairouz, Liu and Steinke 2021, proposition 14, the three bounds of which the least counts.
                     let by_variance = a / 2.0 * d2 * d2 + tau * d;
@@ -187,33 +189,52 @@ impl Default for RdpCurve {
 }
 
 /// r(a) = ln( sum_l C(a,l) (1-q)^(a-l) q^l exp(l(l-1)/(2 z^2)) )/(a-1) (Mironov, Talwar and Zhang 2019, section 3.3).
-fn poisson_gaussian(order: u32, q: f64, z: f64) -> f64 {
-    if !(q >= 0.0 && q <= 1.0 && z > 0.0) {
-        return f64::INFINITY;
-    }
-    let a = f64::from(order);
-    if q == 1.0 {
-        return a / (2.0 * z * z);
-    }
-    if q == 0.0 {
-        return 0.0;
-    }
-    // The binomial weights sum to 1, so the sum minus 1 has the terms with e^x - 1 instead of e^x, none of them negative:
-    // summing those keeps every digit where the divergence is tiny. The terms of l = 0 and 1 vanish.
-    let mut log_binomial = a.ln();
-    let mut terms = Vec::with_capacity(order as usize);
-    for l in 2..=order {
-        let l = f64::from(l);
-        log_binomial += ((a - l + 1.0) / l).ln();
-        let x = l * (l - 1.0) / (2.0 * z * z);
-        let log_expm1 = if x > 30.0 { x + (-(-x).exp()).ln_1p() } else { x.exp_m1().ln() };
-        terms.push(log_binomial + (a - l) * (-q).ln_1p() + l * q.ln() + log_expm1);
-    }
-    let max = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let log_excess = max + terms.iter().map(|t| (t - max).exp()).sum::<f64>().ln();
-    let log_sum = if log_excess > 0.0 { log_excess + (-log_excess).exp().ln_1p() } else { log_excess.exp().ln_1p() };
-    log_sum / (a - 1.0)
+struct PoissonGaussian {
+    q: f64,
+    z: f64,
+    /// ln( (q/(1-q))^l (exp(l(l-1)/(2 z^2)) - 1)/l! ), which every order shares.
+    log_terms: Vec<f64>,
 }
+
+impl PoissonGaussian {
+    fn new(q: f64, z: f64) -> Self {
+        let log_term = |(l, log_factorial): (usize, &f64)| {
+            let l = l as f64;
+            let x = l * (l - 1.0) / (2.0 * z * z);
+            let log_expm1 = if x > 30.0 { x + (-(-x).exp()).ln_1p() } else { x.exp_m1().ln() };
+            l * (q.ln() - (-q).ln_1p()) + log_expm1 - log_factorial
+        };
+        Self { q, z, log_terms: LOG_FACTORIALS.iter().enumerate().map(log_term).collect() }
+    }
+
+    /// r(order).
+    fn rdp(&self, order: u32) -> f64 {
+        let (q, z, a) = (self.q, self.z, f64::from(order));
+        if !((0.0..=1.0).contains(&q) && z > 0.0) {
+            return f64::INFINITY;
+        }
+        if q == 1.0 {
+            return a / (2.0 * z * z);
+        }
+        if q == 0.0 {
+            return 0.0;
+        }
+        // The binomial weights sum to 1, so the sum minus 1 has the terms with e^x - 1 instead of e^x, none of them
+        // negative: summing those keeps every digit where the divergence is tiny. The terms of l = 0 and 1 vanish.
+        let n = order as usize;
+        let log_terms = || self.log_terms[2..=n].iter().zip(LOG_FACTORIALS[..=n - 2].iter().rev()).map(|(t, f)| t - f);
+        let max = log_terms().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = log_terms().map(|t| (t - max).exp()).sum();
+        let log_excess = max + sum.ln() + LOG_FACTORIALS[n] + a * (-q).ln_1p();
+        let log_sum =
+            if log_excess > 0.0 { log_excess + (-log_excess).exp().ln_1p() } else { log_excess.exp().ln_1p() };
+        log_sum / (a - 1.0)
+    }
+}
+
+/// ln l! up to the largest order.
+static LOG_FACTORIALS: LazyLock<Vec<f64>> =
+    LazyLock::new(|| (0..=u64::from(ORDERS[N_ORDERS - 1])).map(ln_factorial).collect());
 
 /// tau = 10 sum_{j=1}^{u-1} exp(-2 pi^2 sg^2 j/(j+1)): how far the sum of `shares` discrete Gaussians is from one
 /// (Kairouz, Liu and Steinke 2021, theorem 1).

@@ -758,3 +758,330 @@ const KIND_CHARGED: u8 = 2;
 const KIND_CONSISTENCY: u8 = 3;
 const KIND_RECEIPT: u8 = 4;
 const KIND_REFUSED: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mechanism::{Probability, RecordTarget, design};
+
+    fn mechanism() -> RecordMechanism {
+        static MECHANISM: std::sync::LazyLock<RecordMechanism> = std::sync::LazyLock::new(|| {
+            design(&RecordTarget {
+                l2_clip_norm: 1.0,
+                n_parameters: 121_930,
+                sampling_probability: Probability::new(1, 4).expect("a probability"),
+                expected_lot: 1500,
+                record_bound: 750,
+                n_max: 8,
+                u_min: 7,
+                max_colluders: 1,
+                max_attempts: 155,
+                epsilon: 4.0,
+                delta: 1e-5,
+            })
+            .expect("reachable")
+        });
+        MECHANISM.clone()
+    }
+
+    fn terms() -> Terms {
+        Terms { unit: UnitOfPrivacy::Record, data_set: "digits".to_owned(), epsilon_limit: 4.0, delta: 1e-5 }
+    }
+
+    fn session(name: &[u8]) -> SessionId {
+        SessionId(Digest::of(name))
+    }
+
+    /// A budget with its file, as a client keeps them.
+    struct File {
+        budget: Budget,
+        bytes: Vec<u8>,
+    }
+
+    impl File {
+        fn new(terms: Terms) -> Self {
+            let (budget, bytes) = Budget::create(terms).expect("terms in range");
+            Self { budget, bytes }
+        }
+
+        fn take(&mut self, append: Result<Append, BudgetError>) {
+            let append = append.expect("allowed");
+            self.bytes.extend_from_slice(append.bytes());
+            self.budget.commit(append).expect("on its state");
+        }
+
+        /// A round that is begun, charged, signed and receipted.
+        fn round(&mut self, session: SessionId, round: u64) {
+            let round = RoundNumber(round);
+            self.take(self.budget.begin(session, round));
+            self.take(self.budget.charge(session, round, round.0 as u32, Digest::of(b"plan"), &mechanism()));
+            self.take(self.budget.sign_consistency(session, round, Digest::of(b"u3")));
+            self.take(self.budget.receipt(session, round, Digest::of(b"entry")));
+        }
+    }
+
+    /// Where each frame begins, and the end.
+    fn frames(bytes: &[u8]) -> Vec<usize> {
+        let mut at = vec![0];
+        while let Some(offset) = at.last().copied().filter(|offset| *offset < bytes.len()) {
+            let len = u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("four bytes"));
+            at.push(offset + 8 + len as usize + 32);
+        }
+        at
+    }
+
+    fn small() -> File {
+        let mut file = File::new(terms());
+        file.round(session(b"a"), 1);
+        file.take(file.budget.refuse(session(b"a"), RoundNumber(2), "epsilon too high"));
+        file.round(session(b"b"), 1);
+        file
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let file = small();
+        let (read, torn) = Budget::parse(&file.bytes).expect("sound");
+        assert_eq!(torn, None);
+        assert_eq!((read.head(), read.n_records(), read.n_charged()), (file.budget.head(), 10, 2));
+        assert_eq!(read.terms(), &terms());
+        assert_eq!(read.epsilon_spent(), file.budget.epsilon_spent());
+        assert_eq!(read.epsilon_spent(), mechanism().promised_epsilon(2, 1e-5));
+        assert_eq!(read.signed_statement(session(b"a"), RoundNumber(1)), Some(Digest::of(b"u3")));
+        assert_eq!((read.n_charged_in(session(b"a")), read.n_receipts()), (1, 2));
+        assert!(read.is_charged(session(b"b"), RoundNumber(1)) && !read.is_charged(session(b"b"), RoundNumber(2)));
+        assert_eq!(read.last_begun(session(b"a")), Some(RoundNumber(1)));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = small().bytes;
+        let at = frames(&bytes);
+        // Every bit up to the end of the first charge, and then, since reading a charge takes its time, one of each byte.
+        let later = (at[3]..bytes.len()).map(|byte| byte * 8 + byte % 8);
+        for bit in (0..at[3] * 8).chain(later) {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let read = Budget::parse(&flipped);
+            assert!(matches!(read, Err(BudgetError::Damaged { .. })), "bit {bit}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_inside_the_last_record_is_a_torn_tail_and_a_cut_elsewhere_an_older_state() {
+        let file = small();
+        let at = frames(&file.bytes);
+        for len in 0..file.bytes.len() {
+            let n_whole = at.iter().filter(|offset| **offset <= len).count() as u64 - 1;
+            match Budget::parse(&file.bytes[..len]) {
+                Err(BudgetError::Empty) => assert_eq!(n_whole, 0, "cut to {len}"),
+                Ok((budget, torn)) => {
+                    assert_eq!(budget.n_records(), n_whole, "cut to {len}");
+                    let valid = at[n_whole as usize] as u64;
+                    let n_bytes = len as u64 - valid;
+                    assert_eq!(torn, (n_bytes > 0).then_some(TornTail { len_valid: valid, n_bytes }), "cut to {len}");
+                    assert_ne!(budget.head(), file.budget.head());
+                }
+                Err(error) => panic!("cut to {len}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_in_the_middle_a_reordering_and_a_splice_are_damage() {
+        let file = small();
+        let at = frames(&file.bytes);
+        let frame = |i: usize| &file.bytes[at[i]..at[i + 1]];
+        let n = at.len() - 1;
+        let join = |order: &[usize]| order.iter().flat_map(|i| frame(*i).to_vec()).collect::<Vec<u8>>();
+        let damaged = |bytes: &[u8], what: &str| {
+            let read = Budget::parse(bytes);
+            assert!(matches!(read, Err(BudgetError::Damaged { .. })), "{what}: {read:?}");
+        };
+        let all: Vec<usize> = (0..n).collect();
+        assert!(Budget::parse(&join(&all)).is_ok());
+        for out in 0..n - 1 {
+            let mut order = all.clone();
+            order.remove(out);
+            damaged(&join(&order), "a record taken out");
+            let mut order = all.clone();
+            order.swap(out, out + 1);
+            damaged(&join(&order), "two records swapped");
+            let mut order = all.clone();
+            order.insert(out, out);
+            damaged(&join(&order), "a record twice");
+        }
+        let other = File::new(Terms { data_set: "letters".to_owned(), ..terms() });
+        let spliced = [other.bytes.as_slice(), &file.bytes[at[1]..]].concat();
+        damaged(&spliced, "another budget's beginning");
+        // A cut record that belongs elsewhere is no torn write of this file.
+        let strange = [&file.bytes[..at[5]], &frame(7)[..frame(7).len() - 1]].concat();
+        damaged(&strange, "a cut record of another place");
+        damaged(&[file.bytes.as_slice(), b"garbage that is no record at all"].concat(), "garbage");
+        // Zeros are what a crash leaves where a file grew before its data was written.
+        let (budget, torn) = Budget::parse(&[file.bytes.as_slice(), &[0; 100]].concat()).expect("a torn tail");
+        assert_eq!((budget.n_records(), torn.map(|t| t.n_bytes)), (n as u64, Some(100)));
+    }
+
+    #[test]
+    fn a_forged_record_with_a_right_hash_still_has_to_be_allowed() {
+        let mut file = File::new(terms());
+        let forge = |file: &File, record: Record| {
+            let (bytes, _) = frame(file.budget.n_records(), &file.budget.head(), &record);
+            Budget::parse(&[file.bytes.as_slice(), &bytes].concat())
+        };
+        let (session, round) = (session(b"a"), RoundNumber(1));
+        let receipt = Record::Receipt { session, round, entry: Digest::ZERO };
+        assert!(forge(&file, receipt.clone()).is_err());
+        assert!(forge(&file, Record::Created(terms())).is_err());
+        file.take(file.budget.begin(session, round));
+        assert!(forge(&file, receipt).is_err());
+        assert!(forge(&file, Record::Begun { session, round }).is_err());
+        assert!(forge(&file, Record::Begun { session, round: RoundNumber(2) }).is_ok());
+    }
+
+    #[test]
+    fn once_only_steps_are_taken_once_even_after_a_restart() {
+        let mut file = File::new(terms());
+        let (session, round) = (session(b"a"), RoundNumber(5));
+        let plan = Digest::of(b"plan");
+        let m = mechanism();
+        assert!(matches!(file.budget.charge(session, round, 1, plan, &m), Err(BudgetError::NotBegun { .. })));
+        assert!(matches!(file.budget.sign_consistency(session, round, plan), Err(BudgetError::NotBegun { .. })));
+        file.take(file.budget.begin(session, round));
+        assert!(matches!(file.budget.receipt(session, round, plan), Err(BudgetError::NotCharged { .. })));
+        file.take(file.budget.charge(session, round, 3, plan, &m));
+        file.take(file.budget.sign_consistency(session, round, plan));
+        file.take(file.budget.receipt(session, round, plan));
+
+        let (restarted, _) = Budget::parse(&file.bytes).expect("sound");
+        for budget in [&file.budget, &restarted] {
+            for earlier in [0, 4, 5] {
+                assert!(matches!(budget.begin(session, RoundNumber(earlier)), Err(BudgetError::RoundNotNew { .. })));
+            }
+            assert!(matches!(budget.charge(session, round, 4, plan, &m), Err(BudgetError::AlreadyDone { .. })));
+            // Neither another statement nor the same one.
+            for statement in [plan, Digest::ZERO] {
+                let signed = budget.sign_consistency(session, round, statement);
+                assert!(matches!(signed, Err(BudgetError::AlreadyDone { .. })));
+            }
+            assert!(matches!(budget.receipt(session, round, plan), Err(BudgetError::AlreadyDone { .. })));
+        }
+        let next = RoundNumber(6);
+        file.take(file.budget.begin(session, next));
+        for attempt in [0, 3, 156] {
+            let charge = file.budget.charge(session, next, attempt, plan, &m);
+            assert!(matches!(charge, Err(BudgetError::Attempt { least: 4, most: 155, .. })), "{attempt}: {charge:?}");
+        }
+        assert!(file.budget.charge(session, next, 155, plan, &m).is_ok());
+    }
+
+    #[test]
+    fn the_limit_holds_over_every_task_and_is_never_refunded() {
+        let m = mechanism();
+        let limit = m.promised_epsilon(4, 1e-5);
+        let mut file = File::new(Terms { epsilon_limit: limit, ..terms() });
+        assert_eq!(file.budget.epsilon_spent(), 0.0);
+        assert_eq!(file.budget.attempts_left(&m, 100), 4);
+        file.round(session(b"a"), 1);
+        file.round(session(b"b"), 1);
+        // Charged and never released: counted all the same, also after a restart.
+        let (s, round) = (session(b"c"), RoundNumber(9));
+        file.take(file.budget.begin(s, round));
+        file.take(file.budget.charge(s, round, 1, Digest::ZERO, &m));
+        file.round(session(b"d"), 3);
+        let (restarted, _) = Budget::parse(&file.bytes).expect("sound");
+        for budget in [&file.budget, &restarted] {
+            assert_eq!(budget.epsilon_spent(), limit);
+            assert_eq!(budget.attempts_left(&m, 100), 0);
+            match budget.can_afford(&m) {
+                Err(BudgetError::Exceeded { epsilon_spent, epsilon_after, epsilon_limit }) => {
+                    assert_eq!((epsilon_spent, epsilon_limit), (limit, limit));
+                    assert_eq!(epsilon_after, m.promised_epsilon(5, 1e-5));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let (s, round) = (session(b"e"), RoundNumber(1));
+        file.take(file.budget.begin(s, round));
+        assert!(matches!(file.budget.charge(s, round, 1, Digest::ZERO, &m), Err(BudgetError::Exceeded { .. })));
+    }
+
+    #[test]
+    fn different_mechanisms_compose_by_their_curves() {
+        let m = mechanism();
+        let more_noise = NoiseDoubled::of(&m);
+        let mut file = File::new(terms());
+        file.round(session(b"a"), 1);
+        let (s, round) = (session(b"b"), RoundNumber(1));
+        file.take(file.budget.begin(s, round));
+        file.take(file.budget.charge(s, round, 1, Digest::ZERO, &more_noise));
+        let mut accountant = Accountant::new();
+        accountant.compose_curve(&m.promised_curve(), 1, 1e-12);
+        accountant.compose_curve(&more_noise.promised_curve(), 1, 1e-12);
+        assert_eq!(file.budget.epsilon_spent(), accountant.epsilon(1e-5));
+        let (read, _) = Budget::parse(&file.bytes).expect("sound");
+        assert_eq!(read.epsilon_spent(), file.budget.epsilon_spent());
+    }
+
+    struct NoiseDoubled;
+
+    impl NoiseDoubled {
+        fn of(mechanism: &RecordMechanism) -> RecordMechanism {
+            let mut parameters = mechanism.parameters().clone();
+            let numerator = parameters.noise_variance.numerator() * 2;
+            parameters.noise_variance = crate::NoiseVariance::from_numerator(numerator).expect("in range");
+            parameters.bits += 1;
+            RecordMechanism::new(parameters).expect("sound")
+        }
+    }
+
+    #[test]
+    fn a_step_prepared_on_an_older_state_is_not_taken() {
+        let mut file = File::new(terms());
+        let begin = |round| file.budget.begin(session(b"a"), RoundNumber(round)).expect("allowed");
+        let (first, second) = (begin(1), begin(2));
+        file.budget.commit(first).expect("on its state");
+        assert_eq!(file.budget.commit(second), Err(BudgetError::Stale));
+    }
+
+    #[test]
+    fn terms_out_of_range_and_other_units_are_refused() {
+        for bad in [
+            Terms { data_set: String::new(), ..terms() },
+            Terms { data_set: "x".repeat(256), ..terms() },
+            Terms { epsilon_limit: f64::NAN, ..terms() },
+            Terms { epsilon_limit: -1.0, ..terms() },
+            Terms { epsilon_limit: f64::INFINITY, ..terms() },
+            Terms { delta: 0.0, ..terms() },
+            Terms { delta: 1.0, ..terms() },
+        ] {
+            assert!(Budget::create(bad).is_err());
+        }
+        let file = File::new(Terms { unit: UnitOfPrivacy::Client, ..terms() });
+        assert_eq!(file.budget.can_afford(&mechanism()), Err(BudgetError::Unit));
+        let long = file.budget.refuse(session(b"a"), RoundNumber(1), &"x".repeat(REASON_LEN_MAX + 1));
+        assert!(matches!(long, Err(BudgetError::TextTooLong { .. })));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic() {
+        use eranos_base::Entropy;
+        let bytes = small().bytes;
+        let mut entropy = eranos_base::SeededEntropy::new(13);
+        for _ in 0..3000 {
+            let mut mutated = bytes.clone();
+            for _ in 0..4 {
+                let at = u32::from_le_bytes(entropy.bytes()) as usize % mutated.len();
+                mutated[at] = entropy.bytes::<1>()[0];
+            }
+            mutated.truncate(u32::from_le_bytes(entropy.bytes()) as usize % (2 * bytes.len()));
+            let _ = Budget::parse(&mutated);
+        }
+        let mut random = vec![0; 400];
+        for _ in 0..1000 {
+            entropy.fill(&mut random);
+            assert!(Budget::parse(&random).is_err());
+        }
+    }
+}

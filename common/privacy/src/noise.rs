@@ -8,7 +8,7 @@
 //! exp(-(x - sigma^2/t)^2/(2 sigma^2)), which is exp(-x^2/(2 sigma^2)) up to a constant.
 //!
 //! "e^-y > a uniform real" is decided with a few integer multiplications where 63 digits of the real and an
-//! approximation of e^-y with a proven bound of its error suffice, and exactly, by [`crate::exact_exp`], in the one trial
+//! approximation of e^-y with a proven bound of its error suffice, and exactly, by the module `exact_exp`, in the one trial
 //! out of 2^29 where they do not. Nothing is ever decided by the approximation alone.
 //!
 //! How many words a vector takes varies, and the time with it: whoever draws sends only after the whole vector is drawn,
@@ -56,7 +56,7 @@ impl NoiseVariance {
     }
 }
 
-/// The distribution N_Z(0, sigma^2): P[x] proportional to exp(-x^2/(2 sigma^2)).
+/// The distribution N_Z(0, sigma^2): the probability of x is proportional to exp(-x^2/(2 sigma^2)).
 #[derive(Clone)]
 pub struct DiscreteGaussian {
     /// p.
@@ -294,3 +294,190 @@ const EXP_ERROR: u64 = 1 << 33;
 const WORDS_LEN: usize = 512;
 /// Values that are noised at once.
 const BLOCK_LEN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use eranos_base::SeededEntropy;
+
+    use super::*;
+
+    fn variance(deviation: f64) -> NoiseVariance {
+        NoiseVariance::from_numerator((deviation * deviation * 1024.0) as u64).expect("in range")
+    }
+
+    fn draw(variance: NoiseVariance, len: usize, seed: u64) -> Vec<i64> {
+        let mut noise = vec![0; len];
+        NoiseSource::new(variance, &mut SeededEntropy::new(seed)).fill(&mut noise);
+        noise
+    }
+
+    #[test]
+    fn the_variance_is_right_at_the_size_of_a_model() {
+        let d = 1 << 17;
+        for (seed, deviation) in [4.0, 100.0, 5.5e4, 71_923.4, 1e6].into_iter().enumerate() {
+            let variance = variance(deviation);
+            let noise = draw(variance, d, seed as u64);
+            let r = noise.iter().map(|x| (*x as f64).powi(2)).sum::<f64>() / (d as f64 * variance.to_f64());
+            let deviations = (r - 1.0) * (d as f64 / 2.0).sqrt();
+            assert!(deviations.abs() < 5.0, "R = {r}, sg {deviation}, seed {seed}");
+            // The test can fail: noise short by 10 % is 36 deviations away.
+            assert!((0.81f64 * r - 1.0).abs() * (d as f64 / 2.0).sqrt() > 5.0);
+            let mean = noise.iter().map(|x| *x as f64).sum::<f64>() / d as f64;
+            assert!(mean.abs() < 5.0 * deviation / (d as f64).sqrt(), "mean {mean}, sg {deviation}, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn large_noise_has_the_shape_of_the_bell() {
+        // Kolmogorov and Smirnov's statistic against the continuous normal, whose steps are far finer than what it sees.
+        let (len, deviation) = (1 << 18, 5.5e4);
+        let mut noise = draw(variance(deviation), len, 12);
+        noise.sort_unstable();
+        let n = len as f64;
+        let distance = noise
+            .iter()
+            .enumerate()
+            .map(|(i, x)| ((i as f64 + 0.5) / n - normal_cdf((*x as f64 + 0.5) / deviation)).abs())
+            .fold(0.0, f64::max);
+        assert!(distance * n.sqrt() < 2.5, "{distance}, seed 12");
+    }
+
+    /// Abramowitz and Stegun 26.2.17, error below 7.5e-8.
+    fn normal_cdf(x: f64) -> f64 {
+        let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
+        let poly =
+            t * (0.319_381_530 + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
+        let upper = poly * (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        if x >= 0.0 { 1.0 - upper } else { upper }
+    }
+
+    /// The same trial without the fast path: everything decided by `settle`.
+    fn trial_exactly(distribution: &DiscreteGaussian, word: u64, coin: u64) -> Option<i64> {
+        let trial = distribution.trial(word, coin);
+        distribution.settle(&trial, word, coin, &mut generator(&mut SeededEntropy::new(0)))
+    }
+
+    #[test]
+    fn the_fast_decision_is_the_exact_one() {
+        let mut rng = generator(&mut SeededEntropy::new(31));
+        for numerator in [256, 300, 1024, 16 << 10, 12_345_678, 5_297_000_000_000, (1 << 50) - 1] {
+            let distribution = DiscreteGaussian::new(NoiseVariance::from_numerator(numerator).expect("in range"));
+            for round in 0..3000 {
+                let mut word = rng.next_u64();
+                let mut coin = rng.next_u64();
+                // Some near the ends of their ranges, where a bound would be exceeded first.
+                if round % 5 == 0 {
+                    word &= !(0x7fff_0000 << 32);
+                }
+                if round % 7 == 0 {
+                    coin >>= 20;
+                }
+                let trial = distribution.trial(word, coin);
+                let uniform = (u64::from(word as u32) * distribution.scale) as u32 >= distribution.surplus;
+                if trial.open || !uniform {
+                    continue;
+                }
+                let fast = trial.accepted.then(|| trial.value());
+                let exact = trial_exactly(&distribution, word, coin);
+                assert_eq!(fast, exact, "p = {numerator}, word {word:#x}, coin {coin:#x}, seed 31");
+            }
+        }
+    }
+
+    #[test]
+    fn coins_around_the_approximation_are_left_open_and_settled_exactly() {
+        let distribution = DiscreteGaussian::new(variance(100.0));
+        let mut rng = generator(&mut SeededEntropy::new(17));
+        let mut n_settled = [0; 2];
+        for _ in 0..200 {
+            let word = rng.next_u64();
+            if (word >> 32) as u32 & V_MASK < distribution.tables.geometric[2] {
+                continue;
+            }
+            // Halving finds the coin at which the fast decision changes.
+            let (mut low, mut high) = (0u64, u64::MAX);
+            while low + 1 < high {
+                let middle = low + (high - low) / 2;
+                if distribution.trial(word, middle).accepted { low = middle } else { high = middle }
+            }
+            let center = high.wrapping_add(2 * EXP_ERROR);
+            if high < 1 << 40 || center < high {
+                continue;
+            }
+            let trial = distribution.trial(word, center);
+            assert!(trial.open);
+            // The true threshold lies within the error that the doc claims, a third of what is allowed for.
+            let far = 2 * (EXP_ERROR / 2);
+            assert!(trial_exactly(&distribution, word, center - far).is_some());
+            assert!(trial_exactly(&distribution, word, center.saturating_add(far)).is_none());
+            let settled = trial_exactly(&distribution, word, center + rng.next_u64() % (1 << 31)).is_some();
+            n_settled[usize::from(settled)] += 1;
+        }
+        assert!(n_settled.iter().sum::<i32>() > 50, "{n_settled:?}");
+    }
+
+    #[test]
+    fn the_exact_path_alone_draws_the_same_distribution() {
+        // Chi-square of values that never took the fast path, at sigma^2 = 4.
+        let distribution = DiscreteGaussian::new(NoiseVariance::from_numerator(4096).expect("in range"));
+        let mut rng = generator(&mut SeededEntropy::new(23));
+        let mut counts = [0f64; 11];
+        let mut n = 0.0;
+        while n < 20_000.0 {
+            let (word, coin) = (rng.next_u64(), rng.next_u64());
+            let trial = distribution.trial(word, coin);
+            let uniform = (u64::from(word as u32) * distribution.scale) as u32 >= distribution.surplus;
+            if let Some(x) = uniform.then(|| distribution.settle(&trial, word, coin, &mut rng)).flatten() {
+                counts[(x.clamp(-5, 5) + 5) as usize] += 1.0;
+                n += 1.0;
+            }
+        }
+        let weight = |x: i32| (-f64::from(x * x) / 8.0).exp();
+        let total: f64 = (-60..=60).map(weight).sum();
+        let expected = |x: i32| n / total * if x.abs() == 5 { (5..60).map(weight).sum() } else { weight(x) };
+        let chi_square: f64 = (-5..=5).map(|x| (counts[(x + 5) as usize] - expected(x)).powi(2) / expected(x)).sum();
+        // 10 degrees of freedom: 46 is passed with probability 1e-6.
+        assert!(chi_square < 46.0, "{chi_square}, {counts:?}, seed 23");
+    }
+
+    #[test]
+    fn one_value_at_a_time_is_the_same_distribution() {
+        let distribution = DiscreteGaussian::new(variance(100.0));
+        let mut rng = generator(&mut SeededEntropy::new(2));
+        let n = 200_000;
+        let squares: f64 = (0..n).map(|_| (distribution.sample(&mut rng) as f64).powi(2)).sum();
+        let r = squares / (f64::from(n) * distribution.numerator as f64 / 1024.0);
+        assert!(((r - 1.0) * (f64::from(n) / 2.0).sqrt()).abs() < 5.0, "{r}, seed 2");
+    }
+
+    #[test]
+    fn clients_and_rounds_share_no_noise() {
+        let d = 1 << 16;
+        let mut entropy = SeededEntropy::new(41);
+        let mut vectors = Vec::new();
+        for _ in 0..4 {
+            let mut noise = vec![0i64; d];
+            NoiseSource::new(variance(1000.0), &mut entropy).add_to(&mut noise);
+            vectors.push(noise);
+        }
+        for (i, a) in vectors.iter().enumerate() {
+            for b in &vectors[i + 1..] {
+                let r = a.iter().zip(b).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>() / (d as f64 * 1e6);
+                assert!(r.abs() < 5.0 / (d as f64).sqrt(), "correlation {r}, seed 41");
+            }
+            // Nor does a vector repeat itself from block to block.
+            let r =
+                a.iter().zip(&a[BLOCK_LEN..]).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>() / (d as f64 * 1e6);
+            assert!(r.abs() < 5.0 / (d as f64).sqrt(), "lag correlation {r}, seed 41");
+        }
+    }
+
+    #[test]
+    fn every_length_is_filled() {
+        for len in [0, 1, 2, 3, 63, 1023, 1024, 1025, 3000] {
+            // At this deviation a zero has probability 4e-7.
+            let noise = draw(variance(1e6), len, len as u64);
+            assert!(noise.iter().all(|x| *x != 0), "length {len}");
+        }
+    }
+}

@@ -92,3 +92,114 @@ fn shuffle<T, R: Rng + ?Sized>(items: &mut [T], rng: &mut R) {
         items.swap(last, below(rng, last as u64 + 1) as usize);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use eranos_base::SeededEntropy;
+
+    use super::*;
+    use crate::mechanism::{Probability, RecordTarget, design};
+
+    fn mechanism(numerator: u64, denominator: u64, record_bound: u32) -> RecordMechanism {
+        design(&RecordTarget {
+            l2_clip_norm: 1.0,
+            n_parameters: 16,
+            sampling_probability: Probability::new(numerator, denominator).expect("a probability"),
+            expected_lot: 10,
+            record_bound,
+            n_max: 4,
+            u_min: 3,
+            max_colluders: 1,
+            max_attempts: 1,
+            epsilon: 20.0,
+            delta: 1e-5,
+        })
+        .expect("reachable")
+    }
+
+    fn sampled(slots: &[Slot]) -> Vec<u32> {
+        let record = |slot: &Slot| match slot {
+            Slot::Record(record) => Some(*record),
+            Slot::Dummy => None,
+        };
+        slots.iter().filter_map(record).collect()
+    }
+
+    #[test]
+    fn every_record_is_included_with_the_plans_probability_alone() {
+        let m = mechanism(2, 7, 200);
+        let mut entropy = SeededEntropy::new(8);
+        let (n_rounds, q) = (5000, 2.0 / 7.0);
+        let mut counts = [0u32; 150];
+        let mut sizes = Vec::new();
+        let mut n_both = 0u32;
+        for _ in 0..n_rounds {
+            let slots = sample(&m, 150, &mut entropy).expect("within the bound");
+            assert_eq!(slots.len(), m.parameters().records_per_round as usize);
+            let mut records = sampled(&slots);
+            sizes.push(records.len() as f64);
+            records.sort_unstable();
+            assert!(records.windows(2).all(|w| w[0] < w[1]), "nothing twice");
+            n_both += u32::from(records.contains(&0) && records.contains(&1));
+            for record in records {
+                counts[record as usize] += 1;
+            }
+        }
+        let n = f64::from(n_rounds);
+        let within = |count: u32, p: f64| ((f64::from(count) - n * p) / (n * p * (1.0 - p)).sqrt()).abs() < 5.0;
+        assert!(counts.iter().all(|c| within(*c, q)), "{counts:?}, seed 8");
+        assert!(within(n_both, q * q), "{n_both}, seed 8");
+        // Independent inclusions: the size varies like a binomial.
+        let mean = sizes.iter().sum::<f64>() / n;
+        let variance = sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n;
+        assert!((variance / (150.0 * q * (1.0 - q)) - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "{variance}, seed 8");
+    }
+
+    #[test]
+    fn a_sample_that_is_too_large_is_cut_at_random() {
+        // No plan allows it, so the sample is made larger than the bound by hand.
+        let mut entropy = SeededEntropy::new(4);
+        let mut rng = generator(&mut entropy);
+        let mut counts = [0u32; 10];
+        for _ in 0..10_000 {
+            let mut slots: Vec<u32> = (0..10).collect();
+            shuffle(&mut slots, &mut rng);
+            for kept in &slots[..3] {
+                counts[*kept as usize] += 1;
+            }
+        }
+        let within = |c: &u32| (f64::from(*c) - 3000.0).abs() < 5.0 * (10_000.0f64 * 0.3 * 0.7).sqrt();
+        assert!(counts.iter().all(within), "{counts:?}, seed 4");
+    }
+
+    #[test]
+    fn the_number_of_slots_says_nothing_of_the_silo() {
+        let m = mechanism(1, 4, 200);
+        let len = m.parameters().records_per_round as usize;
+        for n_records in [0, 1, 100, 200] {
+            let slots = sample(&m, n_records, &mut SeededEntropy::new(2)).expect("within the bound");
+            assert_eq!(slots.len(), len);
+            assert!(sampled(&slots).len() <= n_records as usize);
+        }
+        let all = mechanism(1, 1, 20);
+        let mut records = sampled(&sample(&all, 20, &mut SeededEntropy::new(2)).expect("within the bound"));
+        records.sort_unstable();
+        assert_eq!(records, (0..20).collect::<Vec<_>>());
+        assert_eq!(
+            sample(&m, 201, &mut SeededEntropy::new(2)),
+            Err(SampleError::TooManyRecords { n_records: 201, record_bound: 200 })
+        );
+    }
+
+    #[test]
+    fn a_retry_draws_another_sample() {
+        let m = mechanism(1, 4, 200);
+        let mut entropy = SeededEntropy::new(6);
+        let mut draw = || {
+            let mut records = sampled(&sample(&m, 200, &mut entropy).expect("within the bound"));
+            records.sort_unstable();
+            records
+        };
+        assert_ne!(draw(), draw());
+    }
+}

@@ -44,6 +44,7 @@ pub enum SiloError {
 ///
 /// Memory: 12 bytes a parameter.
 pub struct SiloSum {
+    arch: pulp::Arch,
     l2_clip_norm: f64,
     shift: u8,
     d_pad: usize,
@@ -60,6 +61,7 @@ impl SiloSum {
     pub fn new(mechanism: &RecordMechanism) -> Self {
         let p = mechanism.parameters();
         Self {
+            arch: pulp::Arch::new(),
             l2_clip_norm: p.l2_clip_norm,
             shift: p.shift,
             d_pad: p.d_pad as usize,
@@ -92,7 +94,8 @@ impl SiloSum {
         }
         self.n_partial += 1;
 
-        let squared = squared_norm(gradient);
+        // The widest vectors that this processor has; the same operations on the same lanes, so the same bits, with any.
+        let squared = self.arch.dispatch(SquaredNorm(gradient));
         // Squares of finite f32 neither overflow an f64 nor vanish in it, so this sees every infinity and every NaN. The
         // record is zeroed by the mask, not by a multiplication.
         let (factor, keep) = if squared.is_finite() {
@@ -100,7 +103,8 @@ impl SiloSum {
         } else {
             (0.0, 0)
         };
-        if add_scaled(gradient, factor, keep, &mut self.partial) > GRID_SQUARED {
+        let add = AddScaled { gradient, factor, keep, partial: &mut self.partial };
+        if self.arch.dispatch(add) > GRID_SQUARED {
             self.add_shrunk(gradient, factor, keep);
         }
         Ok(())
@@ -181,7 +185,8 @@ impl SiloSum {
     /// shrunk by 1 - 2^-20 until they fit. Rounding could do that; it has not been seen to.
     #[cold]
     fn add_shrunk(&mut self, gradient: &[f32], factor: f64, keep: i32) {
-        let mut integers: Vec<i32> = gradient.iter().map(|value| scaled(*value, factor)).collect();
+        let mut integers: Vec<i32> =
+            gradient.iter().map(|value| with_sign(truncated(*value, factor), *value)).collect();
         for (sum, w) in self.partial.iter_mut().zip(&integers) {
             *sum = sum.wrapping_sub(w & keep);
         }
@@ -214,7 +219,37 @@ pub fn clip_into(gradient: &[f32], weight: Weight, sum: &mut SiloSum) -> Result<
     sum.add(gradient, weight)
 }
 
+/// [`squared_norm`] for `pulp`, which compiles it for each width of vectors. (A closure would not be inlined there.)
+struct SquaredNorm<'a>(&'a [f32]);
+
+impl pulp::NullaryFnOnce for SquaredNorm<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        squared_norm(self.0)
+    }
+}
+
+/// [`add_scaled`] for `pulp`.
+struct AddScaled<'a> {
+    gradient: &'a [f32],
+    factor: f64,
+    keep: i32,
+    partial: &'a mut [i32],
+}
+
+impl pulp::NullaryFnOnce for AddScaled<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        add_scaled(self.gradient, self.factor, self.keep, self.partial)
+    }
+}
+
 /// |g|^2 in f64, always in the same order: lane i sums the values i, i + 16, ..., then the lanes are summed in order.
+#[inline(always)]
 fn squared_norm(gradient: &[f32]) -> f64 {
     let mut lanes = [0.0; NORM_LANES];
     let (blocks, rest) = gradient.as_chunks::<NORM_LANES>();
@@ -230,48 +265,446 @@ fn squared_norm(gradient: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-/// trunc(g K/max(C, |g|)). |factor g| <= K (1 + 2^-26), so it fits.
+/// trunc(|value| factor) + [`ROUNDER`], for 0 <= |value| factor < 2^31.
+///
+/// A cast to an integer would have to care for infinities and is not vectorised. Adding 1.5 2^52 instead rounds to the
+/// nearest integer and leaves it in the low bits; where that was above, 1 is taken off. Every step but the product is exact.
 #[inline(always)]
-fn scaled(value: f32, factor: f64) -> i32 {
-    (f64::from(value) * factor) as i32
+fn truncated(value: f32, factor: f64) -> f64 {
+    let exact = f64::from(value.abs()) * factor;
+    let nearest = exact + ROUNDER;
+    let above = if nearest - ROUNDER > exact { 1.0 } else { 0.0 };
+    nearest - above
+}
+
+/// What [`truncated`] made of `value`, as an integer with its sign; of a value that is not finite, anything.
+#[inline(always)]
+fn with_sign(truncated: f64, value: f32) -> i32 {
+    let sign = value.to_bits() as i32 >> 31;
+    (truncated.to_bits() as i32 ^ sign).wrapping_sub(sign)
 }
 
 /// Adds the integers of a record to `partial`, masked by `keep`, and returns the square of their norm.
 ///
 /// That is computed in f64 without a rounding: the integers and their squares are exact there, and so are sums up to 2^53.
 /// A sum beyond that, whatever its rounding, stays beyond K^2 = 2^48.
+#[inline(always)]
 fn add_scaled(gradient: &[f32], factor: f64, keep: i32, partial: &mut [i32]) -> f64 {
-    let mut lanes = [0.0; ADD_LANES];
-    let (blocks, rest) = gradient.as_chunks::<ADD_LANES>();
-    let (sums, sums_rest) = partial.as_chunks_mut::<ADD_LANES>();
-    for (block, sum) in blocks.iter().zip(sums) {
-        let w: [i32; ADD_LANES] = std::array::from_fn(|i| scaled(block[i], factor));
-        for i in 0..ADD_LANES {
-            lanes[i] += f64::from(w[i]) * f64::from(w[i]);
-            sum[i] = sum[i].wrapping_add(w[i] & keep);
+    // Three plain loops over blocks that stay in the first-level cache: each is vectorised, one of all three was not.
+    let mut staged = [ROUNDER; STAGE_LEN];
+    let mut lanes = [0.0; NORM_LANES];
+    for (values, sums) in gradient.chunks(STAGE_LEN).zip(partial.chunks_mut(STAGE_LEN)) {
+        for (staged, value) in staged.iter_mut().zip(values) {
+            *staged = truncated(*value, factor);
+        }
+        for ((sum, value), staged) in sums.iter_mut().zip(values).zip(&staged) {
+            *sum = sum.wrapping_add(with_sign(*staged, *value) & keep);
+        }
+        staged[values.len()..].fill(ROUNDER);
+        for block in staged.as_chunks::<NORM_LANES>().0 {
+            for (lane, staged) in lanes.iter_mut().zip(block) {
+                let absolute = staged - ROUNDER;
+                *lane += absolute * absolute;
+            }
         }
     }
-    for ((value, sum), lane) in rest.iter().zip(sums_rest).zip(&mut lanes) {
-        let w = scaled(*value, factor);
-        *lane += f64::from(w) * f64::from(w);
-        *sum = sum.wrapping_add(w & keep);
-    }
+    staged.zeroize();
     lanes.iter().sum()
 }
 
-/// Multiplies by 1 - 2^-20 and truncates toward zero, until |w|^2 <= K^2.
+/// Multiplies by 1 - 2^-20 and truncates toward zero, until |w|^2 <= K^2. What rounding can have added is far less than one
+/// step takes off; integers that [`SHRINK_STEPS_MAX`] steps do not fit become zero.
 fn shrink(integers: &mut [i32]) {
-    let squared = |w: &[i32]| w.iter().map(|w| i128::from(*w) * i128::from(*w)).sum::<i128>();
-    while squared(integers) > 1 << 48 {
+    let fits = |w: &[i32]| w.iter().map(|w| i128::from(*w) * i128::from(*w)).sum::<i128>() <= 1 << 48;
+    for _ in 0..SHRINK_STEPS_MAX {
+        if fits(integers) {
+            return;
+        }
         for w in &mut *integers {
-            // Integer division truncates toward zero. Every nonzero value gets smaller, so the loop ends.
+            // Integer division truncates toward zero.
             *w = (i64::from(*w) * ((1 << 20) - 1) / (1 << 20)) as i32;
         }
     }
+    if !fits(integers) {
+        integers.fill(0);
+    }
 }
 
+const SHRINK_STEPS_MAX: usize = 64;
+/// 1.5 2^52: numbers of its binade have steps of 1.
+const ROUNDER: f64 = 6_755_399_441_055_744.0;
 const NORM_LANES: usize = 16;
-const ADD_LANES: usize = 8;
+/// Values that are scaled, added and squared at once; 4 KiB on the stack.
+const STAGE_LEN: usize = 512;
 const GRID_SQUARED: f64 = (GRID as f64) * (GRID as f64);
 /// 127 integers of at most 2^24 fit an i32.
 const PARTIAL_LEN_MAX: u32 = 127;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mechanism::{Probability, RecordTarget, design};
+
+    /// q = 1 and few records, so that every slot may hold a record.
+    fn mechanism(n_parameters: u32, l2_clip_norm: f64) -> RecordMechanism {
+        design(&RecordTarget {
+            l2_clip_norm,
+            n_parameters,
+            sampling_probability: Probability::ONE,
+            expected_lot: 100,
+            record_bound: 200,
+            n_max: 4,
+            u_min: 3,
+            max_colluders: 1,
+            max_attempts: 2,
+            epsilon: 8.0,
+            delta: 1e-5,
+        })
+        .expect("reachable")
+    }
+
+    struct Gradients(eranos_base::SeededEntropy);
+
+    impl Gradients {
+        fn new(seed: u64) -> Self {
+            Self(eranos_base::SeededEntropy::new(seed))
+        }
+
+        fn word(&mut self) -> u64 {
+            let mut bytes = [0; 8];
+            self.0.fill(&mut bytes);
+            u64::from_le_bytes(bytes)
+        }
+
+        /// Uniform in [-size, size].
+        fn uniform(&mut self, len: usize, size: f32) -> Vec<f32> {
+            (0..len).map(|_| (self.word() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).map(|x| x * size).collect()
+        }
+
+        /// Any bits at all: every magnitude, denormal, infinite, not a number.
+        fn bits(&mut self, len: usize) -> Vec<f32> {
+            (0..len).map(|_| f32::from_bits(self.word() as u32)).collect()
+        }
+
+        /// Any finite value.
+        fn finite(&mut self, len: usize) -> Vec<f32> {
+            self.bits(len).into_iter().map(|x| if x.is_finite() { x } else { 1e38 }).collect()
+        }
+    }
+
+    fn integers(gradient: &[f32], clip: f64) -> Vec<i64> {
+        let mut sum = SiloSum::new(&mechanism(gradient.len() as u32, clip));
+        sum.add(gradient, Weight::One).expect("a slot");
+        sum.flush();
+        sum.total.clone()
+    }
+
+    fn squared(w: &[i64]) -> i128 {
+        w.iter().map(|w| i128::from(*w) * i128::from(*w)).sum()
+    }
+
+    /// Gradients that an adversary would choose.
+    fn adversarial(len: usize) -> Vec<Vec<f32>> {
+        let with = |value: f32, at: usize| {
+            let mut g = vec![0.0; len];
+            g[at] = value;
+            g
+        };
+        let mut all = vec![
+            vec![0.0; len],
+            vec![1e38; len],
+            vec![-f32::MAX; len],
+            vec![f32::MIN_POSITIVE / 2.0; len],
+            vec![f32::from_bits(1); len],
+            vec![1e-3; len],
+            // Terms that cancel: the case that moved an f32 sum by 63 C.
+            (0..len).map(|i| if i % 2 == 0 { 1e30 } else { -1e30 }).collect(),
+            (0..len).map(|i| if i == 0 { 1e30 } else { 1e-3 }).collect(),
+        ];
+        for value in [1.0, -1.0, 1.0 + f32::EPSILON, f32::MAX, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            all.push(with(value, 0));
+            all.push(with(value, len - 1));
+        }
+        all
+    }
+
+    #[test]
+    fn the_integer_norm_never_exceeds_the_clip() {
+        for seed in 0..40 {
+            let mut gradients = Gradients::new(seed);
+            let len = 1 + (gradients.word() % 700) as usize;
+            let clip = [1e-6, 0.1, 1.0, 37.5, 1e6][seed as usize % 5];
+            let mut all = adversarial(len);
+            all.extend((0..4).map(|i| gradients.uniform(len, 10f32.powi(3 * i - 5))));
+            all.extend([gradients.finite(len), gradients.bits(len)]);
+            for g in all {
+                assert!(squared(&integers(&g, clip)) <= 1 << 48, "seed {seed}, clip {clip}, {:?}", &g[..len.min(4)]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_integers_are_the_truncated_gradient() {
+        // Below the clip: g K/C, toward zero.
+        assert_eq!(integers(&[0.5, -0.25, 1e-9, -1e-9, 3e-7], 1.0), [1 << 23, -(1 << 22), 0, 0, 5]);
+        // At twice the clip the direction stays: 3-4-5 times 2.
+        assert_eq!(integers(&[6.0, -8.0], 5.0), [(0.6 * 16_777_216.0) as i64, -((0.8 * 16_777_216.0) as i64)]);
+        // A huge one-coordinate gradient becomes exactly K.
+        assert_eq!(integers(&[-f32::MAX, 0.0], 1.0), [-(1 << 24), 0]);
+    }
+
+    #[test]
+    fn a_record_that_is_not_finite_is_zero_and_the_others_stay() {
+        let m = mechanism(300, 1.0);
+        let good = Gradients::new(1).uniform(300, 0.1);
+        let mut alone = SiloSum::new(&m);
+        alone.add(&good, Weight::One).expect("a slot");
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 150, 299] {
+                let mut g = vec![1.0; 300];
+                g[at] = bad;
+                let mut sum = SiloSum::new(&m);
+                sum.add(&g, Weight::One).expect("a slot");
+                assert!(sum.partial.iter().all(|w| *w == 0), "{bad} at {at}");
+                sum.add(&good, Weight::One).expect("a slot");
+                assert_eq!(sum.partial, alone.partial);
+            }
+        }
+    }
+
+    #[test]
+    fn one_record_moves_the_rounded_sum_by_at_most_the_sensitivity() {
+        for seed in 0..24 {
+            let mut gradients = Gradients::new(seed);
+            let len = [1, 2, 100, 257, 1024][seed as usize % 5];
+            let m = mechanism(len as u32, 1.0);
+            let rotation = RotationSeed([seed as u8; 32]);
+            let mut records = vec![gradients.finite(len), gradients.uniform(len, 1.0), gradients.bits(len)];
+            records.extend((0..5).map(|_| gradients.uniform(len, 1e-2)));
+            let sum = |extra: Option<&[f32]>| {
+                let mut sum = SiloSum::new(&m);
+                for g in records.iter().map(Vec::as_slice).chain(extra) {
+                    sum.add(g, Weight::One).expect("a slot");
+                }
+                sum.finish(&rotation)
+            };
+            let without = sum(None);
+            let mut attacks = adversarial(len);
+            attacks.push(gradients.uniform(len, 1e3));
+            // The gradient whose rotation is one coordinate: all of the clip on one rounding.
+            attacks.push(vec![1.0; len]);
+            for attack in &attacks {
+                let difference: Vec<i64> = sum(Some(attack)).iter().zip(&without).map(|(a, b)| a - b).collect();
+                assert!(squared(&difference) <= i128::from(m.sensitivity_squared()), "seed {seed}, length {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_clip_the_sensitivity_would_be_exceeded() {
+        // The test above can fail: the same sum of a record scaled by K/C but not clipped moves by more.
+        let m = mechanism(64, 1.0);
+        let mut w = vec![0i64; 64];
+        w[3] = (1.1 * f64::from(GRID)) as i64;
+        rotate(&mut w, &RotationSeed([0; 32]));
+        let v: Vec<i64> = w.iter().map(|y| (y + (1 << 16)) >> 17).collect();
+        assert!(squared(&v) > i128::from(m.sensitivity_squared()));
+    }
+
+    #[test]
+    fn integers_that_are_too_long_are_shrunk_until_they_fit() {
+        let check = |mut w: Vec<i32>, becomes_zero: bool| {
+            let before = w.clone();
+            shrink(&mut w);
+            assert!(squared(&w.iter().map(|w| i64::from(*w)).collect::<Vec<_>>()) <= 1 << 48);
+            assert!(
+                w.iter()
+                    .zip(&before)
+                    .all(|(after, before)| after.abs() <= before.abs() && after * before.signum() >= 0)
+            );
+            assert_eq!(w.iter().all(|w| *w == 0), becomes_zero);
+        };
+        check(vec![1 << 24, 1], false);
+        check(vec![1 << 24, 1 << 14, -(1 << 14)], false);
+        check(vec![(1 << 20) + 4; 256], false);
+        // Longer than any rounding makes them.
+        check(vec![-(1 << 24), -(1 << 24)], true);
+        check(vec![i32::MAX, i32::MIN], true);
+
+        // Through the sum: a factor that is too large makes integers that are too long; they are taken out again.
+        let mut sum = SiloSum::new(&mechanism(4, 1.0));
+        let gradient = [0.6, 0.8, 0.0, 0.0];
+        let factor = f64::from(GRID) * (1.0 + 1e-5);
+        assert!(add_scaled(&gradient, factor, -1, &mut sum.partial) > GRID_SQUARED);
+        sum.add_shrunk(&gradient, factor, -1);
+        sum.flush();
+        let norm = squared(&sum.total);
+        assert!(norm <= 1 << 48 && norm > (1 << 48) - (1 << 32), "{norm}");
+    }
+
+    #[test]
+    fn every_width_of_vectors_gives_the_same_bits() {
+        let arch = pulp::Arch::new();
+        let mut gradients = Gradients::new(50);
+        for len in [1, 15, 16, 511, 512, 513, 3000] {
+            let mut all = adversarial(len);
+            all.extend([gradients.finite(len), gradients.uniform(len, 2.0)]);
+            for g in all {
+                let squared = squared_norm(&g);
+                assert_eq!(arch.dispatch(SquaredNorm(&g)).to_bits(), squared.to_bits(), "length {len}");
+                if !squared.is_finite() {
+                    continue;
+                }
+                let factor = f64::from(GRID) / squared.sqrt().max(1.0);
+                let (mut wide, mut narrow) = (vec![0; len], vec![0; len]);
+                let norm = arch.dispatch(AddScaled { gradient: &g, factor, keep: -1, partial: &mut wide });
+                assert_eq!(norm, add_scaled(&g, factor, -1, &mut narrow));
+                assert_eq!(wide, narrow);
+                // And both are what a cast gives, with the norm of integers.
+                let cast: Vec<i64> = g.iter().map(|x| (f64::from(*x) * factor) as i64).collect();
+                assert!(wide.iter().zip(&cast).all(|(w, cast)| i64::from(*w) == *cast), "length {len}");
+                assert_eq!(norm as i128, self::squared(&cast));
+            }
+        }
+    }
+
+    #[test]
+    fn order_workers_and_batches_do_not_change_a_bit() {
+        let m = mechanism(1000, 0.5);
+        let mut gradients = Gradients::new(77);
+        // More than the partial sums hold between flushes, and the records of the attack among them.
+        let mut records: Vec<Vec<f32>> = (0..170).map(|_| gradients.uniform(1000, 0.1)).collect();
+        records.extend(adversarial(1000));
+        let rotation = RotationSeed([3; 32]);
+        let add_all = |records: &[Vec<f32>]| {
+            let mut sum = SiloSum::new(&m);
+            for g in records {
+                sum.add(g, Weight::One).expect("a slot");
+            }
+            sum
+        };
+        let expected = add_all(&records).finish(&rotation);
+        records.reverse();
+        assert_eq!(add_all(&records).finish(&rotation), expected);
+        records.rotate_left(71);
+        for n_workers in [2, 3, 7] {
+            let mut merged = SiloSum::new(&m);
+            for part in records.chunks(records.len().div_ceil(n_workers)) {
+                merged.merge(add_all(part)).expect("fits");
+            }
+            assert_eq!(merged.finish(&rotation), expected, "{n_workers} workers");
+        }
+    }
+
+    #[test]
+    fn the_partial_sums_hold_as_many_records_as_they_are_given() {
+        let m = mechanism(2, 1.0);
+        for sign in [1.0f32, -1.0] {
+            let mut sum = SiloSum::new(&m);
+            for _ in 0..200 {
+                sum.add(&[sign, 0.0], Weight::One).expect("a slot");
+            }
+            sum.flush();
+            assert_eq!(sum.total, [(200 << 24) * sign as i64, 0]);
+        }
+    }
+
+    #[test]
+    fn a_dummy_adds_nothing_and_uses_a_slot() {
+        let m = mechanism(100, 1.0);
+        let mut sum = SiloSum::new(&m);
+        for g in adversarial(100) {
+            sum.add(&g, Weight::Dummy).expect("a slot");
+        }
+        assert!(sum.partial.iter().all(|w| *w == 0));
+        while sum.n_slots < 200 {
+            sum.add(&[0.0; 100], Weight::Dummy).expect("a slot");
+        }
+        assert_eq!(sum.add(&[0.0; 100], Weight::One), Err(SiloError::TooManySlots { records_per_round: 200 }));
+        assert_eq!(sum.add(&[0.0; 99], Weight::One), Err(SiloError::GradientLength { found: 99, expected: 100 }));
+        let mut one_more = SiloSum::new(&m);
+        one_more.add(&[0.0; 100], Weight::One).expect("a slot");
+        assert_eq!(one_more.merge(sum), Err(SiloError::TooManySlots { records_per_round: 200 }));
+        assert_eq!(one_more.merge(SiloSum::new(&mechanism(100, 2.0))), Err(SiloError::OtherMechanism));
+    }
+
+    /// From gradients to the restored mean, as silos and coordinator do it.
+    fn federate(m: &RecordMechanism, silos: &[Vec<Vec<f32>>], noisy: bool) -> Vec<f32> {
+        let rotation = RotationSeed([9; 32]);
+        let bits = m.parameters().bits;
+        let mut total = vec![0u32; m.parameters().d_pad as usize];
+        let mut entropy = eranos_base::SeededEntropy::new(21);
+        for records in silos {
+            let mut sum = SiloSum::new(m);
+            for g in records {
+                sum.add(g, Weight::One).expect("a slot");
+            }
+            let vector = match noisy {
+                true => sum.contribute(m, &rotation, &mut entropy).expect("same mechanism"),
+                false => reduce(&sum.finish(&rotation), bits),
+            };
+            for (total, value) in total.iter_mut().zip(vector) {
+                *total = total.wrapping_add(value) & (u32::MAX >> (32 - bits));
+            }
+        }
+        crate::rotation::restore(&total, m, &rotation).expect("a sum of this mechanism")
+    }
+
+    #[test]
+    fn the_restored_sum_is_the_mean_over_the_expected_lot() {
+        let len = 300;
+        let m = mechanism(len as u32, 1.0);
+        let mut gradients = Gradients::new(5);
+        let silos: Vec<Vec<Vec<f32>>> =
+            (0..4).map(|n| (0..20 * n).map(|_| gradients.uniform(len, 0.05)).collect()).collect();
+        let expected = |i: usize| {
+            let term = |g: &Vec<f32>| {
+                let norm = g.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                f64::from(g[i]) / norm.max(1.0)
+            };
+            // Divided by the expected lot of 100, not by the 120 records there are.
+            silos.iter().flatten().map(term).sum::<f64>() / 100.0
+        };
+        let restored = federate(&m, &silos, false);
+        assert_eq!(restored.len(), len);
+        // Rounding to 1 on the grid is an error of at most 4 silos' half steps a coordinate, spread by the rotation.
+        let error = 2.0 * m.restoring_factor() * f64::from(m.parameters().d_pad);
+        for (i, found) in restored.iter().enumerate() {
+            assert!((f64::from(*found) - expected(i)).abs() <= error, "{i}: {found}, expected {}", expected(i));
+        }
+
+        // With noise the error has the deviation sqrt(n) sg sqrt(d) times the factor, in every coordinate.
+        let noisy = federate(&m, &silos, true);
+        let deviation = (4.0 * f64::from(m.parameters().d_pad)).sqrt()
+            * m.parameters().noise_variance.deviation()
+            * m.restoring_factor();
+        let squares: f64 = noisy.iter().zip(&restored).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        let ratio = squares / (len as f64 * deviation * deviation);
+        assert!(((ratio - 1.0) * (len as f64 / 2.0).sqrt()).abs() < 5.0, "{ratio}, seed 21");
+    }
+
+    #[test]
+    fn two_contributions_of_one_sum_never_share_noise() {
+        let m = mechanism(64, 1.0);
+        let seed = RotationSeed([0; 32]);
+        let mut entropy = eranos_base::SeededEntropy::new(1);
+        let mut draw = || SiloSum::new(&m).contribute(&m, &seed, &mut entropy).expect("same mechanism");
+        let (first, retry) = (draw(), draw());
+        assert_ne!(first, retry);
+        assert!(first.iter().zip(&retry).filter(|(a, b)| a == b).count() < 8);
+        assert_eq!(
+            SiloSum::new(&m).contribute(&mechanism(64, 2.0), &seed, &mut entropy),
+            Err(SiloError::OtherMechanism)
+        );
+        assert_eq!(format!("{:?}", SiloSum::new(&m)), "SiloSum(omitted)");
+    }
+
+    #[test]
+    fn a_sum_of_another_shape_is_not_restored() {
+        let m = mechanism(64, 1.0);
+        let seed = RotationSeed([0; 32]);
+        assert!(crate::rotation::restore(&[0; 63], &m, &seed).is_err());
+        assert!(crate::rotation::restore(&[u32::MAX; 64], &m, &seed).is_err());
+        assert!(crate::rotation::restore(&[0; 64], &m, &seed).is_ok());
+    }
+}

@@ -55,9 +55,9 @@ mod tests {
     use super::*;
 
     /// Gives out the words it was made with; an exhausted one panics.
-    struct Script(std::vec::IntoIter<u64>);
+    struct Script<'a>(std::slice::Iter<'a, u64>);
 
-    impl chacha20::rand_core::TryRng for Script {
+    impl chacha20::rand_core::TryRng for Script<'_> {
         type Error = std::convert::Infallible;
 
         fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
@@ -65,7 +65,7 @@ mod tests {
         }
 
         fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-            Ok(self.0.next().expect("no more words than planned"))
+            Ok(*self.0.next().expect("no more words than planned"))
         }
 
         fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Self::Error> {
@@ -73,8 +73,8 @@ mod tests {
         }
     }
 
-    fn script(words: &[u64]) -> Script {
-        Script(words.to_vec().into_iter())
+    fn script(words: &[u64]) -> Script<'_> {
+        Script(words.iter())
     }
 
     #[test]

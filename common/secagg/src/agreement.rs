@@ -169,7 +169,7 @@ mod tests {
         // The info in two pieces: what counts is the concatenation.
         let okm = derive::<42>(&[0x0b; 22], &salt, &[&info[..4], &info[4..]]);
         let expect = "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865";
-        assert_eq!(hex::encode(&*okm), expect);
+        assert_eq!(hex::encode(*okm), expect);
     }
 
     #[test]

@@ -323,40 +323,53 @@ mod tests {
         let secret = |byte| AgreementSecret::from_bytes(&[byte; 32]);
         let (a, b) = (secret(1), secret(2));
         let (a_pk, b_pk) = (a.public(), b.public());
-        let r1 = Digest::of(b"r1");
+        let (r1, r2) = (Digest::of(b"r1"), Digest::of(b"r2"));
         let of_pair = |secret: &AgreementSecret, roster, own: (u16, _), peer: (u16, _)| {
             *MaskKey::of_pair(secret, roster, (Position(own.0), own.1), (Position(peer.0), peer.1)).expect("not zero").0
         };
         let key = of_pair(&a, &r1, (3, &a_pk), (7, &b_pk));
         assert_eq!(key, of_pair(&b, &r1, (7, &b_pk), (3, &a_pk)));
-        assert_ne!(key, of_pair(&a, &Digest::of(b"r2"), (3, &a_pk), (7, &b_pk)));
+        assert_ne!(key, of_pair(&a, &r2, (3, &a_pk), (7, &b_pk)));
         assert_ne!(key, of_pair(&a, &r1, (3, &a_pk), (8, &b_pk)));
         assert_ne!(key, of_pair(&a, &r1, (7, &a_pk), (3, &b_pk)));
-        let seed = Secret::new([9; 32]);
+        let (seed, other_seed) = (Secret::new([9; 32]), Secret::new([8; 32]));
         let of_seed = |seed, roster, position| *MaskKey::of_seed(seed, roster, Position(position)).0;
         let key = of_seed(&seed, &r1, 3);
         assert_ne!(key, of_seed(&seed, &r1, 4));
-        assert_ne!(key, of_seed(&seed, &Digest::of(b"r2"), 3));
-        assert_ne!(key, of_seed(&Secret::new([8; 32]), &r1, 3));
+        assert_ne!(key, of_seed(&seed, &r2, 3));
+        assert_ne!(key, of_seed(&other_seed, &r1, 3));
     }
 
-    /// x -> 1/x of the Montgomery curve adds the point of order 2, which every clamped scalar sends to the identity.
+    /// n1 = 10, f = 3. u -> 1/u on the Montgomery curve adds the point of order 2, which every clamped scalar sends to
+    /// the identity: X25519 gives the same for both. So three corrupt clients advertise the mirrors of three honest
+    /// keys and sit on the victim's other side, where signs are opposite; the last three honest clients are declared
+    /// dropped, and their masks rebuilt. Were masks expanded from the shared secret alone, the victim's vector would
+    /// bear nothing but its self mask, which a survivor's seed removes.
     #[test]
-    fn a_mirrored_key_shares_the_secret_but_not_the_mask() {
-        let (victim, honest) = (AgreementSecret::from_bytes(&[1; 32]), AgreementSecret::from_bytes(&[2; 32]));
-        let honest_pk = honest.public();
-        let mirrored_pk = mirrored(&honest_pk);
-        assert_ne!(honest_pk, mirrored_pk);
-        assert_eq!(victim.agree(&honest_pk), victim.agree(&mirrored_pk), "the attack's premise");
+    fn mirrored_keys_do_not_cancel_the_masks_of_honest_ones() {
+        let victim = AgreementSecret::from_bytes(&[1; 32]);
         let (r1, victim_pk) = (Digest::of(b"r1"), victim.public());
-        let key = |position, pk| {
-            MaskKey::of_pair(&victim, &r1, (Position(5), &victim_pk), (Position(position), pk)).expect("not zero")
-        };
-        // The honest peer before the victim, the mirror after it: opposite signs.
-        let mut vector = Lanes::zeros(dimension(64), bits(32));
-        vector.apply(&[(Sign::Minus, key(4, &honest_pk)), (Sign::Plus, key(6, &mirrored_pk))]);
-        let Lanes::U32(lanes) = vector else { panic!("32 bits") };
-        assert!(lanes.iter().all(|lane| *lane != 0), "the masks cancel");
+        let mut left = Lanes::zeros(dimension(64), bits(32));
+        let (mut bare, mut masks) = (Lanes::zeros(dimension(64), bits(32)), Vec::new());
+        for honest in 0..3 {
+            let honest_pk = AgreementSecret::from_bytes(&[2 + honest; 32]).public();
+            let mirrored_pk = mirrored(&honest_pk);
+            assert_ne!(honest_pk, mirrored_pk);
+            let shared = victim.agree(&honest_pk).expect("not zero");
+            assert_eq!(Some(&shared), victim.agree(&mirrored_pk).as_ref(), "the attack's premise");
+            // The honest clients stand before the victim, at 3; their mirrors after it.
+            for (peer, pk) in [(honest, honest_pk), (honest + 7, mirrored_pk)] {
+                let peer = Position(peer.into());
+                let own = (Position(3), &victim_pk);
+                let sign = Sign::of_pair(own.0, peer);
+                masks.push((sign, MaskKey::of_pair(&victim, &r1, own, (peer, &pk)).expect("not zero")));
+                bare.apply(&[(sign, MaskKey(derive(&shared[..], r1.as_bytes(), &[PAIR_INFO])))]);
+            }
+        }
+        left.apply(&masks);
+        assert!(bare == Lanes::zeros(dimension(64), bits(32)), "the attack works on the shared secret alone");
+        let Lanes::U32(left) = left else { panic!("32 bits") };
+        assert!(left.iter().all(|lane| *lane != 0), "the masks cancel");
     }
 
     fn mirrored(key: &AgreementKey) -> AgreementKey {

@@ -582,7 +582,7 @@ impl Routed {
 
 /// By dealer: holder, hash of its seed share, hash of its key share, in ascending order of holder.
 #[derive(Debug)]
-pub(crate) struct ShareHashes(Vec<Vec<(Position, Digest, Digest)>>);
+pub(crate) struct ShareHashes(pub(crate) Vec<Vec<(Position, Digest, Digest)>>);
 
 impl ShareHashes {
     /// The hash that `dealer` signed for the share of `kind` it dealt to `holder`.

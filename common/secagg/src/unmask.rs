@@ -261,3 +261,109 @@ impl fmt::Debug for Sum {
         write!(f, "Sum({} values of {} survivors)", self.lanes.len(), self.survivors.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use eranos_base::{Entropy, RoundNumber, SeededEntropy, SessionId, SigningKey};
+
+    use super::*;
+    use crate::{Advertised, Identity, RosterEntry, StatementKey, Terms, terms::Dimension};
+
+    /// Four clients who all survive. Client 0 commits to one seed and deals the shares that `deal` makes of it.
+    fn unmask_after(
+        deal: impl Fn(&Secret, &[Coordinate], &mut SeededEntropy) -> Vec<Secret>,
+    ) -> Result<Sum, Incomplete> {
+        let mut entropy = SeededEntropy::new(1);
+        let bits = Bits::new(16).expect("valid");
+        let terms = Arc::new(Terms {
+            session: SessionId(Digest::of(b"session")),
+            round: RoundNumber(1),
+            plan: Digest::of(b"plan"),
+            trust_domain: "example.org".parse().expect("name"),
+            task: "task".parse().expect("name"),
+            max_colluders: 1,
+            u_min: 3,
+            n_max: 4,
+            dimension: Dimension::new(5).expect("valid"),
+            bits,
+        });
+        let identity = |i: usize, entropy: &mut SeededEntropy| {
+            let id = format!("spiffe://example.org/client/c{i}").parse().expect("identity");
+            Arc::new(Identity {
+                id,
+                certificate: Digest::of(&[i as u8]),
+                certificate_key: SigningKey::generate(entropy),
+                statement_key: StatementKey::derive(&entropy.bytes(), &terms.task),
+            })
+        };
+        let clients: Vec<Advertised> =
+            (0..4).map(|i| Advertised::begin(terms.clone(), identity(i, &mut entropy), &mut entropy)).collect();
+        let entries: Vec<RosterEntry> = clients.iter().map(Advertised::entry).collect();
+        let roster = Arc::new(Roster::assemble(terms.clone(), entries).expect("valid"));
+        let (context, everyone) = (roster.context(), PositionSet::of(4, roster.positions()));
+
+        let mut hashes = vec![Vec::new(); 4];
+        let mut dealt = vec![Vec::new(); 4];
+        for (dealer, client) in roster.positions().zip(&clients) {
+            let holders: Vec<_> = roster.positions().filter(|holder| *holder != dealer).collect();
+            let xs: Vec<_> = holders.iter().map(|holder| Coordinate::of(*holder).expect("below 255")).collect();
+            let seed = &client.secrets.seed;
+            let shares = match dealer {
+                Position(0) => deal(seed, &xs, &mut entropy),
+                _ => shamir::share(seed, roster.thresholds().threshold(), &xs, &mut entropy).expect("valid"),
+            };
+            for (holder, share) in holders.into_iter().zip(shares) {
+                let hash = share_hash(&context.roster, ShareKind::Seed, dealer, holder, &share);
+                hashes[dealer.index()].push((holder, hash, Digest::ZERO));
+                dealt[holder.index()].push((dealer, share));
+            }
+        }
+        let sum = Lanes::zeros(terms.dimension, bits);
+        let mut unmasker = Unmasker::new(
+            (roster.clone(), context),
+            (everyone.clone(), everyone),
+            (ShareHashes(hashes), vec![Vec::new(); 4], sum),
+        );
+        for ((holder, client), shares) in roster.positions().zip(&clients).zip(dealt) {
+            let sign = |body: &[u8]| client.identity.sign(context, StatementKind::Unmask, holder, body);
+            assert_eq!(unmasker.accept(holder, UnmaskAnswer::sign(shares, sign)), Ok(Arrival::New));
+        }
+        assert!(unmasker.is_complete());
+        unmasker.finish()
+    }
+
+    fn share(secret: &Secret, xs: &[Coordinate], entropy: &mut SeededEntropy) -> Vec<Secret> {
+        shamir::share(secret, 2, xs, entropy).expect("valid")
+    }
+
+    #[test]
+    fn shares_of_what_was_committed_to_unmask() {
+        assert!(unmask_after(share).is_ok());
+    }
+
+    #[test]
+    fn a_dealer_whose_shares_lead_to_another_secret_is_named_and_its_masking_key_not_asked_for() {
+        let dealer = Position(0);
+        let outcome = unmask_after(|_, xs, entropy| share(&Secret::new([9; 32]), xs, entropy));
+        assert_eq!(outcome, Err(Incomplete::Dealer { dealer, blame: Blame::Commitment { dealer } }));
+    }
+
+    #[test]
+    fn a_dealer_whose_shares_lie_on_no_one_polynomial_is_named() {
+        let dealer = Position(0);
+        let outcome = unmask_after(|seed, xs, entropy| {
+            let mut shares = share(seed, xs, entropy);
+            shares[2] = Secret::new([9; 32]);
+            shares
+        });
+        assert_eq!(outcome, Err(Incomplete::Dealer { dealer, blame: Blame::OffPolynomial { dealer } }));
+    }
+
+    #[test]
+    fn the_centered_sum_is_the_signed_one() {
+        let bits = Bits::new(5).expect("valid");
+        let sum = Sum { lanes: Lanes::U16(vec![0, 15, 16, 31, 32 + 3]), bits, survivors: PositionSet::new(3) };
+        assert_eq!(sum.centered(), [0, 15, -16, -1, 3]);
+        assert_eq!(sum.residues(), [0, 15, 16, 31, 3]);
+    }
+}

@@ -6,9 +6,7 @@ use eranos_base::{ClientId, Timestamp};
 use eranos_secagg::{Advert, Roster, RosterEntry, roster::entries_to_bytes};
 use eranos_wire::messages::{abort::Aborted, advertise_keys};
 
-use super::{
-    Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, out_of_phase,
-};
+use super::{Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, out_of_phase};
 
 /// The plan is out; signed keys arrive.
 pub struct AdvertiseKeys {
@@ -31,9 +29,10 @@ impl AdvertiseKeys {
                     actions.push(answer(&from.id, Aborted { reason: "not selected for this round".into() }));
                 } else {
                     match self.entry(&from, &advert) {
+                        // The first advert counts, whatever comes after it.
+                        _ if self.entries.contains_key(&from.id) => {}
                         Ok(entry) => {
-                            // The first advert counts: an identity makes one a round.
-                            self.entries.entry(from.id).or_insert(entry);
+                            self.entries.insert(from.id, entry);
                         }
                         Err(error) => {
                             self.cohort.remove(&from.id);
@@ -61,6 +60,16 @@ impl AdvertiseKeys {
         let advert = Advert::from_bytes(advert).map_err(|error| error.to_string())?;
         let entry = RosterEntry { id: from.id.clone(), certificate: from.certificate, key: from.key, advert };
         entry.verify(&self.common.terms).map_err(|error| error.to_string())?;
+        // One bad member must not spoil the roster for all: what `Roster::assemble` would refuse is refused here.
+        let keys = |entry: &RosterEntry| [entry.advert.c_pk, entry.advert.s_pk];
+        let doubled = |other: &RosterEntry| {
+            other.advert.statement_key == entry.advert.statement_key
+                || other.key == entry.key
+                || keys(other).iter().any(|key| keys(&entry).contains(key))
+        };
+        if entry.advert.c_pk == entry.advert.s_pk || self.entries.values().any(doubled) {
+            return Err("its keys are not its own alone".to_owned());
+        }
         Ok(entry)
     }
 

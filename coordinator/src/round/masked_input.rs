@@ -56,6 +56,9 @@ impl CollectInputs {
                     Ok(_) => {}
                     Err(misbehaviour) => self.leave(position, &from, misbehaviour.to_string(), &mut actions),
                 },
+                (Some(position), Message::MaskedInput { .. }) if self.left.contains(&position) => {
+                    actions.push(out_of_phase(&from, Phase::MaskedInput));
+                }
                 (Some(position), Message::MaskedInput { packed, finished }) => {
                     let accepted = Finished::from_bytes(&finished).map_err(|error| error.to_string());
                     let accepted = accepted.and_then(|finished| {

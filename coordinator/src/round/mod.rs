@@ -27,14 +27,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp,
-    TrustDomain, VerifyingKey,
+    ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
+    VerifyingKey,
 };
 use eranos_privacy::RecordMechanism;
 use eranos_secagg::{Misbehaviour, Roster, Sum, Terms};
 use eranos_wire::{
     Answer, RoundPlan,
-    messages::select::CheckIn,
+    messages::{abort::Aborted, select::CheckIn},
 };
 
 pub use abort::Aborting;
@@ -247,6 +247,13 @@ pub enum Note {
         /// What it did.
         what: String,
     },
+    /// Signed statements prove a client guilty.
+    Blamed {
+        /// Who.
+        id: ClientId,
+        /// Of what.
+        what: String,
+    },
 }
 
 /// The phases that wait for clients.
@@ -268,14 +275,8 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
-        Self::Select,
-        Self::AdvertiseKeys,
-        Self::ShareKeys,
-        Self::MaskedInput,
-        Self::Consistency,
-        Self::Unmask,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Select, Self::AdvertiseKeys, Self::ShareKeys, Self::MaskedInput, Self::Consistency, Self::Unmask];
 
     /// The phase's name.
     pub const fn name(self) -> &'static str {
@@ -411,6 +412,7 @@ fn misbehaved(from: &Peer, what: &Misbehaviour) -> Action {
 
 /// The note on a message that does not belong in the phase.
 fn out_of_phase(from: &Peer, phase: Phase) -> Action {
-    let what = format!("sent a message that does not belong in {}", phase.name());
-    Action::Note(Note::Misbehaved { id: from.id.clone(), what })
+    // It may only be late. It hears so, and can go on to the next round.
+    let reason = format!("a message that does not belong in {}, or came too late for it", phase.name());
+    answer(&from.id, Aborted { reason: reason.into() })
 }

@@ -48,7 +48,10 @@ impl Select {
             Event::Message { from, message: Message::Abort(_) } => {
                 self.cohort.remove(&from.id);
             }
-            Event::Message { from, .. } => actions.push(out_of_phase(&from, Phase::Select)),
+            Event::Message { from, .. } => {
+                self.cohort.remove(&from.id);
+                actions.push(out_of_phase(&from, Phase::Select));
+            }
             Event::Wake | Event::Settled | Event::Stop { .. } => {}
         }
         let timed_out = now >= self.deadline;

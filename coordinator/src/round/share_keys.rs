@@ -16,14 +16,14 @@ use super::{
 pub struct ShareKeys {
     common: Common,
     router: ShareRouter,
-    /// By position: who left.
-    left: Vec<bool>,
+    /// By position: who sent a bundle or left. Nobody else is waited for.
+    settled: Vec<bool>,
 }
 
 impl ShareKeys {
     pub(super) fn begin(common: Common, roster: Roster, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
-        let left = vec![false; roster.n1()];
-        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), left };
+        let settled = vec![false; roster.n1()];
+        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), settled };
         // From here on the ledger can name who stood in the roster.
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         // The roster goes out only after that.
@@ -41,8 +41,9 @@ impl ShareKeys {
                     let accepted = accepted.and_then(|bundle| {
                         self.router.accept(position, bundle).map_err(|misbehaviour| misbehaviour.to_string())
                     });
-                    if let Err(what) = accepted {
-                        self.leave(position.index(), &from.id, what, &mut actions);
+                    match accepted {
+                        Ok(_) => self.settle(position.index()),
+                        Err(what) => self.leave(position.index(), &from.id, what, &mut actions),
                     }
                 }
                 (Some(position), Message::Abort(reason)) => {
@@ -52,8 +53,7 @@ impl ShareKeys {
             },
             Event::Wake | Event::Settled | Event::Stop { .. } => {}
         }
-        let n_left = self.left.iter().filter(|left| **left).count();
-        if self.router.n_sharers() + n_left >= roster.n1() || now >= self.common.deadline {
+        if self.settled.iter().all(|settled| *settled) || now >= self.common.deadline {
             return self.fix_sharers(now, actions);
         }
         (Round::ShareKeys(self), actions)
@@ -92,10 +92,13 @@ impl ShareKeys {
 
     /// A client that left, or whose bundle is bad, is not waited for.
     fn leave(&mut self, index: usize, id: &ClientId, reason: String, actions: &mut Vec<Action>) {
-        if let Some(left) = self.left.get_mut(index)
-            && !std::mem::replace(left, true)
-        {
-            actions.push(Action::Note(Note::Misbehaved { id: id.clone(), what: reason }));
+        self.settle(index);
+        actions.push(Action::Note(Note::Misbehaved { id: id.clone(), what: reason }));
+    }
+
+    fn settle(&mut self, index: usize) {
+        if let Some(settled) = self.settled.get_mut(index) {
+            *settled = true;
         }
     }
 

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use eranos_base::{ClientId, Timestamp};
-use eranos_secagg::{Roster, UnmaskAnswer, Unmasker};
+use eranos_secagg::{Incomplete, Roster, UnmaskAnswer, Unmasker};
 use eranos_wire::messages::consistency::Quorum;
 
 use super::{
-    Aborting, Action, Attempt, Common, Event, Message, Note, Phase, Release, Round, Settle, answer, members, misbehaved,
-    out_of_phase,
+    Aborting, Action, Attempt, Common, Event, Message, Note, Phase, Release, Round, Settle, answer, members,
+    misbehaved, out_of_phase,
 };
 
 /// The quorum is out; released shares arrive.
@@ -65,7 +65,15 @@ impl Unmask {
         actions.push(self.common.over(now));
         let sum = match self.unmasker.finish() {
             Ok(sum) => sum,
-            Err(incomplete) => return aborting.end(incomplete.to_string(), actions),
+            Err(incomplete) => {
+                // Signed statements prove this dealer guilty: it is not selected again.
+                if let Incomplete::Dealer { dealer, .. } = &incomplete
+                    && let Some(entry) = self.roster.entry(*dealer)
+                {
+                    actions.push(Action::Note(Note::Blamed { id: entry.id.clone(), what: incomplete.to_string() }));
+                }
+                return aborting.end(incomplete.to_string(), actions);
+            }
         };
         actions.push(Action::Settle(Box::new(Release { attempt: self.attempt.clone(), sum })));
         (Round::Settle(Settle::new(self.roster, self.attempt, self.waiting)), actions)

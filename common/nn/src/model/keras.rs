@@ -18,6 +18,17 @@ impl ModelSpec {
         let json: Value = serde_json::from_str(json).map_err(|e| malformed(&e.to_string()))?;
         let mut model = Fields::of(&json, "model")?;
         let class = model.text("class_name")?;
+        // A layer that does not exist here says more than the kind of model, or than options of layers before it.
+        let list = json.pointer("/config/layers").and_then(Value::as_array);
+        for (i, layer) in list.into_iter().flatten().enumerate() {
+            if let Some(found) = layer.get("class_name").and_then(Value::as_str)
+                && !KNOWN.contains(&found)
+            {
+                let name = layer.pointer("/config/name").and_then(Value::as_str);
+                let layer = name.map_or_else(|| format!("number {}", i + 1), shown);
+                return Err(ModelError::UnsupportedLayer { layer, found: shown(found) });
+            }
+        }
         if class != "Sequential" {
             return Err(ModelError::Class { found: class.to_owned() });
         }
@@ -33,16 +44,6 @@ impl ModelSpec {
         let list = config.take("layers")?.as_array().ok_or_else(|| malformed("layers is not a list"))?;
         config.finish()?;
         super::limit("number of layers", list.len() as u64, LAYERS_MAX as u64)?;
-        // A class that does not exist here says more than the options of the layers before it.
-        for (i, layer) in list.iter().enumerate() {
-            if let Some(found) = layer.get("class_name").and_then(Value::as_str)
-                && !KNOWN.contains(&found)
-            {
-                let name = layer.pointer("/config/name").and_then(Value::as_str);
-                let layer = name.map_or_else(|| format!("number {}", i + 1), shown);
-                return Err(ModelError::UnsupportedLayer { layer, found: shown(found) });
-            }
-        }
         let mut layers = Vec::with_capacity(list.len());
         for (i, layer) in list.iter().enumerate() {
             let (name, kind) = read_layer(layer, i)?;

@@ -147,6 +147,9 @@ impl Request {
 }
 
 impl Request {
+    /// The kind of a check-in.
+    pub const CHECK_IN: u8 = 0x10;
+
     /// The longest header and body of a request of `kind`; none if there is no such request.
     pub fn limits(kind: Kind) -> Option<Limits> {
         match kind.0 {

@@ -1,0 +1,194 @@
+//! What one whole round costs, all parties in one process and on one thread, every message encoded, decoded, signed
+//! and verified:
+//!
+//! ```text
+//! cargo run --release -p eranos-secagg --example round -- [clients] [dimension] [bits] [dropped]
+//! ```
+//!
+//! The last `dropped` clients share keys and send no vector, so that f = 1 and u_min = clients - max(dropped, 1).
+//! Means of several rounds, of processor time where Linux tells it (in ticks of up to 4 ms, hence the several rounds),
+//! otherwise of the clock.
+
+#![expect(clippy::unwrap_used, reason = "a measurement may stop at whatever goes wrong")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
+use eranos_secagg::{
+    Advertised, Bits, Bundle, Finished, Identity, Quorum, Roster, RosterEntry, ShareRouter, Sharers, StatementKey,
+    Survivors, Terms, UnmaskAnswer, roster, share_keys, terms::Dimension,
+};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>().unwrap());
+    let mut argument = |default| arguments.next().unwrap_or(default);
+    let (n1, dimension, bits, n_dropped) = (argument(8), argument(131_072), argument(23), argument(1));
+    let terms = Arc::new(Terms {
+        session: SessionId(Digest::of(b"session")),
+        round: RoundNumber(1),
+        plan: Digest::of(b"plan"),
+        trust_domain: "example.org".parse().unwrap(),
+        task: "task".parse().unwrap(),
+        max_colluders: 1,
+        u_min: n1 - n_dropped.max(1),
+        n_max: n1,
+        dimension: Dimension::new(dimension).unwrap(),
+        bits: Bits::new(bits.try_into().unwrap()).unwrap(),
+    });
+    let identity = |i| {
+        Arc::new(Identity {
+            id: ClientId::new(&terms.trust_domain, &format!("c{i:03}")).unwrap(),
+            certificate: Digest::of(format!("{i}").as_bytes()),
+            certificate_key: SigningKey::generate(&mut OsEntropy),
+            statement_key: StatementKey::derive(&OsEntropy.bytes(), &terms.task),
+        })
+    };
+    let identities: Vec<_> = (0..n1).map(identity).collect();
+    let input = |i: usize| (0..dimension).map(move |k| (k * 31 + i * 7) as i64 % 1000 - 500).collect::<Vec<i64>>();
+    let inputs: Vec<_> = (0..n1).map(input).collect();
+    let n_survivors = n1 - n_dropped;
+
+    println!("{n1} clients, {n_dropped} dropped before upload, {dimension} values of {bits} bits; milliseconds");
+    let mut lap = Lap { phases: Vec::new(), clock: Instant::now(), last: Duration::ZERO };
+    for _ in 0..N_ROUNDS - 1 {
+        round(&terms, &identities, &inputs, n_survivors, &mut lap);
+    }
+    let (up, down) = round(&terms, &identities, &inputs, n_survivors, &mut lap);
+    for (phase, total) in &lap.phases {
+        print(phase, *total);
+    }
+    print("whole round", lap.phases.iter().map(|(_, total)| *total).sum());
+    println!("bytes of bodies per client: {up} up, {down} down; every sum was exact");
+}
+
+/// One round; gives the bytes that a surviving client sends and receives.
+fn round(
+    terms: &Arc<Terms>,
+    identities: &[Arc<Identity>],
+    inputs: &[Vec<i64>],
+    n_survivors: usize,
+    lap: &mut Lap,
+) -> (usize, usize) {
+    let (n1, dimension) = (identities.len(), terms.dimension.len());
+    let keys: Vec<_> = identities.iter().map(|identity| identity.certificate_key.verifying_key()).collect();
+    lap.start();
+    let clients: Vec<_> =
+        identities.iter().map(|id| Advertised::begin(terms.clone(), id.clone(), &mut OsEntropy)).collect();
+    lap.of("advertise_keys, clients");
+    let entries: Vec<RosterEntry> = clients.iter().map(Advertised::entry).collect();
+    let roster = Arc::new(Roster::assemble(terms.clone(), entries).unwrap());
+    let entries = roster::entries_to_bytes(roster.entries());
+    lap.of("advertise_keys, coordinator");
+
+    let share = |client: Advertised| {
+        let read = roster::entries_from_bytes(&entries).unwrap().into_iter();
+        client.share_keys(read.zip(&keys).map(|(entry, key)| entry.with_key(*key)).collect(), &mut OsEntropy).unwrap()
+    };
+    let clients: Vec<_> = clients.into_iter().map(share).collect();
+    let bundles: Vec<_> = clients.iter().map(|client| client.bundle().to_bytes()).collect();
+    lap.of("share_keys, clients");
+    let mut router = ShareRouter::new(roster.clone());
+    for (position, bundle) in roster.positions().zip(&bundles) {
+        router.accept(position, Bundle::from_bytes(bundle).unwrap()).unwrap();
+    }
+    let routed = router.close().unwrap();
+    let parts: Vec<_> =
+        roster.positions().map(|holder| share_keys::parts_to_bytes(&routed.parts_for(holder))).collect();
+    let sharers = routed.sharers().to_bytes();
+    lap.of("share_keys, coordinator");
+
+    let receive = |(client, parts): (eranos_secagg::SharedKeys, &Vec<u8>)| {
+        let parts = share_keys::parts_from_bytes(parts).unwrap();
+        client.receive(&Sharers::from_bytes(&sharers).unwrap(), &parts).unwrap()
+    };
+    let clients: Vec<_> = clients.into_iter().zip(&parts).map(receive).collect();
+    lap.of("masked_input, clients: open shares, READY");
+    let mut accumulator = routed.accumulate();
+    for (position, client) in roster.positions().zip(&clients) {
+        accumulator.ready(position, &client.ready()).unwrap();
+    }
+    lap.of("masked_input, coordinator: READYs");
+    let masked: Vec<_> =
+        clients.into_iter().take(n_survivors).zip(inputs).map(|(client, x)| client.mask(x).unwrap()).collect();
+    lap.of("masked_input, clients: mask, pack, sign");
+    let mut clients = Vec::new();
+    for (position, (client, upload)) in roster.positions().zip(masked) {
+        let finished = Finished::from_bytes(&upload.finished.to_bytes()).unwrap();
+        accumulator.accept(position, &upload.packed, &finished).unwrap();
+        clients.push(client);
+    }
+    let mut collector = accumulator.close().unwrap();
+    lap.of("masked_input, coordinator: verify, add");
+
+    let survivors = collector.survivors().to_bytes();
+    let sign = |client: eranos_secagg::Masked| client.sign(&Survivors::from_bytes(&survivors, n1).unwrap()).unwrap();
+    let clients: Vec<_> = clients.into_iter().map(sign).collect();
+    lap.of("consistency, clients");
+    for (position, client) in roster.positions().zip(&clients) {
+        collector.accept(position, &client.signature()).unwrap();
+    }
+    let (quorum, mut unmasker) = collector.close().unwrap();
+    lap.of("consistency, coordinator");
+
+    let quorum = quorum.to_bytes();
+    let release =
+        |client: eranos_secagg::Consistent| client.release(&Quorum::from_bytes(&quorum).unwrap()).unwrap().to_bytes();
+    let answers: Vec<_> = clients.into_iter().map(release).collect();
+    lap.of("unmask, clients");
+    for (position, answer) in roster.positions().zip(&answers) {
+        unmasker.accept(position, UnmaskAnswer::from_bytes(answer).unwrap()).unwrap();
+    }
+    let sum = unmasker.finish().unwrap();
+    lap.of("unmask, coordinator");
+
+    let expect = (0..dimension).map(|k| inputs[..n_survivors].iter().map(|x| x[k]).sum::<i64>());
+    assert!(expect.eq(sum.centered()), "the sum is not exact");
+    let up = 272 + bundles[0].len() + 64 + terms.bits.packed_len(terms.dimension) + 98 + 64 + answers[0].len();
+    let down = entries.len() + sharers.len() + parts[0].len() + survivors.len() + quorum.len();
+    assert_eq!(sum.survivors().iter().last(), Some(Position((n_survivors - 1) as u16)));
+    (up, down)
+}
+
+/// How often the round is gone through.
+const N_ROUNDS: usize = 20;
+
+/// Sums up what each phase took.
+struct Lap {
+    phases: Vec<(&'static str, Duration)>,
+    clock: Instant,
+    last: Duration,
+}
+
+impl Lap {
+    /// Starts the first phase of another round.
+    fn start(&mut self) {
+        self.last = self.now();
+    }
+
+    fn of(&mut self, phase: &'static str) {
+        let now = self.now();
+        let took = now - self.last;
+        match self.phases.iter_mut().find(|(name, _)| *name == phase) {
+            Some((_, total)) => *total += took,
+            None => self.phases.push((phase, took)),
+        }
+        self.last = now;
+    }
+
+    fn now(&self) -> Duration {
+        processor_time().unwrap_or_else(|| self.clock.elapsed())
+    }
+}
+
+fn print(what: &str, total: Duration) {
+    println!("{:8.2}  {what}", total.as_secs_f64() * 1e3 / N_ROUNDS as f64);
+}
+
+/// How long this thread has run, if the system tells.
+fn processor_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
+}

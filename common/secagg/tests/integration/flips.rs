@@ -1,0 +1,154 @@
+//! Every message of a round with one bit flipped, and every message cut short: never taken as valid.
+
+use eranos_secagg::{Advert, Bundle, Finished, Quorum, Sharers, Survivors, UnmaskAnswer, roster, share_keys};
+
+use crate::federation::{Federation, federation, position};
+
+fn four() -> Federation {
+    federation(4, 1, 3, 5, 23, 1)
+}
+
+/// Every byte with one of its bits flipped, the bit changing from byte to byte, and every truncation.
+fn spoiled(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let flipped = (0..bytes.len()).map(move |at| {
+        let mut flipped = bytes.to_vec();
+        flipped[at] ^= 1 << (at % 8);
+        flipped
+    });
+    flipped.chain((0..bytes.len()).map(move |len| bytes[..len].to_vec()))
+}
+
+/// Asserts that `taken` says no to every spoiled form of `bytes`, and yes to the bytes themselves.
+fn check(bytes: &[u8], mut taken: impl FnMut(&[u8]) -> bool) {
+    for spoiled in spoiled(bytes) {
+        let at = spoiled.iter().zip(bytes).position(|(a, b)| a != b);
+        assert!(!taken(&spoiled), "taken with byte {at:?} flipped, {} of {} bytes", spoiled.len(), bytes.len());
+    }
+    assert!(taken(bytes));
+}
+
+#[test]
+fn no_spoiled_advert_is_taken() {
+    let federation = four();
+    let entry = federation.entries().remove(1);
+    check(&entry.advert.to_bytes(), |bytes| {
+        let Ok(advert) = Advert::from_bytes(bytes) else { return false };
+        eranos_secagg::RosterEntry { advert, ..entry.clone() }.verify(&federation.terms).is_ok()
+    });
+}
+
+#[test]
+fn no_spoiled_roster_leads_to_the_same_r1() {
+    let federation = four();
+    let r1 = federation.roster().digest();
+    // The client's caller looks a certificate up by its digest; one that is not there ends the round.
+    let known = |entry: roster::UnidentifiedEntry| {
+        let identity = federation
+            .identities
+            .iter()
+            .find(|identity| identity.certificate == entry.certificate && identity.id == entry.id)?;
+        Some(entry.with_key(identity.certificate_key.verifying_key()))
+    };
+    check(&roster::entries_to_bytes(&federation.entries()), |bytes| {
+        let Ok(entries) = roster::entries_from_bytes(bytes) else { return false };
+        let Some(entries) = entries.into_iter().map(known).collect::<Option<Vec<_>>>() else { return false };
+        let client = federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(1));
+        client.is_ok_and(|client| client.roster().digest() == r1)
+    });
+}
+
+#[test]
+fn no_spoiled_bundle_is_taken() {
+    let federation = four();
+    let (clients, mut router) = federation.shared(&[1]);
+    check(&clients[1].bundle().to_bytes(), |bytes| {
+        Bundle::from_bytes(bytes).is_ok_and(|bundle| router.accept(position(1), bundle).is_ok())
+    });
+}
+
+#[test]
+fn no_spoiled_u2_or_part_is_taken() {
+    let federation = four();
+    let (clients, router) = federation.shared(&[]);
+    let root = router.close().expect("everybody shared");
+    let (sharers, parts) = (root.sharers().clone(), root.parts_for(position(0)));
+    drop(clients);
+    check(&sharers.to_bytes(), |bytes| {
+        let Ok(spoiled) = Sharers::from_bytes(bytes) else { return false };
+        // The hash of another's bundle shows only in the root, which every READY names.
+        let same_root = spoiled.root() == sharers.root();
+        same_root && federation.share(0).receive(&spoiled, &parts).is_ok()
+    });
+    check(&share_keys::parts_to_bytes(&parts), |bytes| {
+        let Ok(spoiled) = share_keys::parts_from_bytes(bytes) else { return false };
+        federation.share(0).receive(&sharers, &spoiled).is_ok()
+    });
+}
+
+#[test]
+fn no_spoiled_ready_is_taken() {
+    let federation = four();
+    let (clients, mut accumulator) = federation.ready();
+    check(&clients[2].ready().0, |bytes| {
+        let Ok(ready) = bytes.try_into() else { return false };
+        accumulator.ready(position(2), &eranos_base::Signature(ready)).is_ok()
+    });
+}
+
+#[test]
+fn no_spoiled_upload_is_taken() {
+    let federation = four();
+    let (clients, mut accumulator) = federation.masked();
+    let upload = &clients[2].1;
+    check(&upload.finished.to_bytes(), |bytes| {
+        Finished::from_bytes(bytes)
+            .is_ok_and(|finished| accumulator.accept(position(2), &upload.packed, &finished).is_ok())
+    });
+    let upload = &clients[3].1;
+    check(&upload.packed, |bytes| accumulator.accept(position(3), bytes, &upload.finished).is_ok());
+}
+
+#[test]
+fn no_spoiled_survivors_are_signed() {
+    let federation = four();
+    let (clients, collector) = federation.uploaded(&[]);
+    drop(clients);
+    // Signing consumes a client: each gets one from a round gone through again.
+    check(&collector.survivors().to_bytes(), |bytes| {
+        let Ok(survivors) = Survivors::from_bytes(bytes, 4) else { return false };
+        let (clients, _) = federation.uploaded(&[]);
+        clients.into_iter().next().expect("four").sign(&survivors).is_ok()
+    });
+}
+
+#[test]
+fn no_spoiled_consistency_statement_is_taken() {
+    let federation = four();
+    let (clients, mut collector) = federation.uploaded(&[]);
+    let client = clients.into_iter().next().expect("four").sign(collector.survivors()).expect("honest");
+    check(&client.signature().0, |bytes| {
+        let Ok(signature) = bytes.try_into() else { return false };
+        collector.accept(position(0), &eranos_base::Signature(signature)).is_ok()
+    });
+}
+
+#[test]
+fn no_spoiled_quorum_releases_a_share() {
+    let federation = four();
+    let (_, quorum, _, _) = federation.consistent(&[]);
+    check(&quorum.to_bytes(), |bytes| {
+        let Ok(quorum) = Quorum::from_bytes(bytes) else { return false };
+        let (clients, ..) = federation.consistent(&[]);
+        clients.into_iter().next().expect("four").1.release(&quorum).is_ok()
+    });
+}
+
+#[test]
+fn no_spoiled_unmask_answer_is_taken() {
+    let federation = four();
+    let (mut clients, quorum, mut unmasker, _) = federation.consistent(&[]);
+    let answer = clients.remove(1).1.release(&quorum).expect("honest");
+    check(&answer.to_bytes(), |bytes| {
+        UnmaskAnswer::from_bytes(bytes).is_ok_and(|answer| unmasker.accept(position(1), answer).is_ok())
+    });
+}

@@ -1,0 +1,160 @@
+//! The README's lines for separate processes, run as they stand there, with one client killed in the middle of a round.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The shell lines of the README's section on separate processes.
+fn readme_lines() -> Vec<String> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let section = readme.split("## The same as separate processes").nth(1).unwrap();
+    let block = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    block.lines().map(str::to_owned).collect()
+}
+
+/// A process that does not outlive the test.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn shell(dir: &Path, line: &str) -> Command {
+    let bin = Path::new(env!("CARGO_BIN_EXE_eranos")).parent().unwrap().to_owned();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).current_dir(dir).env("PATH", format!("{}:{path}", bin.display()));
+    command
+}
+
+fn run(dir: &Path, line: &str) {
+    let output = shell(dir, line).output().unwrap();
+    assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn client(dir: &Path, party: usize) -> Guard {
+    let child = Command::new(env!("CARGO_BIN_EXE_eranos"))
+        .args(["client", "run", "--dir", &format!("parties/party-{party}")])
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    Guard(child.unwrap())
+}
+
+fn budget(dir: &Path, party: usize) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_eranos"))
+        .args(["client", "budget", "--json", "--dir", &format!("parties/party-{party}")])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_readmes_lines_run_and_a_killed_client_joins_the_next_round() {
+    let lines = readme_lines();
+    assert!(lines.len() <= 10, "at most ten lines");
+    let dir = tempfile::tempdir().unwrap();
+    let dir: PathBuf = dir.path().to_owned().canonicalize().unwrap();
+    // A port of this test's own, and fewer rounds: nothing else of the lines changes.
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let own = |line: &String| {
+        line.replace("7433", &port.to_string()).replace("--rounds 20", &format!("--rounds 5 --listen 127.0.0.1:{port}"))
+    };
+    let lines: Vec<String> = lines.iter().map(own).collect();
+    // The first line builds; the last two run clients and coordinator, which this test does itself to kill one.
+    let set_up = &lines[1..lines.len() - 2];
+    assert!(lines[lines.len() - 2].contains("eranos client run --dir parties/party-$i &"));
+    let (coordinate, audit) = lines[lines.len() - 1].split_once(" && ").unwrap();
+    for line in set_up {
+        run(&dir, line);
+    }
+    let mut coordinator = Guard(shell(&dir, &format!("exec {coordinate}")).stdout(Stdio::piped()).spawn().unwrap());
+    let (sender, said) = mpsc::channel();
+    let stdout = coordinator.0.stdout.take().unwrap();
+    thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut clients: Vec<Guard> = (1..=4).map(|party| client(&dir, party)).collect();
+
+    let deadline = Instant::now() + Duration::from_secs(240);
+    let mut heard = Vec::new();
+    let mut killed = false;
+    loop {
+        let line = said.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let Ok(line) = line else { break };
+        let is_round = line.starts_with("round");
+        heard.push(line);
+        if is_round && !killed {
+            killed = true;
+            // In the middle of a round: as soon as it has begun the next one, which its budget's file shows.
+            let before = fs::metadata(dir.join("parties/party-2/state/budget")).unwrap().len();
+            while fs::metadata(dir.join("parties/party-2/state/budget")).unwrap().len() == before {
+                assert!(Instant::now() < deadline, "party 2 never began another round: {heard:?}");
+                thread::sleep(Duration::from_millis(2));
+            }
+            clients[1].0.kill().unwrap();
+            clients[1].0.wait().unwrap();
+            clients[1] = client(&dir, 2);
+        }
+    }
+    let status = coordinator.0.wait().unwrap();
+    assert!(status.success(), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("5 rounds in ")), "{heard:?}");
+    assert!(heard.iter().any(|line| line.contains("dropped: party-2")), "the killed client dropped out: {heard:?}");
+    for client in &mut clients {
+        assert!(client.0.wait().unwrap().success(), "{heard:?}");
+    }
+    // It came back: all but the round in which it was killed are settled.
+    let (killed, other) = (budget(&dir, 2), budget(&dir, 1));
+    assert!(killed["receipts"].as_u64().unwrap() >= 3, "{killed}");
+    assert_eq!(other["receipts"], 5, "{other}");
+    run(&dir, audit);
+}
+
+#[test]
+fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir: PathBuf = dir.path().to_owned().canonicalize().unwrap();
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for line in &readme_lines()[1..8] {
+        let rounds = format!("--rounds 5 --listen 127.0.0.1:{port}");
+        run(&dir, &line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds));
+    }
+    let start = || {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_eranos"));
+        child.args(["coordinator", "run", "--dir", "federation"]).current_dir(&dir).stdout(Stdio::piped());
+        Guard(child.spawn().unwrap())
+    };
+    let mut coordinator = start();
+    let mut clients: Vec<Guard> = (1..=4).map(|party| client(&dir, party)).collect();
+    let stdout = BufReader::new(coordinator.0.stdout.take().unwrap());
+    let mut lines = stdout.lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.starts_with("round   2/5")), "two rounds before the kill");
+    coordinator.0.kill().unwrap();
+    coordinator.0.wait().unwrap();
+
+    let mut coordinator = start();
+    let stdout = BufReader::new(coordinator.0.stdout.take().unwrap());
+    let heard: Vec<String> = stdout.lines().map_while(Result::ok).collect();
+    assert!(coordinator.0.wait().unwrap().success(), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("going on after ")), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("5 rounds in ")), "{heard:?}");
+    for client in &mut clients {
+        assert!(client.0.wait().unwrap().success(), "{heard:?}");
+    }
+    run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+    // What a client spent is what it charged itself, never more than the ledger's attempts.
+    let spent = budget(&dir, 1);
+    assert!(spent["receipts"].as_u64().unwrap() >= 4, "{spent}");
+}

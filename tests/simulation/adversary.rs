@@ -1,0 +1,202 @@
+//! What an adversary knows that reads every answer of the coordinator: enough to sign whatever its keys allow.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use eranos_base::{ClientId, Context, Position, Signature, SigningKey, StatementKind, VerifyingKey};
+use eranos_secagg::{
+    Advert, Finished, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
+    roster::{entries_from_bytes, entries_to_bytes},
+    share_keys::{parts_from_bytes, parts_to_bytes},
+};
+use eranos_wire::{Answer, RoundPlan, messages::advertise_keys, messages::masked_input, messages::share_keys};
+
+use super::world::{Setup, World};
+
+/// A coordinator's or a client's view of a round, as far as it has come.
+pub(crate) struct Adversary {
+    pub(crate) setup: Arc<Setup>,
+    /// The certificate keys by identity.
+    pub(crate) keys: BTreeMap<ClientId, VerifyingKey>,
+    pub(crate) plan: Option<RoundPlan>,
+    pub(crate) roster: Option<Roster>,
+    pub(crate) context: Option<Context>,
+}
+
+/// One adversary, looked at from a test while its hook runs.
+pub(crate) type Shared = Arc<Mutex<Adversary>>;
+
+impl Adversary {
+    pub(crate) fn new(world: &World) -> Self {
+        let key = |i| {
+            let peer = world.peer(i);
+            (peer.id, peer.key)
+        };
+        let keys = (0..world.clients.len()).map(key).collect();
+        Self { setup: world.setup.clone(), keys, plan: None, roster: None, context: None }
+    }
+
+    /// Takes in an honest answer.
+    pub(crate) fn see(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Configure(configure) => {
+                let plan = configure.plan.verify(&self.setup.ledger_key().verifying_key()).unwrap();
+                self.context = Some(plan.context());
+                self.plan = Some(plan);
+            }
+            Answer::Roster(roster) => {
+                let roster = Roster::assemble(self.terms(), self.entries(roster)).unwrap();
+                self.context = Some(roster.context());
+                self.roster = Some(roster);
+            }
+            Answer::Sharers(sharers) => {
+                let sharers = Sharers::from_bytes(&sharers.sharers).unwrap();
+                self.context = self.context.map(|context| context.with_sharers(sharers.root()));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn terms(&self) -> Arc<Terms> {
+        Arc::new(self.plan.as_ref().expect("the plan was seen").terms().unwrap())
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        self.context.expect("the plan was seen")
+    }
+
+    /// The entries of a roster with the keys of their certificates.
+    pub(crate) fn entries(&self, roster: &advertise_keys::Roster) -> Vec<RosterEntry> {
+        let entries = entries_from_bytes(&roster.entries).unwrap();
+        entries
+            .into_iter()
+            .map(|entry| {
+                let key = self.keys[&entry.id];
+                entry.with_key(key)
+            })
+            .collect()
+    }
+
+    // As the coordinator, with its real ledger key.
+
+    /// Another plan, signed.
+    pub(crate) fn replan(&self, answer: &mut Answer, change: impl FnOnce(&mut RoundPlan)) {
+        if let Answer::Configure(configure) = answer {
+            let mut plan = configure.plan.verify(&self.setup.ledger_key().verifying_key()).unwrap();
+            change(&mut plan);
+            configure.plan = plan.sign(self.setup.ledger_key());
+        }
+    }
+
+    /// Another roster, signed if it is one at all.
+    pub(crate) fn reroster(&self, answer: &mut Answer, change: impl FnOnce(&mut Vec<RosterEntry>)) {
+        if let Answer::Roster(message) = answer {
+            let mut entries = self.entries(message);
+            change(&mut entries);
+            message.entries = entries_to_bytes(&entries);
+            if let Ok(roster) = Roster::assemble(self.terms(), entries) {
+                message.signature = self.setup.ledger_key().sign(&roster.statement());
+            }
+        }
+    }
+
+    /// Another U2 and other parts, signed.
+    pub(crate) fn resharers(
+        &self,
+        answer: &mut Answer,
+        change: impl FnOnce(&mut Vec<(Position, eranos_base::Digest)>, &mut Vec<SharePart>),
+    ) {
+        if let Answer::Sharers(message) = answer {
+            let mut members = Sharers::from_bytes(&message.sharers).unwrap().members().to_vec();
+            let mut parts = parts_from_bytes(&message.parts).unwrap();
+            change(&mut members, &mut parts);
+            let sharers = Sharers::new(members).unwrap();
+            let signature = self.setup.ledger_key().sign(&sharers.statement(self.roster.as_ref().unwrap()));
+            *message = share_keys::Sharers { sharers: sharers.to_bytes(), signature, parts: parts_to_bytes(&parts) };
+        }
+    }
+
+    /// Other survivors, signed.
+    pub(crate) fn resurvivors(
+        &self,
+        answer: &mut Answer,
+        change: impl FnOnce(&mut BTreeMap<Position, Signature>),
+    ) {
+        if let Answer::Survivors(message) = answer {
+            let n1 = self.roster.as_ref().unwrap().n1();
+            let survivors = Survivors::from_bytes(&message.survivors, n1).unwrap();
+            let mut readies = survivors.readies().map(|(position, ready)| (position, *ready)).collect();
+            change(&mut readies);
+            *message = self.survivors(&readies);
+        }
+    }
+
+    /// The survivors with these READYs, signed.
+    pub(crate) fn survivors(&self, readies: &BTreeMap<Position, Signature>) -> masked_input::Survivors {
+        let n1 = self.roster.as_ref().unwrap().n1();
+        let set = eranos_secagg::PositionSet::of(n1, readies.keys().copied());
+        let bytes = [set.as_bytes(), &readies.values().flat_map(|ready| ready.0).collect::<Vec<u8>>()].concat();
+        let survivors = Survivors::from_bytes(&bytes, n1).unwrap();
+        let signature = self.setup.ledger_key().sign(&survivors.statement(&self.context()));
+        masked_input::Survivors { survivors: bytes, signature }
+    }
+
+    // As a client, with its real certificate key.
+
+    /// The advert, signed again after a change.
+    pub(crate) fn sign_advert(&self, mut advert: Advert, key: &SigningKey) -> Advert {
+        let bytes = advert.to_bytes();
+        let context = self.plan.as_ref().unwrap().context();
+        advert.signature = key.sign(&context.statement(StatementKind::Advert, Position::NONE, &bytes[..bytes.len() - 64]));
+        advert
+    }
+
+    /// The part, signed again after a change.
+    pub(crate) fn sign_part(&self, mut part: SharePart, key: &SigningKey) -> SharePart {
+        let body = [
+            &part.holder.0.to_le_bytes()[..],
+            eranos_base::Digest::of(&part.ciphertext).as_bytes(),
+            part.seed_hash.as_bytes(),
+            part.key_hash.as_bytes(),
+        ]
+        .concat();
+        let context = self.roster.as_ref().unwrap().context();
+        part.signature = key.sign(&context.statement(StatementKind::SharePart, part.dealer, &body));
+        part
+    }
+
+    /// The signature over a vector, made for these bytes.
+    pub(crate) fn sign_finished(&self, packed: &[u8], position: Position, key: &SigningKey) -> Finished {
+        let digest = eranos_base::Digest::of(packed);
+        let body = [digest.as_bytes().as_slice(), &0_u16.to_le_bytes()].concat();
+        let signature = key.sign(&self.context().statement(StatementKind::MaskedInput, position, &body));
+        Finished { digest, complaints: Vec::new(), signature }
+    }
+
+    /// Released shares, signed again after a change of the bytes before the signature.
+    pub(crate) fn sign_shares(&self, shares: &mut [u8], position: Position, key: &SigningKey) {
+        let (body, signature) = shares.split_at_mut(shares.len() - 64);
+        signature.copy_from_slice(&key.sign(&self.context().statement(StatementKind::Unmask, position, body)).0);
+    }
+}
+
+/// Lets `victim` hear what `alter` makes of the coordinator's answers, which the adversary has seen as they were.
+pub(crate) fn alter_answers(
+    world: &mut World,
+    victim: usize,
+    mut alter: impl FnMut(&Adversary, &mut Answer, &mut Bytes) + 'static,
+) -> Shared {
+    let shared = Arc::new(Mutex::new(Adversary::new(world)));
+    let seen = shared.clone();
+    world.on_answer = Some(Box::new(move |i, answer, body| {
+        if i == victim {
+            let mut adversary = seen.lock().unwrap();
+            adversary.see(answer);
+            alter(&adversary, answer, body);
+        }
+    }));
+    shared
+}

@@ -1,0 +1,1063 @@
+//! One coordinator, N clients, a clock and a network, all of it from one seed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use eranos_base::{
+    ClientId, Digest, Entropy, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, TaskId, Timestamp,
+    TrustDomain, VerifyingKey,
+    encoding::{Canonical, CanonicalReader},
+};
+use eranos_client::{
+    policy::{Policy, Unit},
+    round::{self as client, CertificateCheck, End, Member, Memory, Step},
+};
+use eranos_coordinator::{
+    entries::{self, Attempts},
+    exchanges::{AnswerFrame, Arrival, Exchanges},
+    round::{self as coordinator, Message, Note, Peer, RoundSpec},
+};
+use eranos_ledger::{
+    Checkpoint, Date, Entry, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint, TaskOpened,
+    log::Storage,
+    tile::{Tile, TileError, TileSource},
+};
+use eranos_nn::ModelSpec;
+use eranos_privacy::{
+    Budget, Probability, RecordMechanism,
+    budget::{Terms, UnitOfPrivacy},
+    mechanism::{RecordTarget, design},
+};
+use eranos_secagg::{Identity, StatementKey};
+use eranos_wire::{
+    Answer, Request, RoundPlan,
+    messages::{
+        Blob, RoundRef,
+        abort::Aborted,
+        advertise_keys::Certificates,
+        consistency::Quorum,
+        select::{CheckIn, PLAN_VERSION},
+        settle::Settled,
+    },
+};
+use zeroize::Zeroizing;
+
+/// The size of a federation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) n: usize,
+    pub(crate) u_min: u16,
+    pub(crate) f: u16,
+}
+
+/// A federation small enough to be attacked often: 5 clients of whom one may drop out and one may collude; q = 4, t = 3.
+pub(crate) const FIVE: Size = Size { n: 5, u_min: 4, f: 1 };
+
+/// What all of a federation know, and the keys that an adversary would like to have.
+pub(crate) struct Setup {
+    pub(crate) size: Size,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) task: TaskId,
+    pub(crate) authority: SigningKey,
+    pub(crate) signer: Arc<LedgerSigner>,
+    pub(crate) session: SessionId,
+    pub(crate) nonce: [u8; 32],
+    pub(crate) mechanism: RecordMechanism,
+    pub(crate) model: ModelSpec,
+    pub(crate) checkpoint: Bytes,
+}
+
+impl Setup {
+    pub(crate) fn ledger_key(&self) -> &SigningKey {
+        self.signer.signing_key()
+    }
+}
+
+/// One federation in the middle of whatever it does.
+pub(crate) struct World {
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) dice: Dice,
+    pub(crate) now: Timestamp,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) coordinator: Coordinator,
+    /// Alters what the coordinator answers, on its way: a coordinator that is malicious towards whom it likes.
+    pub(crate) on_answer: Option<AnswerHook>,
+    /// Alters what a client requests: a malicious client.
+    pub(crate) on_request: Option<RequestHook>,
+    /// With what probability in percent an answer is lost and its request sent again.
+    pub(crate) loss_percent: u64,
+    queue: BTreeMap<(Timestamp, u64), Item>,
+    n_items: u64,
+}
+
+pub(crate) type AnswerHook = Box<dyn FnMut(usize, &mut Answer, &mut Bytes)>;
+pub(crate) type RequestHook = Box<dyn FnMut(usize, &mut Request, &mut Bytes)>;
+
+/// What lies ahead of the clock.
+enum Item {
+    ToCoordinator { from: usize, kind: u8, header: Vec<u8>, body: Bytes },
+    ToClient { to: usize, exchange: u64, frame: AnswerFrame },
+    ClientWake { client: usize },
+    Trained { client: usize, life: u64 },
+    TimedOut { client: usize, exchange: u64 },
+    CoordinatorWake,
+}
+
+/// A client, what it keeps on disk, and what it did.
+pub(crate) struct Client {
+    pub(crate) member: Arc<Member>,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) file: Vec<u8>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    pub(crate) round: Option<client::Round>,
+    pub(crate) end: Option<End>,
+    pub(crate) did: Vec<Did>,
+    /// The vector that it puts in.
+    pub(crate) contribution: Vec<u32>,
+    /// How long it trains.
+    pub(crate) trains_ms: u64,
+    /// How it goes, if it goes.
+    pub(crate) exit: Option<Exit>,
+    /// Why its process ended: a step that its budget did not allow.
+    pub(crate) broken: Option<String>,
+    entropy: SeededEntropy,
+    place: Option<RoundRef>,
+    wake: Option<Timestamp>,
+    life: u64,
+    exchange: u64,
+    last_request: Option<(u8, Vec<u8>, Bytes)>,
+}
+
+/// How a client goes when it sends the request of this kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    pub(crate) kind: u8,
+    pub(crate) how: ExitHow,
+}
+
+/// The way in which it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitHow {
+    /// It dies before the request leaves.
+    DiesBefore,
+    /// It dies after the request has left.
+    DiesAfter,
+    /// Its operator ends it, politely, after the request has left.
+    Leaves,
+}
+
+/// One thing that a client did.
+#[derive(Clone, Debug)]
+pub(crate) enum Did {
+    Heard(u8),
+    Persisted(Step),
+    Sent { at: Timestamp, request: Request, body: Bytes },
+    Trained { at: Timestamp },
+    Ended(End),
+}
+
+/// The coordinator, what it keeps, and what it did.
+pub(crate) struct Coordinator {
+    pub(crate) round: coordinator::Round,
+    pub(crate) did: Vec<CoordinatorDid>,
+    pub(crate) notes: Vec<Note>,
+    pub(crate) plan: Option<RoundPlan>,
+    pub(crate) released: Option<Released>,
+    pub(crate) abandoned: Option<String>,
+    /// Whether the abandoned attempt counts as revealed; none if no plan was sent.
+    pub(crate) abandoned_revealed: Option<bool>,
+    pub(crate) ledger: LogWriter<Memoryfiles>,
+    attempts: Attempts,
+    entropy: SeededEntropy,
+    exchanges: Exchanges<(usize, u64)>,
+    wake: Option<Timestamp>,
+    round_ref: RoundRef,
+}
+
+/// A released sum.
+#[derive(Clone, Debug)]
+pub(crate) struct Released {
+    pub(crate) residues: Vec<u32>,
+    /// Indices of clients.
+    pub(crate) survivors: Vec<usize>,
+    pub(crate) quorum: Vec<u8>,
+    pub(crate) index: u64,
+}
+
+/// One thing that the coordinator did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CoordinatorDid {
+    Opened { cohort: Vec<ClientId> },
+    Progressed { revealed: bool },
+    Answered { to: ClientId, kind: u8 },
+    Settled,
+    Abandoned,
+}
+
+impl World {
+    /// A federation of `size` that has never met.
+    pub(crate) fn new(seed: u64, size: Size) -> Self {
+        let mut dice = Dice(SeededEntropy::new(seed));
+        let trust_domain: TrustDomain = "example.org".parse().unwrap();
+        let task: TaskId = "tiny".parse().unwrap();
+        let authority = SigningKey::generate(&mut dice.0);
+        let origin = "example.org/ledger".parse().unwrap();
+        let signer = Arc::new(LedgerSigner::new(origin, SigningKey::generate(&mut dice.0)));
+        let model = ModelSpec::from_keras_json(MODEL).unwrap();
+        let nonce = dice.0.bytes();
+        let setup = Arc::new(Setup {
+            size,
+            session: SessionId::derive(&trust_domain, signer.ledger_key().name().as_str(), &task, &nonce),
+            nonce,
+            mechanism: mechanism(target(size, model.n_parameters())),
+            checkpoint: Bytes::from(vec![0; 4 * model.n_parameters()]),
+            trust_domain,
+            task,
+            authority,
+            signer,
+            model,
+        });
+        let clients = (0..size.n).map(|i| Client::new(&setup, i, &mut dice)).collect();
+        let coordinator = Coordinator::new(&setup, dice.next());
+        let now = Timestamp::from_unix_ms(1_800_000_000_000);
+        let (queue, n_items) = (BTreeMap::new(), 0);
+        Self { setup, dice, now, clients, coordinator, on_answer: None, on_request: None, loss_percent: 0, queue, n_items }
+    }
+
+    /// Begins the round `number`: every client is a process again, has a fresh vector and checks in.
+    pub(crate) fn begin(&mut self, number: u64) {
+        self.queue.clear();
+        let setup = self.setup.clone();
+        let spec = RoundSpec {
+            trust_domain: setup.trust_domain.clone(),
+            ledger_origin: setup.signer.ledger_key().name().as_str().to_owned(),
+            task: setup.task.clone(),
+            session: setup.session,
+            round: RoundNumber(number),
+            model_spec: setup.model.to_canonical(),
+            checkpoint: setup.checkpoint.clone(),
+            checkpoint_digest: Digest::of(&setup.checkpoint),
+            mechanism: setup.mechanism.clone(),
+            ready_slot_ms: READY_SLOT_MS,
+            phase_timeout_ms: PHASE_TIMEOUT_MS,
+            waits: [PHASE_WAIT; coordinator::Phase::ALL.len()],
+            key: Arc::new(SigningKey::from_seed(&setup.ledger_key().seed())),
+        };
+        self.coordinator.begin(spec, RoundRef { session: setup.session, round: RoundNumber(number) }, self.now);
+        self.coordinator.wake = Some(self.now + PHASE_WAIT);
+        self.push(self.now + PHASE_WAIT, Item::CoordinatorWake);
+        let bits = u32::from(setup.mechanism.parameters().bits);
+        for i in 0..self.clients.len() {
+            let contribution = (0..setup.mechanism.parameters().d_pad)
+                .map(|_| (self.dice.next() as u32) & (u32::MAX >> (32 - bits)))
+                .collect();
+            let nonce = self.dice.next();
+            let client = &mut self.clients[i];
+            client.begin(contribution);
+            let check_in = CheckIn { task: setup.task.clone(), plan_version: PLAN_VERSION, nonce };
+            self.send(i, check_in.into(), Bytes::new());
+        }
+    }
+
+    /// Lets everything happen that lies ahead.
+    pub(crate) fn run(&mut self) {
+        self.run_until(|_| false);
+    }
+
+    /// Lets things happen until `done` holds, which is asked before each. Whether it ever did.
+    pub(crate) fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> bool {
+        for _ in 0..STEPS_MAX {
+            if done(self) {
+                return true;
+            }
+            let Some(((at, _), item)) = self.queue.pop_first() else { return false };
+            self.now = self.now.max(at);
+            self.happen(item);
+        }
+        panic!("the simulation does not come to an end");
+    }
+
+    fn happen(&mut self, item: Item) {
+        match item {
+            Item::ToCoordinator { from, kind, header, body } => self.arrive(from, kind, header, body),
+            Item::ToClient { to, exchange, frame } => self.hear(to, exchange, &frame),
+            Item::ClientWake { client } => {
+                if self.clients[client].wake.is_some_and(|at| at <= self.now) {
+                    self.clients[client].wake = None;
+                    self.feed_client(client, client::Event::Wake);
+                }
+            }
+            Item::Trained { client, life } => {
+                if self.clients[client].life == life && self.clients[client].is_alive() {
+                    let vector = Zeroizing::new(self.clients[client].contribution.clone());
+                    self.clients[client].did.push(Did::Trained { at: self.now });
+                    self.feed_client(client, client::Event::Contribution(vector));
+                }
+            }
+            Item::TimedOut { client, exchange } => {
+                if self.clients[client].exchange == exchange {
+                    let reason = "no answer within the plan's time".to_owned();
+                    self.feed_client(client, client::Event::Leave { reason });
+                }
+            }
+            Item::CoordinatorWake => {
+                if self.coordinator.wake.is_some_and(|at| at <= self.now) {
+                    self.coordinator.wake = None;
+                    self.feed(coordinator::Event::Wake);
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, at: Timestamp, item: Item) {
+        self.n_items += 1;
+        self.queue.insert((at, self.n_items), item);
+    }
+
+    fn delay(&mut self) -> Timestamp {
+        self.now + Duration::from_millis(1 + self.dice.below(DELAY_MS_MAX))
+    }
+
+    // The clients' side, as `client/src/session.rs` drives it.
+
+    /// Sends a request of client `i`, unless it goes first.
+    fn send(&mut self, i: usize, request: Request, body: Bytes) {
+        let header = request.encode().unwrap();
+        assert_eq!(Request::decode(request.kind(), &header).as_ref(), Ok(&request), "a request comes back from its bytes");
+        let kind = request.kind();
+        let exit = self.clients[i].exit.filter(|exit| exit.kind == kind);
+        if exit.is_some_and(|exit| exit.how == ExitHow::DiesBefore) {
+            self.clients[i].die();
+            return;
+        }
+        let client = &mut self.clients[i];
+        client.did.push(Did::Sent { at: self.now, request, body: body.clone() });
+        client.exchange += 1;
+        client.last_request = Some((kind, header.clone(), body.clone()));
+        let exchange = client.exchange;
+        let timeout = self.now + Duration::from_millis(u64::from(PHASE_TIMEOUT_MS) + ANSWER_GRACE_MS);
+        // A client that has checked in waits for as long as it takes.
+        if kind != CHECK_IN {
+            self.push(timeout, Item::TimedOut { client: i, exchange });
+        }
+        let due = self.delay();
+        self.push(due, Item::ToCoordinator { from: i, kind, header, body });
+        match exit.map(|exit| exit.how) {
+            Some(ExitHow::DiesAfter) => self.clients[i].die(),
+            Some(ExitHow::Leaves) => {
+                self.feed_client(i, client::Event::Leave { reason: "the client is shutting down".to_owned() });
+            }
+            Some(ExitHow::DiesBefore) | None => {}
+        }
+    }
+
+    /// An answer reaches client `i`, or is lost with its connection: then the same request goes out again.
+    fn hear(&mut self, i: usize, exchange: u64, frame: &AnswerFrame) {
+        if self.clients[i].exchange != exchange || !self.clients[i].is_alive() {
+            return;
+        }
+        if self.dice.below(100) < self.loss_percent {
+            let (kind, header, body) = self.clients[i].last_request.clone().unwrap();
+            let due = self.delay();
+            self.push(due, Item::ToCoordinator { from: i, kind, header, body });
+            return;
+        }
+        let mut answer = Answer::decode(frame.kind, &frame.header).unwrap();
+        let mut body = frame.body.clone();
+        if let Some(hook) = &mut self.on_answer {
+            hook(i, &mut answer, &mut body);
+        }
+        let header = answer.encode().unwrap();
+        assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
+        self.clients[i].exchange += 1;
+        self.clients[i].did.push(Did::Heard(answer.kind()));
+        self.feed_client(i, client::Event::Answer { answer, body });
+    }
+
+    /// Gives an event to client `i` and carries out what it asks for.
+    pub(crate) fn feed_client(&mut self, i: usize, event: client::Event) {
+        let client = &mut self.clients[i];
+        let Some(round) = client.round.take() else { return };
+        let (round, actions) = round.handle(event, self.now, &mut client.entropy);
+        let plan = round.plan().map(|plan| RoundRef { session: plan.session, round: plan.round });
+        // A plan that is refused at once is known to no phase: its round stands in the refusal.
+        let refused = actions.iter().find_map(|action| match action {
+            client::Action::Send { request, .. } => request.round(),
+            _ => None,
+        });
+        client.place = plan.or(client.place).or(refused);
+        client.round = Some(round);
+        for action in actions {
+            let client = &mut self.clients[i];
+            match action {
+                client::Action::Send { request, body } => self.send(i, request, body),
+                client::Action::Persist(step) => {
+                    let place = client.place.expect("what is durable belongs to a round");
+                    if let Err(error) = client.persist(&step, place) {
+                        client.broken = Some(error);
+                        client.die();
+                        return;
+                    }
+                    client.did.push(Did::Persisted(step));
+                }
+                client::Action::Train(job) => {
+                    assert_eq!(job.mechanism, self.setup.mechanism);
+                    let (life, due) = (client.life, self.now + Duration::from_millis(client.trains_ms));
+                    self.push(due, Item::Trained { client: i, life });
+                }
+                client::Action::WakeAt(at) => {
+                    client.wake = Some(at);
+                    self.push(at, Item::ClientWake { client: i });
+                }
+                client::Action::Remember(certificates) => {
+                    Arc::make_mut(&mut client.certificates).extend(certificates);
+                }
+                client::Action::KeepCheckpoint(note) => {
+                    let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
+                    client.checkpoint = Some(signed.checkpoint().clone());
+                }
+                client::Action::Note(_) => {}
+                client::Action::Over(end) => {
+                    client.did.push(Did::Ended(end.clone()));
+                    client.end.get_or_insert(end);
+                    client.exchange += 1;
+                }
+            }
+            if !self.clients[i].is_alive() && self.clients[i].end.is_none() {
+                return;
+            }
+        }
+    }
+
+    // The coordinator's side, as `coordinator/src/federation.rs` drives it.
+
+    /// Client `i` as its certificate names it.
+    pub(crate) fn peer(&self, i: usize) -> Peer {
+        let identity = &self.clients[i].member.identity;
+        let key = identity.certificate_key.verifying_key();
+        Peer { id: identity.id.clone(), key, certificate: identity.certificate }
+    }
+
+    fn arrive(&mut self, from: usize, kind: u8, header: Vec<u8>, mut body: Bytes) {
+        let peer = self.peer(from);
+        // A malicious client alters its request before it sends it: the coordinator knows no other.
+        let mut request = Request::decode(kind, &header).unwrap();
+        if let Some(hook) = &mut self.on_request {
+            hook(from, &mut request, &mut body);
+        }
+        let digest = Digest::of_parts(&[&[request.kind()], &request.encode().unwrap()]);
+        let exchange = self.clients[from].exchange;
+        match self.coordinator.exchanges.arrive(&peer.id, digest, (from, exchange)) {
+            (Arrival::Answered(frame), Some((to, exchange))) => {
+                let due = self.delay();
+                self.push(due, Item::ToClient { to, exchange, frame });
+            }
+            (Arrival::New, _) => self.request(&peer, request, &body),
+            _ => {}
+        }
+    }
+
+    /// Handles a request that was not seen before.
+    pub(crate) fn request(&mut self, from: &Peer, request: Request, body: &Bytes) {
+        if let Some(released) = self.coordinator.released.clone()
+            && request.round() == Some(self.coordinator.round_ref)
+            && matches!(self.coordinator.round, coordinator::Round::Over)
+        {
+            match request {
+                Request::Consistency(_) => {
+                    self.answer(&from.id, Quorum { quorum: released.quorum }.into(), Bytes::new());
+                }
+                Request::Unmask(message) => self.receipt(&from.id, released.index, message.ledger_size),
+                _ => self.answer(&from.id, Aborted { reason: "the round is over".into() }.into(), Bytes::new()),
+            }
+            return;
+        }
+        let is_old = request.round().is_some_and(|round| round != self.coordinator.round_ref);
+        if is_old || matches!(self.coordinator.round, coordinator::Round::Over) {
+            self.answer(&from.id, Aborted { reason: "the round is over".into() }.into(), Bytes::new());
+            return;
+        }
+        let message = match request {
+            Request::CheckIn(_) if self.coordinator.round.phase() != Some(coordinator::Phase::Select) => return,
+            Request::CheckIn(check_in) => Message::CheckIn(check_in),
+            Request::FetchCertificates(fetch) => {
+                let known = self.clients.iter().map(|client| client.certificate.clone());
+                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().collect();
+                let certificates = known.filter(|c| wanted.contains(&Digest::of(c))).map(Blob).collect();
+                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+                return;
+            }
+            Request::Advertise(message) => Message::Advertise(message.advert),
+            Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
+            Request::Ready(message) => Message::Ready(message.signature),
+            Request::MaskedInput(message) => Message::MaskedInput { packed: body.to_vec(), finished: message.finished },
+            Request::Consistency(message) => Message::Consistency(message.signature),
+            Request::Unmask(message) => Message::Unmask { shares: message.shares, ledger_size: message.ledger_size },
+            Request::Abort(message) => {
+                self.answer(&from.id, Aborted { reason: "as you wish".into() }.into(), Bytes::new());
+                Message::Abort(message.reason.as_str().to_owned())
+            }
+        };
+        self.feed(coordinator::Event::Message { from: from.clone(), message });
+    }
+
+    /// Gives an event to the coordinator and carries out what it asks for.
+    pub(crate) fn feed(&mut self, event: coordinator::Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let round = std::mem::replace(&mut self.coordinator.round, coordinator::Round::Over);
+            let (round, actions) = round.handle(event, self.now, &mut self.coordinator.entropy);
+            self.coordinator.round = round;
+            for action in actions {
+                match action {
+                    coordinator::Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    coordinator::Action::Persist(record) => self.coordinator.persist(record),
+                    coordinator::Action::WakeAt(at) => {
+                        self.coordinator.wake = Some(at);
+                        self.push(at, Item::CoordinatorWake);
+                    }
+                    coordinator::Action::Settle(release) => {
+                        let ids: Vec<ClientId> = self.clients.iter().map(|c| c.member.identity.id.clone()).collect();
+                        self.coordinator.settle(*release, &ids);
+                        events.push(coordinator::Event::Settled);
+                    }
+                    coordinator::Action::Receipt { to, ledger_size } => {
+                        let index = self.coordinator.released.as_ref().expect("a receipt is of a release").index;
+                        self.receipt(&to, index, ledger_size);
+                    }
+                    coordinator::Action::Abandon(abandoned) => self.coordinator.abandon(&abandoned),
+                    coordinator::Action::Note(note) => self.coordinator.notes.push(note),
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, to: &ClientId, answer: Answer, body: Bytes) {
+        self.coordinator.did.push(CoordinatorDid::Answered { to: to.clone(), kind: answer.kind() });
+        let header = answer.encode().unwrap();
+        assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
+        let frame = AnswerFrame { kind: answer.kind(), header, body };
+        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, &frame) {
+            let due = self.delay();
+            self.push(due, Item::ToClient { to, exchange, frame });
+        }
+    }
+
+    fn receipt(&mut self, to: &ClientId, index: u64, ledger_size: u64) {
+        let ledger = &self.coordinator.ledger;
+        let old_size = if ledger_size > ledger.size() { 0 } else { ledger_size };
+        let receipt = ledger.receipt(index, old_size).unwrap().encode();
+        self.answer(to, Settled { receipt }.into(), Bytes::new());
+    }
+
+    // What every round must come to, whoever dropped out or attacked.
+
+    /// The invariants of a round that has come to its end; `liars` are clients that are not what they seem.
+    pub(crate) fn check(&self, context: &str, liars: &[usize]) {
+        let coordinator = &self.coordinator;
+        assert!(
+            matches!(coordinator.round, coordinator::Round::Over) && coordinator.released.is_some() != coordinator.abandoned.is_some(),
+            "{context}: a round is released or abandoned"
+        );
+        coordinator.check_order(context);
+        for (i, client) in self.clients.iter().enumerate() {
+            client.check_order(&format!("{context}, client {i}"));
+        }
+        let Some(released) = &coordinator.released else {
+            for (i, client) in self.clients.iter().enumerate().filter(|(i, _)| !liars.contains(i)) {
+                assert!(!client.is_alive(), "{context}: client {i} waits for a round that is over");
+                assert!(!matches!(client.end, Some(End::Settled { .. })), "{context}: client {i} settled nothing");
+            }
+            return;
+        };
+        self.check_sum(context, released);
+        for i in (0..self.clients.len()).filter(|i| !liars.contains(i)) {
+            let client = &self.clients[i];
+            assert!(!client.is_alive(), "{context}: client {i} waits for a round that is over");
+            let is_survivor = released.survivors.contains(&i);
+            assert!(!is_survivor || client.is_charged(), "{context}: survivor {i} is charged");
+            // Whoever was there to the end has its receipt.
+            if is_survivor && client.exit.is_none() {
+                assert!(matches!(client.end, Some(End::Settled { .. })), "{context}: survivor {i}: {:?}", client.end);
+                assert!(client.did.iter().any(|did| matches!(did, Did::Persisted(Step::Receipt { .. }))), "{context}");
+            }
+            if !is_survivor {
+                assert!(!matches!(client.end, Some(End::Settled { .. })), "{context}: client {i} is no survivor");
+            }
+        }
+    }
+
+    /// The released sum is that of the survivors' vectors, bit for bit.
+    fn check_sum(&self, context: &str, released: &Released) {
+        let size = self.setup.size;
+        assert!(released.survivors.len() >= usize::from(size.u_min), "{context}: {:?}", released.survivors);
+        let bits = u32::from(self.setup.mechanism.parameters().bits);
+        let mut expected = vec![0_u32; released.residues.len()];
+        for i in &released.survivors {
+            for (sum, value) in expected.iter_mut().zip(&self.clients[*i].contribution) {
+                *sum = sum.wrapping_add(*value) & (u32::MAX >> (32 - bits));
+            }
+        }
+        assert_eq!(released.residues, expected, "{context}: the sum of {:?}", released.survivors);
+    }
+
+    /// Whether the sum was released and every client but `absent` settled.
+    pub(crate) fn settled_without(&self, absent: &[usize]) -> bool {
+        let settled = |i: &usize| matches!(self.clients[*i].end, Some(End::Settled { .. }));
+        self.coordinator.released.is_some() && (0..self.clients.len()).filter(|i| !absent.contains(i)).all(|i| settled(&i))
+    }
+}
+
+impl Client {
+    fn new(setup: &Arc<Setup>, i: usize, dice: &mut Dice) -> Self {
+        // Names sort as indices do, so that in a full roster the index is the position.
+        let id = ClientId::new(&setup.trust_domain, &format!("c{i:02}")).unwrap();
+        let certificate_key = SigningKey::generate(&mut dice.0);
+        let certificate = certificate(&setup.authority, &id, &certificate_key.verifying_key());
+        let (budget, file) = Budget::create(Terms {
+            unit: UnitOfPrivacy::Record,
+            data_set: "random".to_owned(),
+            epsilon_limit: 2.0 * EPSILON,
+            delta: DELTA,
+        })
+        .unwrap();
+        let parameters = setup.mechanism.parameters();
+        let member = Member {
+            identity: Arc::new(Identity {
+                id,
+                certificate: Digest::of(&certificate),
+                certificate_key,
+                statement_key: StatementKey::derive(&dice.0.bytes(), &setup.task),
+            }),
+            trust_domain: setup.trust_domain.clone(),
+            task: setup.task.clone(),
+            ledger_key: setup.signer.ledger_key(),
+            // Exactly what the honest plan offers: one step further is refused.
+            policy: Policy {
+                version: 1,
+                unit: Unit::Record,
+                epsilon_max: 2.0 * EPSILON,
+                task_epsilon_max: EPSILON,
+                delta_max: parameters.delta,
+                survivors_min: parameters.u_min,
+                max_colluders: parameters.max_colluders,
+                noise_multiplier_min: setup.mechanism.promised_noise_multiplier(),
+                charged_without_receipt_max: u32::MAX,
+            },
+            trust: Arc::new(Authority(setup.authority.verifying_key())),
+            n_records: parameters.record_bound,
+            record_len: setup.model.input_shape().iter().product(),
+        };
+        Self {
+            member: Arc::new(member),
+            certificate,
+            budget: Arc::new(budget),
+            file,
+            checkpoint: None,
+            certificates: Arc::default(),
+            round: None,
+            end: None,
+            did: Vec::new(),
+            contribution: Vec::new(),
+            trains_ms: 30,
+            exit: None,
+            broken: None,
+            entropy: SeededEntropy::new(dice.next()),
+            place: None,
+            wake: None,
+            life: 0,
+            exchange: 0,
+            last_request: None,
+        }
+    }
+
+    fn begin(&mut self, contribution: Vec<u32>) {
+        let memory = Memory {
+            budget: self.budget.clone(),
+            checkpoint: self.checkpoint.clone(),
+            certificates: self.certificates.clone(),
+        };
+        self.round = Some(client::Round::new(self.member.clone(), memory));
+        (self.end, self.place, self.wake, self.broken) = (None, None, None, None);
+        self.did.clear();
+        self.contribution = contribution;
+        self.life += 1;
+        self.exchange += 1;
+    }
+
+    /// What the client demands, to be changed before the round begins.
+    pub(crate) fn member_mut(&mut self) -> &mut Member {
+        self.round = None;
+        Arc::get_mut(&mut self.member).expect("no round is under way")
+    }
+
+    fn persist(&mut self, step: &Step, place: RoundRef) -> Result<(), String> {
+        let append = step.prepare(&self.budget, place.session, place.round).map_err(|error| error.to_string())?;
+        self.file.extend_from_slice(append.bytes());
+        Arc::make_mut(&mut self.budget).commit(append).map_err(|error| error.to_string())
+    }
+
+    fn die(&mut self) {
+        self.round = None;
+        self.wake = None;
+        self.exchange += 1;
+    }
+
+    /// Whether its process runs and its round is not over.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.round.is_some() && self.end.is_none()
+    }
+
+    /// Whether an attempt was charged in this life.
+    pub(crate) fn is_charged(&self) -> bool {
+        self.did.iter().any(|did| matches!(did, Did::Persisted(Step::Charge { .. })))
+    }
+
+    /// The requests it sent.
+    pub(crate) fn sent(&self) -> impl Iterator<Item = &Request> {
+        self.did.iter().filter_map(|did| match did {
+            Did::Sent { request, .. } => Some(request),
+            _ => None,
+        })
+    }
+
+    /// Everything in the order that the protocol demands: durable before it leaves, once each, nothing after the end.
+    fn check_order(&self, context: &str) {
+        assert_eq!(self.broken, None, "{context}: its budget allows what its round asks for");
+        let (mut begun, mut charged, mut signed, mut ended) = (false, false, false, false);
+        let (mut configured, mut trained) = (None, None);
+        let mut seen = BTreeSet::new();
+        for did in &self.did {
+            match did {
+                Did::Heard(_) => {}
+                Did::Persisted(Step::Begin) => begun = true,
+                Did::Persisted(Step::Charge { .. }) => charged = true,
+                Did::Persisted(Step::SignConsistency { .. }) => signed = true,
+                Did::Persisted(_) => {}
+                Did::Trained { at } => trained = Some(*at),
+                Did::Ended(_) => {
+                    assert!(!ended, "{context}: a round ends once");
+                    ended = true;
+                }
+                Did::Sent { at, request, body } => {
+                    let what = request.kind();
+                    assert!(seen.insert(what), "{context}: request {what:#x} is made once a round");
+                    assert!(!ended, "{context}: request {what:#x} after the end");
+                    assert_eq!(body.is_empty(), !matches!(request, Request::MaskedInput(_)), "{context}: {what:#x}");
+                    match request {
+                        Request::CheckIn(_) | Request::Abort(_) | Request::FetchCertificates(_) => {}
+                        Request::Advertise(_) => {
+                            assert!(begun, "{context}: the advert before the beginning is durable");
+                            configured = Some(*at);
+                        }
+                        Request::ShareKeys(_) => assert!(begun, "{context}"),
+                        Request::Ready(_) => {
+                            let since = at.since(configured.expect("an advert came first")).as_millis() as u64;
+                            assert!(since > 0 && since % u64::from(READY_SLOT_MS) == 0, "{context}: READY after {since} ms");
+                            assert!(trained.is_some_and(|trained| trained <= *at), "{context}: READY without a contribution");
+                        }
+                        Request::MaskedInput(_) => {
+                            assert!(charged, "{context}: the vector before the charge is durable");
+                            assert!(trained.is_some() && seen.contains(&READY), "{context}");
+                        }
+                        Request::Consistency(_) => assert!(signed, "{context}: the statement before its record is durable"),
+                        Request::Unmask(_) => assert!(seen.contains(&CONSISTENCY), "{context}"),
+                    }
+                }
+            }
+        }
+        // A client that dies between the two is charged for a vector that never left: over-counted, never under.
+        let uploaded = seen.contains(&MASKED_INPUT);
+        let died_between = self.exit == Some(Exit { kind: MASKED_INPUT, how: ExitHow::DiesBefore });
+        assert!(charged == uploaded || (charged && died_between), "{context}: charged {charged}, uploaded {uploaded}");
+        if let Some(place) = self.place {
+            assert_eq!(self.budget.is_charged(place.session, place.round), charged, "{context}");
+        }
+    }
+}
+
+impl Coordinator {
+    fn new(setup: &Setup, seed: u64) -> Self {
+        let mut ledger = LogWriter::open_storage(Memoryfiles::default(), setup.signer.clone()).unwrap();
+        let ledger_key = setup.signer.ledger_key();
+        let opened = LogOpened {
+            origin: ledger_key.name().clone(),
+            trust_domain: setup.trust_domain.clone(),
+            ledger_key,
+            date: Date::of(Timestamp::from_unix_ms(1_800_000_000_000)),
+        };
+        let task_opened = TaskOpened {
+            task: setup.task.clone(),
+            nonce: setup.nonce,
+            session: setup.session,
+            model: setup.model.digest(),
+            weights: Digest::of(&setup.checkpoint),
+            mechanism: setup.mechanism.clone(),
+            budget_epsilon: EPSILON,
+            budget_delta: DELTA,
+        };
+        let leaves =
+            [Entry::LogOpened(opened).encode().unwrap(), Entry::TaskOpened(Box::new(task_opened)).encode().unwrap()];
+        ledger.append_all(0, &leaves).unwrap();
+        let round_ref = RoundRef { session: setup.session, round: RoundNumber(0) };
+        Self {
+            round: coordinator::Round::Over,
+            did: Vec::new(),
+            notes: Vec::new(),
+            plan: None,
+            released: None,
+            abandoned: None,
+            abandoned_revealed: None,
+            ledger,
+            attempts: Attempts::new(executable()),
+            entropy: SeededEntropy::new(seed),
+            exchanges: Exchanges::default(),
+            wake: None,
+            round_ref,
+        }
+    }
+
+    fn begin(&mut self, spec: RoundSpec, round_ref: RoundRef, now: Timestamp) {
+        self.round = coordinator::Round::new(spec, now);
+        self.round_ref = round_ref;
+        self.exchanges = Exchanges::default();
+        self.did.clear();
+        self.notes.clear();
+        (self.plan, self.released, self.abandoned, self.abandoned_revealed) = (None, None, None, None);
+    }
+
+    fn persist(&mut self, record: coordinator::Record) {
+        let (attempt, did) = match record {
+            coordinator::Record::Open { attempt, cohort } => {
+                self.plan = Some(attempt.plan.clone());
+                assert!(!attempt.revealed && attempt.roster.is_none());
+                (attempt, CoordinatorDid::Opened { cohort })
+            }
+            coordinator::Record::Progress(attempt) => {
+                let revealed = attempt.revealed;
+                (attempt, CoordinatorDid::Progressed { revealed })
+            }
+        };
+        // Whatever the state, the ledger can hold what would be entered if the process ended here.
+        self.attempts.entry(&attempt, entries::aborted(&attempt)).unwrap();
+        self.did.push(did);
+    }
+
+    fn settle(&mut self, release: coordinator::Release, ids: &[ClientId]) {
+        let coordinator::Release { attempt, sum } = release;
+        let residues = sum.residues();
+        let bytes: Vec<u8> = residues.iter().flat_map(|residue| residue.to_le_bytes()).collect();
+        let outcome = Outcome::Released { weights_after: Digest::of(&bytes) };
+        let entry = self.attempts.entry(&attempt, outcome).unwrap();
+        let index = self.enter(&entry);
+        // The roster ascends by identity, and so do the clients; only who advertised stands in it.
+        let (_, pseudonyms) = attempt.roster.as_ref().expect("a release has a roster");
+        assert!(pseudonyms.len() <= ids.len());
+        let members: Vec<usize> = self.roster_members(pseudonyms.len());
+        let survivors = sum.survivors().iter().map(|position| members[position.index()]).collect();
+        let quorum = eranos_secagg::Quorum::new(attempt.quorum).to_bytes();
+        self.released = Some(Released { residues, survivors, quorum, index });
+        self.did.push(CoordinatorDid::Settled);
+    }
+
+    /// The indices of those who were sent the roster, in its order.
+    fn roster_members(&self, n1: usize) -> Vec<usize> {
+        let answered = self.did.iter().filter_map(|did| match did {
+            CoordinatorDid::Answered { to, kind: ROSTER } => Some(to.name()[1..].parse::<usize>().unwrap()),
+            _ => None,
+        });
+        let members: BTreeSet<usize> = answered.collect();
+        assert_eq!(members.len(), n1, "every member is sent the roster");
+        members.into_iter().collect()
+    }
+
+    fn abandon(&mut self, abandoned: &coordinator::Abandoned) {
+        if let Some(attempt) = &abandoned.attempt {
+            let entry = self.attempts.entry(attempt, entries::aborted(attempt)).unwrap();
+            self.enter(&entry);
+        }
+        self.abandoned = Some(abandoned.reason.clone());
+        self.abandoned_revealed = abandoned.attempt.as_ref().map(|attempt| attempt.revealed);
+        self.did.push(CoordinatorDid::Abandoned);
+    }
+
+    fn enter(&mut self, entry: &[u8]) -> u64 {
+        let index = self.ledger.size();
+        self.ledger.append(index, entry).unwrap();
+        self.attempts.count(&Entry::parse(entry).unwrap(), &"tiny".parse().unwrap());
+        index
+    }
+
+    /// The debit is durable before a plan leaves, and "revealed" before anyone is asked to unmask.
+    fn check_order(&self, context: &str) {
+        let mut opened: Option<&[ClientId]> = None;
+        let (mut revealed, mut over) = (false, 0);
+        for did in &self.did {
+            match did {
+                CoordinatorDid::Opened { cohort } => {
+                    assert!(opened.replace(cohort).is_none(), "{context}: a round opens once");
+                }
+                CoordinatorDid::Progressed { revealed: now } => {
+                    assert!(*now || !revealed, "{context}: what is revealed stays revealed");
+                    revealed = *now;
+                }
+                CoordinatorDid::Answered { to, kind: CONFIGURE } => {
+                    assert!(opened.is_some_and(|cohort| cohort.contains(to)), "{context}: {to} has a plan and no debit");
+                }
+                CoordinatorDid::Answered { kind: QUORUM, .. } => {
+                    assert!(revealed, "{context}: a quorum leaves before it is durable that the sum may be known");
+                }
+                CoordinatorDid::Answered { .. } => {}
+                CoordinatorDid::Settled | CoordinatorDid::Abandoned => over += 1,
+            }
+        }
+        assert_eq!(over, 1, "{context}: a round ends once");
+        if let Some(abandoned) = self.abandoned_revealed {
+            assert_eq!(abandoned, revealed, "{context}: what the ledger says of an aborted round");
+        }
+    }
+}
+
+/// The parameters of a federation's mechanism.
+pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
+    RecordTarget {
+        l2_clip_norm: 1.0,
+        n_parameters: n_parameters as u32,
+        sampling_probability: Probability::new(1, 4).unwrap(),
+        expected_lot: 40,
+        record_bound: 40,
+        n_max: size.n as u16,
+        u_min: size.u_min,
+        max_colluders: size.f,
+        max_attempts: ATTEMPTS_MAX,
+        epsilon: EPSILON,
+        delta: DELTA,
+    }
+}
+
+/// The mechanism for `target`. Designing one takes longer than a round, so each is designed once.
+pub(crate) fn mechanism(target: RecordTarget) -> RecordMechanism {
+    static DESIGNED: Mutex<BTreeMap<String, RecordMechanism>> = Mutex::new(BTreeMap::new());
+    let mut designed = DESIGNED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    designed.entry(format!("{target:?}")).or_insert_with(|| design(&target).unwrap()).clone()
+}
+
+/// A certificate: the identity and key that the authority signed.
+pub(crate) fn certificate(authority: &SigningKey, id: &ClientId, key: &VerifyingKey) -> Vec<u8> {
+    let body = Canonical::new(CERTIFICATE_DOMAIN).text(id.as_str()).field(&key.0);
+    let signature = authority.sign(&body.clone().finish());
+    body.field(&signature.0).finish()
+}
+
+/// Believes what one authority signed.
+struct Authority(VerifyingKey);
+
+impl CertificateCheck for Authority {
+    fn check(&self, certificate: &[u8], _now: Timestamp) -> Result<(ClientId, VerifyingKey), String> {
+        let read = || {
+            let mut reader = CanonicalReader::new(certificate, CERTIFICATE_DOMAIN)?;
+            let read = (reader.parse::<ClientId>()?, VerifyingKey(reader.array()?), Signature(reader.array()?));
+            reader.finish()?;
+            Ok::<_, eranos_base::encoding::DecodeError>(read)
+        };
+        let (id, key, signature) = read().map_err(|error| error.to_string())?;
+        let body = Canonical::new(CERTIFICATE_DOMAIN).text(id.as_str()).field(&key.0).finish();
+        self.0.verify(&body, &signature).map_err(|_| "another authority signed it".to_owned())?;
+        Ok((id, key))
+    }
+}
+
+/// What the coordinator's program reports of itself.
+fn executable() -> eranos_ledger::Executable {
+    eranos_ledger::Executable { sha256: Digest::of(b"program"), version: "0.1.0".parse().unwrap() }
+}
+
+/// The files of a ledger, in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memoryfiles {
+    tiles: BTreeMap<String, Vec<u8>>,
+    checkpoint: Option<Vec<u8>>,
+}
+
+impl TileSource for Memoryfiles {
+    fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
+        let path = tile.path();
+        self.tiles.get(&path).cloned().ok_or(TileError::Missing { path })
+    }
+}
+
+impl Storage for Memoryfiles {
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.checkpoint.clone())
+    }
+
+    fn has_tiles(&self) -> io::Result<bool> {
+        Ok(!self.tiles.is_empty())
+    }
+
+    fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.tiles.insert(path.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.checkpoint = Some(bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove_narrower(&mut self, _tile: &Tile) {}
+}
+
+/// Seeded choices.
+pub(crate) struct Dice(pub(crate) SeededEntropy);
+
+impl Dice {
+    pub(crate) fn next(&mut self) -> u64 {
+        u64::from_le_bytes(self.0.bytes())
+    }
+
+    /// A number below `n`, nearly uniform.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// A softmax over three inputs and four classes: 16 parameters.
+const MODEL: &str = r#"{"class_name": "Sequential", "config": {"name": "tiny", "layers": [
+    {"class_name": "InputLayer", "config": {"batch_shape": [null, 3], "dtype": "float32", "name": "input"}},
+    {"class_name": "Dense", "config": {"name": "dense", "units": 4, "activation": "softmax", "use_bias": true}}
+]}}"#;
+
+pub(crate) const CHECK_IN: u8 = 0x10;
+pub(crate) const FETCH_CERTIFICATES: u8 = 0x11;
+pub(crate) const ADVERTISE: u8 = 0x12;
+pub(crate) const SHARE_KEYS: u8 = 0x13;
+pub(crate) const READY: u8 = 0x14;
+pub(crate) const MASKED_INPUT: u8 = 0x15;
+pub(crate) const CONSISTENCY: u8 = 0x16;
+pub(crate) const UNMASK: u8 = 0x17;
+pub(crate) const CONFIGURE: u8 = 0x91;
+pub(crate) const ROSTER: u8 = 0x93;
+pub(crate) const QUORUM: u8 = 0x97;
+
+pub(crate) const READY_SLOT_MS: u32 = 100;
+pub(crate) const PHASE_TIMEOUT_MS: u32 = 10_000;
+pub(crate) const EPSILON: f64 = 8.0;
+pub(crate) const DELTA: f64 = 1e-5;
+pub(crate) const ATTEMPTS_MAX: u32 = 64;
+/// How long the coordinator waits in each phase.
+const PHASE_WAIT: Duration = Duration::from_millis(1000);
+/// What a client waits beyond the plan's time.
+const ANSWER_GRACE_MS: u64 = 5000;
+/// The longest way of a message.
+const DELAY_MS_MAX: u64 = 40;
+/// Events of one round, far above what any needs.
+const STEPS_MAX: usize = 20_000;
+const CERTIFICATE_DOMAIN: &str = "eranos/test/certificate";

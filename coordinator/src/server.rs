@@ -360,9 +360,27 @@ async fn read_opening(
     let mut input = Bytes::new();
     loop {
         if let Some(Piece::Opening { kind, header, body_len }) = decoder.decode(&mut input)? {
+            if body_len == 0 {
+                // Nobody reads on where there is no body, so what follows the frame would never be found.
+                expect_end(&mut stream, &mut decoder, &mut input).await?;
+            }
             return Ok((kind, header, BodyReader { stream, decoder, input, len: body_len }));
         }
         input = next_chunk(&mut stream).await?.ok_or(BodyError::Cut)?;
+    }
+}
+
+async fn expect_end(
+    stream: &mut RecvStream,
+    decoder: &mut Decoder<Limiter>,
+    input: &mut Bytes,
+) -> Result<(), BodyError> {
+    loop {
+        decoder.decode(input)?;
+        match next_chunk(stream).await? {
+            Some(chunk) => *input = chunk,
+            None => return Ok(()),
+        }
     }
 }
 
@@ -493,7 +511,7 @@ const CONNECTIONS_SPARE: usize = 64;
 const HANDSHAKES_MAX: usize = 256;
 /// Longest time from a connection's first packet to its Hello.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest time for a request's header.
+/// Longest time for a request's header, and its end where there is no body.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time without a byte inside a body.
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(30);

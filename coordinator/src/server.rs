@@ -331,7 +331,13 @@ async fn watch_revocations(certificates: PathBuf, shared: Arc<Shared>) {
             }
             Err(_) => continue,
         };
-        if lock(&shared.anchor).revoked() == anchor.revoked() {
+        let before = lock(&shared.anchor).clone();
+        if before.revoked() == anchor.revoked() {
+            continue;
+        }
+        if anchor.revoked().is_none() {
+            // Without a list everyone would be forgiven.
+            tracing::warn!("the revocation list is gone; the one read last stays in force");
             continue;
         }
         if let Err(error) = shared.trust.replace(&material(&anchor)) {

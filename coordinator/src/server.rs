@@ -269,7 +269,16 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Conne
     tracing::debug!(client = %identity.id, software = hello.software, "admitted");
     let welcome = Welcome { admitted: true, coordinator: SOFTWARE.to_owned(), now: shared.clock.now() };
     let id = identity.id.clone();
-    let before = lock(&shared.connections).insert(id.clone(), connection.clone());
+    let before = {
+        let mut connections = lock(&shared.connections);
+        // The list may have changed since the handshake. `watch_revocations` puts the new one in force before it waits
+        // for this lock: a client that it does not find here is found by this check.
+        let anchor = lock(&shared.anchor).clone();
+        if let Err(error) = anchor.verify_client(&certificate, shared.clock.now()) {
+            return refuse(CloseCode::Revoked, error.to_string());
+        }
+        connections.insert(id.clone(), connection.clone())
+    };
     if let Some(before) = before {
         before.close(CloseCode::Replaced.number().into(), b"");
     }

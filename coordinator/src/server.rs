@@ -26,7 +26,7 @@ use eranos_wire::{
 };
 use quinn::{Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
     time::timeout,
 };
@@ -217,10 +217,9 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             }
             continue;
         }
-        let (Ok(slot), Ok(handshake)) =
-            (shared.slots.clone().try_acquire_owned(), shared.handshakes.clone().try_acquire_owned())
-        else {
-            tracing::warn!(address = %incoming.remote_address(), "no room for another connection");
+        // A place among the connections is only for those who are admitted: strangers would take them all.
+        let Ok(handshake) = shared.handshakes.clone().try_acquire_owned() else {
+            tracing::warn!(address = %incoming.remote_address(), "no room for another handshake");
             incoming.refuse();
             continue;
         };
@@ -230,17 +229,26 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             let admitted = timeout(HANDSHAKE_TIME_MAX, admit(incoming, &shared)).await;
             drop(handshake);
             match admitted {
-                Ok(Ok((connection, id))) => serve(connection, id, &shared).await,
+                Ok(Ok(Admitted { connection, id, slot })) => {
+                    serve(connection, id, &shared).await;
+                    drop(slot);
+                }
                 Ok(Err(reason)) => tracing::info!(%address, reason, "turned away"),
                 Err(_) => tracing::info!(%address, "turned away: too slow"),
             }
-            drop(slot);
         });
     }
 }
 
+/// A client that is let in, with its place among the connections.
+struct Admitted {
+    connection: Connection,
+    id: ClientId,
+    slot: OwnedSemaphorePermit,
+}
+
 /// Handshake, identity, Hello. Only its answer means that the client is admitted.
-async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Connection, ClientId), String> {
+async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitted, String> {
     let connection = incoming.await.map_err(|error| error.to_string())?;
     let refuse = |code: CloseCode, reason: String| {
         connection.close(code.number().into(), b"");
@@ -266,6 +274,10 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Conne
         Ok(hello) => hello,
         Err(error) => return refuse(CloseCode::NoHello, error),
     };
+    let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+        tracing::warn!(client = %identity.id, "no room for another connection");
+        return refuse(CloseCode::Full, "no room".to_owned());
+    };
     tracing::debug!(client = %identity.id, software = hello.software, "admitted");
     let welcome = Welcome { admitted: true, coordinator: SOFTWARE.to_owned(), now: shared.clock.now() };
     let id = identity.id.clone();
@@ -286,7 +298,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Conne
     shared.incoming.send(connected).await.map_err(|_| "shutting down".to_owned())?;
     let header = encode_header(&welcome).map_err(|error| error.to_string())?;
     Reply(Some(send)).send(Kind::HELLO, header, Bytes::new());
-    Ok((connection, id))
+    Ok(Admitted { connection, id, slot })
 }
 
 /// Reads the requests of one connection until it is gone.

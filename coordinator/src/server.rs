@@ -97,6 +97,8 @@ struct Shared {
     anchor: Mutex<Arc<TrustAnchor>>,
     trust: SharedTrust,
     connections: Mutex<BTreeMap<ClientId, Connection>>,
+    /// Those that have shown their certificate and not yet said Hello.
+    greeting: Mutex<BTreeMap<ClientId, Connection>>,
     slots: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     incoming: mpsc::Sender<Incoming>,
@@ -137,6 +139,7 @@ impl Server {
             anchor: Mutex::new(Arc::new(party.anchor)),
             trust,
             connections: Mutex::default(),
+            greeting: Mutex::default(),
             slots: Arc::new(Semaphore::new(connections_max)),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             incoming: sender,
@@ -262,6 +265,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
         Ok(identity) => identity,
         Err(error) => return refuse(CloseCode::NotAClient, error.to_string()),
     };
+    let _greeting = Greeting::begin(shared, &identity.id, &connection);
     let Ok((send, receive)) = connection.accept_bi().await else {
         return refuse(CloseCode::NoHello, "no Hello".to_owned());
     };
@@ -299,6 +303,31 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
     let header = encode_header(&welcome).map_err(|error| error.to_string())?;
     Reply(Some(send)).send(Kind::HELLO, header, Bytes::new());
     Ok(Admitted { connection, id, slot })
+}
+
+/// Keeps one identity from taking the handshakes of all: of its connections without Hello only the newest lives.
+struct Greeting<'a> {
+    shared: &'a Shared,
+    id: ClientId,
+    stable_id: usize,
+}
+
+impl<'a> Greeting<'a> {
+    fn begin(shared: &'a Shared, id: &ClientId, connection: &Connection) -> Self {
+        if let Some(before) = lock(&shared.greeting).insert(id.clone(), connection.clone()) {
+            before.close(CloseCode::Replaced.number().into(), b"");
+        }
+        Self { shared, id: id.clone(), stable_id: connection.stable_id() }
+    }
+}
+
+impl Drop for Greeting<'_> {
+    fn drop(&mut self) {
+        let mut greeting = lock(&self.shared.greeting);
+        if greeting.get(&self.id).is_some_and(|newest| newest.stable_id() == self.stable_id) {
+            greeting.remove(&self.id);
+        }
+    }
 }
 
 /// Reads the requests of one connection until it is gone.

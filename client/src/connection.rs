@@ -316,6 +316,9 @@ fn describe(refusal: &CertificateError) -> String {
             "it is for another host".to_owned()
         }
         CertificateError::Revoked => "it was revoked".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not a coordinator's".to_owned()
+        }
         other => other.to_string(),
     }
 }

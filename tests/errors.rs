@@ -89,7 +89,11 @@ fn an_unknown_model_is_named() {
     set(&world.path("main/task.toml"), "builtin", "builtin = \"resnet\"");
     check(&world.run(&["coordinator", "run", "--dir", "main"]), &["resnet"], &["cnn"]);
     set(&world.path("main/task.toml"), "builtin", "definition = \"model.json\"");
-    check(&world.run(&["coordinator", "run", "--dir", "main"]), &["cannot read the model main/model.json"], &["Keras 3"]);
+    check(
+        &world.run(&["coordinator", "run", "--dir", "main"]),
+        &["cannot read the model main/model.json"],
+        &["Keras 3"],
+    );
     fs::write(world.path("main/model.json"), "{\"class_name\": \"Transformer\"}").unwrap();
     check(&world.run(&["coordinator", "run", "--dir", "main"]), &["main/model.json"], &[""]);
     check(&world.run(&["demo", "--model", "resnet"]), &["unknown model \"resnet\""], &["--model cnn"]);
@@ -162,7 +166,7 @@ fn certificates_that_do_not_fit_together_are_named_before_anyone_is_called() {
     let run = || world.run(&["client", "run", "--dir", "silo-1"]);
     fs::copy(other.path("ca/ca.pem"), world.path("silo-1/ca.pem")).unwrap();
     let both = ["get ca.pem and crl.pem from the authority's operator again, both of one authority"];
-    check(&run(), &["silo-1/ca.pem: the revocation list is not signed by this authority"], &both);
+    check(&run(), &["silo-1/crl.pem: the revocation list is not signed by this authority"], &both);
     fs::remove_file(world.path("silo-1/crl.pem")).unwrap();
     let reuse = ["eranos certs request --reuse-key"];
     check(&run(), &["silo-1", "certificate is not signed by this authority"], &reuse);

@@ -63,7 +63,8 @@ impl Config {
             return Err(UserError::new(what, "this build reads version 1"));
         }
         for path in [&mut config.certificates, &mut config.task, &mut config.state] {
-            *path = dir.join(&*path);
+            // Taken apart and put together, it loses a "." in the middle.
+            *path = dir.join(&*path).components().collect();
         }
         Ok(config)
     }

@@ -47,11 +47,15 @@ fn check_refusal(world: &World, context: &str, knew_round: bool, charged: bool, 
     let reason = refusal.to_string();
     let heard = victim.did.iter().rposition(|did| matches!(did, Did::Heard(_))).map_or(0, |index| index + 1);
     match &victim.did[heard..] {
-        [Did::Persisted(Step::Refuse { reason: noted }), Did::Sent { request: Request::Abort(abort), .. }, Did::Ended(_)]
+        [Did::Persisted(Step::Refuse { reason: noted, .. }), Did::Sent { request: Request::Abort(abort), .. }, Did::Ended(_)]
             if knew_round =>
         {
             assert!(reason.starts_with(noted.as_str()) && !noted.is_empty(), "{context}: {noted}");
-            assert_eq!(abort.reason.as_str(), noted, "{context}");
+            // What the coordinator hears says nothing of what was spent elsewhere.
+            assert_eq!(abort.reason, refusal.public_reason().into(), "{context}");
+            if matches!(refusal.kind, RefusalKind::Budget(_)) {
+                assert_ne!(abort.reason.as_str(), noted, "{context}");
+            }
         }
         [Did::Ended(_)] if !knew_round => {}
         after => panic!("{context}: after the refusal {after:?}"),
@@ -133,9 +137,13 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
     check("survivors", |c| c.member_mut().policy.survivors_min += 1, |kind| {
         matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. })
     });
-    check("records", |c| c.member_mut().n_records += 1, |kind| {
-        matches!(kind, RefusalKind::TooMuch { what: "number of records of this client", .. })
+    check("records", |c| c.member_mut().policy.records_max += 1, |kind| {
+        matches!(kind, RefusalKind::TooLittle { what: "bound on a client's records", .. })
     });
+    check("slot", |c| c.member_mut().policy.ready_slot_ms_min += 1, |kind| {
+        matches!(kind, RefusalKind::TooLittle { what: "slot of READY in ms", .. })
+    });
+    check("classes", |c| c.member_mut().n_classes += 1, |kind| matches!(kind, RefusalKind::Model(_)));
     check("what is left of the budget", |c| c.budget = Arc::new(budget(UnitOfPrivacy::Record, 0.1)), |kind| {
         matches!(kind, RefusalKind::Budget(BudgetError::Exceeded { .. }))
     });

@@ -423,7 +423,7 @@ impl World {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
                     client.checkpoint = Some(signed.checkpoint().clone());
                 }
-                client::Action::Note(_) => {}
+                client::Action::KeepEvidence(_) | client::Action::Note(_) => {}
                 client::Action::Over(end) => {
                     client.did.push(Did::Ended(end.clone()));
                     client.end.get_or_insert(end);
@@ -454,7 +454,8 @@ impl World {
         }
         let digest = Digest::of_parts(&[&[request.kind()], &request.encode().unwrap()]);
         let exchange = self.clients[from].exchange;
-        match self.coordinator.exchanges.arrive(&peer.id, digest, (from, exchange)) {
+        let is_check_in = request.kind() == Request::CHECK_IN;
+        match self.coordinator.exchanges.arrive(&peer.id, digest, is_check_in, (from, exchange)) {
             (Arrival::Answered(frame), Some((to, exchange))) => {
                 let due = self.delay();
                 self.push(due, Item::ToClient { to, exchange, frame });
@@ -543,8 +544,9 @@ impl World {
         self.coordinator.did.push(CoordinatorDid::Answered { to: to.clone(), kind: answer.kind() });
         let header = answer.encode().unwrap();
         assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
+        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
         let frame = AnswerFrame { kind: answer.kind(), header, body };
-        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, &frame) {
+        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, to_check_in, &frame) {
             let due = self.delay();
             self.push(due, Item::ToClient { to, exchange, frame });
         }
@@ -649,10 +651,12 @@ impl Client {
                 survivors_min: parameters.u_min,
                 max_colluders: parameters.max_colluders,
                 noise_multiplier_min: setup.mechanism.promised_noise_multiplier(),
+                records_max: parameters.record_bound,
+                ready_slot_ms_min: READY_SLOT_MS,
                 charged_without_receipt_max: u32::MAX,
             },
             trust: Arc::new(Authority(setup.authority.verifying_key())),
-            n_records: parameters.record_bound,
+            n_classes: setup.model.output_shape().iter().product(),
             record_len: setup.model.input_shape().iter().product(),
         };
         Self {

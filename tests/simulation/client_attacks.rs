@@ -7,8 +7,14 @@ use bytes::Bytes;
 use eranos_base::{Digest, Position, SigningKey};
 use eranos_client::round::{self as client, Event};
 use eranos_coordinator::round::{self as coordinator, Message, Note, Peer, Phase};
-use eranos_secagg::{Advert, share_keys::{SharePart, parts_from_bytes, parts_to_bytes}};
-use eranos_wire::{Answer, Request, messages::{masked_input::Grant, select::CheckIn}};
+use eranos_secagg::{
+    Advert,
+    share_keys::{SharePart, parts_from_bytes, parts_to_bytes},
+};
+use eranos_wire::{
+    Answer, Request,
+    messages::{masked_input::Grant, select::CheckIn},
+};
 
 use super::{
     adversary::{Adversary, Shared, alter_answers},
@@ -224,7 +230,9 @@ fn a_client_that_shared_and_left_at_once_takes_nobody_elses_place() {
     // The same with a bundle that is taken and another that is none.
     let mut world = World::new(35, FIVE);
     world.begin(1);
-    assert!(world.run_until(|world| world.clients[LIAR].sent().any(|request| matches!(request, Request::ShareKeys(_)))));
+    assert!(
+        world.run_until(|world| world.clients[LIAR].sent().any(|request| matches!(request, Request::ShareKeys(_))))
+    );
     let bundle = world.clients[LIAR].sent().find_map(|request| match request {
         Request::ShareKeys(message) => Some(message.bundle.clone()),
         _ => None,
@@ -416,7 +424,8 @@ fn a_forged_statement_is_no_part_of_the_quorum() {
     });
     check_lie("under the certificate's key", true, |adversary, request, _, key| {
         if let Request::Consistency(message) = request {
-            let statement = adversary.context().statement(eranos_base::StatementKind::Consistency, Position(0), &[0b11111]);
+            let statement =
+                adversary.context().statement(eranos_base::StatementKind::Consistency, Position(0), &[0b11111]);
             message.signature = key.sign(&statement);
         }
     });
@@ -512,7 +521,12 @@ fn messages_out_of_phase_and_from_strangers_change_nothing_for_the_others() {
                 let context = format!("messages of {owner} by {sender:?} in {}", phase.name());
                 world.check(&context, &[LIAR]);
                 let absent: &[usize] = if sender.is_some() { &[LIAR] } else { &[] };
-                assert!(world.settled_without(absent), "{context}: {:?}, {:?}", world.coordinator.abandoned, world.coordinator.notes);
+                assert!(
+                    world.settled_without(absent),
+                    "{context}: {:?}, {:?}",
+                    world.coordinator.abandoned,
+                    world.coordinator.notes
+                );
             }
         }
     }
@@ -526,7 +540,8 @@ fn a_check_in_for_another_task_or_version_is_sent_away() {
     let honest = CheckIn { task: world.setup.task.clone(), plan_version: 1, nonce: 0 };
     feed(&mut world, &from, Message::CheckIn(CheckIn { task: "another".parse().unwrap(), ..honest.clone() }));
     feed(&mut world, &from, Message::CheckIn(CheckIn { plan_version: 2, ..honest }));
-    let kind = Answer::from(eranos_wire::messages::select::ComeBackLater { after_ms: None, reason: String::new() }).kind();
+    let kind =
+        Answer::from(eranos_wire::messages::select::ComeBackLater { after_ms: None, reason: String::new() }).kind();
     let answered = CoordinatorDid::Answered { to: from.id, kind };
     assert_eq!(world.coordinator.did, [answered.clone(), answered]);
     world.run();

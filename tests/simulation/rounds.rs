@@ -5,13 +5,12 @@ use eranos_coordinator::round::{self as coordinator, Note};
 use eranos_privacy::Budget;
 
 use super::world::{
-    ADVERTISE, CHECK_IN, CONSISTENCY, CoordinatorDid, Did, Exit, ExitHow, FETCH_CERTIFICATES, FIVE, MASKED_INPUT, QUORUM,
-    READY, SHARE_KEYS, Size, UNMASK, World,
+    ADVERTISE, CHECK_IN, CONSISTENCY, CoordinatorDid, Did, Exit, ExitHow, FETCH_CERTIFICATES, FIVE, MASKED_INPUT,
+    QUORUM, READY, SHARE_KEYS, Size, UNMASK, World,
 };
 
 /// Every request after which a client may be gone.
-const KINDS: [u8; 8] =
-    [CHECK_IN, FETCH_CERTIFICATES, ADVERTISE, SHARE_KEYS, READY, MASKED_INPUT, CONSISTENCY, UNMASK];
+const KINDS: [u8; 8] = [CHECK_IN, FETCH_CERTIFICATES, ADVERTISE, SHARE_KEYS, READY, MASKED_INPUT, CONSISTENCY, UNMASK];
 const HOWS: [ExitHow; 3] = [ExitHow::DiesBefore, ExitHow::DiesAfter, ExitHow::Leaves];
 
 #[test]
@@ -39,11 +38,18 @@ fn whoever_drops_out_the_sum_is_exact_or_there_is_none() {
         }
         for (i, client) in world.clients.iter().enumerate() {
             let (read, torn) = Budget::parse(&client.file).unwrap();
-            assert_eq!((read.head(), torn), (client.budget.head(), None), "seed {seed}, client {i}: its file is its budget");
+            assert_eq!(
+                (read.head(), torn),
+                (client.budget.head(), None),
+                "seed {seed}, client {i}: its file is its budget"
+            );
         }
     }
     // The schedule must reach all three, or the test says little.
-    assert!(n_released > 50 && n_aborted > 50 && n_partial > 50, "{n_released} released, {n_aborted} aborted, {n_partial} partial");
+    assert!(
+        n_released > 50 && n_aborted > 50 && n_partial > 50,
+        "{n_released} released, {n_aborted} aborted, {n_partial} partial"
+    );
 }
 
 /// A federation of 4 to 12 whose plan tolerates some drop-outs.

@@ -228,7 +228,18 @@ impl World {
         let coordinator = Coordinator::new(&setup, dice.next());
         let now = Timestamp::from_unix_ms(1_800_000_000_000);
         let (queue, n_items) = (BTreeMap::new(), 0);
-        Self { setup, dice, now, clients, coordinator, on_answer: None, on_request: None, loss_percent: 0, queue, n_items }
+        Self {
+            setup,
+            dice,
+            now,
+            clients,
+            coordinator,
+            on_answer: None,
+            on_request: None,
+            loss_percent: 0,
+            queue,
+            n_items,
+        }
     }
 
     /// Begins the round `number`: every client is a process again, has a fresh vector and checks in.
@@ -330,7 +341,11 @@ impl World {
     /// Sends a request of client `i`, unless it goes first.
     fn send(&mut self, i: usize, request: Request, body: Bytes) {
         let header = request.encode().unwrap();
-        assert_eq!(Request::decode(request.kind(), &header).as_ref(), Ok(&request), "a request comes back from its bytes");
+        assert_eq!(
+            Request::decode(request.kind(), &header).as_ref(),
+            Ok(&request),
+            "a request comes back from its bytes"
+        );
         let kind = request.kind();
         let exit = self.clients[i].exit.filter(|exit| exit.kind == kind);
         if exit.is_some_and(|exit| exit.how == ExitHow::DiesBefore) {
@@ -565,7 +580,8 @@ impl World {
     pub(crate) fn check(&self, context: &str, liars: &[usize]) {
         let coordinator = &self.coordinator;
         assert!(
-            matches!(coordinator.round, coordinator::Round::Over) && coordinator.released.is_some() != coordinator.abandoned.is_some(),
+            matches!(coordinator.round, coordinator::Round::Over)
+                && coordinator.released.is_some() != coordinator.abandoned.is_some(),
             "{context}: a round is released or abandoned"
         );
         coordinator.check_order(context);
@@ -613,7 +629,8 @@ impl World {
     /// Whether the sum was released and every client but `absent` settled.
     pub(crate) fn settled_without(&self, absent: &[usize]) -> bool {
         let settled = |i: &usize| matches!(self.clients[*i].end, Some(End::Settled { .. }));
-        self.coordinator.released.is_some() && (0..self.clients.len()).filter(|i| !absent.contains(i)).all(|i| settled(&i))
+        self.coordinator.released.is_some()
+            && (0..self.clients.len()).filter(|i| !absent.contains(i)).all(|i| settled(&i))
     }
 }
 
@@ -764,14 +781,22 @@ impl Client {
                         Request::ShareKeys(_) => assert!(begun, "{context}"),
                         Request::Ready(_) => {
                             let since = at.since(configured.expect("an advert came first")).as_millis() as u64;
-                            assert!(since > 0 && since % u64::from(READY_SLOT_MS) == 0, "{context}: READY after {since} ms");
-                            assert!(trained.is_some_and(|trained| trained <= *at), "{context}: READY without a contribution");
+                            assert!(
+                                since > 0 && since % u64::from(READY_SLOT_MS) == 0,
+                                "{context}: READY after {since} ms"
+                            );
+                            assert!(
+                                trained.is_some_and(|trained| trained <= *at),
+                                "{context}: READY without a contribution"
+                            );
                         }
                         Request::MaskedInput(_) => {
                             assert!(charged, "{context}: the vector before the charge is durable");
                             assert!(trained.is_some() && seen.contains(&READY), "{context}");
                         }
-                        Request::Consistency(_) => assert!(signed, "{context}: the statement before its record is durable"),
+                        Request::Consistency(_) => {
+                            assert!(signed, "{context}: the statement before its record is durable")
+                        }
                         Request::Unmask(_) => assert!(seen.contains(&CONSISTENCY), "{context}"),
                     }
                 }
@@ -913,7 +938,10 @@ impl Coordinator {
                     revealed = *now;
                 }
                 CoordinatorDid::Answered { to, kind: CONFIGURE } => {
-                    assert!(opened.is_some_and(|cohort| cohort.contains(to)), "{context}: {to} has a plan and no debit");
+                    assert!(
+                        opened.is_some_and(|cohort| cohort.contains(to)),
+                        "{context}: {to} has a plan and no debit"
+                    );
                 }
                 CoordinatorDid::Answered { kind: QUORUM, .. } => {
                     assert!(revealed, "{context}: a quorum leaves before it is durable that the sum may be known");

@@ -251,9 +251,9 @@ fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
     }
     fn model(inputs: u32, units: u32) -> Vec<u8> {
         let json = format!(
-            r#"{{"class_name": "Sequential", "config": {{"name": "other", "layers": [
-            {{"class_name": "InputLayer", "config": {{"batch_shape": [null, {inputs}], "dtype": "float32", "name": "input"}}}},
-            {{"class_name": "Dense", "config": {{"name": "dense", "units": {units}, "activation": "softmax"}}}}]}}}}"#
+            r#"{{"module": "keras", "class_name": "Sequential", "config": {{"name": "other", "layers": [
+            {{"module": "keras.layers", "class_name": "InputLayer", "config": {{"batch_shape": [null, {inputs}], "dtype": "float32", "name": "input"}}}},
+            {{"module": "keras.layers", "class_name": "Dense", "config": {{"name": "dense", "units": {units}, "activation": "softmax"}}}}]}}}}"#
         );
         ModelSpec::from_keras_json(&json).unwrap().to_canonical()
     }

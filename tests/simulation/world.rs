@@ -1062,9 +1062,9 @@ impl Dice {
 }
 
 /// A softmax over three inputs and four classes: 16 parameters.
-const MODEL: &str = r#"{"class_name": "Sequential", "config": {"name": "tiny", "layers": [
-    {"class_name": "InputLayer", "config": {"batch_shape": [null, 3], "dtype": "float32", "name": "input"}},
-    {"class_name": "Dense", "config": {"name": "dense", "units": 4, "activation": "softmax", "use_bias": true}}
+const MODEL: &str = r#"{"module": "keras", "class_name": "Sequential", "config": {"name": "tiny", "layers": [
+    {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": [null, 3], "dtype": "float32", "name": "input"}},
+    {"module": "keras.layers", "class_name": "Dense", "config": {"name": "dense", "units": 4, "activation": "softmax", "use_bias": true}}
 ]}}"#;
 
 pub(crate) const CHECK_IN: u8 = 0x10;

@@ -312,17 +312,25 @@ fn add_scaled(gradient: &[f32], factor: f64, keep: i32, partial: &mut [i32]) -> 
     lanes.iter().sum()
 }
 
-/// Multiplies by 1 - 2^-20 and truncates toward zero, until |w|^2 <= K^2.
+/// Multiplies by 1 - 2^-20 and truncates toward zero, until |w|^2 <= K^2. What rounding can have added is far less than one
+/// step takes off; integers that [`SHRINK_STEPS_MAX`] steps do not fit become zero.
 fn shrink(integers: &mut [i32]) {
-    let squared = |w: &[i32]| w.iter().map(|w| i128::from(*w) * i128::from(*w)).sum::<i128>();
-    while squared(integers) > 1 << 48 {
+    let fits = |w: &[i32]| w.iter().map(|w| i128::from(*w) * i128::from(*w)).sum::<i128>() <= 1 << 48;
+    for _ in 0..SHRINK_STEPS_MAX {
+        if fits(integers) {
+            return;
+        }
         for w in &mut *integers {
-            // Integer division truncates toward zero. Every nonzero value gets smaller, so the loop ends.
+            // Integer division truncates toward zero.
             *w = (i64::from(*w) * ((1 << 20) - 1) / (1 << 20)) as i32;
         }
     }
+    if !fits(integers) {
+        integers.fill(0);
+    }
 }
 
+const SHRINK_STEPS_MAX: usize = 64;
 /// 1.5 2^52: numbers of its binade have steps of 1.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
 const NORM_LANES: usize = 16;
@@ -505,24 +513,27 @@ mod tests {
 
     #[test]
     fn integers_that_are_too_long_are_shrunk_until_they_fit() {
-        let check = |mut w: Vec<i32>| {
+        let check = |mut w: Vec<i32>, becomes_zero: bool| {
             let before = w.clone();
             shrink(&mut w);
             assert!(squared(&w.iter().map(|w| i64::from(*w)).collect::<Vec<_>>()) <= 1 << 48);
-            assert!(
-                w.iter()
-                    .zip(&before)
-                    .all(|(after, before)| after.abs() <= before.abs() && after * before.signum() >= 0)
-            );
+            let shorter = |(after, before): (&i32, &i32)| {
+                after.unsigned_abs() <= before.unsigned_abs() && i64::from(*after) * i64::from(*before) >= 0
+            };
+            assert!(w.iter().zip(&before).all(shorter));
+            assert_eq!(w.iter().all(|w| *w == 0), becomes_zero);
         };
-        check(vec![1 << 24, 1]);
-        check(vec![-(1 << 24), -(1 << 24)]);
-        check(vec![1 << 20; 300]);
+        check(vec![1 << 24, 1], false);
+        check(vec![1 << 24, 1 << 14, -(1 << 14)], false);
+        check(vec![(1 << 20) + 4; 256], false);
+        // Longer than any rounding makes them.
+        check(vec![-(1 << 24), -(1 << 24)], true);
+        check(vec![i32::MAX, i32::MIN], true);
 
         // Through the sum: a factor that is too large makes integers that are too long; they are taken out again.
         let mut sum = SiloSum::new(&mechanism(4, 1.0));
         let gradient = [0.6, 0.8, 0.0, 0.0];
-        let factor = f64::from(GRID) * 1.001;
+        let factor = f64::from(GRID) * (1.0 + 1e-5);
         assert!(add_scaled(&gradient, factor, -1, &mut sum.partial) > GRID_SQUARED);
         sum.add_shrunk(&gradient, factor, -1);
         sum.flush();

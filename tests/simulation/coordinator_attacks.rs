@@ -7,7 +7,6 @@ use bytes::Bytes;
 use eranos_base::{ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey};
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
 use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
-use eranos_nn::ModelSpec;
 use eranos_privacy::{
     Budget, RecordMechanism,
     budget::{BudgetError, Terms, UnitOfPrivacy},
@@ -23,7 +22,7 @@ use super::{
     adversary::{Adversary, alter_answers},
     world::{
         ATTEMPTS_MAX, Client, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles, SHARE_KEYS, Setup,
-        World, certificate, mechanism, target,
+        World, certificate, mechanism, target, tiny_model,
     },
 };
 
@@ -250,12 +249,7 @@ fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
         );
     }
     fn model(inputs: u32, units: u32) -> Vec<u8> {
-        let json = format!(
-            r#"{{"module": "keras", "class_name": "Sequential", "config": {{"name": "other", "layers": [
-            {{"module": "keras.layers", "class_name": "InputLayer", "config": {{"batch_shape": [null, {inputs}], "dtype": "float32", "name": "input"}}}},
-            {{"module": "keras.layers", "class_name": "Dense", "config": {{"name": "dense", "units": {units}, "activation": "softmax"}}}}]}}}}"#
-        );
-        ModelSpec::from_keras_json(&json).unwrap().to_canonical()
+        tiny_model(inputs, units).to_canonical()
     }
     check("checkpoint of another hash", "not the one that the plan names", |_, _, body| {
         let mut bytes = body.to_vec();

@@ -27,7 +27,7 @@ use eranos_ledger::{
     log::Storage,
     tile::{Tile, TileError, TileSource},
 };
-use eranos_nn::ModelSpec;
+use eranos_nn::{Activation, LayerKind, LayerSpec, ModelSpec};
 use eranos_privacy::{
     Budget, Probability, RecordMechanism,
     budget::{Terms, UnitOfPrivacy},
@@ -210,7 +210,7 @@ impl World {
         let authority = SigningKey::generate(&mut dice.0);
         let origin = "example.org/ledger".parse().unwrap();
         let signer = Arc::new(LedgerSigner::new(origin, SigningKey::generate(&mut dice.0)));
-        let model = ModelSpec::from_keras_json(MODEL).unwrap();
+        let model = tiny_model(3, 4);
         let nonce = dice.0.bytes();
         let setup = Arc::new(Setup {
             size,
@@ -1061,11 +1061,14 @@ impl Dice {
     }
 }
 
-/// A softmax over three inputs and four classes: 16 parameters.
-const MODEL: &str = r#"{"module": "keras", "class_name": "Sequential", "config": {"name": "tiny", "layers": [
-    {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": [null, 3], "dtype": "float32", "name": "input"}},
-    {"module": "keras.layers", "class_name": "Dense", "config": {"name": "dense", "units": 4, "activation": "softmax", "use_bias": true}}
-]}}"#;
+/// A softmax over a few inputs: four classes of three inputs are 16 parameters.
+pub(crate) fn tiny_model(inputs: u32, units: u32) -> ModelSpec {
+    let layer = |name: &str, inputs: Vec<u32>, kind| LayerSpec { name: name.to_owned(), inputs, kind };
+    let dense = LayerKind::Dense { units, activation: Activation::Softmax, use_bias: true };
+    let layers =
+        vec![layer("input", vec![], LayerKind::InputLayer { shape: vec![inputs] }), layer("dense", vec![0], dense)];
+    ModelSpec::new("tiny", layers).unwrap()
+}
 
 pub(crate) const CHECK_IN: u8 = 0x10;
 pub(crate) const FETCH_CERTIFICATES: u8 = 0x11;

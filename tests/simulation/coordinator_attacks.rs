@@ -10,7 +10,6 @@ use bytes::Bytes;
 use eranos_base::{ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey};
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
 use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
-use eranos_nn::ModelSpec;
 use eranos_privacy::{
     Budget, RecordMechanism,
     budget::{BudgetError, Terms, UnitOfPrivacy},
@@ -19,14 +18,14 @@ use eranos_privacy::{
 use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
 use eranos_wire::{
     Answer, Request,
-    messages::{Blob, abort::Aborted, masked_input::Grant, select::ComeBackLater},
+    messages::{Blob, abort::{Aborted, Reason}, masked_input::Grant, select::ComeBackLater},
 };
 
 use super::{
     adversary::{Adversary, alter_answers},
     world::{
         ATTEMPTS_MAX, Client, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles, SHARE_KEYS, Setup, World,
-        certificate, mechanism, target,
+        certificate, mechanism, model, target,
     },
 };
 
@@ -44,16 +43,15 @@ fn check_refusal(world: &World, context: &str, knew_round: bool, charged: bool, 
         panic!("{context}: not refused but {:?} ({:?})", victim.end, victim.broken)
     };
     assert!(expect(&refusal.kind), "{context}: refused because {refusal} ({refusal:?})");
-    let reason = refusal.to_string();
-    let heard = victim.did.iter().rposition(|did| matches!(did, Did::Heard(_))).map_or(0, |index| index + 1);
+    let heard = victim.did.iter().rposition(|did| matches!(did, Did::Heard)).map_or(0, |index| index + 1);
     match &victim.did[heard..] {
-        [Did::Persisted(Step::Refuse { reason: noted }), Did::Sent { request: Request::Abort(abort), .. }, Did::Ended(_)]
+        [Did::Persisted(Step::Refuse { reason: noted, .. }), Did::Sent { request: Request::Abort(abort), .. }, Did::Ended]
             if knew_round =>
         {
-            assert!(reason.starts_with(noted.as_str()) && !noted.is_empty(), "{context}: {noted}");
-            assert_eq!(abort.reason.as_str(), noted, "{context}");
+            assert_eq!(noted, Reason::from(refusal.to_string()).as_str(), "{context}");
+            assert_eq!(abort.reason, Reason::from(refusal.public_reason()), "{context}");
         }
-        [Did::Ended(_)] if !knew_round => {}
+        [Did::Ended] if !knew_round => {}
         after => panic!("{context}: after the refusal {after:?}"),
     }
     assert_eq!(victim.is_charged(), charged, "{context}: charged");
@@ -133,8 +131,14 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
     check("survivors", |c| c.member_mut().policy.survivors_min += 1, |kind| {
         matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. })
     });
-    check("records", |c| c.member_mut().n_records += 1, |kind| {
-        matches!(kind, RefusalKind::TooMuch { what: "number of records of this client", .. })
+    check("records", |c| c.member_mut().policy.records_max += 1, |kind| {
+        matches!(kind, RefusalKind::TooLittle { what: "bound on a client's records", .. })
+    });
+    check("slot of READY", |c| c.member_mut().policy.ready_slot_ms_min += 1, |kind| {
+        matches!(kind, RefusalKind::TooLittle { what: "slot of READY in ms", .. })
+    });
+    check("classes", |c| c.member_mut().n_classes += 1, |kind| {
+        matches!(kind, RefusalKind::Model(what) if what.contains("classes"))
     });
     check("what is left of the budget", |c| c.budget = Arc::new(budget(UnitOfPrivacy::Record, 0.1)), |kind| {
         matches!(kind, RefusalKind::Budget(BudgetError::Exceeded { .. }))
@@ -190,14 +194,6 @@ fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
             matches!(kind, RefusalKind::Model(what) if what.contains(says))
         });
     }
-    fn model(inputs: u32, units: u32) -> Vec<u8> {
-        let json = format!(
-            r#"{{"class_name": "Sequential", "config": {{"name": "other", "layers": [
-            {{"class_name": "InputLayer", "config": {{"batch_shape": [null, {inputs}], "dtype": "float32", "name": "input"}}}},
-            {{"class_name": "Dense", "config": {{"name": "dense", "units": {units}, "activation": "softmax"}}}}]}}}}"#
-        );
-        ModelSpec::from_keras_json(&json).unwrap().to_canonical()
-    }
     check("checkpoint of another hash", "not the one that the plan names", |_, _, body| {
         let mut bytes = body.to_vec();
         bytes[5] ^= 1;
@@ -206,10 +202,10 @@ fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
     check("checkpoint cut short", "bytes of checkpoint", |_, _, body| *body = body.slice(..body.len() - 1));
     check("no checkpoint", "0 bytes of checkpoint", |_, _, body| *body = Bytes::new());
     check("model of another size", "bytes of checkpoint", |adversary, answer, _| {
-        adversary.replan(answer, |plan| plan.model_spec = model(3, 5));
+        adversary.replan(answer, |plan| plan.model_spec = model(3, 5).to_canonical());
     });
     check("model of other data", "the data has 3", |adversary, answer, _| {
-        adversary.replan(answer, |plan| plan.model_spec = model(1, 8));
+        adversary.replan(answer, |plan| plan.model_spec = model(1, 8).to_canonical());
     });
     check("no model", "model bytes", |adversary, answer, _| {
         adversary.replan(answer, |plan| plan.model_spec = b"a program".to_vec());
@@ -240,7 +236,9 @@ fn a_round_number_beyond_the_attempts_of_the_plan_is_refused() {
         let world = deceive(&context, |_| {}, move |adversary, answer, _| {
             adversary.replan(answer, |plan| plan.round = RoundNumber(number));
         });
-        check_refusal(&world, &context, true, false, |kind| matches!(kind, RefusalKind::Budget(BudgetError::Attempt { .. })));
+        check_refusal(&world, &context, true, false, |kind| {
+            matches!(kind, RefusalKind::TooMuch { what: "attempt", .. } | RefusalKind::TooLittle { what: "attempt", .. })
+        });
     }
 }
 
@@ -415,7 +413,7 @@ fn a_u2_that_does_not_fit_is_refused() {
         members.truncate(3);
         parts.truncate(2);
     }, |refusal| matches!(refusal, Refusal::TooFewSharers { n_sharers: 3, u_min: 4 }));
-    check("without the victim", |members, _| drop(members.remove(VICTIM)), |refusal| matches!(refusal, Refusal::NotASharer));
+    check("without the victim", |members, _| _ = members.remove(VICTIM), |refusal| matches!(refusal, Refusal::NotASharer));
     check("own bundle altered", |members, _| members[VICTIM].1 = Digest::of(b"x"), |refusal| {
         matches!(refusal, Refusal::OwnBundleAltered)
     });
@@ -426,7 +424,7 @@ fn a_u2_that_does_not_fit_is_refused() {
         matches!(refusal, Refusal::PartMissing { dealer: Position(2) })
     });
     check("a part twice", |_, parts| parts.push(parts[1].clone()), |refusal| matches!(refusal, Refusal::PartMissing { .. }));
-    check("a part of a dropped member", |members, _| drop(members.remove(2)), |refusal| {
+    check("a part of a dropped member", |members, _| _ = members.remove(2), |refusal| {
         matches!(refusal, Refusal::ForeignPart { dealer: Position(2), .. })
     });
     check("a part for another", |_, parts| parts[1].holder = Position(3), |refusal| {
@@ -513,7 +511,7 @@ fn victims_context(world: &World, adversary: &Adversary) -> eranos_base::Context
 
 /// Lets the victim hear an answer that the coordinator's machine never gave.
 fn hear(world: &mut World, answer: Answer) {
-    world.clients[VICTIM].did.push(Did::Heard(answer.kind()));
+    world.clients[VICTIM].did.push(Did::Heard);
     world.feed_client(VICTIM, Event::Answer { answer, body: Bytes::new() });
 }
 
@@ -533,10 +531,10 @@ fn survivors_that_do_not_fit_are_not_signed() {
         let signed = |did: &Did| matches!(did, Did::Persisted(Step::SignConsistency { .. }));
         assert!(!world.clients[VICTIM].did.iter().any(signed), "{context}");
     }
-    check("too small", |readies| drop(readies.remove(&Position(2))), |refusal| {
+    check("too small", |readies| _ = readies.remove(&Position(2)), |refusal| {
         matches!(refusal, Refusal::TooFewSurvivors { n_survivors: 3, needed: 4 })
     });
-    check("outside U2", |readies| drop(readies.insert(Position(4), Signature([1; 64]))), |refusal| {
+    check("outside U2", |readies| _ = readies.insert(Position(4), Signature([1; 64])), |refusal| {
         matches!(refusal, Refusal::SurvivorOutsideSharers { position: Position(4) })
     });
     check("a READY forged", |readies| readies.get_mut(&Position(2)).unwrap().0[7] ^= 1, |refusal| {
@@ -551,7 +549,7 @@ fn survivors_that_do_not_fit_are_not_signed() {
 #[test]
 fn survivors_without_the_victim_are_not_signed_by_it() {
     let world = deceive("all but the victim", |_| {}, |adversary, answer, _| {
-        adversary.resurvivors(answer, |readies| drop(readies.remove(&Position(VICTIM as u16))));
+        adversary.resurvivors(answer, |readies| _ = readies.remove(&Position(VICTIM as u16)));
     });
     check_refusal(&world, "all but the victim", true, true, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::NotASurvivor))
@@ -562,7 +560,7 @@ fn survivors_without_the_victim_are_not_signed_by_it() {
 fn two_sets_of_survivors_find_no_two_quorums() {
     // Four see one set, the victim another: it signs, and then the quorum it is shown is not on what it signed.
     let world = deceive("U3 equivocated", |_| {}, |adversary, answer, _| {
-        adversary.resurvivors(answer, |readies| drop(readies.remove(&Position(3))));
+        adversary.resurvivors(answer, |readies| _ = readies.remove(&Position(3)));
     });
     check_refusal(&world, "U3 equivocated", true, true, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::QuorumSignature { .. }))
@@ -658,7 +656,7 @@ fn every_answer_out_of_its_phase_ends_the_round() {
         world.begin(1);
         let contributes = |round: &client::Round| round.phase() == client::Phase::Contribute;
         assert!(world.run_until(|world| world.clients[VICTIM].round.as_ref().is_some_and(contributes)));
-        world.clients[VICTIM].did.push(Did::Heard(sample.kind()));
+        world.clients[VICTIM].did.push(Did::Heard);
         world.feed_client(VICTIM, Event::Answer { answer: sample.clone(), body: body.clone() });
         check_refusal(&world, &context, true, false, |kind| matches!(kind, RefusalKind::OutOfPhase { .. }));
         world.run();
@@ -695,7 +693,7 @@ fn messages_that_are_none_are_refused() {
         ("roster", false, |answer| if let Answer::Roster(m) = answer { m.entries.truncate(100) }),
         ("sharers", false, |answer| if let Answer::Sharers(m) = answer { m.sharers.push(0) }),
         ("parts", false, |answer| if let Answer::Sharers(m) = answer { m.parts.truncate(100) }),
-        ("survivors", true, |answer| if let Answer::Survivors(m) = answer { drop(m.survivors.pop()) }),
+        ("survivors", true, |answer| if let Answer::Survivors(m) = answer { m.survivors.truncate(m.survivors.len() - 1) }),
         ("quorum", true, |answer| if let Answer::Quorum(m) = answer { m.quorum.clear() }),
         ("receipt", true, |answer| if let Answer::Settled(m) = answer { m.receipt.truncate(50) }),
     ];
@@ -754,6 +752,20 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
         let participants = &mut attempt.roster.as_mut().unwrap().participants;
         participants[2].pseudonym = SigningKey::from_seed(&[3; 32]).verifying_key();
     });
+    check("count of this client's attempts", |attempt| {
+        attempt.roster.as_mut().unwrap().participants[VICTIM].attempts = 0;
+    });
+    check("number of attempts", |attempt| attempt.attempts = u64::from(ATTEMPTS_MAX) + 1);
+    check("epsilon", |attempt| attempt.epsilons.coordinator *= 0.9);
+    check("epsilon", |attempt| attempt.epsilons.outsider *= 0.9);
+    check("quorum", |attempt| {
+        let survivors = attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap().survivors.as_mut().unwrap();
+        survivors.signatures[1].1.0[3] ^= 1;
+    });
+    check("quorum", |attempt| {
+        let survivors = attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap().survivors.as_mut().unwrap();
+        survivors.signatures.truncate(3);
+    });
     check("set of sharers", |attempt| attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap().root = Digest::of(b"x"));
     check("set of survivors", |attempt| {
         let sharers = attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap();
@@ -796,7 +808,7 @@ fn a_receipt_from_another_ledger_is_none() {
 
 #[test]
 fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
-    fn check(context: &'static str, forge: impl Fn(&Adversary, Receipt, &[Vec<u8>]) -> Receipt + 'static, says: &'static str) {
+    fn check(context: &'static str, forge: impl Fn(&Adversary, Receipt, &[Vec<u8>]) -> Receipt + 'static, says: &'static str, is_evidence: bool) {
         let mut world = World::new(27, FIVE);
         world.begin(1);
         world.run();
@@ -815,24 +827,26 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
         world.check(context, &[VICTIM]);
         check_refusal(&world, context, true, true, |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains(says)));
         assert_eq!(world.clients[VICTIM].checkpoint.as_ref().unwrap().size, 3, "{context}: what it knew, it keeps");
+        let n_evidence = usize::from(is_evidence);
+        assert_eq!(world.clients[VICTIM].evidence.len(), n_evidence, "{context}: both checkpoints prove it to anybody");
     }
     // The same entry, in a history without the one before.
     check("fork", |adversary, receipt, entries| {
         let entries = [&entries[..2], &[receipt.entry.clone(), receipt.entry]].concat();
         forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 3).unwrap()
-    }, "does not continue");
+    }, "does not continue", true);
     check("shrunk", |adversary, receipt, entries| {
         let entries = [&entries[..1], &[receipt.entry]].concat();
         forge_ledger(adversary.setup.signer.clone(), &entries).receipt(1, 2).unwrap()
-    }, "shrank");
+    }, "shrank", true);
     check("proved from nothing", |adversary, receipt, entries| {
         let entries = [entries, &[receipt.entry]].concat();
         forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 0).unwrap()
-    }, "from size 0");
+    }, "from size 0", true);
     check("the round before", |adversary, receipt, entries| {
         let entries = [entries, &[receipt.entry]].concat();
         forge_ledger(adversary.setup.signer.clone(), &entries).receipt(2, 3).unwrap()
-    }, "round number");
+    }, "round number", false);
 }
 
 #[test]

@@ -27,7 +27,10 @@ use eranos_ledger::{
     log::Storage,
     tile::{Tile, TileError, TileSource},
 };
-use eranos_nn::ModelSpec;
+use eranos_nn::{
+    ModelSpec,
+    model::{Activation, LayerKind, LayerSpec},
+};
 use eranos_privacy::{
     Budget, Probability, RecordMechanism,
     budget::{Terms, UnitOfPrivacy},
@@ -127,6 +130,8 @@ pub(crate) struct Client {
     pub(crate) exit: Option<Exit>,
     /// Why its process ended: a step that its budget did not allow.
     pub(crate) broken: Option<String>,
+    /// Checkpoints of the ledger that it keeps as evidence.
+    pub(crate) evidence: Vec<Vec<u8>>,
     entropy: SeededEntropy,
     place: Option<RoundRef>,
     wake: Option<Timestamp>,
@@ -156,11 +161,11 @@ pub(crate) enum ExitHow {
 /// One thing that a client did.
 #[derive(Clone, Debug)]
 pub(crate) enum Did {
-    Heard(u8),
+    Heard,
     Persisted(Step),
     Sent { at: Timestamp, request: Request, body: Bytes },
     Trained { at: Timestamp },
-    Ended(End),
+    Ended,
 }
 
 /// The coordinator, what it keeps, and what it did.
@@ -210,7 +215,7 @@ impl World {
         let authority = SigningKey::generate(&mut dice.0);
         let origin = "example.org/ledger".parse().unwrap();
         let signer = Arc::new(LedgerSigner::new(origin, SigningKey::generate(&mut dice.0)));
-        let model = ModelSpec::from_keras_json(MODEL).unwrap();
+        let model = model(3, 4);
         let nonce = dice.0.bytes();
         let setup = Arc::new(Setup {
             size,
@@ -377,7 +382,7 @@ impl World {
         let header = answer.encode().unwrap();
         assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
         self.clients[i].exchange += 1;
-        self.clients[i].did.push(Did::Heard(answer.kind()));
+        self.clients[i].did.push(Did::Heard);
         self.feed_client(i, client::Event::Answer { answer, body });
     }
 
@@ -387,20 +392,14 @@ impl World {
         let Some(round) = client.round.take() else { return };
         let (round, actions) = round.handle(event, self.now, &mut client.entropy);
         let plan = round.plan().map(|plan| RoundRef { session: plan.session, round: plan.round });
-        // A plan that is refused at once is known to no phase: its round stands in the refusal.
-        let refused = actions.iter().find_map(|action| match action {
-            client::Action::Send { request, .. } => request.round(),
-            _ => None,
-        });
-        client.place = plan.or(client.place).or(refused);
+        client.place = plan.or(client.place);
         client.round = Some(round);
         for action in actions {
             let client = &mut self.clients[i];
             match action {
                 client::Action::Send { request, body } => self.send(i, request, body),
                 client::Action::Persist(step) => {
-                    let place = client.place.expect("what is durable belongs to a round");
-                    if let Err(error) = client.persist(&step, place) {
+                    if let Err(error) = client.persist(&step) {
                         client.broken = Some(error);
                         client.die();
                         return;
@@ -423,9 +422,10 @@ impl World {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
                     client.checkpoint = Some(signed.checkpoint().clone());
                 }
+                client::Action::KeepEvidence(note) => client.evidence.push(note),
                 client::Action::Note(_) => {}
                 client::Action::Over(end) => {
-                    client.did.push(Did::Ended(end.clone()));
+                    client.did.push(Did::Ended);
                     client.end.get_or_insert(end);
                     client.exchange += 1;
                 }
@@ -454,7 +454,7 @@ impl World {
         }
         let digest = Digest::of_parts(&[&[request.kind()], &request.encode().unwrap()]);
         let exchange = self.clients[from].exchange;
-        match self.coordinator.exchanges.arrive(&peer.id, digest, (from, exchange)) {
+        match self.coordinator.exchanges.arrive(&peer.id, digest, request.kind() == CHECK_IN, (from, exchange)) {
             (Arrival::Answered(frame), Some((to, exchange))) => {
                 let due = self.delay();
                 self.push(due, Item::ToClient { to, exchange, frame });
@@ -485,7 +485,10 @@ impl World {
             return;
         }
         let message = match request {
-            Request::CheckIn(_) if self.coordinator.round.phase() != Some(coordinator::Phase::Select) => return,
+            // Whoever checks in while its round goes on has left it.
+            Request::CheckIn(_) if self.coordinator.round.phase() != Some(coordinator::Phase::Select) => {
+                Message::Abort("started again".to_owned())
+            }
             Request::CheckIn(check_in) => Message::CheckIn(check_in),
             Request::FetchCertificates(fetch) => {
                 let known = self.clients.iter().map(|client| client.certificate.clone());
@@ -544,7 +547,8 @@ impl World {
         let header = answer.encode().unwrap();
         assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
         let frame = AnswerFrame { kind: answer.kind(), header, body };
-        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, &frame) {
+        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
+        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, to_check_in, &frame) {
             let due = self.delay();
             self.push(due, Item::ToClient { to, exchange, frame });
         }
@@ -649,10 +653,12 @@ impl Client {
                 survivors_min: parameters.u_min,
                 max_colluders: parameters.max_colluders,
                 noise_multiplier_min: setup.mechanism.promised_noise_multiplier(),
+                records_max: parameters.record_bound,
+                ready_slot_ms_min: READY_SLOT_MS,
                 charged_without_receipt_max: u32::MAX,
             },
             trust: Arc::new(Authority(setup.authority.verifying_key())),
-            n_records: parameters.record_bound,
+            n_classes: setup.model.output_shape().iter().product(),
             record_len: setup.model.input_shape().iter().product(),
         };
         Self {
@@ -669,6 +675,7 @@ impl Client {
             trains_ms: 30,
             exit: None,
             broken: None,
+            evidence: Vec::new(),
             entropy: SeededEntropy::new(dice.next()),
             place: None,
             wake: None,
@@ -698,7 +705,13 @@ impl Client {
         Arc::get_mut(&mut self.member).expect("no round is under way")
     }
 
-    fn persist(&mut self, step: &Step, place: RoundRef) -> Result<(), String> {
+    fn persist(&mut self, step: &Step) -> Result<(), String> {
+        // A refusal names its round; every other step is taken in a round whose plan was accepted.
+        let place = match (step, self.place) {
+            (Step::Refuse { round, .. }, _) => *round,
+            (_, Some(round)) => round,
+            (_, None) => return Err("a step outside any round".to_owned()),
+        };
         let append = step.prepare(&self.budget, place.session, place.round).map_err(|error| error.to_string())?;
         self.file.extend_from_slice(append.bytes());
         Arc::make_mut(&mut self.budget).commit(append).map_err(|error| error.to_string())
@@ -736,13 +749,13 @@ impl Client {
         let mut seen = BTreeSet::new();
         for did in &self.did {
             match did {
-                Did::Heard(_) => {}
+                Did::Heard => {}
                 Did::Persisted(Step::Begin) => begun = true,
                 Did::Persisted(Step::Charge { .. }) => charged = true,
                 Did::Persisted(Step::SignConsistency { .. }) => signed = true,
                 Did::Persisted(_) => {}
                 Did::Trained { at } => trained = Some(*at),
-                Did::Ended(_) => {
+                Did::Ended => {
                     assert!(!ended, "{context}: a round ends once");
                     ended = true;
                 }
@@ -925,6 +938,17 @@ impl Coordinator {
     }
 }
 
+/// A softmax layer alone: with 3 inputs and 4 units it has 16 parameters.
+pub(crate) fn model(inputs: u32, units: u32) -> ModelSpec {
+    let input = LayerKind::InputLayer { shape: vec![inputs] };
+    let dense = LayerKind::Dense { units, activation: Activation::Softmax, use_bias: true };
+    let layers = vec![
+        LayerSpec { name: "input".to_owned(), inputs: vec![], kind: input },
+        LayerSpec { name: "dense".to_owned(), inputs: vec![0], kind: dense },
+    ];
+    ModelSpec::new("tiny", layers).unwrap()
+}
+
 /// The parameters of a federation's mechanism.
 pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
     RecordTarget {
@@ -1028,12 +1052,6 @@ impl Dice {
         self.next() % n
     }
 }
-
-/// A softmax over three inputs and four classes: 16 parameters.
-const MODEL: &str = r#"{"class_name": "Sequential", "config": {"name": "tiny", "layers": [
-    {"class_name": "InputLayer", "config": {"batch_shape": [null, 3], "dtype": "float32", "name": "input"}},
-    {"class_name": "Dense", "config": {"name": "dense", "units": 4, "activation": "softmax", "use_bias": true}}
-]}}"#;
 
 pub(crate) const CHECK_IN: u8 = 0x10;
 pub(crate) const FETCH_CERTIFICATES: u8 = 0x11;

@@ -120,11 +120,7 @@ impl Adversary {
     }
 
     /// Other survivors, signed.
-    pub(crate) fn resurvivors(
-        &self,
-        answer: &mut Answer,
-        change: impl FnOnce(&mut BTreeMap<Position, Signature>),
-    ) {
+    pub(crate) fn resurvivors(&self, answer: &mut Answer, change: impl FnOnce(&mut BTreeMap<Position, Signature>)) {
         if let Answer::Survivors(message) = answer {
             let n1 = self.roster.as_ref().unwrap().n1();
             let survivors = Survivors::from_bytes(&message.survivors, n1).unwrap();
@@ -150,7 +146,8 @@ impl Adversary {
     pub(crate) fn sign_advert(&self, mut advert: Advert, key: &SigningKey) -> Advert {
         let bytes = advert.to_bytes();
         let context = self.plan.as_ref().unwrap().context();
-        advert.signature = key.sign(&context.statement(StatementKind::Advert, Position::NONE, &bytes[..bytes.len() - 64]));
+        advert.signature =
+            key.sign(&context.statement(StatementKind::Advert, Position::NONE, &bytes[..bytes.len() - 64]));
         advert
     }
 

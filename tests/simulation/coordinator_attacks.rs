@@ -1,10 +1,7 @@
 //! A coordinator that signs with its real ledger key and tells one client something else. The client refuses, says why,
 //! notes it durably, and nothing private leaves it any more.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use eranos_base::{ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey};
@@ -18,14 +15,19 @@ use eranos_privacy::{
 use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
 use eranos_wire::{
     Answer, Request,
-    messages::{Blob, abort::{Aborted, Reason}, masked_input::Grant, select::ComeBackLater},
+    messages::{
+        Blob,
+        abort::{Aborted, Reason},
+        masked_input::Grant,
+        select::ComeBackLater,
+    },
 };
 
 use super::{
     adversary::{Adversary, alter_answers},
     world::{
-        ATTEMPTS_MAX, Client, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles, SHARE_KEYS, Setup, World,
-        certificate, mechanism, model, target,
+        ATTEMPTS_MAX, Client, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles, SHARE_KEYS, Setup,
+        World, certificate, mechanism, model, target,
     },
 };
 
@@ -45,9 +47,11 @@ fn check_refusal(world: &World, context: &str, knew_round: bool, charged: bool, 
     assert!(expect(&refusal.kind), "{context}: refused because {refusal} ({refusal:?})");
     let heard = victim.did.iter().rposition(|did| matches!(did, Did::Heard)).map_or(0, |index| index + 1);
     match &victim.did[heard..] {
-        [Did::Persisted(Step::Refuse { reason: noted, .. }), Did::Sent { request: Request::Abort(abort), .. }, Did::Ended]
-            if knew_round =>
-        {
+        [
+            Did::Persisted(Step::Refuse { reason: noted, .. }),
+            Did::Sent { request: Request::Abort(abort), .. },
+            Did::Ended,
+        ] if knew_round => {
             assert_eq!(noted, Reason::from(refusal.to_string()).as_str(), "{context}");
             assert_eq!(abort.reason, Reason::from(refusal.public_reason()), "{context}");
         }
@@ -78,21 +82,31 @@ fn deceive(
 
 #[test]
 fn a_plan_that_the_pinned_key_did_not_sign_is_refused() {
-    let world = deceive("another key", |_| {}, |adversary, answer, _| {
-        if let Answer::Configure(configure) = answer {
-            configure.plan = adversary.plan.as_ref().unwrap().sign(&SigningKey::from_seed(&[9; 32]));
-        }
-    });
+    let world = deceive(
+        "another key",
+        |_| {},
+        |adversary, answer, _| {
+            if let Answer::Configure(configure) = answer {
+                configure.plan = adversary.plan.as_ref().unwrap().sign(&SigningKey::from_seed(&[9; 32]));
+            }
+        },
+    );
     check_refusal(&world, "another key", false, false, |kind| matches!(kind, RefusalKind::Plan(_)));
     assert!(world.clients[VICTIM].sent().all(|request| matches!(request, Request::CheckIn(_))));
 }
 
 #[test]
 fn a_plan_that_is_none_is_refused() {
-    for (context, slot, timeout) in [("no slot", 0, 1000), ("no timeout", 100, 0), ("two days", 100, 2 * 24 * 3600 * 1000)] {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| {
-            adversary.replan(answer, |plan| (plan.ready_slot_ms, plan.phase_timeout_ms) = (slot, timeout));
-        });
+    for (context, slot, timeout) in
+        [("no slot", 0, 1000), ("no timeout", 100, 0), ("two days", 100, 2 * 24 * 3600 * 1000)]
+    {
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                adversary.replan(answer, |plan| (plan.ready_slot_ms, plan.phase_timeout_ms) = (slot, timeout));
+            },
+        );
         check_refusal(&world, context, false, false, |kind| matches!(kind, RefusalKind::Plan(_)));
     }
 }
@@ -110,46 +124,74 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
         let world = deceive(context, |_| {}, redesign(change));
         check_refusal(&world, context, true, false, expect);
     };
-    check("epsilon", |t| t.epsilon = EPSILON + 0.5, |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }));
+    check(
+        "epsilon",
+        |t| t.epsilon = EPSILON + 0.5,
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }),
+    );
     check("delta", |t| t.delta = 2.0 * DELTA, |kind| matches!(kind, RefusalKind::TooMuch { what: "delta", .. }));
-    check("u_min", |t| t.u_min = 3, |kind| matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. }));
-    check("more attempts", |t| (t.max_attempts, t.epsilon) = (2 * ATTEMPTS_MAX, 20.0), |kind| {
-        matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. })
-    });
+    check(
+        "u_min",
+        |t| t.u_min = 3,
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. }),
+    );
+    check(
+        "more attempts",
+        |t| (t.max_attempts, t.epsilon) = (2 * ATTEMPTS_MAX, 20.0),
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }),
+    );
 
     // The same plan, to a client that demands one step more.
     let check = |context: &str, demand: fn(&mut Client), expect: Expect| {
         let world = deceive(context, |world| demand(&mut world.clients[VICTIM]), |_, _, _| {});
         check_refusal(&world, context, true, false, expect);
     };
-    check("max_colluders", |c| c.member_mut().policy.max_colluders += 1, |kind| {
-        matches!(kind, RefusalKind::TooLittle { what: "number of colluders tolerated", .. })
-    });
-    check("noise multiplier", |c| c.member_mut().policy.noise_multiplier_min *= 1.001, |kind| {
-        matches!(kind, RefusalKind::TooLittle { what: "noise multiplier", .. })
-    });
-    check("survivors", |c| c.member_mut().policy.survivors_min += 1, |kind| {
-        matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. })
-    });
-    check("records", |c| c.member_mut().policy.records_max += 1, |kind| {
-        matches!(kind, RefusalKind::TooLittle { what: "bound on a client's records", .. })
-    });
-    check("slot of READY", |c| c.member_mut().policy.ready_slot_ms_min += 1, |kind| {
-        matches!(kind, RefusalKind::TooLittle { what: "slot of READY in ms", .. })
-    });
-    check("classes", |c| c.member_mut().n_classes += 1, |kind| {
-        matches!(kind, RefusalKind::Model(what) if what.contains("classes"))
-    });
-    check("what is left of the budget", |c| c.budget = Arc::new(budget(UnitOfPrivacy::Record, 0.1)), |kind| {
-        matches!(kind, RefusalKind::Budget(BudgetError::Exceeded { .. }))
-    });
-    check("unit of privacy", |c| c.budget = Arc::new(budget(UnitOfPrivacy::Client, EPSILON)), |kind| {
-        matches!(kind, RefusalKind::Other { what: "unit of privacy", .. })
-    });
+    check(
+        "max_colluders",
+        |c| c.member_mut().policy.max_colluders += 1,
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "number of colluders tolerated", .. }),
+    );
+    check(
+        "noise multiplier",
+        |c| c.member_mut().policy.noise_multiplier_min *= 1.001,
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "noise multiplier", .. }),
+    );
+    check(
+        "survivors",
+        |c| c.member_mut().policy.survivors_min += 1,
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. }),
+    );
+    check(
+        "records",
+        |c| c.member_mut().policy.records_max += 1,
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "bound on a client's records", .. }),
+    );
+    check(
+        "slot of READY",
+        |c| c.member_mut().policy.ready_slot_ms_min += 1,
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "slot of READY in ms", .. }),
+    );
+    check(
+        "classes",
+        |c| c.member_mut().n_classes += 1,
+        |kind| matches!(kind, RefusalKind::Model(what) if what.contains("classes")),
+    );
+    check(
+        "what is left of the budget",
+        |c| rebudget(c, UnitOfPrivacy::Record, 0.1),
+        |kind| matches!(kind, RefusalKind::Budget(BudgetError::Exceeded { .. })),
+    );
+    check(
+        "unit of privacy",
+        |c| rebudget(c, UnitOfPrivacy::Client, EPSILON),
+        |kind| matches!(kind, RefusalKind::Other { what: "unit of privacy", .. }),
+    );
 }
 
-fn budget(unit: UnitOfPrivacy, epsilon_limit: f64) -> Budget {
-    Budget::create(Terms { unit, data_set: "random".to_owned(), epsilon_limit, delta: DELTA }).unwrap().0
+fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
+    let terms = Terms { unit, data_set: "random".to_owned(), epsilon_limit, delta: DELTA };
+    let (budget, file) = Budget::create(terms).unwrap();
+    (client.budget, client.file) = (Arc::new(budget), file);
 }
 
 #[test]
@@ -173,7 +215,13 @@ fn a_coordinator_that_burns_budget_is_left() {
 fn a_plan_for_somebody_else_is_refused() {
     fn check(context: &'static str, change: impl Fn(&mut eranos_wire::RoundPlan) + 'static) {
         let world = deceive(context, |_| {}, move |adversary, answer, _| adversary.replan(answer, |plan| change(plan)));
-        check_refusal(&world, context, true, false, |kind| matches!(kind, RefusalKind::Other { what, .. } if *what == context));
+        check_refusal(
+            &world,
+            context,
+            true,
+            false,
+            |kind| matches!(kind, RefusalKind::Other { what, .. } if *what == context),
+        );
     }
     check("trust domain", |plan| plan.trust_domain = "example.com".parse().unwrap());
     check("ledger", |plan| plan.ledger_origin = "example.com/ledger".to_owned());
@@ -184,15 +232,27 @@ fn a_plan_for_somebody_else_is_refused() {
 
 #[test]
 fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
-    fn check(context: &'static str, says: &'static str, change: impl Fn(&Adversary, &mut Answer, &mut Bytes) + 'static) {
-        let world = deceive(context, |_| {}, move |adversary, answer, body| {
-            if matches!(answer, Answer::Configure(_)) {
-                change(adversary, answer, body);
-            }
-        });
-        check_refusal(&world, context, true, false, |kind| {
-            matches!(kind, RefusalKind::Model(what) if what.contains(says))
-        });
+    fn check(
+        context: &'static str,
+        says: &'static str,
+        change: impl Fn(&Adversary, &mut Answer, &mut Bytes) + 'static,
+    ) {
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, body| {
+                if matches!(answer, Answer::Configure(_)) {
+                    change(adversary, answer, body);
+                }
+            },
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            false,
+            |kind| matches!(kind, RefusalKind::Model(what) if what.contains(says)),
+        );
     }
     check("checkpoint of another hash", "not the one that the plan names", |_, _, body| {
         let mut bytes = body.to_vec();
@@ -233,11 +293,18 @@ fn a_round_number_that_is_not_new_is_refused() {
 fn a_round_number_beyond_the_attempts_of_the_plan_is_refused() {
     for number in [0, u64::from(ATTEMPTS_MAX) + 1, u64::from(u32::MAX) + 2, u64::MAX] {
         let context = format!("round {number}");
-        let world = deceive(&context, |_| {}, move |adversary, answer, _| {
-            adversary.replan(answer, |plan| plan.round = RoundNumber(number));
-        });
+        let world = deceive(
+            &context,
+            |_| {},
+            move |adversary, answer, _| {
+                adversary.replan(answer, |plan| plan.round = RoundNumber(number));
+            },
+        );
         check_refusal(&world, &context, true, false, |kind| {
-            matches!(kind, RefusalKind::TooMuch { what: "attempt", .. } | RefusalKind::TooLittle { what: "attempt", .. })
+            matches!(
+                kind,
+                RefusalKind::TooMuch { what: "attempt", .. } | RefusalKind::TooLittle { what: "attempt", .. }
+            )
         });
     }
 }
@@ -264,40 +331,72 @@ fn a_roster_that_is_not_the_cohorts_is_refused() {
         change: impl Fn(&Adversary, &mut Vec<RosterEntry>) + 'static,
         expect: impl Fn(&Refusal) -> bool,
     ) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| {
-            adversary.reroster(answer, |entries| change(adversary, entries));
-        });
-        check_refusal(&world, context, true, false, |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)));
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                adversary.reroster(answer, |entries| change(adversary, entries));
+            },
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            false,
+            |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)),
+        );
         assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))), "{context}");
     }
-    check("without the victim", |_, entries| drop(entries.remove(VICTIM)), |refusal| {
-        matches!(refusal, Refusal::NotInRoster { .. })
-    });
-    check("a key swapped", |adversary, entries| {
-        let (identity, _) = outsider(&adversary.setup, &adversary.setup.authority);
-        entries[1].advert.s_pk = advertise(adversary, &identity).advert.s_pk;
-    }, |refusal| matches!(refusal, Refusal::Roster(RosterError::Entry { id, .. }) if id.name() == "c01"));
-    check("the statement key swapped", |adversary, entries| {
-        let (identity, _) = outsider(&adversary.setup, &adversary.setup.authority);
-        entries[1].advert.statement_key = advertise(adversary, &identity).advert.statement_key;
-    }, |refusal| matches!(refusal, Refusal::Roster(RosterError::Entry { id, .. }) if id.name() == "c01"));
-    check("another's keys twice", |_, entries| entries[2].advert.c_pk = entries[1].advert.c_pk.clone(), |refusal| {
-        matches!(refusal, Refusal::Roster(RosterError::Duplicate { .. }))
-    });
-    check("somebody twice", |_, entries| {
-        let again = entries[1].clone();
-        entries.insert(1, again);
-        entries.pop();
-    }, |refusal| matches!(refusal, Refusal::Roster(_)));
-    check("out of order", |_, entries| entries.swap(1, 2), |refusal| {
-        matches!(refusal, Refusal::Roster(RosterError::Order { .. }))
-    });
-    check("too small", |_, entries| entries.truncate(3), |refusal| {
-        matches!(refusal, Refusal::Roster(RosterError::Thresholds(ThresholdError::RosterTooSmall { .. })))
-    });
-    check("an advert unsigned", |_, entries| entries[1].advert.signature = Signature([0; 64]), |refusal| {
-        matches!(refusal, Refusal::Roster(RosterError::Entry { .. }))
-    });
+    check(
+        "without the victim",
+        |_, entries| drop(entries.remove(VICTIM)),
+        |refusal| matches!(refusal, Refusal::NotInRoster { .. }),
+    );
+    check(
+        "a key swapped",
+        |adversary, entries| {
+            let (identity, _) = outsider(&adversary.setup, &adversary.setup.authority);
+            entries[1].advert.s_pk = advertise(adversary, &identity).advert.s_pk;
+        },
+        |refusal| matches!(refusal, Refusal::Roster(RosterError::Entry { id, .. }) if id.name() == "c01"),
+    );
+    check(
+        "the statement key swapped",
+        |adversary, entries| {
+            let (identity, _) = outsider(&adversary.setup, &adversary.setup.authority);
+            entries[1].advert.statement_key = advertise(adversary, &identity).advert.statement_key;
+        },
+        |refusal| matches!(refusal, Refusal::Roster(RosterError::Entry { id, .. }) if id.name() == "c01"),
+    );
+    check(
+        "another's keys twice",
+        |_, entries| entries[2].advert.c_pk = entries[1].advert.c_pk.clone(),
+        |refusal| matches!(refusal, Refusal::Roster(RosterError::Duplicate { .. })),
+    );
+    check(
+        "somebody twice",
+        |_, entries| {
+            let again = entries[1].clone();
+            entries.insert(1, again);
+            entries.pop();
+        },
+        |refusal| matches!(refusal, Refusal::Roster(_)),
+    );
+    check(
+        "out of order",
+        |_, entries| entries.swap(1, 2),
+        |refusal| matches!(refusal, Refusal::Roster(RosterError::Order { .. })),
+    );
+    check(
+        "too small",
+        |_, entries| entries.truncate(3),
+        |refusal| matches!(refusal, Refusal::Roster(RosterError::Thresholds(ThresholdError::RosterTooSmall { .. }))),
+    );
+    check(
+        "an advert unsigned",
+        |_, entries| entries[1].advert.signature = Signature([0; 64]),
+        |refusal| matches!(refusal, Refusal::Roster(RosterError::Entry { .. })),
+    );
 }
 
 #[test]
@@ -317,13 +416,17 @@ fn a_roster_with_the_victims_entry_replaced_is_refused() {
 
 #[test]
 fn a_roster_larger_than_the_plan_says_is_refused() {
-    let world = deceive("a sixth of five", |_| {}, |adversary, answer, _| {
-        let (identity, shown) = outsider(&adversary.setup, &adversary.setup.authority);
-        adversary.reroster(answer, |entries| entries.push(advertise(adversary, &identity)));
-        if let Answer::Certificates(message) = answer {
-            message.certificates.push(Blob(shown));
-        }
-    });
+    let world = deceive(
+        "a sixth of five",
+        |_| {},
+        |adversary, answer, _| {
+            let (identity, shown) = outsider(&adversary.setup, &adversary.setup.authority);
+            adversary.reroster(answer, |entries| entries.push(advertise(adversary, &identity)));
+            if let Answer::Certificates(message) = answer {
+                message.certificates.push(Blob(shown));
+            }
+        },
+    );
     check_refusal(&world, "a sixth of five", true, false, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::TooMany { n1: 6, n_max: 5 })))
     });
@@ -333,42 +436,58 @@ fn a_roster_larger_than_the_plan_says_is_refused() {
 fn a_member_of_the_roster_without_its_certificate_is_refused() {
     // Whose entry it is, and whose certificate comes with it.
     fn check(context: &'static str, shown: bool, named: &'static str, own_authority: bool, expect: Expect) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| {
-            let other = SigningKey::from_seed(&[8; 32]);
-            let authority = if own_authority { &other } else { &adversary.setup.authority };
-            let (identity, certificate) = outsider(&adversary.setup, authority);
-            adversary.reroster(answer, |entries| {
-                let entry = advertise(adversary, &identity);
-                let id = ClientId::new(&adversary.setup.trust_domain, named).unwrap();
-                entries[4] = RosterEntry { id, ..entry };
-            });
-            if let Answer::Certificates(message) = answer
-                && shown
-            {
-                message.certificates.push(Blob(certificate));
-            }
-        });
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                let other = SigningKey::from_seed(&[8; 32]);
+                let authority = if own_authority { &other } else { &adversary.setup.authority };
+                let (identity, certificate) = outsider(&adversary.setup, authority);
+                adversary.reroster(answer, |entries| {
+                    let entry = advertise(adversary, &identity);
+                    let id = ClientId::new(&adversary.setup.trust_domain, named).unwrap();
+                    entries[4] = RosterEntry { id, ..entry };
+                });
+                if let Answer::Certificates(message) = answer
+                    && shown
+                {
+                    message.certificates.push(Blob(certificate));
+                }
+            },
+        );
         check_refusal(&world, context, true, false, expect);
         assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))), "{context}");
     }
     check("not shown", false, "c99", false, |kind| matches!(kind, RefusalKind::CertificateMissing { .. }));
-    check("of another identity", true, "c04", false, |kind| {
-        matches!(kind, RefusalKind::Certificate { id, reason } if id.name() == "c04" && reason.contains("it names"))
-    });
-    check("of another authority", true, "c99", true, |kind| {
-        matches!(kind, RefusalKind::Certificate { reason, .. } if reason.contains("another authority"))
-    });
+    check(
+        "of another identity",
+        true,
+        "c04",
+        false,
+        |kind| matches!(kind, RefusalKind::Certificate { id, reason } if id.name() == "c04" && reason.contains("it names")),
+    );
+    check(
+        "of another authority",
+        true,
+        "c99",
+        true,
+        |kind| matches!(kind, RefusalKind::Certificate { reason, .. } if reason.contains("another authority")),
+    );
 }
 
 #[test]
 fn certificates_that_nobody_asked_for_are_not_kept() {
-    let world = deceive("unasked", |_| {}, |adversary, answer, _| {
-        if let Answer::Certificates(message) = answer {
-            let (_, certificate) = outsider(&adversary.setup, &adversary.setup.authority);
-            message.certificates.push(Blob(certificate));
-            message.certificates.push(Blob(b"no certificate".to_vec()));
-        }
-    });
+    let world = deceive(
+        "unasked",
+        |_| {},
+        |adversary, answer, _| {
+            if let Answer::Certificates(message) = answer {
+                let (_, certificate) = outsider(&adversary.setup, &adversary.setup.authority);
+                message.certificates.push(Blob(certificate));
+                message.certificates.push(Blob(b"no certificate".to_vec()));
+            }
+        },
+    );
     assert!(world.settled_without(&[]));
     let known: Vec<&Digest> = world.clients[1].certificates.keys().collect();
     assert_eq!(world.clients[VICTIM].certificates.keys().collect::<Vec<_>>(), known);
@@ -377,11 +496,15 @@ fn certificates_that_nobody_asked_for_are_not_kept() {
 #[test]
 fn a_roster_that_the_pinned_key_did_not_sign_is_refused() {
     fn check(context: &'static str, sign: impl Fn(&Adversary) -> Signature + 'static) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| {
-            if let Answer::Roster(message) = answer {
-                message.signature = sign(adversary);
-            }
-        });
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                if let Answer::Roster(message) = answer {
+                    message.signature = sign(adversary);
+                }
+            },
+        );
         check_refusal(&world, context, true, false, |kind| matches!(kind, RefusalKind::NotSigned { what: "roster" }));
     }
     check("another key", |a| SigningKey::from_seed(&[9; 32]).sign(&a.roster.as_ref().unwrap().statement()));
@@ -403,55 +526,111 @@ fn a_u2_that_does_not_fit_is_refused() {
         change: impl Fn(&mut Vec<(Position, Digest)>, &mut Vec<eranos_secagg::SharePart>) + 'static,
         expect: fn(&Refusal) -> bool,
     ) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| {
-            adversary.resharers(answer, |members, parts| change(members, parts));
-        });
-        check_refusal(&world, context, true, false, |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)));
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                adversary.resharers(answer, |members, parts| change(members, parts));
+            },
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            false,
+            |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)),
+        );
         assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::Ready(_))), "{context}");
     }
-    check("too small", |members, parts| {
-        members.truncate(3);
-        parts.truncate(2);
-    }, |refusal| matches!(refusal, Refusal::TooFewSharers { n_sharers: 3, u_min: 4 }));
-    check("without the victim", |members, _| _ = members.remove(VICTIM), |refusal| matches!(refusal, Refusal::NotASharer));
-    check("own bundle altered", |members, _| members[VICTIM].1 = Digest::of(b"x"), |refusal| {
-        matches!(refusal, Refusal::OwnBundleAltered)
-    });
-    check("outside the roster", |members, _| members[4].0 = Position(77), |refusal| {
-        matches!(refusal, Refusal::SharersMalformed)
-    });
-    check("a part missing", |_, parts| drop(parts.remove(1)), |refusal| {
-        matches!(refusal, Refusal::PartMissing { dealer: Position(2) })
-    });
-    check("a part twice", |_, parts| parts.push(parts[1].clone()), |refusal| matches!(refusal, Refusal::PartMissing { .. }));
-    check("a part of a dropped member", |members, _| _ = members.remove(2), |refusal| {
-        matches!(refusal, Refusal::ForeignPart { dealer: Position(2), .. })
-    });
-    check("a part for another", |_, parts| parts[1].holder = Position(3), |refusal| {
-        matches!(refusal, Refusal::ForeignPart { .. })
-    });
-    check("a part forged", |_, parts| parts[1].signature.0[3] ^= 1, |refusal| {
-        matches!(refusal, Refusal::PartSignature { dealer: Position(2) })
-    });
-    check("a share altered", |_, parts| parts[1].ciphertext[3] ^= 1, |refusal| {
-        matches!(refusal, Refusal::PartSignature { dealer: Position(2) })
-    });
+    check(
+        "too small",
+        |members, parts| {
+            members.truncate(3);
+            parts.truncate(2);
+        },
+        |refusal| matches!(refusal, Refusal::TooFewSharers { n_sharers: 3, u_min: 4 }),
+    );
+    check(
+        "without the victim",
+        |members, _| _ = members.remove(VICTIM),
+        |refusal| matches!(refusal, Refusal::NotASharer),
+    );
+    check(
+        "own bundle altered",
+        |members, _| members[VICTIM].1 = Digest::of(b"x"),
+        |refusal| matches!(refusal, Refusal::OwnBundleAltered),
+    );
+    check(
+        "outside the roster",
+        |members, _| members[4].0 = Position(77),
+        |refusal| matches!(refusal, Refusal::SharersMalformed),
+    );
+    check(
+        "a part missing",
+        |_, parts| drop(parts.remove(1)),
+        |refusal| matches!(refusal, Refusal::PartMissing { dealer: Position(2) }),
+    );
+    check(
+        "a part twice",
+        |_, parts| parts.push(parts[1].clone()),
+        |refusal| matches!(refusal, Refusal::PartMissing { .. }),
+    );
+    check(
+        "a part of a dropped member",
+        |members, _| _ = members.remove(2),
+        |refusal| matches!(refusal, Refusal::ForeignPart { dealer: Position(2), .. }),
+    );
+    check(
+        "a part for another",
+        |_, parts| parts[1].holder = Position(3),
+        |refusal| matches!(refusal, Refusal::ForeignPart { .. }),
+    );
+    check(
+        "a part forged",
+        |_, parts| parts[1].signature.0[3] ^= 1,
+        |refusal| matches!(refusal, Refusal::PartSignature { dealer: Position(2) }),
+    );
+    check(
+        "a share altered",
+        |_, parts| parts[1].ciphertext[3] ^= 1,
+        |refusal| matches!(refusal, Refusal::PartSignature { dealer: Position(2) }),
+    );
 }
 
 #[test]
 fn sets_that_the_pinned_key_did_not_sign_are_refused() {
-    let world = deceive("U2", |_| {}, |_, answer, _| {
-        if let Answer::Sharers(message) = answer {
-            message.signature.0[9] ^= 1;
-        }
-    });
-    check_refusal(&world, "U2", true, false, |kind| matches!(kind, RefusalKind::NotSigned { what } if what.contains("shared keys")));
-    let world = deceive("U3", |_| {}, |_, answer, _| {
-        if let Answer::Survivors(message) = answer {
-            message.signature.0[9] ^= 1;
-        }
-    });
-    check_refusal(&world, "U3", true, true, |kind| matches!(kind, RefusalKind::NotSigned { what } if what.contains("survivors")));
+    let world = deceive(
+        "U2",
+        |_| {},
+        |_, answer, _| {
+            if let Answer::Sharers(message) = answer {
+                message.signature.0[9] ^= 1;
+            }
+        },
+    );
+    check_refusal(
+        &world,
+        "U2",
+        true,
+        false,
+        |kind| matches!(kind, RefusalKind::NotSigned { what } if what.contains("shared keys")),
+    );
+    let world = deceive(
+        "U3",
+        |_| {},
+        |_, answer, _| {
+            if let Answer::Survivors(message) = answer {
+                message.signature.0[9] ^= 1;
+            }
+        },
+    );
+    check_refusal(
+        &world,
+        "U3",
+        true,
+        true,
+        |kind| matches!(kind, RefusalKind::NotSigned { what } if what.contains("survivors")),
+    );
 }
 
 #[test]
@@ -463,13 +642,16 @@ fn a_victim_with_a_u2_of_its_own_signs_no_survivors() {
     });
     world.begin(1);
     assert!(world.run_until(|world| world.clients.iter().all(|c| c.sent().any(|r| matches!(r, Request::Ready(_))))));
-    let readies: BTreeMap<Position, Signature> = (0..).zip(&world.clients).map(|(i, client)| {
-        let ready = client.sent().find_map(|request| match request {
-            Request::Ready(ready) => Some(ready.signature),
-            _ => None,
-        });
-        (Position(i), ready.unwrap())
-    }).collect();
+    let readies: BTreeMap<Position, Signature> = (0..)
+        .zip(&world.clients)
+        .map(|(i, client)| {
+            let ready = client.sent().find_map(|request| match request {
+                Request::Ready(ready) => Some(ready.signature),
+                _ => None,
+            });
+            (Position(i), ready.unwrap())
+        })
+        .collect();
     world.on_answer = None;
     // The coordinator grants, takes the vector, and shows survivors signed under the victim's own U2.
     hear(&mut world, Grant {}.into());
@@ -494,14 +676,17 @@ fn victims_context(world: &World, adversary: &Adversary) -> eranos_base::Context
     });
     let key = victim.member.identity.certificate_key.verifying_key();
     let roster = adversary.roster.as_ref().unwrap();
-    let bundles: Vec<(Position, Digest)> = (0..).zip(&world.clients).map(|(i, client)| {
-        let bundle = client.sent().find_map(|request| match request {
-            Request::ShareKeys(message) => Some(eranos_secagg::Bundle::from_bytes(&message.bundle).unwrap()),
-            _ => None,
-        });
-        let digest = if i == 3 { Digest::of(b"another bundle") } else { bundle.unwrap().digest(Position(i)) };
-        (Position(i), digest)
-    }).collect();
+    let bundles: Vec<(Position, Digest)> = (0..)
+        .zip(&world.clients)
+        .map(|(i, client)| {
+            let bundle = client.sent().find_map(|request| match request {
+                Request::ShareKeys(message) => Some(eranos_secagg::Bundle::from_bytes(&message.bundle).unwrap()),
+                _ => None,
+            });
+            let digest = if i == 3 { Digest::of(b"another bundle") } else { bundle.unwrap().digest(Position(i)) };
+            (Position(i), digest)
+        })
+        .collect();
     let sharers = eranos_secagg::Sharers::new(bundles).unwrap();
     let context = roster.context().with_sharers(sharers.root());
     let statement = context.statement(eranos_base::StatementKind::Ready, Position(VICTIM as u16), &[]);
@@ -525,32 +710,55 @@ fn survivors_that_do_not_fit_are_not_signed() {
         expect: fn(&Refusal) -> bool,
     ) {
         // One member is gone before U2, so that there is somebody outside it; the plan tolerates no other.
-        let gone = |world: &mut World| world.clients[4].exit = Some(Exit { kind: SHARE_KEYS, how: ExitHow::DiesBefore });
-        let world = deceive(context, gone, move |adversary, answer, _| adversary.resurvivors(answer, |readies| change(readies)));
-        check_refusal(&world, context, true, true, |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)));
+        let gone =
+            |world: &mut World| world.clients[4].exit = Some(Exit { kind: SHARE_KEYS, how: ExitHow::DiesBefore });
+        let world = deceive(context, gone, move |adversary, answer, _| {
+            adversary.resurvivors(answer, |readies| change(readies))
+        });
+        check_refusal(
+            &world,
+            context,
+            true,
+            true,
+            |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)),
+        );
         let signed = |did: &Did| matches!(did, Did::Persisted(Step::SignConsistency { .. }));
         assert!(!world.clients[VICTIM].did.iter().any(signed), "{context}");
     }
-    check("too small", |readies| _ = readies.remove(&Position(2)), |refusal| {
-        matches!(refusal, Refusal::TooFewSurvivors { n_survivors: 3, needed: 4 })
-    });
-    check("outside U2", |readies| _ = readies.insert(Position(4), Signature([1; 64])), |refusal| {
-        matches!(refusal, Refusal::SurvivorOutsideSharers { position: Position(4) })
-    });
-    check("a READY forged", |readies| readies.get_mut(&Position(2)).unwrap().0[7] ^= 1, |refusal| {
-        matches!(refusal, Refusal::ReadySignature { position: Position(2) })
-    });
-    check("a READY of another", |readies| {
-        let other = readies[&Position(1)];
-        readies.insert(Position(2), other);
-    }, |refusal| matches!(refusal, Refusal::ReadySignature { position: Position(2) }));
+    check(
+        "too small",
+        |readies| _ = readies.remove(&Position(2)),
+        |refusal| matches!(refusal, Refusal::TooFewSurvivors { n_survivors: 3, needed: 4 }),
+    );
+    check(
+        "outside U2",
+        |readies| _ = readies.insert(Position(4), Signature([1; 64])),
+        |refusal| matches!(refusal, Refusal::SurvivorOutsideSharers { position: Position(4) }),
+    );
+    check(
+        "a READY forged",
+        |readies| readies.get_mut(&Position(2)).unwrap().0[7] ^= 1,
+        |refusal| matches!(refusal, Refusal::ReadySignature { position: Position(2) }),
+    );
+    check(
+        "a READY of another",
+        |readies| {
+            let other = readies[&Position(1)];
+            readies.insert(Position(2), other);
+        },
+        |refusal| matches!(refusal, Refusal::ReadySignature { position: Position(2) }),
+    );
 }
 
 #[test]
 fn survivors_without_the_victim_are_not_signed_by_it() {
-    let world = deceive("all but the victim", |_| {}, |adversary, answer, _| {
-        adversary.resurvivors(answer, |readies| _ = readies.remove(&Position(VICTIM as u16)));
-    });
+    let world = deceive(
+        "all but the victim",
+        |_| {},
+        |adversary, answer, _| {
+            adversary.resurvivors(answer, |readies| _ = readies.remove(&Position(VICTIM as u16)));
+        },
+    );
     check_refusal(&world, "all but the victim", true, true, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::NotASurvivor))
     });
@@ -559,9 +767,13 @@ fn survivors_without_the_victim_are_not_signed_by_it() {
 #[test]
 fn two_sets_of_survivors_find_no_two_quorums() {
     // Four see one set, the victim another: it signs, and then the quorum it is shown is not on what it signed.
-    let world = deceive("U3 equivocated", |_| {}, |adversary, answer, _| {
-        adversary.resurvivors(answer, |readies| _ = readies.remove(&Position(3)));
-    });
+    let world = deceive(
+        "U3 equivocated",
+        |_| {},
+        |adversary, answer, _| {
+            adversary.resurvivors(answer, |readies| _ = readies.remove(&Position(3)));
+        },
+    );
     check_refusal(&world, "U3 equivocated", true, true, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::QuorumSignature { .. }))
     });
@@ -571,34 +783,66 @@ fn two_sets_of_survivors_find_no_two_quorums() {
 
 #[test]
 fn no_share_is_released_without_a_quorum() {
-    fn check(context: &'static str, change: impl Fn(&mut Vec<(Position, Signature)>) + 'static, expect: fn(&Refusal) -> bool) {
-        let world = deceive(context, |_| {}, move |_, answer, _| {
-            if let Answer::Quorum(message) = answer {
-                let mut signatures = Quorum::from_bytes(&message.quorum).unwrap().signatures().to_vec();
-                assert!(signatures.len() >= 4);
-                change(&mut signatures);
-                message.quorum = Quorum::new(signatures).to_bytes();
-            }
-        });
-        check_refusal(&world, context, true, true, |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)));
+    fn check(
+        context: &'static str,
+        change: impl Fn(&mut Vec<(Position, Signature)>) + 'static,
+        expect: fn(&Refusal) -> bool,
+    ) {
+        let world = deceive(
+            context,
+            |_| {},
+            move |_, answer, _| {
+                if let Answer::Quorum(message) = answer {
+                    let mut signatures = Quorum::from_bytes(&message.quorum).unwrap().signatures().to_vec();
+                    assert!(signatures.len() >= 4);
+                    change(&mut signatures);
+                    message.quorum = Quorum::new(signatures).to_bytes();
+                }
+            },
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            true,
+            |kind| matches!(kind, RefusalKind::SecureSum(refusal) if expect(refusal)),
+        );
         assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::Unmask(_))), "{context}");
         assert!(world.settled_without(&[VICTIM]), "{context}: the others go on");
     }
-    check("one missing", |signatures| signatures.truncate(3), |refusal| {
-        matches!(refusal, Refusal::QuorumTooSmall { n_signatures: 3, quorum: 4 })
-    });
-    check("one twice", |signatures| signatures[1] = signatures[0], |refusal| matches!(refusal, Refusal::QuorumSignature { .. }));
-    check("one more, doubled", |signatures| signatures.push(signatures[3]), |refusal| {
-        matches!(refusal, Refusal::QuorumSignature { .. })
-    });
-    check("one forged", |signatures| signatures[2].1.0[40] ^= 1, |refusal| matches!(refusal, Refusal::QuorumSignature { .. }));
-    check("one under another's name", |signatures| {
-        let first = signatures[0].1;
-        signatures[1].1 = first;
-    }, |refusal| matches!(refusal, Refusal::QuorumSignature { .. }));
-    check("one from outside", |signatures| signatures.push((Position(77), Signature([1; 64]))), |refusal| {
-        matches!(refusal, Refusal::QuorumSignature { position: Position(77) })
-    });
+    check(
+        "one missing",
+        |signatures| signatures.truncate(3),
+        |refusal| matches!(refusal, Refusal::QuorumTooSmall { n_signatures: 3, quorum: 4 }),
+    );
+    check(
+        "one twice",
+        |signatures| signatures[1] = signatures[0],
+        |refusal| matches!(refusal, Refusal::QuorumSignature { .. }),
+    );
+    check(
+        "one more, doubled",
+        |signatures| signatures.push(signatures[3]),
+        |refusal| matches!(refusal, Refusal::QuorumSignature { .. }),
+    );
+    check(
+        "one forged",
+        |signatures| signatures[2].1.0[40] ^= 1,
+        |refusal| matches!(refusal, Refusal::QuorumSignature { .. }),
+    );
+    check(
+        "one under another's name",
+        |signatures| {
+            let first = signatures[0].1;
+            signatures[1].1 = first;
+        },
+        |refusal| matches!(refusal, Refusal::QuorumSignature { .. }),
+    );
+    check(
+        "one from outside",
+        |signatures| signatures.push((Position(77), Signature([1; 64]))),
+        |refusal| matches!(refusal, Refusal::QuorumSignature { position: Position(77) }),
+    );
     check("none", Vec::clear, |refusal| matches!(refusal, Refusal::QuorumTooSmall { n_signatures: 0, .. }));
 }
 
@@ -690,12 +934,36 @@ fn an_abort_of_the_coordinator_ends_the_round_without_a_refusal() {
 #[test]
 fn messages_that_are_none_are_refused() {
     let garble: [(&str, bool, fn(&mut Answer)); 6] = [
-        ("roster", false, |answer| if let Answer::Roster(m) = answer { m.entries.truncate(100) }),
-        ("sharers", false, |answer| if let Answer::Sharers(m) = answer { m.sharers.push(0) }),
-        ("parts", false, |answer| if let Answer::Sharers(m) = answer { m.parts.truncate(100) }),
-        ("survivors", true, |answer| if let Answer::Survivors(m) = answer { m.survivors.truncate(m.survivors.len() - 1) }),
-        ("quorum", true, |answer| if let Answer::Quorum(m) = answer { m.quorum.clear() }),
-        ("receipt", true, |answer| if let Answer::Settled(m) = answer { m.receipt.truncate(50) }),
+        ("roster", false, |answer| {
+            if let Answer::Roster(m) = answer {
+                m.entries.truncate(100)
+            }
+        }),
+        ("sharers", false, |answer| {
+            if let Answer::Sharers(m) = answer {
+                m.sharers.push(0)
+            }
+        }),
+        ("parts", false, |answer| {
+            if let Answer::Sharers(m) = answer {
+                m.parts.truncate(100)
+            }
+        }),
+        ("survivors", true, |answer| {
+            if let Answer::Survivors(m) = answer {
+                m.survivors.truncate(m.survivors.len() - 1)
+            }
+        }),
+        ("quorum", true, |answer| {
+            if let Answer::Quorum(m) = answer {
+                m.quorum.clear()
+            }
+        }),
+        ("receipt", true, |answer| {
+            if let Answer::Settled(m) = answer {
+                m.receipt.truncate(50)
+            }
+        }),
     ];
     for (context, charged, garble) in garble {
         let world = deceive(context, |_| {}, move |_, answer, _| garble(answer));
@@ -715,18 +983,29 @@ fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[Vec<u8>]) -> LogWriter<Mem
 #[test]
 fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
     fn check(context: &'static str, change: impl Fn(&mut eranos_ledger::Attempt) + 'static) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| {
-            if let Answer::Settled(message) = answer {
-                let receipt = Receipt::decode(&message.receipt).unwrap();
-                let Entry::Attempt(mut attempt) = Entry::parse(&receipt.entry).unwrap() else { panic!("an attempt") };
-                change(&mut attempt);
-                let ledger = forge_ledger(adversary.setup.signer.clone(), &[Entry::Attempt(attempt).encode().unwrap()]);
-                message.receipt = ledger.receipt(0, 0).unwrap().encode();
-            }
-        });
-        check_refusal(&world, context, true, true, |kind| {
-            matches!(kind, RefusalKind::Ledger(what) if what.contains(&format!("another {context} ")))
-        });
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                if let Answer::Settled(message) = answer {
+                    let receipt = Receipt::decode(&message.receipt).unwrap();
+                    let Entry::Attempt(mut attempt) = Entry::parse(&receipt.entry).unwrap() else {
+                        panic!("an attempt")
+                    };
+                    change(&mut attempt);
+                    let ledger =
+                        forge_ledger(adversary.setup.signer.clone(), &[Entry::Attempt(attempt).encode().unwrap()]);
+                    message.receipt = ledger.receipt(0, 0).unwrap().encode();
+                }
+            },
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            true,
+            |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains(&format!("another {context} "))),
+        );
         assert_eq!(world.clients[VICTIM].budget.n_receipts(), 0, "{context}");
         assert_eq!(world.clients[VICTIM].checkpoint, None, "{context}");
     }
@@ -766,7 +1045,9 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
         let survivors = attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap().survivors.as_mut().unwrap();
         survivors.signatures.truncate(3);
     });
-    check("set of sharers", |attempt| attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap().root = Digest::of(b"x"));
+    check("set of sharers", |attempt| {
+        attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap().root = Digest::of(b"x")
+    });
     check("set of survivors", |attempt| {
         let sharers = attempt.roster.as_mut().unwrap().sharers.as_mut().unwrap();
         let survivors = sharers.survivors.as_mut().unwrap();
@@ -777,38 +1058,55 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
 
 #[test]
 fn a_receipt_from_another_ledger_is_none() {
-    let world = deceive("another key", |_| {}, |adversary, answer, _| {
-        if let Answer::Settled(message) = answer {
-            let receipt = Receipt::decode(&message.receipt).unwrap();
-            let name = adversary.setup.signer.ledger_key().name().clone();
-            let signer = Arc::new(LedgerSigner::new(name, SigningKey::from_seed(&[3; 32])));
-            message.receipt = forge_ledger(signer, &[receipt.entry]).receipt(0, 0).unwrap().encode();
-        }
-    });
+    let world = deceive(
+        "another key",
+        |_| {},
+        |adversary, answer, _| {
+            if let Answer::Settled(message) = answer {
+                let receipt = Receipt::decode(&message.receipt).unwrap();
+                let name = adversary.setup.signer.ledger_key().name().clone();
+                let signer = Arc::new(LedgerSigner::new(name, SigningKey::from_seed(&[3; 32])));
+                message.receipt = forge_ledger(signer, &[receipt.entry]).receipt(0, 0).unwrap().encode();
+            }
+        },
+    );
     check_refusal(&world, "another key", true, true, |kind| matches!(kind, RefusalKind::Ledger(_)));
 
-    let world = deceive("not an attempt", |_| {}, |adversary, answer, _| {
-        if let Answer::Settled(message) = answer {
-            let key = adversary.setup.signer.ledger_key();
-            let opened = eranos_ledger::LogOpened {
-                origin: key.name().clone(),
-                trust_domain: adversary.setup.trust_domain.clone(),
-                ledger_key: key,
-                date: eranos_ledger::Date::of(eranos_base::Timestamp::from_unix_ms(1_800_000_000_000)),
-            };
-            let entry = Entry::LogOpened(opened).encode().unwrap();
-            let ledger = forge_ledger(adversary.setup.signer.clone(), &[entry]);
-            message.receipt = ledger.receipt(0, 0).unwrap().encode();
-        }
-    });
-    check_refusal(&world, "not an attempt", true, true, |kind| {
-        matches!(kind, RefusalKind::Ledger(what) if what.contains("not an attempt"))
-    });
+    let world = deceive(
+        "not an attempt",
+        |_| {},
+        |adversary, answer, _| {
+            if let Answer::Settled(message) = answer {
+                let key = adversary.setup.signer.ledger_key();
+                let opened = eranos_ledger::LogOpened {
+                    origin: key.name().clone(),
+                    trust_domain: adversary.setup.trust_domain.clone(),
+                    ledger_key: key,
+                    date: eranos_ledger::Date::of(eranos_base::Timestamp::from_unix_ms(1_800_000_000_000)),
+                };
+                let entry = Entry::LogOpened(opened).encode().unwrap();
+                let ledger = forge_ledger(adversary.setup.signer.clone(), &[entry]);
+                message.receipt = ledger.receipt(0, 0).unwrap().encode();
+            }
+        },
+    );
+    check_refusal(
+        &world,
+        "not an attempt",
+        true,
+        true,
+        |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains("not an attempt")),
+    );
 }
 
 #[test]
 fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
-    fn check(context: &'static str, forge: impl Fn(&Adversary, Receipt, &[Vec<u8>]) -> Receipt + 'static, says: &'static str, is_evidence: bool) {
+    fn check(
+        context: &'static str,
+        forge: impl Fn(&Adversary, Receipt, &[Vec<u8>]) -> Receipt + 'static,
+        says: &'static str,
+        is_evidence: bool,
+    ) {
         let mut world = World::new(27, FIVE);
         world.begin(1);
         world.run();
@@ -825,28 +1123,54 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
         world.begin(2);
         world.run();
         world.check(context, &[VICTIM]);
-        check_refusal(&world, context, true, true, |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains(says)));
+        check_refusal(
+            &world,
+            context,
+            true,
+            true,
+            |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains(says)),
+        );
         assert_eq!(world.clients[VICTIM].checkpoint.as_ref().unwrap().size, 3, "{context}: what it knew, it keeps");
         let n_evidence = usize::from(is_evidence);
         assert_eq!(world.clients[VICTIM].evidence.len(), n_evidence, "{context}: both checkpoints prove it to anybody");
     }
     // The same entry, in a history without the one before.
-    check("fork", |adversary, receipt, entries| {
-        let entries = [&entries[..2], &[receipt.entry.clone(), receipt.entry]].concat();
-        forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 3).unwrap()
-    }, "does not continue", true);
-    check("shrunk", |adversary, receipt, entries| {
-        let entries = [&entries[..1], &[receipt.entry]].concat();
-        forge_ledger(adversary.setup.signer.clone(), &entries).receipt(1, 2).unwrap()
-    }, "shrank", true);
-    check("proved from nothing", |adversary, receipt, entries| {
-        let entries = [entries, &[receipt.entry]].concat();
-        forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 0).unwrap()
-    }, "from size 0", true);
-    check("the round before", |adversary, receipt, entries| {
-        let entries = [entries, &[receipt.entry]].concat();
-        forge_ledger(adversary.setup.signer.clone(), &entries).receipt(2, 3).unwrap()
-    }, "round number", false);
+    check(
+        "fork",
+        |adversary, receipt, entries| {
+            let entries = [&entries[..2], &[receipt.entry.clone(), receipt.entry]].concat();
+            forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 3).unwrap()
+        },
+        "does not continue",
+        true,
+    );
+    check(
+        "shrunk",
+        |adversary, receipt, entries| {
+            let entries = [&entries[..1], &[receipt.entry]].concat();
+            forge_ledger(adversary.setup.signer.clone(), &entries).receipt(1, 2).unwrap()
+        },
+        "shrank",
+        true,
+    );
+    check(
+        "proved from nothing",
+        |adversary, receipt, entries| {
+            let entries = [entries, &[receipt.entry]].concat();
+            forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 0).unwrap()
+        },
+        "from size 0",
+        true,
+    );
+    check(
+        "the round before",
+        |adversary, receipt, entries| {
+            let entries = [entries, &[receipt.entry]].concat();
+            forge_ledger(adversary.setup.signer.clone(), &entries).receipt(2, 3).unwrap()
+        },
+        "round number",
+        false,
+    );
 }
 
 #[test]

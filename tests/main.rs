@@ -1,5 +1,9 @@
 //! Whole federations, attacks, faults and house rules. One binary, so that it links once.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever something is not as it should be")]
+
+mod errors;
 mod house;
 mod processes;
 mod simulation;
+mod transport;

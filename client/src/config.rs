@@ -48,7 +48,8 @@ impl Config {
         }
         let base = path.parent().unwrap_or(Path::new("."));
         for path in [&mut config.images, &mut config.labels, &mut config.certificates, &mut config.state] {
-            *path = base.join(&*path);
+            // Taken apart and put together, it loses a "." in the middle.
+            *path = base.join(&*path).components().collect();
         }
         Ok(config)
     }

@@ -140,13 +140,22 @@ impl Connector {
     pub async fn connect(&self) -> Result<Connection, ConnectionError> {
         let unreachable = |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
         let addresses = tokio::net::lookup_host(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
+        let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
+        // Over UDP nobody says that there is nobody. Where a name has several addresses, as localhost often has, the one
+        // that answers at once is found before the others are waited for.
+        let waits: &[Duration] = match addresses.len() {
+            0 | 1 => &[CONNECT_TIME_MAX],
+            _ => &[CONNECT_TIME_GLANCE, CONNECT_TIME_MAX],
+        };
         let mut failure = unreachable("the name has no address".to_owned());
-        for address in addresses {
-            match timeout(CONNECT_TIME_MAX, self.connect_to(address)).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) if error.is_final() => return Err(error),
-                Ok(Err(error)) => failure = error,
-                Err(_) => failure = unreachable("no answer".to_owned()),
+        for wait in waits {
+            for address in &addresses {
+                match timeout(*wait, self.connect_to(*address)).await {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(error)) if error.is_final() => return Err(error),
+                    Ok(Err(error)) => failure = error,
+                    Err(_) => failure = unreachable("no answer".to_owned()),
+                }
             }
         }
         Err(failure)
@@ -307,6 +316,9 @@ fn describe(refusal: &CertificateError) -> String {
             "it is for another host".to_owned()
         }
         CertificateError::Revoked => "it was revoked".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not a coordinator's".to_owned()
+        }
         other => other.to_string(),
     }
 }
@@ -314,6 +326,10 @@ fn describe(refusal: &CertificateError) -> String {
 const SOFTWARE: &str = concat!("eranos-client ", env!("CARGO_PKG_VERSION"));
 /// Longest time from the first packet to the answer to Hello.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// The same where other addresses can be tried instead, before the full time is given to each.
+const CONNECT_TIME_GLANCE: Duration = Duration::from_secs(1);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
 /// Most that the two clocks may differ.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
 /// How often a client that waits shows that it is there.

@@ -43,7 +43,9 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     let party = Party::load(&config.certificates).map_err(UserError::from)?;
     let identity = party.client_identity(SystemClock.now()).map_err(|error| {
         let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
-        UserError::new(what, "ask the operator of the authority for a new one: `eranos certs request --renew`")
+        let next = "check this clock and ca.pem; if they are right, ask for a new certificate with \
+                    `eranos certs request --reuse-key`";
+        UserError::new(what, next)
     })?;
     let data = idx::read_images(&config.images, &config.labels, config.classes).map_err(|error| error.user_error())?;
     if data.len() > policy.records_max as usize {

@@ -26,7 +26,7 @@ use eranos_wire::{
 };
 use quinn::{Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
     time::timeout,
 };
@@ -97,6 +97,8 @@ struct Shared {
     anchor: Mutex<Arc<TrustAnchor>>,
     trust: SharedTrust,
     connections: Mutex<BTreeMap<ClientId, Connection>>,
+    /// Those that have shown their certificate and not yet said Hello.
+    greeting: Mutex<BTreeMap<ClientId, Connection>>,
     slots: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     incoming: mpsc::Sender<Incoming>,
@@ -137,6 +139,7 @@ impl Server {
             anchor: Mutex::new(Arc::new(party.anchor)),
             trust,
             connections: Mutex::default(),
+            greeting: Mutex::default(),
             slots: Arc::new(Semaphore::new(connections_max)),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             incoming: sender,
@@ -217,10 +220,9 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             }
             continue;
         }
-        let (Ok(slot), Ok(handshake)) =
-            (shared.slots.clone().try_acquire_owned(), shared.handshakes.clone().try_acquire_owned())
-        else {
-            tracing::warn!(address = %incoming.remote_address(), "no room for another connection");
+        // A place among the connections is only for those who are admitted: strangers would take them all.
+        let Ok(handshake) = shared.handshakes.clone().try_acquire_owned() else {
+            tracing::warn!(address = %incoming.remote_address(), "no room for another handshake");
             incoming.refuse();
             continue;
         };
@@ -230,17 +232,26 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             let admitted = timeout(HANDSHAKE_TIME_MAX, admit(incoming, &shared)).await;
             drop(handshake);
             match admitted {
-                Ok(Ok((connection, id))) => serve(connection, id, &shared).await,
+                Ok(Ok(Admitted { connection, id, slot })) => {
+                    serve(connection, id, &shared).await;
+                    drop(slot);
+                }
                 Ok(Err(reason)) => tracing::info!(%address, reason, "turned away"),
                 Err(_) => tracing::info!(%address, "turned away: too slow"),
             }
-            drop(slot);
         });
     }
 }
 
+/// A client that is let in, with its place among the connections.
+struct Admitted {
+    connection: Connection,
+    id: ClientId,
+    slot: OwnedSemaphorePermit,
+}
+
 /// Handshake, identity, Hello. Only its answer means that the client is admitted.
-async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Connection, ClientId), String> {
+async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitted, String> {
     let connection = incoming.await.map_err(|error| error.to_string())?;
     let refuse = |code: CloseCode, reason: String| {
         connection.close(code.number().into(), b"");
@@ -254,6 +265,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Conne
         Ok(identity) => identity,
         Err(error) => return refuse(CloseCode::NotAClient, error.to_string()),
     };
+    let _greeting = Greeting::begin(shared, &identity.id, &connection);
     let Ok((send, receive)) = connection.accept_bi().await else {
         return refuse(CloseCode::NoHello, "no Hello".to_owned());
     };
@@ -266,10 +278,23 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Conne
         Ok(hello) => hello,
         Err(error) => return refuse(CloseCode::NoHello, error),
     };
+    let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+        tracing::warn!(client = %identity.id, "no room for another connection");
+        return refuse(CloseCode::Full, "no room".to_owned());
+    };
     tracing::debug!(client = %identity.id, software = hello.software, "admitted");
     let welcome = Welcome { admitted: true, coordinator: SOFTWARE.to_owned(), now: shared.clock.now() };
     let id = identity.id.clone();
-    let before = lock(&shared.connections).insert(id.clone(), connection.clone());
+    let before = {
+        let mut connections = lock(&shared.connections);
+        // The list may have changed since the handshake. `watch_revocations` puts the new one in force before it waits
+        // for this lock: a client that it does not find here is found by this check.
+        let anchor = lock(&shared.anchor).clone();
+        if let Err(error) = anchor.verify_client(&certificate, shared.clock.now()) {
+            return refuse(CloseCode::Revoked, error.to_string());
+        }
+        connections.insert(id.clone(), connection.clone())
+    };
     if let Some(before) = before {
         before.close(CloseCode::Replaced.number().into(), b"");
     }
@@ -282,7 +307,32 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<(Conne
     shared.incoming.send(connected).await.map_err(|_| "shutting down".to_owned())?;
     let header = encode_header(&welcome).map_err(|error| error.to_string())?;
     Reply(Some(send)).send(Kind::HELLO, header, Bytes::new());
-    Ok((connection, id))
+    Ok(Admitted { connection, id, slot })
+}
+
+/// Keeps one identity from taking the handshakes of all: of its connections without Hello only the newest lives.
+struct Greeting<'a> {
+    shared: &'a Shared,
+    id: ClientId,
+    stable_id: usize,
+}
+
+impl<'a> Greeting<'a> {
+    fn begin(shared: &'a Shared, id: &ClientId, connection: &Connection) -> Self {
+        if let Some(before) = lock(&shared.greeting).insert(id.clone(), connection.clone()) {
+            before.close(CloseCode::Replaced.number().into(), b"");
+        }
+        Self { shared, id: id.clone(), stable_id: connection.stable_id() }
+    }
+}
+
+impl Drop for Greeting<'_> {
+    fn drop(&mut self) {
+        let mut greeting = lock(&self.shared.greeting);
+        if greeting.get(&self.id).is_some_and(|newest| newest.stable_id() == self.stable_id) {
+            greeting.remove(&self.id);
+        }
+    }
 }
 
 /// Reads the requests of one connection until it is gone.
@@ -336,7 +386,13 @@ async fn watch_revocations(certificates: PathBuf, shared: Arc<Shared>) {
             }
             Err(_) => continue,
         };
-        if lock(&shared.anchor).revoked() == anchor.revoked() {
+        let before = lock(&shared.anchor).clone();
+        if before.revoked() == anchor.revoked() {
+            continue;
+        }
+        if anchor.revoked().is_none() {
+            // Without a list everyone would be forgiven.
+            tracing::warn!("the revocation list is gone; the one read last stays in force");
             continue;
         }
         if let Err(error) = shared.trust.replace(&material(&anchor)) {
@@ -362,9 +418,27 @@ async fn read_opening(mut stream: RecvStream, limits: Limiter) -> Result<(Kind, 
     let mut input = Bytes::new();
     loop {
         if let Some(Piece::Opening { kind, header, body_len }) = decoder.decode(&mut input)? {
+            if body_len == 0 {
+                // Nobody reads on where there is no body, so what follows the frame would never be found.
+                expect_end(&mut stream, &mut decoder, &mut input).await?;
+            }
             return Ok((kind, header, BodyReader { stream, decoder, input, len: body_len }));
         }
         input = next_chunk(&mut stream).await?.ok_or(BodyError::Cut)?;
+    }
+}
+
+async fn expect_end(
+    stream: &mut RecvStream,
+    decoder: &mut Decoder<Limiter>,
+    input: &mut Bytes,
+) -> Result<(), BodyError> {
+    loop {
+        decoder.decode(input)?;
+        match next_chunk(stream).await? {
+            Some(chunk) => *input = chunk,
+            None => return Ok(()),
+        }
     }
 }
 
@@ -495,7 +569,7 @@ const CONNECTIONS_SPARE: usize = 64;
 const HANDSHAKES_MAX: usize = 256;
 /// Longest time from a connection's first packet to its Hello.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest time for a request's header.
+/// Longest time for a request's header, and its end where there is no body.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time without a byte inside a body.
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(30);

@@ -63,7 +63,8 @@ impl Config {
             return Err(UserError::new(what, "this build reads version 1"));
         }
         for path in [&mut config.certificates, &mut config.task, &mut config.state] {
-            *path = dir.join(&*path);
+            // Taken apart and put together, it loses a "." in the middle.
+            *path = dir.join(&*path).components().collect();
         }
         Ok(config)
     }
@@ -276,4 +277,4 @@ const REPORTS_QUEUED_MAX: usize = 64;
 /// The clip norm of the example task.
 const CLIP: f64 = 1.0;
 /// The server optimizer of the example task.
-const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 6.0 }";
+const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";

@@ -53,7 +53,9 @@ fn check_refusal(world: &World, context: &str, knew_round: bool, charged: bool, 
             Did::Ended,
         ] if knew_round => {
             assert_eq!(noted, Reason::from(refusal.to_string()).as_str(), "{context}");
+            // What the coordinator hears says nothing of what was spent elsewhere.
             assert_eq!(abort.reason, Reason::from(refusal.public_reason()), "{context}");
+            assert!(!matches!(refusal.kind, RefusalKind::Budget(_)) || abort.reason.as_str() != noted, "{context}");
         }
         [Did::Ended] if !knew_round => {}
         after => panic!("{context}: after the refusal {after:?}"),

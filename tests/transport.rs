@@ -1,0 +1,739 @@
+//! The real transport: QUIC with mutual TLS over loopback, both ends as they run. What this can find is how they behave
+//! towards each other, towards strangers, and towards broken or greedy peers; rounds are not its business. Nothing here
+//! asserts how fast anything is: waits are bounded only so that a hang fails.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use eranos_base::{
+    Clock, OsEntropy, SystemClock, Timestamp,
+    encoding::encode_header,
+    limits::{BODY_LEN_MAX, HEADER_LEN_MAX},
+};
+use eranos_certs::{Approval, Authority, Party, Role, cli::issue_beside, party};
+use eranos_client::connection::{AnswerFrame, Connection, ConnectionError, Connector};
+use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptions};
+use eranos_wire::{
+    framing::{CloseCode, Hello, Kind, StreamCode, encode_opening},
+    tls::{ClientTls, Credentials, SharedTrust, TrustMaterial},
+};
+use quinn::{Endpoint, ReadError, ReadToEndError, SendStream, crypto::rustls::QuicClientConfig};
+use tokio::{
+    net::UdpSocket,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approved_client_is_admitted_and_exchanges() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let client = domain.client("silo-1");
+    let connection = admitted(&tls(&client), echo.address).await;
+    assert_works(&connection).await;
+    let body = Bytes::from_static(b"a masked vector");
+    let answer = within("an upload", connection.exchange(UPLOAD, b"head", body.clone(), 100)).await;
+    assert_eq!(answer, Ok(AnswerFrame { kind: UPLOAD, header: b"head".to_vec(), body }));
+    assert_eq!(*echo.seen(), [Seen::Came("silo-1".to_owned())]);
+    connection.close().await;
+    echo.until("a goodbye", |seen| seen.last() == Some(&Seen::Went("silo-1".to_owned()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_certificate_for_a_client_is_turned_away_and_knows_why() {
+    let mut domain = Domain::new();
+    let mut stranger = Domain::new();
+    let expired = domain.enrol("late", Role::Client, &[], ago(3 * DAY));
+    let early = domain.enrol("early", Role::Client, &[], SystemClock.now() + DAY);
+    let revoked = domain.client("gone");
+    domain.authority.revoke("gone", SystemClock.now()).expect("revoked");
+    let coordinator = domain.coordinator();
+    let foreign = stranger.client("silo-1");
+    let echo = Echo::start(coordinator.clone());
+    let ours = || trust_of(&coordinator);
+    let clock = || Arc::new(SystemClock);
+    let with = |folder: &Path| ClientTls::new(credentials(folder), ours(), clock());
+    for (who, tls, expected) in [
+        ("anonymous", ClientTls::anonymous(ours(), clock()), "there is none"),
+        ("expired", with(&expired), "it has expired, is not yet valid, or one of the clocks is wrong"),
+        ("not yet valid", with(&early), "it has expired, is not yet valid, or one of the clocks is wrong"),
+        ("revoked", with(&revoked), "it was revoked"),
+        ("foreign", with(&foreign), "it is from another authority"),
+        ("coordinator", with(&coordinator), "it is not one that the coordinator can use"),
+    ] {
+        let error = refused(&tls, echo.address).await;
+        assert_eq!(error, ConnectionError::CertificateRefused { reason: expected.to_owned() }, "{who}");
+        assert!(error.is_final(), "{who}");
+    }
+    assert_works(&admitted(&tls(&domain.client("silo-1")), echo.address).await).await;
+    assert_eq!(*echo.seen(), [Seen::Came("silo-1".to_owned())], "nobody else was let in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_believes_only_its_authoritys_coordinator_for_the_host_it_dials() {
+    let mut domain = Domain::new();
+    let mut stranger = Domain::new();
+    let client = domain.client("silo-1");
+    let (foreign, impostor) = (stranger.coordinator(), domain.client("impostor"));
+    let expired = domain.enrol("expired", Role::Coordinator, &["127.0.0.1"], ago(3 * DAY));
+    let elsewhere = domain.enrol("elsewhere", Role::Coordinator, &["elsewhere.test"], ago(HOUR));
+    for (folder, expected) in [
+        (foreign, "it is from another certificate authority"),
+        (expired, "it has expired, or this clock is wrong"),
+        (elsewhere, "it is for another host"),
+        (impostor, "it is not a coordinator's"),
+    ] {
+        let echo = Echo::start(folder);
+        let error = refused(&tls(&client), echo.address).await;
+        assert_eq!(error, ConnectionError::WrongCoordinator { reason: expected.to_owned() });
+        assert!(error.is_final());
+        assert!(echo.seen().is_empty(), "{expected}");
+        assert_eq!(error.user_error().to_string().lines().count(), 2);
+    }
+    // A revoked coordinator, as soon as the client has the list.
+    let coordinator = domain.coordinator();
+    let echo = Echo::start(coordinator);
+    assert_works(&admitted(&tls(&client), echo.address).await).await;
+    domain.authority.revoke("main", SystemClock.now()).expect("revoked");
+    domain.publish_revocations(&client);
+    let expected = ConnectionError::WrongCoordinator { reason: "it was revoked".to_owned() };
+    assert_eq!(refused(&tls(&client), echo.address).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_too_far_apart_are_named() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let client = domain.client("silo-1");
+    let at = |shift: i64| ClientTls::new(credentials(&client), trust_of(&client), Arc::new(Shifted(shift)));
+    for shift in [600_000, -600_000] {
+        let error = refused(&at(shift), echo.address).await;
+        let ConnectionError::ClockSkew { seconds } = error else { panic!("{error:?}") };
+        assert!((570..=630).contains(&seconds), "{seconds}");
+        assert!(error.is_final());
+        let message = error.user_error().to_string();
+        assert!(message.contains(&format!("differ by {seconds} s")) && message.contains("set this clock"), "{message}");
+    }
+    for shift in [200_000, -200_000] {
+        assert_works(&admitted(&at(shift), echo.address).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_of_one_identity_replaces_the_first() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let tls = tls(&domain.client("silo-1"));
+    let first = admitted(&tls, echo.address).await;
+    let second = admitted(&tls, echo.address).await;
+    let error = ask(&first, NEVER).await;
+    assert_eq!(error, Err(ConnectionError::Replaced));
+    assert!(ConnectionError::Replaced.is_final());
+    assert_works(&second).await;
+    let came = || Seen::Came("silo-1".to_owned());
+    assert_eq!(*echo.seen(), [came(), came()], "the client never went");
+    second.close().await;
+    echo.until("the second to go", |seen| seen.contains(&Seen::Went("silo-1".to_owned()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_cuts_a_live_connection_and_the_client_cannot_come_back() {
+    let mut domain = Domain::new();
+    let coordinator = domain.coordinator();
+    let echo = Echo::start(coordinator.clone());
+    let (gone, stays) = (tls(&domain.client("gone")), tls(&domain.client("stays")));
+    let connection = admitted(&gone, echo.address).await;
+    let other = admitted(&stays, echo.address).await;
+    assert_works(&connection).await;
+    let waiting = tokio::spawn(async move { ask(&connection, NEVER).await });
+    domain.authority.revoke("gone", SystemClock.now()).expect("revoked");
+    domain.publish_revocations(&coordinator);
+    let revoked = ConnectionError::CertificateRefused { reason: "it was revoked".to_owned() };
+    assert_eq!(within("the cut", waiting).await.expect("no panic"), Err(revoked.clone()));
+    // The same connector, so that whatever a session could be resumed from is at hand.
+    assert_eq!(refused(&gone, echo.address).await, revoked);
+    assert_works(&other).await;
+    echo.until("the loss to be noticed", |seen| seen.contains(&Seen::Went("gone".to_owned()))).await;
+
+    // A list that vanishes forgives nobody: the one read last stays in force.
+    fs::remove_file(coordinator.join(party::REVOCATION_LIST_FILE)).expect("there was one");
+    sleep(REVOCATIONS_SEEN).await;
+    assert_eq!(refused(&gone, echo.address).await, revoked);
+    assert_works(&other).await;
+    // Nor does one that is damaged.
+    fs::write(coordinator.join(party::REVOCATION_LIST_FILE), b"-----BEGIN X509 CRL-----\n").expect("written");
+    sleep(REVOCATIONS_SEEN).await;
+    assert_eq!(refused(&gone, echo.address).await, revoked);
+    assert_works(&admitted(&stays, echo.address).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_revoked_between_handshake_and_hello_is_not_admitted() {
+    let mut domain = Domain::new();
+    let coordinator = domain.coordinator();
+    let echo = Echo::start(coordinator.clone());
+    let witness = admitted(&tls(&domain.client("witness")), echo.address).await;
+    let (_endpoint, slow) = raw(&tls(&domain.client("slow")), echo.address).await;
+    // The coordinator has looked at the certificate by then; if not, this tests less, and still passes.
+    sleep(Duration::from_millis(500)).await;
+    for name in ["witness", "slow"] {
+        domain.authority.revoke(name, SystemClock.now()).expect("revoked");
+    }
+    domain.publish_revocations(&coordinator);
+    // Whoever is cut shows that the list was read.
+    let cut = ask(&witness, NEVER).await;
+    assert!(matches!(cut, Err(ConnectionError::CertificateRefused { .. })), "{cut:?}");
+    let (mut send, mut receive) = slow.open_bi().await.expect("a stream");
+    // It may be closed already.
+    let _ = send.write_all(&hello()).await;
+    let _ = send.finish();
+    let answer = within("an end", receive.read_to_end(1000)).await;
+    assert!(answer.is_err(), "admitted after its revocation");
+    assert_eq!(close_code(&slow).await, Some(CloseCode::Revoked));
+    assert!(!echo.seen().contains(&Seen::Came("slow".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_is_none_fails_alone() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let bystander = admitted(&tls(&domain.client("bystander")), echo.address).await;
+    let (_endpoint, connection) = raw_admitted(&tls(&domain.client("silo-1")), echo.address).await;
+    let frame = |kind: Kind, header_len: u32, body_len: u64, rest: &[u8]| {
+        let mut bytes = encode_opening(kind, b"", 0).expect("within limits");
+        bytes[6..10].copy_from_slice(&header_len.to_le_bytes());
+        bytes[10..18].copy_from_slice(&body_len.to_le_bytes());
+        bytes.extend_from_slice(rest);
+        bytes
+    };
+    let whole = frame(ASK, 4, 0, b"head");
+    let altered = |at: usize, value: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = value;
+        bytes
+    };
+    let bad: BTreeMap<&str, Vec<u8>> = BTreeMap::from([
+        ("an oversized header", frame(ASK, HEADER_LEN_MAX as u32 + 1, 0, &[0; 1000])),
+        ("the longest header there is", frame(ASK, u32::MAX, 0, b"")),
+        ("an unknown kind", frame(Kind(0x7f), 4, 0, b"head")),
+        ("an answer's kind", frame(Kind(0x90), 4, 0, b"head")),
+        ("a second hello", hello()),
+        ("another magic", altered(0, b'X')),
+        ("another version", altered(4, 9)),
+        ("nothing", Vec::new()),
+        ("half a head", whole[..9].to_vec()),
+        ("half a header", whole[..20].to_vec()),
+        ("a body where none is allowed", frame(ASK, 4, 4, b"headbody")),
+        ("a body over every limit", frame(UPLOAD, 4, BODY_LEN_MAX + 1, b"head")),
+        ("the longest body there is", frame(UPLOAD, 4, u64::MAX, b"head")),
+        ("bytes after the frame", frame(ASK, 4, 0, b"headbody")),
+    ]);
+    for (what, bytes) in &bad {
+        assert_eq!(send_raw(&connection, bytes).await, Err(StreamCode::BadFrame), "{what}");
+        assert_eq!(send_raw(&connection, &whole).await.as_deref(), Ok(&whole[..]), "the connection lives on: {what}");
+        assert_works(&bystander).await;
+    }
+    // A body is read only when it is asked for: then its end is missed, or its excess found.
+    for (what, bytes) in
+        [("half a body", frame(UPLOAD, 0, 9, b"body")), ("bytes after the body", frame(UPLOAD, 0, 2, b"body"))]
+    {
+        assert_eq!(send_raw(&connection, &bytes).await, Err(StreamCode::NoAnswer), "{what}");
+        assert_eq!(send_raw(&connection, &whole).await.as_deref(), Ok(&whole[..]), "the connection lives on: {what}");
+    }
+    assert_works(&bystander).await;
+    assert_eq!(echo.seen().len(), 2, "nobody was cut off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_begin_with_hello_is_not_admitted() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let tls = tls(&domain.client("silo-1"));
+    for bytes in [encode_opening(ASK, b"", 0).expect("within limits"), b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+        let (_endpoint, connection) = raw(&tls, echo.address).await;
+        let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+        // It may be closed already.
+        let _ = send.write_all(&bytes).await;
+        let _ = send.finish();
+        assert_eq!(close_code(&connection).await, Some(CloseCode::NoHello));
+    }
+    assert!(echo.seen().is_empty());
+    assert_works(&admitted(&tls, echo.address).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_arrives_and_others_overtake_it() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let connection = Arc::new(admitted(&tls(&domain.client("silo-1")), echo.address).await);
+    let late = tokio::spawn({
+        let connection = connection.clone();
+        async move { ask(&connection, LATE).await }
+    });
+    assert_works(&connection).await;
+    let late = late.await.expect("no panic");
+    assert_eq!(late.map(|answer| answer.header), Ok(LATE.to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_megabytes_is_delivered_whole_both_ways() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let connection = admitted(&tls(&domain.client("silo-1")), echo.address).await;
+    let body = pattern(8 << 20);
+    let answer = within("an upload", connection.exchange(UPLOAD, b"", body.clone(), 8 << 20)).await;
+    assert!(answer.expect("answered").body == body, "the body came back altered");
+    // An answer longer than the client asked for is refused from its head, and costs no more than its exchange.
+    let answer = within("an upload", connection.exchange(UPLOAD, b"", body.slice(..1000), 999)).await;
+    assert!(matches!(answer, Err(ConnectionError::Lost { .. })), "{answer:?}");
+    assert_works(&connection).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_held_back_while_nobody_reads_its_body() {
+    let mut domain = Domain::new();
+    let mut server = serve(&domain.coordinator());
+    let (_endpoint, connection) = raw_admitted(&tls(&domain.client("silo-1")), server.local_address()).await;
+    let body = pattern(8 << 20);
+    let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
+    let opening = encode_opening(UPLOAD, b"", body.len() as u64).expect("within limits");
+    send.write_all(&opening).await.expect("room for a header");
+    let sent = write_until_held_back(&mut send, &body).await;
+    // One window of a stream, and what of it was read with the header.
+    assert!(sent < 2 << 20, "{sent} bytes were taken that nobody had asked for");
+    let (unread, reply) = within("the request", next_request(&mut server)).await;
+    assert_eq!(unread.len(), body.len() as u64);
+    let rest = body.slice(sent..);
+    let writing = tokio::spawn(async move {
+        send.write_chunk(rest).await?;
+        send.finish().ok();
+        Ok::<_, quinn::WriteError>(send)
+    });
+    let read = within("the body", unread.read_all(body.len())).await.expect("whole");
+    assert!(read == body, "the body arrived altered");
+    let _send = within("the writer", writing).await.expect("no panic").expect("taken");
+    reply.send(ASK, Vec::new(), Bytes::new());
+    assert!(within("the answer", receive.read_to_end(100)).await.is_ok());
+
+    // A body of another length than the coordinator expects is not read at all.
+    let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+    send.write_all(&opening).await.expect("room for a header");
+    let (unread, _reply) = within("the request", next_request(&mut server)).await;
+    let error = unread.read_all(body.len() - 1).await;
+    let (found, expected) = (body.len() as u64, body.len() as u64 - 1);
+    assert!(matches!(error, Err(BodyError::Length { found: f, expected: e }) if (f, e) == (found, expected)));
+    let stopped = within("the refusal", send.stopped()).await;
+    assert_eq!(stopped, Ok(Some(StreamCode::BodyUnwanted.number().into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_half_open_streams_holds_up_only_itself() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let (_endpoint, connection) = raw_admitted(&tls(&domain.client("greedy")), echo.address).await;
+    let mut held = Vec::new();
+    // A stream that carries nothing is not seen by the other side, so each gets a byte.
+    while let Ok(opened) = timeout(Duration::from_secs(1), connection.open_bi()).await {
+        let (mut send, receive) = opened.expect("a stream");
+        send.write_all(b"E").await.expect("room for a byte");
+        held.push((send, receive));
+        assert!(held.len() <= 16, "as many streams as the client likes");
+    }
+    assert!(!held.is_empty());
+    assert_works(&admitted(&tls(&domain.client("honest")), echo.address).await).await;
+    // Given up, they make room again.
+    held.clear();
+    let whole = encode_opening(ASK, b"", 0).expect("within limits");
+    assert_eq!(send_raw(&connection, &whole).await.as_deref(), Ok(&whole[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_first_packets_is_bounded_and_an_honest_client_gets_through() {
+    let mut domain = Domain::new();
+    let coordinator = domain.coordinator();
+    let echo = Echo::start(coordinator.clone());
+    let honest = tls(&domain.client("honest"));
+    let stranger = ClientTls::anonymous(trust_of(&coordinator), Arc::new(SystemClock));
+    let initials = first_packets(&stranger, N_FLOOD + N_PROBES).await;
+    let (flood, probes) = initials.split_at(N_FLOOD);
+    // Whoever sends them never reads an answer, like one who forges the sender's address.
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+    for batch in flood.chunks(20) {
+        for packet in batch {
+            socket.send_to(packet, echo.address).await.expect("sent");
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    // By now an address must be shown to be real before anything is kept for it: the answer is a Retry packet (RFC
+    // 9000, section 17.2.5), recognised by its type bits.
+    let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+    for packet in probes {
+        probe.send_to(packet, echo.address).await.expect("sent");
+    }
+    let connection = admitted(&honest, echo.address).await;
+    assert_works(&connection).await;
+    let mut buffer = [0; 2000];
+    within("a demand to validate the address", async {
+        while probe.recv(&mut buffer).await.expect("an answer") > 0 && buffer[0] & 0xb0 != 0xb0 {}
+    })
+    .await;
+    assert_eq!(*echo.seen(), [Seen::Came("honest".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_cannot_take_the_room_of_all_by_never_saying_hello() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let (greedy, honest) = (tls(&domain.client("greedy")), tls(&domain.client("honest")));
+    let mut held = Vec::new();
+    for _ in 0..N_SILENT {
+        held.push(raw(&greedy, echo.address).await);
+    }
+    assert_works(&admitted(&honest, echo.address).await).await;
+    let (_, first) = held.first().expect("many");
+    assert_eq!(close_code(first).await, Some(CloseCode::Replaced), "one identity has one connection at most");
+    drop(held);
+    assert_works(&admitted(&greedy, echo.address).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reconnects_all_the_time_holds_one_connection() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let (restless, honest) = (tls(&domain.client("restless")), tls(&domain.client("honest")));
+    let bystander = admitted(&honest, echo.address).await;
+    let mut held = Vec::new();
+    for _ in 0..N_SILENT {
+        held.push(admitted(&restless, echo.address).await);
+    }
+    let newest = held.pop().expect("many");
+    for connection in &held {
+        assert_eq!(ask(connection, NEVER).await, Err(ConnectionError::Replaced));
+    }
+    assert_works(&newest).await;
+    assert_works(&bystander).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_on_two_lines() {
+    let mut domain = Domain::new();
+    let folder = domain.coordinator();
+    let server = serve(&folder);
+    let address = server.local_address();
+    let party = Party::load(&folder).expect("a coordinator's folder");
+    let error = Server::bind(ServerOptions::new(address, party, folder, CLIENTS_MAX, Arc::new(SystemClock)));
+    let error = error.err().expect("the port is in use").to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 2, "{error}");
+    assert!(lines[0].starts_with(&format!("error: cannot listen on {address}: ")), "{error}");
+    assert_eq!(lines[1], " help: stop the other program, or choose another port in coordinator.toml");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_gone_is_no_reason_to_give_up() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let (address, tls) = (echo.address, tls(&domain.client("silo-1")));
+    let connection = admitted(&tls, address).await;
+    let waiting = tokio::spawn(async move { ask(&connection, NEVER).await });
+    echo.until("the request", |seen| seen.contains(&Seen::Asked(NEVER.to_vec()))).await;
+    drop(echo);
+    let error = within("the loss", waiting).await.expect("no panic").expect_err("nobody answers");
+    assert!(matches!(error, ConnectionError::Lost { .. }), "{error:?}");
+    assert!(!error.is_final());
+    let error = refused(&tls, address).await;
+    assert!(matches!(error, ConnectionError::Unreachable { .. }), "{error:?}");
+    assert!(!error.is_final());
+}
+
+/// An authority with the folders of its parties.
+struct Domain {
+    folder: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Domain {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let trust_domain = "transport.test".parse().expect("a trust domain");
+        let authority = Authority::init(&folder.path().join("ca"), trust_domain, ago(HOUR), &mut OsEntropy);
+        Self { folder, authority: authority.expect("an authority") }
+    }
+
+    fn coordinator(&mut self) -> PathBuf {
+        self.enrol("main", Role::Coordinator, &["127.0.0.1"], ago(HOUR))
+    }
+
+    fn client(&mut self, name: &str) -> PathBuf {
+        self.enrol(name, Role::Client, &[], ago(HOUR))
+    }
+
+    /// A party's folder with a certificate that was issued `at` for one day.
+    fn enrol(&mut self, name: &str, role: Role, hosts: &[&str], at: Timestamp) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let requested = party::request(&folder, role, name, &hosts, false, &mut OsEntropy).expect("a request");
+        let request = fs::read(&requested.request).expect("written");
+        let request = self.authority.review(&request).expect("in order");
+        let approval = Approval { days: 1, replace_key: false };
+        issue_beside(&mut self.authority, &requested.request, &request, approval, at).expect("approved");
+        folder
+    }
+
+    /// Copies the revocation list to a party, as its operator would.
+    fn publish_revocations(&self, folder: &Path) {
+        let to = folder.join(party::REVOCATION_LIST_FILE);
+        fs::copy(self.authority.revocation_list_file(), to).expect("copied");
+    }
+}
+
+/// A coordinator's socket that answers every request with the request itself, and remembers who came and went.
+struct Echo {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    Came(String),
+    Went(String),
+    /// A header that is not simply sent back at once.
+    Asked(Vec<u8>),
+}
+
+impl Echo {
+    fn start(folder: PathBuf) -> Self {
+        let mut server = serve(&folder);
+        let (address, seen) = (server.local_address(), Arc::new(Mutex::new(Vec::new())));
+        let noted = seen.clone();
+        let task = tokio::spawn(async move {
+            while let Some(incoming) = server.next().await {
+                match incoming {
+                    Incoming::Connected { identity, .. } => {
+                        lock(&noted).push(Seen::Came(identity.id.name().to_owned()));
+                    }
+                    Incoming::Disconnected { id } => lock(&noted).push(Seen::Went(id.name().to_owned())),
+                    Incoming::Request { kind, header, body, reply, .. } => {
+                        if header == LATE || header == NEVER {
+                            lock(&noted).push(Seen::Asked(header.clone()));
+                        }
+                        tokio::spawn(async move {
+                            let len = usize::try_from(body.len()).expect("64 bits");
+                            // Without its whole body there is no answer.
+                            let Ok(body) = body.read_all(len).await else { return };
+                            match header.as_slice() {
+                                LATE => sleep(Duration::from_secs(1)).await,
+                                NEVER => std::future::pending().await,
+                                _ => {}
+                            }
+                            reply.send(kind, header, body.into());
+                        });
+                    }
+                }
+            }
+        });
+        Self { address, seen, task }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+        lock(&self.seen)
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&[Seen]) -> bool) {
+        within(what, async {
+            while !holds(&self.seen()) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(folder: &Path) -> Server {
+    let party = Party::load(folder).expect("a party's folder");
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let options = ServerOptions::new(any, party, folder.to_owned(), CLIENTS_MAX, Arc::new(SystemClock));
+    Server::bind(options).expect("a free port")
+}
+
+/// The next request's body and where its answer goes.
+async fn next_request(server: &mut Server) -> (eranos_coordinator::server::BodyReader, Reply) {
+    loop {
+        match server.next().await.expect("the server runs") {
+            Incoming::Request { body, reply, .. } => return (body, reply),
+            Incoming::Connected { .. } | Incoming::Disconnected { .. } => {}
+        }
+    }
+}
+
+fn credentials(folder: &Path) -> Credentials {
+    let party = Party::load(folder).expect("a party's folder");
+    Credentials::new(party.certificate, party.key_pkcs8)
+}
+
+fn trust_of(folder: &Path) -> SharedTrust {
+    let anchor = party::load_anchor(folder).expect("an authority");
+    let material = TrustMaterial { authority: anchor.authority().clone(), revoked: anchor.revoked().cloned() };
+    SharedTrust::new(&material).expect("usable")
+}
+
+fn tls(folder: &Path) -> ClientTls {
+    ClientTls::new(credentials(folder), trust_of(folder), Arc::new(SystemClock))
+}
+
+async fn admitted(tls: &ClientTls, address: SocketAddr) -> Connection {
+    let connector = Connector::new(&address.to_string(), tls.clone()).expect("an address");
+    within("a connection", connector.connect()).await.expect("admitted")
+}
+
+async fn refused(tls: &ClientTls, address: SocketAddr) -> ConnectionError {
+    let connector = Connector::new(&address.to_string(), tls.clone()).expect("an address");
+    within("a refusal", connector.connect()).await.err().expect("refused")
+}
+
+async fn ask(connection: &Connection, header: &[u8]) -> Result<AnswerFrame, ConnectionError> {
+    within("an exchange", connection.exchange(ASK, header, Bytes::new(), 0)).await
+}
+
+async fn assert_works(connection: &Connection) {
+    let answer = ask(connection, b"still there?").await;
+    assert_eq!(answer.map(|answer| answer.header), Ok(b"still there?".to_vec()));
+}
+
+/// A connection below the client's own code, with the handshake done and nothing said.
+async fn raw(tls: &ClientTls, address: SocketAddr) -> (Endpoint, quinn::Connection) {
+    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+    let connecting = endpoint.connect_with(quic(tls), address, "127.0.0.1").expect("a configuration");
+    let connection = within("a handshake", connecting).await.expect("a handshake");
+    (endpoint, connection)
+}
+
+async fn raw_admitted(tls: &ClientTls, address: SocketAddr) -> (Endpoint, quinn::Connection) {
+    let (endpoint, connection) = raw(tls, address).await;
+    send_raw(&connection, &hello()).await.expect("admitted");
+    (endpoint, connection)
+}
+
+fn quic(tls: &ClientTls) -> quinn::ClientConfig {
+    let (config, _) = tls.attempt().expect("usable");
+    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("TLS 1.3")))
+}
+
+fn hello() -> Vec<u8> {
+    let hello = Hello { software: "test".to_owned(), now: SystemClock.now() };
+    let header = encode_header(&hello).expect("short");
+    encode_opening(Kind::HELLO, &header, 0).expect("short")
+}
+
+/// Sends bytes as one request and gives the answer's bytes, or the code with which the coordinator broke it off.
+async fn send_raw(connection: &quinn::Connection, bytes: &[u8]) -> Result<Vec<u8>, StreamCode> {
+    let (mut send, mut receive) = within("a stream", connection.open_bi()).await.expect("a stream");
+    // The coordinator may stop reading before everything is sent.
+    let _ = send.write_all(bytes).await;
+    let _ = send.finish();
+    match within("an answer", receive.read_to_end(1 << 20)).await {
+        Ok(bytes) => Ok(bytes),
+        Err(ReadToEndError::Read(ReadError::Reset(code))) => {
+            Err(StreamCode::from_number(code.into_inner()).expect("a code of ours"))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Why the coordinator closed the connection.
+async fn close_code(connection: &quinn::Connection) -> Option<CloseCode> {
+    match within("the close", connection.closed()).await {
+        quinn::ConnectionError::ApplicationClosed(close) => CloseCode::from_number(close.error_code.into_inner()),
+        error => panic!("{error}"),
+    }
+}
+
+/// Writes until nothing more is taken; gives how much was.
+async fn write_until_held_back(stream: &mut SendStream, body: &[u8]) -> usize {
+    let mut sent = 0;
+    while let Ok(written) = timeout(Duration::from_secs(1), stream.write(&body[sent..])).await {
+        sent += written.expect("the stream lives");
+        assert!(sent < body.len(), "the whole body was taken, and nobody reads it");
+    }
+    sent
+}
+
+/// The first packets of `n` connections, caught before they reach anybody.
+async fn first_packets(tls: &ClientTls, n: usize) -> Vec<Vec<u8>> {
+    let trap = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+    let address = trap.local_addr().expect("bound");
+    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+    let (mut caught, mut held) = (BTreeMap::new(), Vec::new());
+    let mut buffer = [0; 2000];
+    while caught.len() < n {
+        // Dropped, it would send a goodbye.
+        held.push(endpoint.connect_with(quic(tls), address, "127.0.0.1").expect("a configuration"));
+        let len = within("a first packet", trap.recv(&mut buffer)).await.expect("caught");
+        // A long header: flags, version (4), length and bytes of the destination's connection id (RFC 9000, 17.2).
+        let is_initial = len >= 1200 && buffer[0] & 0xb0 == 0x80;
+        if is_initial {
+            let id = buffer[6..6 + usize::from(buffer[5])].to_vec();
+            caught.entry(id).or_insert_with(|| buffer[..len].to_vec());
+        }
+    }
+    caught.into_values().collect()
+}
+
+fn pattern(len: usize) -> Bytes {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+/// A clock that is wrong by so many milliseconds.
+struct Shifted(i64);
+
+impl Clock for Shifted {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(SystemClock.now().unix_ms().saturating_add_signed(self.0))
+    }
+}
+
+fn ago(duration: Duration) -> Timestamp {
+    Timestamp::from_unix_ms(SystemClock.now().since(Timestamp::default()).saturating_sub(duration).as_millis() as u64)
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(BOUND, future).await.unwrap_or_else(|_| panic!("no {what} within {BOUND:?}"))
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A wait longer than this is a hang, on however slow a machine.
+const BOUND: Duration = Duration::from_secs(60);
+/// Twice the time between two looks of the coordinator at its revocation list.
+const REVOCATIONS_SEEN: Duration = Duration::from_secs(4);
+/// The size of the federation that a coordinator expects.
+const CLIENTS_MAX: usize = 2;
+/// More connections at once than such a coordinator has room for.
+const N_SILENT: usize = 100;
+/// More first packets than handshakes are kept at once.
+const N_FLOOD: usize = 400;
+const N_PROBES: usize = 10;
+/// A request without body (a check-in) and one with (a masked input).
+const ASK: Kind = Kind(0x10);
+const UPLOAD: Kind = Kind(0x15);
+/// Headers that are answered a second later, and never.
+const LATE: &[u8] = b"later";
+const NEVER: &[u8] = b"never";

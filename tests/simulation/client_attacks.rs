@@ -193,10 +193,10 @@ fn an_advert_with_another_clients_key_costs_only_its_sender() {
         assert!(world.settled_without(&[LIAR]), "{context}: {:?}", world.coordinator.abandoned);
         assert!(!world.coordinator.released.as_ref().unwrap().survivors.contains(&LIAR), "{context}");
     };
-    check("its key of masks", |advert, other| advert.s_pk = other.s_pk.clone());
-    check("its key of shares", |advert, other| advert.c_pk = other.c_pk.clone());
-    check("one for the other", |advert, other| advert.s_pk = other.c_pk.clone());
-    check("both its own the same", |advert, _| advert.s_pk = advert.c_pk.clone());
+    check("its key of masks", |advert, other| advert.s_pk = other.s_pk);
+    check("its key of shares", |advert, other| advert.c_pk = other.c_pk);
+    check("one for the other", |advert, other| advert.s_pk = other.c_pk);
+    check("both its own the same", |advert, _| advert.s_pk = advert.c_pk);
     check("its statement key", |advert, other| advert.statement_key = other.statement_key);
 }
 

@@ -372,7 +372,7 @@ fn a_roster_that_is_not_the_cohorts_is_refused() {
     );
     check(
         "another's keys twice",
-        |_, entries| entries[2].advert.c_pk = entries[1].advert.c_pk.clone(),
+        |_, entries| entries[2].advert.c_pk = entries[1].advert.c_pk,
         |refusal| matches!(refusal, Refusal::Roster(RosterError::Duplicate { .. })),
     );
     check(

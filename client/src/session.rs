@@ -201,9 +201,11 @@ impl Session {
     }
 }
 
+type Answered = Result<(Answer, Bytes), ExchangeError>;
+
 /// One request under way. It goes on while other events are handled; dropping it breaks it off.
 enum Exchange {
-    Pending(JoinHandle<(Link, Result<(Answer, Bytes), ExchangeError>)>),
+    Pending(JoinHandle<(Link, Answered)>),
     Answered(Link),
     /// The task that held the link is gone.
     Lost,
@@ -219,7 +221,7 @@ impl Exchange {
     }
 
     /// The answer, once; after that, never.
-    async fn answer(&mut self) -> Result<(Answer, Bytes), ExchangeError> {
+    async fn answer(&mut self) -> Answered {
         let Self::Pending(task) = self else { return std::future::pending().await };
         match task.await {
             Ok((link, answered)) => {
@@ -290,12 +292,7 @@ impl Link {
     }
 
     /// Sends the request until an answer comes, over as many connections as that takes, for at most `limit`.
-    async fn exchange(
-        &mut self,
-        request: &Request,
-        body: &Bytes,
-        limit: Option<Duration>,
-    ) -> Result<(Answer, Bytes), ExchangeError> {
+    async fn exchange(&mut self, request: &Request, body: &Bytes, limit: Option<Duration>) -> Answered {
         let header = request.encode().map_err(|error| ExchangeError::Given(error.to_string()))?;
         let tries = async {
             let mut backoff = Backoff::default();

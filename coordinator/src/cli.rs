@@ -76,10 +76,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 epsilon,
                 expected_lot: u64::from(clients) * records_per_client_max / 4,
                 records_per_client_max,
-                test_data: match test_data {
-                    Some(path) => Some(std::path::absolute(&path).unwrap_or(path)),
-                    None => None,
-                },
+                test_data: test_data.map(|path| std::path::absolute(&path).unwrap_or(path)),
                 ready_slot_ms: 250,
                 dir: dir.clone(),
             };

@@ -70,7 +70,7 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let network = Arc::new(Network::new(spec, Loss::SparseCategoricalCrossentropy)?);
         let parameters = floats(checkpoint);
-        if parameters.len() != network.n_parameters() || checkpoint.len() % 4 != 0 {
+        if parameters.len() != network.n_parameters() || !checkpoint.len().is_multiple_of(4) {
             return Err(DecodeError::Malformed { what: "checkpoint" }.into());
         }
         let mut reader = CanonicalReader::new(optimizer_state, OPTIMIZER_DOMAIN)?;

@@ -46,6 +46,7 @@ pub use share_keys::ShareKeys;
 pub use unmask::Unmask;
 
 /// One round of a client.
+#[expect(clippy::large_enum_variant, reason = "there is one round at a time, and a box would only hide its phases")]
 pub enum Round {
     /// Checked in; waits for a plan.
     Select(Select),

@@ -517,11 +517,10 @@ mod tests {
             let before = w.clone();
             shrink(&mut w);
             assert!(squared(&w.iter().map(|w| i64::from(*w)).collect::<Vec<_>>()) <= 1 << 48);
-            assert!(
-                w.iter()
-                    .zip(&before)
-                    .all(|(after, before)| after.abs() <= before.abs() && after * before.signum() >= 0)
-            );
+            let shorter = |(after, before): (&i32, &i32)| {
+                after.unsigned_abs() <= before.unsigned_abs() && i64::from(*after) * i64::from(*before) >= 0
+            };
+            assert!(w.iter().zip(&before).all(shorter));
             assert_eq!(w.iter().all(|w| *w == 0), becomes_zero);
         };
         check(vec![1 << 24, 1], false);

@@ -47,6 +47,7 @@ pub use share_keys::ShareKeys;
 pub use unmask::Unmask;
 
 /// One round of the coordinator.
+#[expect(clippy::large_enum_variant, reason = "there is one round at a time, and a box would only hide its phases")]
 pub enum Round {
     /// Check-ins arrive.
     Select(Select),

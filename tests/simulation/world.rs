@@ -27,7 +27,10 @@ use eranos_ledger::{
     log::Storage,
     tile::{Tile, TileError, TileSource},
 };
-use eranos_nn::{Activation, LayerKind, LayerSpec, ModelSpec};
+use eranos_nn::{
+    ModelSpec,
+    model::{Activation, LayerKind, LayerSpec},
+};
 use eranos_privacy::{
     Budget, Probability, RecordMechanism,
     budget::{Terms, UnitOfPrivacy},
@@ -41,7 +44,7 @@ use eranos_wire::{
         abort::Aborted,
         advertise_keys::Certificates,
         consistency::Quorum,
-        select::{CheckIn, PLAN_VERSION},
+        select::{CheckIn, ComeBackLater, PLAN_VERSION},
         settle::Settled,
     },
 };
@@ -127,6 +130,8 @@ pub(crate) struct Client {
     pub(crate) exit: Option<Exit>,
     /// Why its process ended: a step that its budget did not allow.
     pub(crate) broken: Option<String>,
+    /// Checkpoints of the ledger that it keeps as evidence.
+    pub(crate) evidence: Vec<Vec<u8>>,
     entropy: SeededEntropy,
     place: Option<RoundRef>,
     wake: Option<Timestamp>,
@@ -156,11 +161,11 @@ pub(crate) enum ExitHow {
 /// One thing that a client did.
 #[derive(Clone, Debug)]
 pub(crate) enum Did {
-    Heard(u8),
+    Heard,
     Persisted(Step),
     Sent { at: Timestamp, request: Request, body: Bytes },
     Trained { at: Timestamp },
-    Ended(End),
+    Ended,
 }
 
 /// The coordinator, what it keeps, and what it did.
@@ -210,7 +215,7 @@ impl World {
         let authority = SigningKey::generate(&mut dice.0);
         let origin = "example.org/ledger".parse().unwrap();
         let signer = Arc::new(LedgerSigner::new(origin, SigningKey::generate(&mut dice.0)));
-        let model = tiny_model(3, 4);
+        let model = model(3, 4);
         let nonce = dice.0.bytes();
         let setup = Arc::new(Setup {
             size,
@@ -392,7 +397,7 @@ impl World {
         let header = answer.encode().unwrap();
         assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
         self.clients[i].exchange += 1;
-        self.clients[i].did.push(Did::Heard(answer.kind()));
+        self.clients[i].did.push(Did::Heard);
         self.feed_client(i, client::Event::Answer { answer, body });
     }
 
@@ -402,20 +407,14 @@ impl World {
         let Some(round) = client.round.take() else { return };
         let (round, actions) = round.handle(event, self.now, &mut client.entropy);
         let plan = round.plan().map(|plan| RoundRef { session: plan.session, round: plan.round });
-        // A plan that is refused at once is known to no phase: its round stands in the refusal.
-        let refused = actions.iter().find_map(|action| match action {
-            client::Action::Send { request, .. } => request.round(),
-            _ => None,
-        });
-        client.place = plan.or(client.place).or(refused);
+        client.place = plan.or(client.place);
         client.round = Some(round);
         for action in actions {
             let client = &mut self.clients[i];
             match action {
                 client::Action::Send { request, body } => self.send(i, request, body),
                 client::Action::Persist(step) => {
-                    let place = client.place.expect("what is durable belongs to a round");
-                    if let Err(error) = client.persist(&step, place) {
+                    if let Err(error) = client.persist(&step) {
                         client.broken = Some(error);
                         client.die();
                         return;
@@ -438,9 +437,10 @@ impl World {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
                     client.checkpoint = Some(signed.checkpoint().clone());
                 }
-                client::Action::KeepEvidence(_) | client::Action::Note(_) => {}
+                client::Action::KeepEvidence(note) => client.evidence.push(note),
+                client::Action::Note(_) => {}
                 client::Action::Over(end) => {
-                    client.did.push(Did::Ended(end.clone()));
+                    client.did.push(Did::Ended);
                     client.end.get_or_insert(end);
                     client.exchange += 1;
                 }
@@ -469,8 +469,7 @@ impl World {
         }
         let digest = Digest::of_parts(&[&[request.kind()], &request.encode().unwrap()]);
         let exchange = self.clients[from].exchange;
-        let is_check_in = request.kind() == Request::CHECK_IN;
-        match self.coordinator.exchanges.arrive(&peer.id, digest, is_check_in, (from, exchange)) {
+        match self.coordinator.exchanges.arrive(&peer.id, digest, request.kind() == CHECK_IN, (from, exchange)) {
             (Arrival::Answered(frame), Some((to, exchange))) => {
                 let due = self.delay();
                 self.push(due, Item::ToClient { to, exchange, frame });
@@ -496,12 +495,19 @@ impl World {
             return;
         }
         let is_old = request.round().is_some_and(|round| round != self.coordinator.round_ref);
+        if matches!(self.coordinator.round, coordinator::Round::Over) && matches!(request, Request::CheckIn(_)) {
+            self.answer(&from.id, ComeBackLater { after_ms: None, reason: "over".to_owned() }.into(), Bytes::new());
+            return;
+        }
         if is_old || matches!(self.coordinator.round, coordinator::Round::Over) {
             self.answer(&from.id, Aborted { reason: "the round is over".into() }.into(), Bytes::new());
             return;
         }
         let message = match request {
-            Request::CheckIn(_) if self.coordinator.round.phase() != Some(coordinator::Phase::Select) => return,
+            // Whoever checks in while its round goes on has left it.
+            Request::CheckIn(_) if self.coordinator.round.phase() != Some(coordinator::Phase::Select) => {
+                Message::Abort("started again".to_owned())
+            }
             Request::CheckIn(check_in) => Message::CheckIn(check_in),
             Request::FetchCertificates(fetch) => {
                 let known = self.clients.iter().map(|client| client.certificate.clone());
@@ -559,8 +565,8 @@ impl World {
         self.coordinator.did.push(CoordinatorDid::Answered { to: to.clone(), kind: answer.kind() });
         let header = answer.encode().unwrap();
         assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
-        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
         let frame = AnswerFrame { kind: answer.kind(), header, body };
+        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
         if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, to_check_in, &frame) {
             let due = self.delay();
             self.push(due, Item::ToClient { to, exchange, frame });
@@ -690,6 +696,7 @@ impl Client {
             trains_ms: 30,
             exit: None,
             broken: None,
+            evidence: Vec::new(),
             entropy: SeededEntropy::new(dice.next()),
             place: None,
             wake: None,
@@ -719,7 +726,13 @@ impl Client {
         Arc::get_mut(&mut self.member).expect("no round is under way")
     }
 
-    fn persist(&mut self, step: &Step, place: RoundRef) -> Result<(), String> {
+    fn persist(&mut self, step: &Step) -> Result<(), String> {
+        // A refusal names its round; every other step is taken in a round whose plan was accepted.
+        let place = match (step, self.place) {
+            (Step::Refuse { round, .. }, _) => *round,
+            (_, Some(round)) => round,
+            (_, None) => return Err("a step outside any round".to_owned()),
+        };
         let append = step.prepare(&self.budget, place.session, place.round).map_err(|error| error.to_string())?;
         self.file.extend_from_slice(append.bytes());
         Arc::make_mut(&mut self.budget).commit(append).map_err(|error| error.to_string())
@@ -757,13 +770,13 @@ impl Client {
         let mut seen = BTreeSet::new();
         for did in &self.did {
             match did {
-                Did::Heard(_) => {}
+                Did::Heard => {}
                 Did::Persisted(Step::Begin) => begun = true,
                 Did::Persisted(Step::Charge { .. }) => charged = true,
                 Did::Persisted(Step::SignConsistency { .. }) => signed = true,
                 Did::Persisted(_) => {}
                 Did::Trained { at } => trained = Some(*at),
-                Did::Ended(_) => {
+                Did::Ended => {
                     assert!(!ended, "{context}: a round ends once");
                     ended = true;
                 }
@@ -957,12 +970,24 @@ impl Coordinator {
     }
 }
 
+/// A softmax layer alone: with 3 inputs and 4 units it has 16 parameters.
+pub(crate) fn model(inputs: u32, units: u32) -> ModelSpec {
+    let input = LayerKind::InputLayer { shape: vec![inputs] };
+    let dense = LayerKind::Dense { units, activation: Activation::Softmax, use_bias: true };
+    let layers = vec![
+        LayerSpec { name: "input".to_owned(), inputs: vec![], kind: input },
+        LayerSpec { name: "dense".to_owned(), inputs: vec![0], kind: dense },
+    ];
+    ModelSpec::new("tiny", layers).unwrap()
+}
+
 /// The parameters of a federation's mechanism.
 pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
     RecordTarget {
         l2_clip_norm: 1.0,
         n_parameters: n_parameters as u32,
-        sampling_probability: Probability::new(1, 4).unwrap(),
+        // Whole batches: their accounting is a closed form, which makes a round several times faster.
+        sampling_probability: Probability::ONE,
         expected_lot: 40,
         record_bound: 40,
         n_max: size.n as u16,
@@ -1059,15 +1084,6 @@ impl Dice {
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
-}
-
-/// A softmax over a few inputs: four classes of three inputs are 16 parameters.
-pub(crate) fn tiny_model(inputs: u32, units: u32) -> ModelSpec {
-    let layer = |name: &str, inputs: Vec<u32>, kind| LayerSpec { name: name.to_owned(), inputs, kind };
-    let dense = LayerKind::Dense { units, activation: Activation::Softmax, use_bias: true };
-    let layers =
-        vec![layer("input", vec![], LayerKind::InputLayer { shape: vec![inputs] }), layer("dense", vec![0], dense)];
-    ModelSpec::new("tiny", layers).unwrap()
 }
 
 pub(crate) const CHECK_IN: u8 = 0x10;

@@ -157,6 +157,9 @@ pub(super) fn refuse(round: Option<RoundRef>, refusal: Refusal, log: bool) -> (R
 /// Leaves the round: the coordinator was lost, training failed, or the operator said so.
 pub(super) fn leave(round: Round, reason: String) -> (Round, Vec<Action>) {
     let mut actions = Vec::new();
+    if matches!(round, Round::Over) {
+        return (round, actions);
+    }
     if let Some(common) = round.common() {
         actions.push(send(Abort { round: common.round_ref(), reason: reason.clone().into() }));
     }
@@ -165,7 +168,10 @@ pub(super) fn leave(round: Round, reason: String) -> (Round, Vec<Action>) {
 }
 
 /// The coordinator ended the round, or left this client out of it.
-pub(super) fn aborted(_round: Round, aborted: &Aborted) -> (Round, Vec<Action>) {
+pub(super) fn aborted(round: Round, aborted: &Aborted) -> (Round, Vec<Action>) {
+    if matches!(round, Round::Over) {
+        return (round, Vec::new());
+    }
     let reason = aborted.reason.as_str().to_owned();
     (Round::Over, vec![Action::Over(End::Aborted { reason })])
 }

@@ -85,7 +85,10 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
     below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
     below("bound on a client's records", f64::from(parameters.record_bound), f64::from(policy.records_max))?;
     below("slot of READY in ms", f64::from(plan.ready_slot_ms), f64::from(policy.ready_slot_ms_min))?;
+    below("attempt", plan.round.0 as f64, 1.0)?;
     above("attempt", plan.round.0 as f64, f64::from(parameters.max_attempts))?;
+    // A round begun before, or one before that: the coordinator hears a refusal, not the silence of a broken client.
+    let _begins = memory.budget.begin(plan.session, plan.round).map_err(RefusalKind::Budget)?;
     let unreceipted = memory.budget.n_charged() - memory.budget.n_receipts();
     let most = policy.charged_without_receipt_max;
     above("number of charged attempts without a receipt", unreceipted as f64, f64::from(most))?;

@@ -1,7 +1,7 @@
 //! `abort`: from anywhere. What was debited stays debited; after the quorum is out the sum counts as known.
 
 use eranos_base::ClientId;
-use eranos_wire::messages::abort::Aborted;
+use eranos_wire::messages::{abort::Aborted, select::ComeBackLater};
 
 use super::{Abandoned, Action, Attempt, Common, Round, answer};
 
@@ -22,13 +22,16 @@ impl Aborting {
     }
 }
 
-/// Ends a round whose plan was never sent.
+/// Ends a round whose plan was never sent. What its cohort waits for is the answer to a check-in.
 pub(super) fn before_plan(
     cohort: impl IntoIterator<Item = ClientId>,
     reason: String,
-    actions: Vec<Action>,
+    mut actions: Vec<Action>,
 ) -> (Round, Vec<Action>) {
-    Aborting { cohort: cohort.into_iter().collect(), attempt: None }.end(reason, actions)
+    for id in cohort {
+        actions.push(answer(&id, ComeBackLater { after_ms: Some(COME_BACK_MS), reason: reason.clone() }));
+    }
+    Aborting { cohort: Vec::new(), attempt: None }.end(reason, actions)
 }
 
 /// Ends a round because the operator says so. A sum that is known already is settled first.
@@ -59,3 +62,6 @@ impl Common {
         }
     }
 }
+
+/// When a client whose round never began asks again.
+const COME_BACK_MS: u32 = 5000;

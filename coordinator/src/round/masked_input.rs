@@ -49,15 +49,17 @@ impl CollectInputs {
         match event {
             Event::Message { from, message } => match (self.roster.position_of(&from.id), message) {
                 (Some(position), Message::Ready(signature)) => match self.accumulator.ready(position, &signature) {
-                    Ok(_) if self.left.contains(&position) => {}
+                    // Nobody who will send no vector, or has sent it, takes a place from those who wait.
+                    Ok(_) if self.left.contains(&position) || self.accumulator.is_finished(position) => {}
                     Ok(_) if !self.granted.contains(&position) && !self.waiting.contains(&position) => {
                         self.waiting.push_back(position);
                     }
                     Ok(_) => {}
                     Err(misbehaviour) => self.leave(position, &from, misbehaviour.to_string(), &mut actions),
                 },
-                (Some(position), Message::MaskedInput { .. }) if self.left.contains(&position) => {
+                (Some(position), Message::MaskedInput { .. }) if !self.granted.contains(&position) => {
                     actions.push(out_of_phase(&from, Phase::MaskedInput));
+                    self.leave(position, &from, "sent a vector without a grant".to_owned(), &mut actions);
                 }
                 (Some(position), Message::MaskedInput { packed, finished }) => {
                     let accepted = Finished::from_bytes(&finished).map_err(|error| error.to_string());

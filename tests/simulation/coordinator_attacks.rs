@@ -569,7 +569,9 @@ fn a_u2_that_does_not_fit_is_refused() {
     );
     check(
         "a part missing",
-        |_, parts| drop(parts.remove(1)),
+        |_, parts| {
+            parts.remove(1);
+        },
         |refusal| matches!(refusal, Refusal::PartMissing { dealer: Position(2) }),
     );
     check(
@@ -935,7 +937,8 @@ fn an_abort_of_the_coordinator_ends_the_round_without_a_refusal() {
 
 #[test]
 fn messages_that_are_none_are_refused() {
-    let garble: [(&str, bool, fn(&mut Answer)); 6] = [
+    type Garble = (&'static str, bool, fn(&mut Answer));
+    let garble: [Garble; 6] = [
         ("roster", false, |answer| {
             if let Answer::Roster(m) = answer {
                 m.entries.truncate(100)

@@ -142,7 +142,8 @@ fn wakes_at_any_time_change_nothing() {
 
 /// Every message of one honest round.
 fn recorded() -> (Vec<Frame>, Vec<Frame>) {
-    let (requests, answers): (Arc<Mutex<Vec<Frame>>>, Arc<Mutex<Vec<Frame>>>) = Default::default();
+    let requests: Arc<Mutex<Vec<Frame>>> = Arc::default();
+    let answers: Arc<Mutex<Vec<Frame>>> = Arc::default();
     let mut world = World::new(RECORDED, FIVE);
     let record = requests.clone();
     world.on_request = Some(Box::new(move |_, request, body| {

@@ -795,7 +795,7 @@ impl Client {
                         Request::Ready(_) => {
                             let since = at.since(configured.expect("an advert came first")).as_millis() as u64;
                             assert!(
-                                since > 0 && since % u64::from(READY_SLOT_MS) == 0,
+                                since > 0 && since.is_multiple_of(u64::from(READY_SLOT_MS)),
                                 "{context}: READY after {since} ms"
                             );
                             assert!(

@@ -78,11 +78,6 @@ impl Trainer {
         Self { data, pool, network: Mutex::new(None) }
     }
 
-    /// How many records there are.
-    pub fn n_records(&self) -> usize {
-        self.data.len()
-    }
-
     /// The length of one record.
     pub fn record_len(&self) -> usize {
         self.data.shape().iter().product()

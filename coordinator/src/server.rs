@@ -88,7 +88,6 @@ pub enum Incoming {
 pub struct Server {
     endpoint: Endpoint,
     incoming: mpsc::Receiver<Incoming>,
-    shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
     local_address: SocketAddr,
 }
@@ -149,7 +148,7 @@ impl Server {
             tokio::spawn(accept(endpoint.clone(), shared.clone())),
             tokio::spawn(watch_revocations(certificates, shared.clone())),
         ];
-        Ok(Self { endpoint, incoming, shared, tasks, local_address })
+        Ok(Self { endpoint, incoming, tasks, local_address })
     }
 
     /// The address listened on.
@@ -160,13 +159,6 @@ impl Server {
     /// What comes in next.
     pub async fn next(&mut self) -> Option<Incoming> {
         self.incoming.recv().await
-    }
-
-    /// Cuts a client's connection.
-    pub fn close(&self, id: &ClientId, code: CloseCode) {
-        if let Some(connection) = lock(&self.shared.connections).remove(id) {
-            connection.close(code.number().into(), b"");
-        }
     }
 }
 

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use eranos_privacy::Budget;
+
 /// The shell lines of the README's section on separate processes.
 fn readme_lines() -> Vec<String> {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
@@ -89,35 +91,42 @@ fn the_readmes_lines_run_and_a_killed_client_joins_the_next_round() {
 
     let deadline = Instant::now() + Duration::from_secs(240);
     let mut heard = Vec::new();
-    let mut killed = false;
+    let mut receipts_at_kill = 0;
+    let dropped = |heard: &[String]| heard.iter().any(|line| line.contains("dropped: party-2"));
     loop {
         let line = said.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         let Ok(line) = line else { break };
         let is_round = line.starts_with("round");
         heard.push(line);
-        if is_round && !killed {
-            killed = true;
-            // In the middle of a round: as soon as it has begun the next one, which its budget's file shows.
-            let before = fs::metadata(dir.join("parties/party-2/state/budget")).unwrap().len();
-            while fs::metadata(dir.join("parties/party-2/state/budget")).unwrap().len() == before {
+        // In the middle of a round: it has begun the next one and not charged it yet. READY's slot leaves time for its
+        // keys and shares to be out; a machine so slow that they are not sees the next round, where it is done again.
+        if is_round
+            && !dropped(&heard)
+            && !heard.last().is_some_and(|line| line.contains(" 4/5 ") || line.contains(" 5/5 "))
+        {
+            let file = dir.join("parties/party-2/state/budget");
+            let state = || Budget::parse(&fs::read(&file).unwrap()).unwrap().0;
+            while !state().has_begun_uncharged() {
                 assert!(Instant::now() < deadline, "party 2 never began another round: {heard:?}");
                 thread::sleep(Duration::from_millis(2));
             }
+            thread::sleep(Duration::from_millis(100));
             clients[1].0.kill().unwrap();
             clients[1].0.wait().unwrap();
+            receipts_at_kill = state().n_receipts();
             clients[1] = client(&dir, 2);
         }
     }
     let status = coordinator.0.wait().unwrap();
     assert!(status.success(), "{heard:?}");
     assert!(heard.iter().any(|line| line.starts_with("5 rounds in ")), "{heard:?}");
-    assert!(heard.iter().any(|line| line.contains("dropped: party-2")), "the killed client dropped out: {heard:?}");
+    assert!(dropped(&heard), "the killed client dropped out: {heard:?}");
     for client in &mut clients {
         assert!(client.0.wait().unwrap().success(), "{heard:?}");
     }
-    // It came back: all but the round in which it was killed are settled.
+    // It came back: rounds after the one in which it was killed are settled.
     let (killed, other) = (budget(&dir, 2), budget(&dir, 1));
-    assert!(killed["receipts"].as_u64().unwrap() >= 3, "{killed}");
+    assert!(killed["receipts"].as_u64().unwrap() > receipts_at_kill, "{killed} after {receipts_at_kill}: {heard:?}");
     assert_eq!(other["receipts"], 5, "{other}");
     run(&dir, audit);
 }

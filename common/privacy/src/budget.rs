@@ -340,6 +340,11 @@ impl Budget {
         self.sessions.get(&session).map(|s| s.last_begun)
     }
 
+    /// Whether a round was begun whose attempt is not charged: its keys may have left, its vector has not.
+    pub fn has_begun_uncharged(&self) -> bool {
+        self.sessions.values().any(|s| !s.charged.contains(&s.last_begun))
+    }
+
     /// Whether the attempt of this round was charged.
     pub fn is_charged(&self, session: SessionId, round: RoundNumber) -> bool {
         self.sessions.get(&session).is_some_and(|s| s.charged.contains(&round))

@@ -241,6 +241,16 @@ fn a_plan_beyond_the_policy_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_client_for_a_task_that_the_coordinator_does_not_have_is_turned_away() {
+    let world = World::new();
+    let coordinator = world.run_coordinator();
+    world.init_client(1, &coordinator.address);
+    set(&world.path("silo-1/client.toml"), "task =", "task = \"weather\"");
+    let output = world.run(&["client", "run", "--dir", "silo-1"]);
+    check(&output, &["turned this client away: this coordinator has no task weather"], &["`task` in client.toml"]);
+}
+
+#[test]
 fn a_client_whose_budget_is_spent_refuses_with_the_reason() {
     let world = World::new();
     let [first, second] = world.epsilon_of_first_attempts();

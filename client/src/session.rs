@@ -9,7 +9,7 @@ use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
-    messages::select::{CheckIn, PLAN_VERSION},
+    messages::select::{CheckIn, ComeBack, PLAN_VERSION},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -52,6 +52,9 @@ pub enum SessionError {
     /// Its state cannot be written. Nothing leaves that is not recorded.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The coordinator does not want it, now or later, and says why.
+    #[error("turned away: {0}")]
+    TurnedAway(String),
     /// It refused what the coordinator planned.
     #[error("refused: {0}")]
     Refused(crate::round::Refusal),
@@ -63,6 +66,10 @@ impl SessionError {
         match self {
             Self::Connection(error) => error.user_error(),
             Self::Store(error) => UserError::new(error.to_string(), "free some disk space and start the client again"),
+            Self::TurnedAway(reason) => UserError::new(
+                format!("the coordinator turned this client away: {reason}"),
+                "compare `task` in client.toml with the coordinator's task.toml, or ask its operator",
+            ),
             Self::Refused(refusal) => UserError::new(
                 format!("this client refuses the coordinator's plan: {refusal}"),
                 "talk to the operator about the plan, or change policy.toml if you agree to it",
@@ -106,9 +113,13 @@ impl Session {
             let _ = progress.try_send(Progress::End { end: end.clone(), epsilon_spent });
             match end {
                 End::Settled { .. } | End::Aborted { .. } => {}
-                End::ComeBackLater { after_ms: None, .. } => break,
-                End::ComeBackLater { after_ms: Some(ms), .. } => {
+                End::ComeBackLater { when: ComeBack::TaskOver, .. } => break,
+                End::ComeBackLater { when: ComeBack::AfterMs(ms), .. } => {
                     pause(Duration::from_millis(ms.into()), &mut stop).await;
+                }
+                End::ComeBackLater { when: ComeBack::Never, reason } => {
+                    link.close().await;
+                    return Err(SessionError::TurnedAway(reason));
                 }
                 End::Left { .. } => pause(BACKOFF_MIN, &mut stop).await,
                 End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),

@@ -29,7 +29,7 @@ use eranos_wire::{
         abort::Aborted,
         advertise_keys::Certificates,
         consistency::Quorum,
-        select::{CheckIn, ComeBackLater},
+        select::{CheckIn, ComeBack, ComeBackLater},
         settle::Settled,
     },
 };
@@ -435,8 +435,8 @@ impl Federation {
     fn dismiss_one(&mut self, id: &ClientId) {
         let done = self.is_done();
         let reason = if done { "the task is over" } else { "the coordinator is shutting down" }.to_owned();
-        let after_ms = if done { None } else { Some(COME_BACK_MS) };
-        self.answer(id, ComeBackLater { after_ms, reason }.into(), Bytes::new());
+        let when = if done { ComeBack::TaskOver } else { ComeBack::AfterMs(COME_BACK_MS) };
+        self.answer(id, ComeBackLater { when, reason }.into(), Bytes::new());
         self.told.insert(id.clone());
     }
 
@@ -587,7 +587,7 @@ impl Federation {
             Request::CheckIn(check_in) => {
                 if self.excluded.contains(&from.id) {
                     let reason = "excluded: signed statements prove that this client broke a round".to_owned();
-                    self.answer(&from.id, ComeBackLater { after_ms: None, reason }.into(), Bytes::new());
+                    self.answer(&from.id, ComeBackLater { when: ComeBack::Never, reason }.into(), Bytes::new());
                     return Ok(());
                 }
                 if !matches!(self.round, Round::Select(_)) {

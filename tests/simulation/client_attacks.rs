@@ -13,7 +13,11 @@ use eranos_secagg::{
 };
 use eranos_wire::{
     Answer, Request,
-    messages::{abort::Aborted, masked_input::Grant, select::CheckIn},
+    messages::{
+        abort::Aborted,
+        masked_input::Grant,
+        select::{CheckIn, ComeBack, ComeBackLater},
+    },
 };
 
 use super::{
@@ -619,8 +623,7 @@ fn a_check_in_for_another_task_or_version_is_sent_away() {
     let honest = CheckIn { task: world.setup.task.clone(), plan_version: 1, nonce: 0 };
     feed(&mut world, &from, Message::CheckIn(CheckIn { task: "another".parse().unwrap(), ..honest.clone() }));
     feed(&mut world, &from, Message::CheckIn(CheckIn { plan_version: 2, ..honest }));
-    let kind =
-        Answer::from(eranos_wire::messages::select::ComeBackLater { after_ms: None, reason: String::new() }).kind();
+    let kind = Answer::from(ComeBackLater { when: ComeBack::Never, reason: String::new() }).kind();
     let answered = CoordinatorDid::Answered { to: from.id, kind };
     assert_eq!(world.coordinator.did, [answered.clone(), answered]);
     world.run();

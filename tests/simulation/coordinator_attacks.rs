@@ -19,7 +19,7 @@ use eranos_wire::{
         Blob,
         abort::{Aborted, Reason},
         masked_input::Grant,
-        select::ComeBackLater,
+        select::{ComeBack, ComeBackLater},
     },
 };
 
@@ -870,7 +870,7 @@ fn every_answer_out_of_its_phase_ends_the_round() {
     let heard = heard.lock().unwrap().clone();
     assert_eq!(heard.len(), 8, "configure, roster, certificates, sharers, grant, survivors, quorum, settled");
     let mut samples = heard.clone();
-    samples.push((ComeBackLater { after_ms: Some(5), reason: "later".to_owned() }.into(), Bytes::new()));
+    samples.push((ComeBackLater { when: ComeBack::AfterMs(5), reason: "later".to_owned() }.into(), Bytes::new()));
 
     for (turn, (expected, _)) in heard.iter().enumerate() {
         for (sample, sample_body) in samples.iter().filter(|(sample, _)| sample.kind() != expected.kind()) {

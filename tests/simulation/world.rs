@@ -44,7 +44,7 @@ use eranos_wire::{
         abort::Aborted,
         advertise_keys::Certificates,
         consistency::Quorum,
-        select::{CheckIn, ComeBackLater, PLAN_VERSION},
+        select::{CheckIn, ComeBack, ComeBackLater, PLAN_VERSION},
         settle::Settled,
     },
 };
@@ -496,7 +496,11 @@ impl World {
         }
         let is_old = request.round().is_some_and(|round| round != self.coordinator.round_ref);
         if matches!(self.coordinator.round, coordinator::Round::Over) && matches!(request, Request::CheckIn(_)) {
-            self.answer(&from.id, ComeBackLater { after_ms: None, reason: "over".to_owned() }.into(), Bytes::new());
+            self.answer(
+                &from.id,
+                ComeBackLater { when: ComeBack::TaskOver, reason: "over".to_owned() }.into(),
+                Bytes::new(),
+            );
             return;
         }
         if is_old || matches!(self.coordinator.round, coordinator::Round::Over) {

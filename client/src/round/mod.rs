@@ -32,7 +32,10 @@ use eranos_base::{ClientId, Digest, Entropy, RoundNumber, SessionId, TaskId, Tim
 use eranos_ledger::{Checkpoint, LedgerKey};
 use eranos_privacy::{Budget, RecordMechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
-use eranos_wire::{Answer, Request, RoundPlan, messages::RoundRef};
+use eranos_wire::{
+    Answer, Request, RoundPlan,
+    messages::{RoundRef, select::ComeBack},
+};
 use zeroize::Zeroizing;
 
 use crate::policy::Policy;
@@ -186,8 +189,8 @@ pub enum End {
     },
     /// Not now.
     ComeBackLater {
-        /// When to ask again; none when the task is over.
-        after_ms: Option<u32>,
+        /// When to ask again, if ever.
+        when: ComeBack,
         /// Why, as the coordinator says.
         reason: String,
     },

@@ -1,7 +1,10 @@
 //! `abort`: from anywhere. What was debited stays debited; after the quorum is out the sum counts as known.
 
 use eranos_base::ClientId;
-use eranos_wire::messages::{abort::Aborted, select::ComeBackLater};
+use eranos_wire::messages::{
+    abort::Aborted,
+    select::{ComeBack, ComeBackLater},
+};
 
 use super::{Abandoned, Action, Attempt, Common, Round, answer};
 
@@ -29,7 +32,7 @@ pub(super) fn before_plan(
     mut actions: Vec<Action>,
 ) -> (Round, Vec<Action>) {
     for id in cohort {
-        actions.push(answer(&id, ComeBackLater { after_ms: Some(COME_BACK_MS), reason: reason.clone() }));
+        actions.push(answer(&id, ComeBackLater { when: ComeBack::AfterMs(COME_BACK_MS), reason: reason.clone() }));
     }
     Aborting { cohort: Vec::new(), attempt: None }.end(reason, actions)
 }

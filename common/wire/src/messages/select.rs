@@ -20,8 +20,19 @@ pub const PLAN_VERSION: u16 = 1;
 /// The client is not wanted now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComeBackLater {
-    /// When to ask again; none when the task is over.
-    pub after_ms: Option<u32>,
+    /// When to ask again, if ever.
+    pub when: ComeBack,
     /// Why, for a person.
     pub reason: String,
+}
+
+/// When a client that is not wanted now may ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ComeBack {
+    /// After so many milliseconds.
+    AfterMs(u32),
+    /// Not for this task: it is over, as planned.
+    TaskOver,
+    /// Not as it is: for another task, with another version, or excluded. Somebody must change something first.
+    Never,
 }

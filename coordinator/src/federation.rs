@@ -130,6 +130,7 @@ pub struct Federation {
     model: Model,
     model_state: ModelState,
     test_set: Option<Arc<Dataset>>,
+    session_nonce: [u8; 32],
     session: SessionId,
     last_round: RoundNumber,
     n_attempts: u32,
@@ -271,8 +272,8 @@ impl Federation {
                     checkpoint: objects.put(&model.checkpoint())?,
                     optimizer: objects.put(&model.optimizer_state())?,
                 };
-                let (session, leaves) = opening(&task, &trust_domain, &signer, &model, &mechanism)?;
-                store.begin_session(session, state, &leaves)?;
+                let (nonce, leaves) = opening(&task, &trust_domain, &signer, &model, &mechanism)?;
+                store.begin_session(&nonce, state, &leaves)?;
                 store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
             }
         };
@@ -310,7 +311,9 @@ impl Federation {
             &objects.read(&resume.model.checkpoint)?,
             &objects.read(&resume.model.optimizer)?,
         )?;
-        let round_ref = RoundRef { session: resume.session, round: resume.last_round };
+        let origin = signer.ledger_key().name().clone();
+        let session = SessionId::derive(&trust_domain, origin.as_str(), &task.name, &resume.session_nonce);
+        let round_ref = RoundRef { session, round: resume.last_round };
         Ok(Self {
             task,
             trust_domain,
@@ -323,7 +326,8 @@ impl Federation {
             model,
             model_state: resume.model,
             test_set,
-            session: resume.session,
+            session_nonce: resume.session_nonce,
+            session,
             last_round: resume.last_round,
             n_attempts,
             released: resume.released,
@@ -460,7 +464,7 @@ impl Federation {
             trust_domain: self.trust_domain.clone(),
             ledger_origin: self.signer.ledger_key().name().as_str().to_owned(),
             task: self.task.name.clone(),
-            session: self.session,
+            session_nonce: self.session_nonce,
             round,
             model_spec: self.model.spec().to_canonical(),
             checkpoint_digest: self.model_state.checkpoint,
@@ -933,14 +937,14 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<RecordMechanism, UserEr
     design(&target).map_err(|error| failed(&error))
 }
 
-/// The session and the leaves that open its ledger.
+/// The session's nonce and the leaves that open its ledger.
 fn opening(
     task: &Task,
     trust_domain: &TrustDomain,
     signer: &LedgerSigner,
     model: &Model,
     mechanism: &RecordMechanism,
-) -> Result<(SessionId, Vec<Vec<u8>>), FederationError> {
+) -> Result<([u8; 32], Vec<Vec<u8>>), FederationError> {
     let ledger_key = signer.ledger_key();
     let origin = ledger_key.name().clone();
     let mut nonce = [0; 32];
@@ -959,7 +963,7 @@ fn opening(
         budget_delta: task.privacy.delta,
     };
     let leaves = vec![Entry::LogOpened(opened).encode()?, Entry::TaskOpened(Box::new(task_opened)).encode()?];
-    Ok((session, leaves))
+    Ok((nonce, leaves))
 }
 
 /// How soon a round looks at the clock again that was woken before its time.

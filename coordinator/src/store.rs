@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use eranos_base::{ClientId, Digest, RoundNumber, SessionId};
+use eranos_base::{ClientId, Digest, RoundNumber};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Why the store did not do what it was asked.
@@ -65,8 +65,8 @@ pub struct ModelState {
 /// What a coordinator that starts again needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
-    /// The session.
-    pub session: SessionId,
+    /// The nonce from which the session follows.
+    pub session_nonce: [u8; 32],
     /// The model after the last released round.
     pub model: ModelState,
     /// The last round opened; zero if none was.
@@ -94,7 +94,7 @@ pub trait StateStore: Send + Sync {
     ///
     /// # Errors
     /// If the commit fails.
-    fn begin_session(&self, session: SessionId, model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError>;
+    fn begin_session(&self, nonce: &[u8; 32], model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError>;
 
     /// What to go on from; none in a fresh store.
     ///
@@ -175,12 +175,12 @@ impl SqliteStore {
 }
 
 impl StateStore for SqliteStore {
-    fn begin_session(&self, session: SessionId, model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError> {
+    fn begin_session(&self, nonce: &[u8; 32], model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         transaction.execute(
-            "INSERT INTO session (only_row, session, checkpoint, optimizer) VALUES (1, ?1, ?2, ?3)",
-            params![session.0.0, model.checkpoint.0, model.optimizer.0],
+            "INSERT INTO session (only_row, nonce, checkpoint, optimizer) VALUES (1, ?1, ?2, ?3)",
+            params![nonce, model.checkpoint.0, model.optimizer.0],
         )?;
         for leaf in leaves {
             append_leaf(&transaction, leaf)?;
@@ -191,11 +191,11 @@ impl StateStore for SqliteStore {
     fn resume(&self) -> Result<Option<Resume>, StoreError> {
         let connection = self.lock();
         let session = connection
-            .query_row("SELECT session, checkpoint, optimizer FROM session", [], |row| {
+            .query_row("SELECT nonce, checkpoint, optimizer FROM session", [], |row| {
                 Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, [u8; 32]>(2)?))
             })
             .optional()?;
-        let Some((session, checkpoint, optimizer)) = session else { return Ok(None) };
+        let Some((session_nonce, checkpoint, optimizer)) = session else { return Ok(None) };
         let (last_round, attempts, released) = connection.query_row(
             "SELECT coalesce(max(round), 0), count(*), count(*) FILTER (WHERE outcome = 'released') FROM round",
             [],
@@ -207,7 +207,7 @@ impl StateStore for SqliteStore {
             })
             .optional()?;
         Ok(Some(Resume {
-            session: SessionId(Digest(session)),
+            session_nonce,
             model: ModelState { checkpoint: Digest(checkpoint), optimizer: Digest(optimizer) },
             last_round: RoundNumber(last_round),
             attempts,
@@ -281,12 +281,12 @@ fn append_leaf(transaction: &Transaction<'_>, leaf: &[u8]) -> Result<u64, StoreE
     Ok(index)
 }
 
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE session (
     only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
-    session    BLOB NOT NULL CHECK (length(session) = 32),
+    nonce      BLOB NOT NULL CHECK (length(nonce) = 32),
     checkpoint BLOB NOT NULL CHECK (length(checkpoint) = 32),
     optimizer  BLOB NOT NULL CHECK (length(optimizer) = 32)
 ) STRICT;
@@ -323,11 +323,11 @@ mod tests {
     fn what_was_committed_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.sqlite");
-        let session = SessionId(Digest::of(b"session"));
+        let nonce = [7; 32];
         {
             let store = SqliteStore::open(&path).unwrap();
             assert_eq!(store.resume().unwrap(), None);
-            store.begin_session(session, model("zero"), &[b"opened".to_vec()]).unwrap();
+            store.begin_session(&nonce, model("zero"), &[b"opened".to_vec()]).unwrap();
             store.open_round(RoundNumber(1), &[id("a"), id("b")], b"leaf").unwrap();
             let index = store.close_round(RoundNumber(1), Outcome::Released, Some(model("one")), b"leaf 1").unwrap();
             assert_eq!(index, 1);
@@ -336,7 +336,7 @@ mod tests {
         }
         let store = SqliteStore::open(&path).unwrap();
         let resume = store.resume().unwrap().unwrap();
-        assert_eq!((resume.session, resume.model), (session, model("one")));
+        assert_eq!((resume.session_nonce, resume.model), (nonce, model("one")));
         assert_eq!((resume.last_round, resume.attempts, resume.released), (RoundNumber(2), 2, 1));
         let open_round = resume.open_round.unwrap();
         assert_eq!((open_round.round, open_round.abort_entry), (RoundNumber(2), b"leaf 2".to_vec()));
@@ -348,7 +348,7 @@ mod tests {
     fn a_round_is_opened_once_closed_once_and_alone() {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("state.sqlite")).unwrap();
-        store.begin_session(SessionId(Digest::ZERO), model("zero"), &[]).unwrap();
+        store.begin_session(&[0; 32], model("zero"), &[]).unwrap();
         store.open_round(RoundNumber(1), &[], b"leaf").unwrap();
         assert!(store.open_round(RoundNumber(1), &[], b"leaf").is_err());
         assert!(store.open_round(RoundNumber(2), &[], b"leaf").is_err(), "two rounds open at once");

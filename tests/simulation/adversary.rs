@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use eranos_base::{ClientId, Context, Position, Signature, SigningKey, StatementKind, VerifyingKey};
+use eranos_base::{ClientId, Context, Position, SessionId, Signature, SigningKey, StatementKind, VerifyingKey};
 use eranos_secagg::{
     Advert, Finished, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
     roster::{entries_from_bytes, entries_to_bytes},
@@ -82,11 +82,12 @@ impl Adversary {
 
     // As the coordinator, with its real ledger key.
 
-    /// Another plan, signed.
+    /// Another plan, signed in the session that follows from it.
     pub(crate) fn replan(&self, answer: &mut Answer, change: impl FnOnce(&mut RoundPlan)) {
         if let Answer::Configure(configure) = answer {
             let mut plan = configure.plan.verify(&self.setup.ledger_key().verifying_key()).unwrap();
             change(&mut plan);
+            plan.session = SessionId::derive(&plan.trust_domain, &plan.ledger_origin, &plan.task, &plan.session_nonce);
             configure.plan = plan.sign(self.setup.ledger_key());
         }
     }

@@ -98,6 +98,23 @@ fn a_plan_that_the_pinned_key_did_not_sign_is_refused() {
 }
 
 #[test]
+fn a_plan_signed_in_another_session_than_its_own_is_refused() {
+    let world = deceive(
+        "another session",
+        |_| {},
+        |adversary, answer, _| {
+            if let Answer::Configure(configure) = answer {
+                let mut plan = adversary.plan.clone().unwrap();
+                let other = "another".parse().unwrap();
+                plan.session = SessionId::derive(&plan.trust_domain, &plan.ledger_origin, &other, &plan.session_nonce);
+                configure.plan = plan.sign(adversary.setup.ledger_key());
+            }
+        },
+    );
+    check_refusal(&world, "another session", false, false, |kind| matches!(kind, RefusalKind::Plan(_)));
+}
+
+#[test]
 fn a_plan_that_is_none_is_refused() {
     for (context, slot, timeout) in
         [("no slot", 0, 1000), ("no timeout", 100, 0), ("two days", 100, 2 * 24 * 3600 * 1000)]

@@ -255,7 +255,7 @@ impl World {
             trust_domain: setup.trust_domain.clone(),
             ledger_origin: setup.signer.ledger_key().name().as_str().to_owned(),
             task: setup.task.clone(),
-            session: setup.session,
+            session_nonce: setup.nonce,
             round: RoundNumber(number),
             model_spec: setup.model.to_canonical(),
             checkpoint: setup.checkpoint.clone(),

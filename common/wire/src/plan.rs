@@ -18,7 +18,10 @@ pub struct RoundPlan {
     pub ledger_origin: String,
     /// The task.
     pub task: TaskId,
-    /// The session.
+    /// The nonce from which the session follows.
+    pub session_nonce: [u8; 32],
+    /// The session: derived from trust domain, ledger, task and nonce, never read. So a coordinator cannot give one task
+    /// the session of another, whose rounds and charges a client already counts.
     pub session: SessionId,
     /// The round; at a client they strictly increase within a session.
     pub round: RoundNumber,
@@ -37,13 +40,13 @@ pub struct RoundPlan {
 }
 
 impl RoundPlan {
-    /// The canonical bytes: the domain, then the fields in the order of the struct.
+    /// The canonical bytes: the domain, then the fields in the order of the struct, without the derived session.
     pub fn to_bytes(&self) -> Vec<u8> {
         Canonical::new(DOMAIN)
             .text(self.trust_domain.as_str())
             .text(&self.ledger_origin)
             .text(self.task.as_str())
-            .digest(&self.session.0)
+            .field(&self.session_nonce)
             .u64(self.round.0)
             .field(&self.model_spec)
             .digest(&self.checkpoint)
@@ -60,11 +63,14 @@ impl RoundPlan {
     /// If they are malformed, or a value in them could not be a plan's.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PlanError> {
         let mut reader = CanonicalReader::new(bytes, DOMAIN)?;
+        let (trust_domain, ledger_origin, task) = (reader.parse()?, reader.text()?.to_owned(), reader.parse()?);
+        let session_nonce = reader.array()?;
         let plan = Self {
-            trust_domain: reader.parse()?,
-            ledger_origin: reader.text()?.to_owned(),
-            task: reader.parse()?,
-            session: SessionId(reader.digest()?),
+            session: SessionId::derive(&trust_domain, &ledger_origin, &task, &session_nonce),
+            trust_domain,
+            ledger_origin,
+            task,
+            session_nonce,
             round: RoundNumber(reader.u64()?),
             model_spec: reader.field()?.to_vec(),
             checkpoint: reader.digest()?,

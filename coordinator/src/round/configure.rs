@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eranos_base::{ClientId, Entropy, Timestamp};
+use eranos_base::{ClientId, Entropy, SessionId, Timestamp};
 use eranos_wire::{RoundPlan, messages::configure::Configure};
 
 use super::{Action, AdvertiseKeys, Common, Note, Peer, Phase, Record, Round, RoundSpec, abort};
@@ -22,7 +22,8 @@ pub(super) fn configure(
         trust_domain: spec.trust_domain.clone(),
         ledger_origin: spec.ledger_origin.clone(),
         task: spec.task.clone(),
-        session: spec.session,
+        session_nonce: spec.session_nonce,
+        session: SessionId::derive(&spec.trust_domain, &spec.ledger_origin, &spec.task, &spec.session_nonce),
         round: spec.round,
         model_spec: spec.model_spec.clone(),
         checkpoint: spec.checkpoint_digest,

@@ -27,7 +27,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
+    ClientId, Digest, Entropy, Position, RoundNumber, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
 use eranos_privacy::RecordMechanism;
@@ -300,8 +300,8 @@ pub struct RoundSpec {
     pub ledger_origin: String,
     /// The task.
     pub task: TaskId,
-    /// The session.
-    pub session: SessionId,
+    /// The nonce from which the session follows.
+    pub session_nonce: [u8; 32],
     /// The round.
     pub round: RoundNumber,
     /// The model's canonical bytes.

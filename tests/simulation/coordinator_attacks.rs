@@ -309,6 +309,25 @@ fn a_round_number_that_is_not_new_is_refused() {
 }
 
 #[test]
+fn another_mechanism_in_a_session_that_was_charged_is_refused() {
+    let mut world = World::new(24, FIVE);
+    world.begin(1);
+    world.run();
+    assert!(world.settled_without(&[]));
+    // Weaker, and by itself within the policy: what the first and this one spend together, nobody accepted.
+    let weaker = mechanism(RecordTarget { epsilon: EPSILON / 2.0, ..target(FIVE, world.setup.model.n_parameters()) });
+    alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+        adversary.replan(answer, |plan| plan.mechanism = weaker.clone());
+    });
+    world.begin(2);
+    world.run();
+    world.check("another mechanism", &[VICTIM]);
+    check_refusal(&world, "another mechanism", true, false, |kind| {
+        matches!(kind, RefusalKind::Budget(BudgetError::OtherMechanism))
+    });
+}
+
+#[test]
 fn a_round_number_beyond_the_attempts_of_the_plan_is_refused() {
     for number in [0, u64::from(ATTEMPTS_MAX) + 1, u64::from(u32::MAX) + 2, u64::MAX] {
         let context = format!("round {number}");

@@ -95,6 +95,7 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
     if memory.budget.terms().unit != UnitOfPrivacy::Record {
         return refuse(RefusalKind::Other { what: "unit of privacy", found: "record".to_owned() });
     }
+    memory.budget.keeps_mechanism(plan.session, mechanism).map_err(RefusalKind::Budget)?;
     memory.budget.can_afford(mechanism).map_err(RefusalKind::Budget)?;
     let model = ModelSpec::from_canonical(&plan.model_spec).map_err(|error| RefusalKind::Model(error.to_string()))?;
     let n_parameters = model.n_parameters();

@@ -138,6 +138,9 @@ pub enum BudgetError {
         /// The plan's number.
         most: u32,
     },
+    /// A session has one mechanism, that of its first charge: what its attempts cost together was accepted by it.
+    #[error("the mechanism is not the one under which this session was first charged")]
+    OtherMechanism,
     /// A text longer than its limit.
     #[error("text of {len} bytes, limit {max}")]
     TextTooLong {
@@ -408,10 +411,22 @@ impl Budget {
         self.prepare(Record::Begun { session, round })
     }
 
+    /// Whether attempts of `session` may be charged under `mechanism`: a session keeps the mechanism of its first charge,
+    /// so that the epsilon of its plan, which is for all its attempts, bounds what the session spends.
+    ///
+    /// # Errors
+    /// If an attempt of the session was charged under another mechanism.
+    pub fn keeps_mechanism(&self, session: SessionId, mechanism: &RecordMechanism) -> Result<(), BudgetError> {
+        match self.sessions.get(&session).and_then(|s| s.mechanism) {
+            Some(first) if first != Digest::of(&mechanism.encode()) => Err(BudgetError::OtherMechanism),
+            _ => Ok(()),
+        }
+    }
+
     /// Prepares to charge one attempt.
     ///
     /// # Errors
-    /// If the round was not begun, is charged already, or the charge would exceed the limit.
+    /// If the round was not begun, is charged already, the session was charged under another mechanism, or the charge would exceed the limit.
     pub fn charge(
         &self,
         session: SessionId,
@@ -505,6 +520,7 @@ impl Budget {
                 if self.terms.unit != UnitOfPrivacy::Record {
                     return Err(BudgetError::Unit);
                 }
+                self.keeps_mechanism(*session, mechanism)?;
                 let session = begun(session, round)?;
                 if session.charged.contains(round) {
                     return Err(BudgetError::AlreadyDone { round: *round, step: "charge" });
@@ -556,6 +572,7 @@ impl Budget {
                 let session = self.sessions.entry(*session).or_default();
                 session.charged.insert(*round);
                 session.last_attempt = *attempt;
+                session.mechanism.get_or_insert_with(|| Digest::of(&mechanism.encode()));
             }
             Record::ConsistencySigned { session, round, statement } => {
                 self.sessions.entry(*session).or_default().signed.insert(*round, *statement);
@@ -572,6 +589,7 @@ impl Budget {
 struct Session {
     last_begun: RoundNumber,
     last_attempt: u32,
+    mechanism: Option<Digest>,
     begun: HashSet<RoundNumber>,
     charged: HashSet<RoundNumber>,
     signed: HashMap<RoundNumber, Digest>,
@@ -979,6 +997,24 @@ mod tests {
             assert!(matches!(charge, Err(BudgetError::Attempt { least: 4, most: 155, .. })), "{attempt}: {charge:?}");
         }
         assert!(file.budget.charge(session, next, 155, plan, &m).is_ok());
+    }
+
+    #[test]
+    fn a_session_keeps_the_mechanism_of_its_first_charge_even_after_a_restart() {
+        let mut file = File::new(terms());
+        file.round(session(b"task"), 1);
+        let other = NoiseDoubled::of(&mechanism());
+        for budget in [file.budget.clone(), Budget::parse(&file.bytes).expect("whole").0] {
+            let mut budget = budget;
+            assert_eq!(budget.keeps_mechanism(session(b"task"), &mechanism()), Ok(()));
+            assert_eq!(budget.keeps_mechanism(session(b"task"), &other), Err(BudgetError::OtherMechanism));
+            assert_eq!(budget.keeps_mechanism(session(b"next task"), &other), Ok(()));
+            let round = RoundNumber(2);
+            let begin = budget.begin(session(b"task"), round).expect("allowed");
+            budget.commit(begin).expect("on its state");
+            let charge = budget.charge(session(b"task"), round, 2, Digest::of(b"plan"), &other);
+            assert_eq!(charge.err(), Some(BudgetError::OtherMechanism));
+        }
     }
 
     #[test]

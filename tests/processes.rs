@@ -167,3 +167,20 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     let spent = budget(&dir, 1);
     assert!(spent["receipts"].as_u64().unwrap() >= 4, "{spent}");
 }
+
+#[test]
+fn a_demo_that_is_interrupted_says_so_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eranos"));
+    command.args(["demo", "--clients", "4", "--rounds", "1000"]).env("TMPDIR", dir.path()).stderr(Stdio::piped());
+    let mut demo = Guard(command.spawn().unwrap());
+    let mut lines = BufReader::new(demo.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.starts_with("round ")), "a round before the interruption");
+    assert_ne!(fs::read_dir(dir.path()).unwrap().count(), 0, "it works in a temporary folder");
+    run(dir.path(), &format!("kill -INT {}", demo.0.id()));
+    let rest: Vec<String> = lines.collect();
+    assert!(!demo.0.wait().unwrap().success());
+    let [.., what, next] = rest.as_slice() else { panic!("two lines at the end: {rest:?}") };
+    assert!(what.contains("interrupted") && next.contains("nothing was left behind"), "{rest:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the temporary folder is gone");
+}

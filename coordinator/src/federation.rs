@@ -616,7 +616,9 @@ impl Federation {
                 self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
                 return Ok(());
             }
-            Request::Advertise(message) => Message::Advertise(message.advert),
+            Request::Advertise(message) => {
+                Message::Advertise { advert: message.advert, possession: message.possession }
+            }
             Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
             Request::Ready(message) => Message::Ready(message.signature),
             Request::MaskedInput(message) => {

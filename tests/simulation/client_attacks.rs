@@ -111,7 +111,8 @@ fn another_clients_advert_is_refused() {
     };
     assert!(world.run_until(|world| advert(world).is_some()));
     let (from, advert) = (world.peer(LIAR), advert(&world).unwrap());
-    feed(&mut world, &from, Message::Advertise(advert));
+    let possession = possession_of_liar(&world);
+    feed(&mut world, &from, Message::Advertise { advert, possession });
     world.run();
     world.check("another's advert", &[LIAR]);
     assert!(world.settled_without(&[LIAR]));
@@ -125,8 +126,9 @@ fn a_second_broken_advert_takes_nobody_elses_place() {
     assert!(world.run_until(|world| world.coordinator.round.phase() == Some(Phase::AdvertiseKeys)));
     let advert = advert_of_liar(&mut world);
     let from = world.peer(LIAR);
-    feed(&mut world, &from, Message::Advertise(advert));
-    feed(&mut world, &from, Message::Advertise(vec![1, 2, 3]));
+    let possession = possession_of_liar(&world);
+    feed(&mut world, &from, Message::Advertise { advert, possession });
+    feed(&mut world, &from, Message::Advertise { advert: vec![1, 2, 3], possession });
     world.run();
     world.check("a broken second advert", &[LIAR]);
     assert!(world.settled_without(&[LIAR]), "{:?}", world.coordinator.notes);
@@ -168,7 +170,14 @@ fn advertise_changed(world: &mut World, change: impl FnOnce(&mut Advert)) {
     adversary.plan = world.coordinator.plan.clone();
     let advert = adversary.sign_advert(advert, &world.clients[LIAR].member.identity.certificate_key);
     let from = world.peer(LIAR);
-    feed(world, &from, Message::Advertise(advert.to_bytes().to_vec()));
+    let possession = possession_of_liar(world);
+    feed(world, &from, Message::Advertise { advert: advert.to_bytes().to_vec(), possession });
+}
+
+/// The liar's proof that it holds its own statement key in this round.
+fn possession_of_liar(world: &World) -> eranos_base::Signature {
+    let terms = world.coordinator.plan.as_ref().unwrap().terms().unwrap();
+    world.clients[LIAR].member.identity.possession(&terms)
 }
 
 /// The liar's certification of a statement key that is not its own.
@@ -205,19 +214,32 @@ fn an_advert_with_another_clients_key_costs_only_its_sender() {
 }
 
 #[test]
-fn whoever_claims_a_statement_key_first_has_it_for_the_round() {
-    // That is wrong: statement keys are known from earlier rosters, and a certification proves no possession of the key,
-    // so a liar can keep one honest client out of a round. It is never more than that: the sum is exact or there is none.
+fn a_statement_key_of_a_client_that_is_still_to_come_is_not_to_be_had() {
+    // Statement keys are known from earlier rosters, and a certification proves no possession of the key.
     let mut world = World::new(34, FIVE);
     world.begin(1);
     assert!(world.run_until(|world| world.coordinator.round.phase() == Some(Phase::AdvertiseKeys)));
-    let stolen = world.clients[1].member.identity.statement_key.verifying_key();
-    let certification = certify(&world, &stolen);
-    advertise_changed(&mut world, |advert| (advert.statement_key, advert.certification) = (stolen, certification));
+    let claimed = world.clients[1].member.identity.statement_key.verifying_key();
+    let certification = certify(&world, &claimed);
+    advertise_changed(&mut world, |advert| (advert.statement_key, advert.certification) = (claimed, certification));
     world.run();
     world.check("a statement key claimed", &[LIAR]);
-    assert!(!world.clients[1].is_charged());
-    assert!(matches!(world.clients[1].end, Some(client::End::Aborted { .. })), "{:?}", world.clients[1].end);
+    assert!(world.settled_without(&[LIAR]), "{:?}", world.coordinator.abandoned);
+    assert!(world.clients[1].is_charged());
+}
+
+#[test]
+fn a_proof_of_possession_that_is_none_costs_only_its_sender() {
+    check_lie("by another key", false, |_, request, _, _| {
+        if let Request::Advertise(message) = request {
+            message.possession = SigningKey::from_seed(&[4; 32]).sign(b"eranos");
+        }
+    });
+    check_lie("altered", false, |_, request, _, _| {
+        if let Request::Advertise(message) = request {
+            message.possession.0[7] ^= 1;
+        }
+    });
 }
 
 #[test]
@@ -563,7 +585,7 @@ fn message(request: &Request, body: &Bytes) -> Option<Message> {
     Some(match request.clone() {
         Request::CheckIn(check_in) => Message::CheckIn(check_in),
         Request::FetchCertificates(_) => return None,
-        Request::Advertise(message) => Message::Advertise(message.advert),
+        Request::Advertise(message) => Message::Advertise { advert: message.advert, possession: message.possession },
         Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
         Request::Ready(message) => Message::Ready(message.signature),
         Request::MaskedInput(message) => Message::MaskedInput { packed: body.to_vec(), finished: message.finished },

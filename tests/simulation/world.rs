@@ -520,7 +520,9 @@ impl World {
                 self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
                 return;
             }
-            Request::Advertise(message) => Message::Advertise(message.advert),
+            Request::Advertise(message) => {
+                Message::Advertise { advert: message.advert, possession: message.possession }
+            }
             Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
             Request::Ready(message) => Message::Ready(message.signature),
             Request::MaskedInput(message) => Message::MaskedInput { packed: body.to_vec(), finished: message.finished },

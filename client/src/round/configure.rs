@@ -42,13 +42,14 @@ pub(super) fn configure(
         mechanism: plan.mechanism.clone(),
         rotation_seed: RotationSeed(plan.rotation_seed),
     };
+    let possession = member.identity.possession(&terms);
     let advertised = Advertised::begin(terms, member.identity.clone(), entropy);
     let advert = advertised.advert().to_bytes().to_vec();
     let common = Common { member, memory, plan_digest: plan.digest(), plan, configured: now };
     let actions = vec![
         Action::Persist(Step::Begin),
         Action::Train(Box::new(job)),
-        send(Advertise { round: round_ref, advert }),
+        send(Advertise { round: round_ref, advert, possession }),
         Action::Note(Phase::AdvertiseKeys),
     ];
     (Round::AdvertiseKeys(AdvertiseKeys::new(common, advertised)), actions)

@@ -37,6 +37,8 @@ pub enum StatementKind {
     Unmask = 0x86,
     /// A client leaves the round; body: the reason.
     Abort = 0x87,
+    /// A client holds the statement key of its advert, under that key; body: its identity.
+    Possession = 0x88,
 }
 
 /// Where in a round a statement is made.

@@ -99,6 +99,30 @@ impl Identity {
     pub(crate) fn sign(&self, context: Context, kind: StatementKind, position: Position, body: &[u8]) -> Signature {
         self.certificate_key.sign(&context.statement(kind, position, body))
     }
+
+    /// The statement key's signature over this identity, for this round: a certification shows that a certificate's holder
+    /// claims a key, not that it has it. For the coordinator, which admits nobody under a key that is another's; it stays
+    /// out of the roster, where every member would pay for it.
+    pub fn possession(&self, terms: &Terms) -> Signature {
+        self.statement_key.sign(&possession_statement(terms, &self.id))
+    }
+}
+
+/// Verifies that whoever holds `statement_key` is `id` in this round.
+///
+/// # Errors
+/// If the signature does not verify.
+pub fn verify_possession(
+    terms: &Terms,
+    id: &ClientId,
+    statement_key: &VerifyingKey,
+    possession: &Signature,
+) -> Result<(), SigningError> {
+    statement_key.verify(&possession_statement(terms, id), possession)
+}
+
+fn possession_statement(terms: &Terms, id: &ClientId) -> Vec<u8> {
+    terms.context().statement(StatementKind::Possession, Position::NONE, id.as_str().as_bytes())
 }
 
 /// A client's advert of one round.

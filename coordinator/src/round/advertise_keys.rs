@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use eranos_base::{ClientId, Timestamp};
-use eranos_secagg::{Advert, Roster, RosterEntry, roster::entries_to_bytes};
+use eranos_base::{ClientId, Signature, Timestamp};
+use eranos_secagg::{Advert, Roster, RosterEntry, advert::verify_possession, roster::entries_to_bytes};
 use eranos_wire::messages::{abort::Aborted, advertise_keys};
 
 use super::{Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, out_of_phase};
@@ -24,11 +24,11 @@ impl AdvertiseKeys {
     pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {
         let mut actions = Vec::new();
         match event {
-            Event::Message { from, message: Message::Advertise(advert) } => {
+            Event::Message { from, message: Message::Advertise { advert, possession } } => {
                 if self.cohort.get(&from.id) != Some(&from) {
                     actions.push(answer(&from.id, Aborted { reason: "not selected for this round".into() }));
                 } else {
-                    match self.entry(&from, &advert) {
+                    match self.entry(&from, &advert, &possession) {
                         // The first advert counts, whatever comes after it.
                         _ if self.entries.contains_key(&from.id) => {}
                         Ok(entry) => {
@@ -56,10 +56,13 @@ impl AdvertiseKeys {
         (Round::AdvertiseKeys(self), actions)
     }
 
-    fn entry(&self, from: &Peer, advert: &[u8]) -> Result<RosterEntry, String> {
+    fn entry(&self, from: &Peer, advert: &[u8], possession: &Signature) -> Result<RosterEntry, String> {
         let advert = Advert::from_bytes(advert).map_err(|error| error.to_string())?;
         let entry = RosterEntry { id: from.id.clone(), certificate: from.certificate, key: from.key, advert };
         entry.verify(&self.common.terms).map_err(|error| error.to_string())?;
+        // Statement keys are known from earlier rosters: whoever claims another's must not take its place.
+        verify_possession(&self.common.terms, &from.id, &entry.advert.statement_key, possession)
+            .map_err(|_| "its statement key is not shown to be its own".to_owned())?;
         // One bad member must not spoil the roster for all: what `Roster::assemble` would refuse is refused here.
         let keys = |entry: &RosterEntry| [entry.advert.c_pk, entry.advert.s_pk];
         let doubled = |other: &RosterEntry| {

@@ -103,7 +103,12 @@ pub enum Message {
     /// It asks to take part.
     CheckIn(CheckIn),
     /// Its keys.
-    Advertise(Vec<u8>),
+    Advertise {
+        /// The advert.
+        advert: Vec<u8>,
+        /// The proof that its statement key is its own.
+        possession: Signature,
+    },
     /// Its sealed shares.
     ShareKeys(Vec<u8>),
     /// Its READY.

@@ -13,6 +13,8 @@ pub struct Advertise {
     /// `eranos_secagg::Advert`, signed.
     #[serde(with = "blob")]
     pub advert: Vec<u8>,
+    /// The statement key's signature over the client's identity: it has the key that it advertises.
+    pub possession: Signature,
 }
 
 /// The roster, in its order. A client recomputes R1 from it.

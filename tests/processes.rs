@@ -91,7 +91,7 @@ fn the_readmes_lines_run_and_a_killed_client_joins_the_next_round() {
 
     let deadline = Instant::now() + Duration::from_secs(240);
     let mut heard = Vec::new();
-    let mut receipts_at_kill = 0;
+    let (mut killed_in, mut receipts_at_kill) = (None, 0);
     let dropped = |heard: &[String]| heard.iter().any(|line| line.contains("dropped: party-2"));
     loop {
         let line = said.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -106,14 +106,16 @@ fn the_readmes_lines_run_and_a_killed_client_joins_the_next_round() {
         {
             let file = dir.join("parties/party-2/state/budget");
             let state = || Budget::parse(&fs::read(&file).unwrap()).unwrap().0;
-            while !state().has_begun_uncharged() {
+            let begun = || state().begun_uncharged().filter(|round| Some(*round) != killed_in);
+            while begun().is_none() {
                 assert!(Instant::now() < deadline, "party 2 never began another round: {heard:?}");
                 thread::sleep(Duration::from_millis(2));
             }
             thread::sleep(Duration::from_millis(100));
+            let round = begun();
             clients[1].0.kill().unwrap();
             clients[1].0.wait().unwrap();
-            receipts_at_kill = state().n_receipts();
+            (killed_in, receipts_at_kill) = (round.or(killed_in), state().n_receipts());
             clients[1] = client(&dir, 2);
         }
     }

@@ -131,7 +131,6 @@ pub struct Federation {
     model_state: ModelState,
     test_set: Option<Arc<Dataset>>,
     session_nonce: [u8; 32],
-    session: SessionId,
     last_round: RoundNumber,
     n_attempts: u32,
     released: u32,
@@ -327,7 +326,6 @@ impl Federation {
             model_state: resume.model,
             test_set,
             session_nonce: resume.session_nonce,
-            session,
             last_round: resume.last_round,
             n_attempts,
             released: resume.released,
@@ -451,7 +449,7 @@ impl Federation {
         }
         let round = self.last_round.next();
         self.last_round = round;
-        self.round_ref = RoundRef { session: self.session, round };
+        self.round_ref.round = round;
         for (_, upload) in std::mem::take(&mut self.uploads) {
             upload.abort();
         }

@@ -343,9 +343,10 @@ impl Budget {
         self.sessions.get(&session).map(|s| s.last_begun)
     }
 
-    /// Whether a round was begun whose attempt is not charged: its keys may have left, its vector has not.
-    pub fn has_begun_uncharged(&self) -> bool {
-        self.sessions.values().any(|s| !s.charged.contains(&s.last_begun))
+    /// A session's last round, if it was begun and its attempt is not charged: its keys may have left, its vector has not.
+    pub fn begun_uncharged(&self) -> Option<(SessionId, RoundNumber)> {
+        let mut last = self.sessions.iter().map(|(session, s)| (s, (*session, s.last_begun)));
+        last.find(|(s, (_, round))| !s.charged.contains(round)).map(|(_, place)| place)
     }
 
     /// Whether the attempt of this round was charged.
@@ -426,7 +427,8 @@ impl Budget {
     /// Prepares to charge one attempt.
     ///
     /// # Errors
-    /// If the round was not begun, is charged already, the session was charged under another mechanism, or the charge would exceed the limit.
+    /// If the round was not begun, is charged already, the session was charged under another mechanism, or the charge would
+    /// exceed the limit.
     pub fn charge(
         &self,
         session: SessionId,

@@ -442,6 +442,11 @@ impl Federation {
         self.told.insert(id.clone());
     }
 
+    fn turn_away(&mut self, id: &ClientId) {
+        let reason = "excluded: signed statements prove that this client broke a round".to_owned();
+        self.answer(id, ComeBackLater { when: ComeBack::Never, reason }.into(), Bytes::new());
+    }
+
     /// Begins the next round, if there is one to begin.
     fn next_round(&mut self) -> Result<(), FederationError> {
         if self.is_done() {
@@ -588,8 +593,7 @@ impl Federation {
             }
             Request::CheckIn(check_in) => {
                 if self.excluded.contains(&from.id) {
-                    let reason = "excluded: signed statements prove that this client broke a round".to_owned();
-                    self.answer(&from.id, ComeBackLater { when: ComeBack::Never, reason }.into(), Bytes::new());
+                    self.turn_away(&from.id);
                     return Ok(());
                 }
                 if !matches!(self.round, Round::Select(_)) {
@@ -831,6 +835,10 @@ impl Federation {
             Note::Misbehaved { id, what } => tracing::warn!(client = %id, what, "message refused"),
             Note::Blamed { id, what } => {
                 tracing::warn!(client = %id, what, "excluded");
+                // It may have left the round and wait for the next one already.
+                if self.late.remove(&id).is_some() {
+                    self.turn_away(&id);
+                }
                 self.excluded.insert(id);
             }
         }
@@ -980,3 +988,6 @@ const HISTORY_LEN_MIN: usize = 3;
 const DISMISS_TIME_MAX: Duration = Duration::from_secs(5);
 /// When a client of a coordinator that shuts down asks again.
 const COME_BACK_MS: u32 = 5000;
+
+#[cfg(test)]
+mod tests;

@@ -453,7 +453,6 @@ impl Federation {
             return Ok(());
         }
         let round = self.last_round.next();
-        self.last_round = round;
         self.round_ref.round = round;
         for (_, upload) in std::mem::take(&mut self.uploads) {
             upload.abort();
@@ -715,6 +714,8 @@ impl Federation {
             Record::Open { attempt, cohort } => {
                 self.publish();
                 self.current.cohort = cohort.iter().cloned().collect();
+                // A round that no plan was sent for is no attempt, and its number is still free.
+                self.last_round = attempt.plan.round;
                 self.n_attempts += 1;
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;

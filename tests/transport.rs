@@ -13,13 +13,17 @@ use std::{
 
 use bytes::Bytes;
 use eranos_base::{
-    Clock, OsEntropy, SystemClock, Timestamp,
+    Clock, OsEntropy, SigningKey, SystemClock, Timestamp,
     encoding::encode_header,
     limits::{BODY_LEN_MAX, HEADER_LEN_MAX},
 };
 use eranos_certs::{Approval, Authority, Party, Role, cli::issue_beside, party};
-use eranos_client::connection::{AnswerFrame, Connection, ConnectionError, Connector};
+use eranos_client::{
+    connection::{AnswerFrame, Connection, ConnectionError, Connector},
+    session::Session,
+};
 use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptions};
+use eranos_ledger::LedgerSigner;
 use eranos_wire::{
     framing::{CloseCode, Hello, Kind, StreamCode, encode_opening},
     tls::{ClientTls, Credentials, SharedTrust, TrustMaterial},
@@ -453,6 +457,41 @@ async fn a_coordinator_that_is_gone_is_no_reason_to_give_up() {
     assert!(!error.is_final());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_can_be_stopped_while_a_silent_coordinator_keeps_it_waiting() {
+    let mut domain = Domain::new();
+    let mut server = serve(&domain.coordinator());
+    let session = session(&domain.client("silo-1"), server.local_address());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (progress, _heard) = tokio::sync::mpsc::channel(16);
+    let running = tokio::spawn(session.run(progress, stopped));
+    let _unanswered = within("a check-in", next_request(&mut server)).await;
+    stop.send(true).expect("it listens");
+    within("the end", running).await.expect("no panic").expect("it was only told to stop");
+}
+
+/// A client as it runs, with data that no round here asks for.
+fn session(folder: &Path, coordinator: SocketAddr) -> Session {
+    let key = LedgerSigner::new("transport.test/ledger".parse().expect("a name"), SigningKey::from_seed(&[1; 32]));
+    let init = eranos_client::setup::Init {
+        dir: folder.to_owned(),
+        coordinator: coordinator.to_string(),
+        ledger_key: key.ledger_key().to_string(),
+        task: "mnist".to_owned(),
+        epsilon_max: 4.0,
+        survivors_min: 3,
+        max_colluders: 1,
+        records_max: 100_000,
+        classes: 10,
+    };
+    eranos_client::setup::init(&init).expect("written");
+    for name in ["images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"] {
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(format!("mnist-test-{name}"));
+        fs::copy(sample, folder.join(name)).expect("copied");
+    }
+    eranos_client::setup::open(folder, None).expect("a client")
+}
+
 /// An authority with the folders of its parties.
 struct Domain {
     folder: tempfile::TempDir,
@@ -568,10 +607,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn serve(folder: &Path) -> Server {
+    Server::bind(options(folder, (Ipv4Addr::LOCALHOST, 0).into())).expect("a free port")
+}
+
+fn options(folder: &Path, address: SocketAddr) -> ServerOptions {
     let party = Party::load(folder).expect("a party's folder");
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options = ServerOptions::new(any, party, folder.to_owned(), CLIENTS_MAX, Arc::new(SystemClock));
-    Server::bind(options).expect("a free port")
+    ServerOptions::new(address, party, folder.to_owned(), CLIENTS_MAX, Arc::new(SystemClock))
 }
 
 /// The next request's body and where its answer goes.

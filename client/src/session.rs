@@ -168,11 +168,12 @@ impl Session {
             round = next;
             place = round.plan().map(|plan| (plan.session, plan.round)).or(place);
             let timeout = round.plan().map(|plan| Duration::from_millis(plan.phase_timeout_ms.into()) + ANSWER_GRACE);
-            let mut end = None;
+            let (mut end, mut says_why) = (None, false);
             for action in actions {
                 match action {
                     Action::Send { request, body } => {
-                        let limit = if matches!(request, Request::Abort(_)) { Some(ABORT_TIME_MAX) } else { timeout };
+                        says_why = matches!(request, Request::Abort(_));
+                        let limit = if says_why { Some(ABORT_TIME_MAX) } else { timeout };
                         exchange = Exchange::start(exchange.into_link(&self.connector), request, body, limit);
                     }
                     Action::Persist(step) => {
@@ -202,8 +203,9 @@ impl Session {
             }
             if let Some(end) = end {
                 drop(training);
-                // What is left to send is an abort; its answer says nothing.
-                if !exchange.is_answered() && matches!(end, End::Refused(_) | End::Left { .. }) {
+                // An abort is sent before the link is given up; its answer says nothing. What else is under way, as a
+                // check-in that nobody answers, is broken off.
+                if says_why {
                     let _ = exchange.answer().await;
                 }
                 return Ok((end, exchange.into_link(&self.connector)));
@@ -244,10 +246,6 @@ impl Exchange {
                 Err(ExchangeError::Given(format!("the exchange broke: {error}")))
             }
         }
-    }
-
-    fn is_answered(&self) -> bool {
-        !matches!(self, Self::Pending(_))
     }
 
     /// The link, to send the next request over. A request still under way is broken off, and its connection with it.

@@ -7,7 +7,10 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,9 +29,13 @@ use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptio
 use eranos_ledger::LedgerSigner;
 use eranos_wire::{
     framing::{CloseCode, Hello, Kind, StreamCode, encode_opening},
-    tls::{ClientTls, Credentials, SharedTrust, TrustMaterial},
+    tls::{self, ALPN, ClientTls, Credentials, SharedTrust, TrustMaterial},
 };
-use quinn::{Endpoint, ReadError, ReadToEndError, SendStream, crypto::rustls::QuicClientConfig};
+use quinn::{
+    Endpoint, ReadError, ReadToEndError, SendStream,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    rustls,
+};
 use tokio::{
     net::UdpSocket,
     task::JoinHandle,
@@ -457,6 +464,66 @@ async fn a_coordinator_that_is_gone_is_no_reason_to_give_up() {
     assert!(!error.is_final());
 }
 
+/// Closes every handshake with an alert that complains about the client's certificate, as anybody on the way can.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::server::ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_before_the_handshake_is_complete_is_nobodys_verdict() {
+    let mut domain = Domain::new();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let mut config = config.expect("TLS 1.3").with_no_client_auth().with_cert_resolver(Arc::new(NoCertificate));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let impostor = Impostor::start(config, (Ipv4Addr::LOCALHOST, 0).into()).await;
+    let error = refused(&tls(&domain.client("silo-1")), impostor.address).await;
+    assert!(matches!(&error, ConnectionError::Unreachable { reason, .. } if reason.contains("error 49")), "{error:?}");
+    assert!(!error.is_final());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_on_the_way_delays_a_client_that_was_connected_and_does_not_end_it() {
+    let (mut domain, mut stranger) = (Domain::new(), Domain::new());
+    let (coordinator, foreign) = (domain.coordinator(), stranger.coordinator());
+    let mut server = serve(&coordinator);
+    let address = server.local_address();
+    let session = session(&domain.client("silo-1"), address);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (progress, _heard) = tokio::sync::mpsc::channel(16);
+    let running = tokio::spawn(session.run(progress, stopped));
+    // What is kept of a request would keep the socket open.
+    drop(within("a check-in", next_request(&mut server)).await);
+
+    // The connection is cut, and where the coordinator was there is one of another authority.
+    drop(server);
+    let config = tls::server_config(&credentials(&foreign), &trust_of(&foreign), Arc::new(SystemClock));
+    let impostor = Impostor::start(config.expect("usable"), address).await;
+    within("two refusals", async {
+        while impostor.n_refused.load(Ordering::SeqCst) < 2 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(!running.is_finished(), "{:?}", running.await);
+
+    drop(impostor);
+    let mut server = when_free(|| Server::bind(options(&coordinator, address))).await;
+    let (_, _unanswered) = within("the check-in again", next_request(&mut server)).await;
+    stop.send(true).expect("it listens");
+    within("the end", running).await.expect("no panic").expect("it was only told to stop");
+
+    // One that has never been connected hears of a wrong certificate at once.
+    let error = ConnectionError::WrongCoordinator { reason: String::new() };
+    assert!(error.is_final() && !error.is_final_once_connected());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_can_be_stopped_while_a_silent_coordinator_keeps_it_waiting() {
     let mut domain = Domain::new();
@@ -468,6 +535,40 @@ async fn a_client_can_be_stopped_while_a_silent_coordinator_keeps_it_waiting() {
     let _unanswered = within("a check-in", next_request(&mut server)).await;
     stop.send(true).expect("it listens");
     within("the end", running).await.expect("no panic").expect("it was only told to stop");
+}
+
+/// A socket whose TLS no client of ours completes.
+struct Impostor {
+    address: SocketAddr,
+    n_refused: Arc<AtomicUsize>,
+    endpoint: Endpoint,
+}
+
+impl Impostor {
+    async fn start(config: rustls::ServerConfig, address: SocketAddr) -> Self {
+        let config = QuicServerConfig::try_from(config).expect("TLS 1.3");
+        let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+        let endpoint = when_free(|| Endpoint::server(config.clone(), address)).await;
+        let n_refused = Arc::new(AtomicUsize::new(0));
+        let (accepting, counted) = (endpoint.clone(), n_refused.clone());
+        tokio::spawn(async move {
+            while let Some(incoming) = accepting.accept().await {
+                let counted = counted.clone();
+                tokio::spawn(async move {
+                    if incoming.await.is_err() {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        Self { address: endpoint.local_addr().expect("bound"), n_refused, endpoint }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.endpoint.close(0_u32.into(), b"");
+    }
 }
 
 /// A client as it runs, with data that no round here asks for.
@@ -608,6 +709,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn serve(folder: &Path) -> Server {
     Server::bind(options(folder, (Ipv4Addr::LOCALHOST, 0).into())).expect("a free port")
+}
+
+/// What `open` gives once nobody else has the port any more.
+async fn when_free<T, E>(open: impl Fn() -> Result<T, E>) -> T {
+    within("a free port", async {
+        loop {
+            match open() {
+                Ok(opened) => break opened,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await
 }
 
 fn options(folder: &Path, address: SocketAddr) -> ServerOptions {

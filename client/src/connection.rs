@@ -64,7 +64,8 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether waiting will not mend it.
+    /// Whether waiting will not mend it. A client that was connected before still goes on after
+    /// [`Self::WrongCoordinator`]: whoever stands in between can show it any certificate, and must not end it by that.
     pub fn is_final(&self) -> bool {
         match self {
             Self::WrongCoordinator { .. }
@@ -73,6 +74,12 @@ impl ConnectionError {
             | Self::Replaced => true,
             Self::Unreachable { .. } | Self::Lost { .. } => false,
         }
+    }
+
+    /// Whether waiting will not mend it for a client that was connected before. What is final then was said by a
+    /// coordinator whose certificate was believed.
+    pub fn is_final_once_connected(&self) -> bool {
+        self.is_final() && !matches!(self, Self::WrongCoordinator { .. })
     }
 
     /// The error as a person reads it.
@@ -181,7 +188,9 @@ impl Connector {
                 if let Some(refusal) = verdict.refusal() {
                     return Err(ConnectionError::WrongCoordinator { reason: describe(&refusal) });
                 }
-                return Err(from_close(&error).unwrap_or_else(|| unreachable(error.to_string())));
+                // Until the handshake is complete nothing shows who closed it, or with what alert: the keys of the first
+                // packets are known to everybody on the way (RFC 9001, section 5.2).
+                return Err(unreachable(error.to_string()));
             }
         };
         let connection = Connection { endpoint, connection };
@@ -266,7 +275,7 @@ fn skew(a: Timestamp, b: Timestamp) -> Duration {
     a.since(b).max(b.since(a))
 }
 
-/// What the coordinator meant by closing the connection, if it said so.
+/// What the coordinator meant by closing a connection whose handshake was complete, if it said so.
 fn from_close(error: &quinn::ConnectionError) -> Option<ConnectionError> {
     let refused = |reason: &str| Some(ConnectionError::CertificateRefused { reason: reason.to_owned() });
     match error {

@@ -310,7 +310,7 @@ impl Link {
                     Some(connection) => connection,
                     None => match self.connector.connect().await {
                         Ok(connection) => self.connection.insert(connection),
-                        Err(error) if error.is_final() => return Err(ExchangeError::Fatal(error)),
+                        Err(error) if error.is_final_once_connected() => return Err(ExchangeError::Fatal(error)),
                         Err(error) => {
                             tracing::warn!(%error, "connection lost; trying again");
                             sleep(backoff.next()).await;
@@ -324,7 +324,7 @@ impl Link {
                         let decoded = decoded.map_err(|error| ExchangeError::Given(error.to_string()))?;
                         return Ok((decoded, answer.body));
                     }
-                    Err(error) if error.is_final() => return Err(ExchangeError::Fatal(error)),
+                    Err(error) if error.is_final_once_connected() => return Err(ExchangeError::Fatal(error)),
                     Err(error) => {
                         tracing::debug!(%error, "exchange broken off");
                         self.connection = None;

@@ -28,7 +28,7 @@ use eranos_client::{
 use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptions};
 use eranos_ledger::LedgerSigner;
 use eranos_wire::{
-    framing::{CloseCode, Hello, Kind, StreamCode, encode_opening},
+    framing::{CloseCode, Hello, Kind, StreamCode, Welcome, encode_opening},
     tls::{self, ALPN, ClientTls, Credentials, SharedTrust, TrustMaterial},
 };
 use quinn::{
@@ -103,7 +103,7 @@ async fn a_client_believes_only_its_authoritys_coordinator_for_the_host_it_dials
     ] {
         let echo = Echo::start(folder);
         let error = refused(&tls(&client), echo.address).await;
-        assert_eq!(error, ConnectionError::WrongCoordinator { reason: expected.to_owned() });
+        assert_eq!(error, ConnectionError::WrongCoordinator { reason: expected.into() });
         assert!(error.is_final());
         assert!(echo.seen().is_empty(), "{expected}");
         assert_eq!(error.user_error().to_string().lines().count(), 2);
@@ -114,7 +114,7 @@ async fn a_client_believes_only_its_authoritys_coordinator_for_the_host_it_dials
     assert_works(&admitted(&tls(&client), echo.address).await).await;
     domain.authority.revoke("main", SystemClock.now()).expect("revoked");
     domain.publish_revocations(&client);
-    let expected = ConnectionError::WrongCoordinator { reason: "it was revoked".to_owned() };
+    let expected = ConnectionError::WrongCoordinator { reason: "it was revoked".into() };
     assert_eq!(refused(&tls(&client), echo.address).await, expected);
 }
 
@@ -484,7 +484,10 @@ async fn an_alert_before_the_handshake_is_complete_is_nobodys_verdict() {
     config.alpn_protocols = vec![ALPN.to_vec()];
     let impostor = Impostor::start(config, (Ipv4Addr::LOCALHOST, 0).into()).await;
     let error = refused(&tls(&domain.client("silo-1")), impostor.address).await;
-    assert!(matches!(&error, ConnectionError::Unreachable { reason, .. } if reason.contains("error 49")), "{error:?}");
+    assert!(
+        matches!(&error, ConnectionError::Unreachable { reason, .. } if reason.as_str().contains("error 49")),
+        "{error:?}"
+    );
     assert!(!error.is_final());
 }
 
@@ -520,7 +523,7 @@ async fn somebody_on_the_way_delays_a_client_that_was_connected_and_does_not_end
     within("the end", running).await.expect("no panic").expect("it was only told to stop");
 
     // One that has never been connected hears of a wrong certificate at once.
-    let error = ConnectionError::WrongCoordinator { reason: String::new() };
+    let error = ConnectionError::WrongCoordinator { reason: "".into() };
     assert!(error.is_final() && !error.is_final_once_connected());
 }
 
@@ -537,7 +540,21 @@ async fn a_client_can_be_stopped_while_a_silent_coordinator_keeps_it_waiting() {
     within("the end", running).await.expect("no panic").expect("it was only told to stop");
 }
 
-/// A socket whose TLS no client of ours completes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_a_goodbye_move_no_cursor() {
+    let mut domain = Domain::new();
+    let (coordinator, client) = (domain.coordinator(), domain.client("silo-1"));
+    let config = tls::server_config(&credentials(&coordinator), &trust_of(&coordinator), Arc::new(SystemClock));
+    let rude = Impostor::start(config.expect("usable"), (Ipv4Addr::LOCALHOST, 0).into()).await;
+    let connection = admitted(&tls(&client), rude.address).await;
+    // The first hears that the connection is gone, from then on it is known with which words.
+    ask(&connection, NEVER).await.expect_err("a goodbye");
+    let error = ask(&connection, NEVER).await.expect_err("gone").to_string();
+    assert!(error.contains("all is well"), "{error:?}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+}
+
+/// A coordinator that is none: whoever completes its handshake is sent away.
 struct Impostor {
     address: SocketAddr,
     n_refused: Arc<AtomicUsize>,
@@ -555,14 +572,27 @@ impl Impostor {
             while let Some(incoming) = accepting.accept().await {
                 let counted = counted.clone();
                 tokio::spawn(async move {
-                    if incoming.await.is_err() {
-                        counted.fetch_add(1, Ordering::SeqCst);
+                    match incoming.await {
+                        Ok(connection) => welcome_and_leave(&connection).await,
+                        Err(_) => _ = counted.fetch_add(1, Ordering::SeqCst),
                     }
                 });
             }
         });
         Self { address: endpoint.local_addr().expect("bound"), n_refused, endpoint }
     }
+}
+
+/// Answers Hello and then closes with words that nobody should print.
+async fn welcome_and_leave(connection: &quinn::Connection) {
+    let (mut send, mut receive) = connection.accept_bi().await.expect("a stream");
+    receive.read_to_end(1 << 10).await.expect("a Hello");
+    let welcome = Welcome { admitted: true, coordinator: "test".to_owned(), now: SystemClock.now() };
+    let header = encode_header(&welcome).expect("short");
+    send.write_all(&encode_opening(Kind::HELLO, &header, 0).expect("short")).await.expect("room");
+    send.finish().expect("once");
+    send.stopped().await.expect("taken");
+    connection.close(77_u32.into(), HOSTILE);
 }
 
 impl Drop for Impostor {
@@ -873,6 +903,8 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(BOUND, future).await.unwrap_or_else(|_| panic!("no {what} within {BOUND:?}"))
 }
 
+/// What clears a terminal and writes over it.
+const HOSTILE: &[u8] = b"\x1b[2J\r\nall is well\x07";
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A wait longer than this is a hang, on however slow a machine.

@@ -9,7 +9,10 @@ use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
-    messages::select::{CheckIn, ComeBack, PLAN_VERSION},
+    messages::{
+        abort::Reason,
+        select::{CheckIn, ComeBack, PLAN_VERSION},
+    },
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -54,7 +57,7 @@ pub enum SessionError {
     Store(#[from] StoreError),
     /// The coordinator does not want it, now or later, and says why.
     #[error("turned away: {0}")]
-    TurnedAway(String),
+    TurnedAway(Reason),
     /// It refused what the coordinator planned.
     #[error("refused: {0}")]
     Refused(crate::round::Refusal),

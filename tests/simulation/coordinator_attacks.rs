@@ -968,8 +968,32 @@ fn an_abort_of_the_coordinator_ends_the_round_without_a_refusal() {
         let context = format!("aborted at answer {turn}");
         world.check(&context, &[VICTIM]);
         let victim = &world.clients[VICTIM];
-        assert_eq!(victim.end, Some(End::Aborted { reason: "no".to_owned() }), "{context}");
+        assert_eq!(victim.end, Some(End::Aborted { reason: "no".into() }), "{context}");
         assert_eq!(victim.is_charged(), turn > 4, "{context}");
+    }
+}
+
+#[test]
+fn what_a_coordinator_says_moves_no_cursor_and_turns_no_line() {
+    const HOSTILE: &str = "\u{1b}[2J\u{7}\r\nnothing happened\u{9b}1A\u{202e}\u{2028}";
+    let sayings: [fn(&Adversary, &mut Answer); 3] = [
+        |_, answer| *answer = ComeBackLater { when: ComeBack::Never, reason: HOSTILE.to_owned() }.into(),
+        |_, answer| *answer = Aborted { reason: HOSTILE.into() }.into(),
+        |adversary, answer| adversary.replan(answer, |plan| plan.ledger_origin = HOSTILE.to_owned()),
+    ];
+    for say in sayings {
+        let world = deceive(
+            "hostile words",
+            |_| {},
+            move |adversary, answer, _| {
+                if matches!(answer, Answer::Configure(_)) {
+                    say(adversary, answer);
+                }
+            },
+        );
+        let said = world.clients[VICTIM].end.as_ref().unwrap().to_string();
+        assert!(said.contains("nothing happened"), "{said:?}");
+        assert!(!said.contains(|c: char| c.is_control() || "\u{202e}\u{2028}".contains(c)), "{said:?}");
     }
 }
 

@@ -24,7 +24,7 @@ impl Select {
                 configure::configure(self.member, self.memory, &configure.plan, body, now, entropy)
             }
             Event::Answer { answer: Answer::ComeBackLater(later), .. } => {
-                let end = End::ComeBackLater { when: later.when, reason: later.reason };
+                let end = End::ComeBackLater { when: later.when, reason: later.reason.into() };
                 (Round::Over, vec![Action::Over(end)])
             }
             Event::Wake => (Round::Select(self), Vec::new()),

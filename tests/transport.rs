@@ -7,24 +7,35 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use eranos_base::{
-    Clock, OsEntropy, SystemClock, Timestamp,
+    Clock, OsEntropy, SigningKey, SystemClock, Timestamp,
     encoding::encode_header,
     limits::{BODY_LEN_MAX, HEADER_LEN_MAX},
 };
 use eranos_certs::{Approval, Authority, Party, Role, cli::issue_beside, party};
-use eranos_client::connection::{AnswerFrame, Connection, ConnectionError, Connector};
-use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptions};
-use eranos_wire::{
-    framing::{CloseCode, Hello, Kind, StreamCode, encode_opening},
-    tls::{ClientTls, Credentials, SharedTrust, TrustMaterial},
+use eranos_client::{
+    connection::{AnswerFrame, Connection, ConnectionError, Connector},
+    session::Session,
 };
-use quinn::{Endpoint, ReadError, ReadToEndError, SendStream, crypto::rustls::QuicClientConfig};
+use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptions};
+use eranos_ledger::LedgerSigner;
+use eranos_wire::{
+    framing::{CloseCode, Hello, Kind, StreamCode, Welcome, encode_opening},
+    tls::{self, ALPN, ClientTls, Credentials, SharedTrust, TrustMaterial},
+};
+use quinn::{
+    Endpoint, ReadError, ReadToEndError, SendStream,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    rustls,
+};
 use tokio::{
     net::UdpSocket,
     task::JoinHandle,
@@ -92,7 +103,7 @@ async fn a_client_believes_only_its_authoritys_coordinator_for_the_host_it_dials
     ] {
         let echo = Echo::start(folder);
         let error = refused(&tls(&client), echo.address).await;
-        assert_eq!(error, ConnectionError::WrongCoordinator { reason: expected.to_owned() });
+        assert_eq!(error, ConnectionError::WrongCoordinator { reason: expected.into() });
         assert!(error.is_final());
         assert!(echo.seen().is_empty(), "{expected}");
         assert_eq!(error.user_error().to_string().lines().count(), 2);
@@ -103,7 +114,7 @@ async fn a_client_believes_only_its_authoritys_coordinator_for_the_host_it_dials
     assert_works(&admitted(&tls(&client), echo.address).await).await;
     domain.authority.revoke("main", SystemClock.now()).expect("revoked");
     domain.publish_revocations(&client);
-    let expected = ConnectionError::WrongCoordinator { reason: "it was revoked".to_owned() };
+    let expected = ConnectionError::WrongCoordinator { reason: "it was revoked".into() };
     assert_eq!(refused(&tls(&client), echo.address).await, expected);
 }
 
@@ -453,6 +464,165 @@ async fn a_coordinator_that_is_gone_is_no_reason_to_give_up() {
     assert!(!error.is_final());
 }
 
+/// Closes every handshake with an alert that complains about the client's certificate, as anybody on the way can.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::server::ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_before_the_handshake_is_complete_is_nobodys_verdict() {
+    let mut domain = Domain::new();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let mut config = config.expect("TLS 1.3").with_no_client_auth().with_cert_resolver(Arc::new(NoCertificate));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let impostor = Impostor::start(config, (Ipv4Addr::LOCALHOST, 0).into()).await;
+    let error = refused(&tls(&domain.client("silo-1")), impostor.address).await;
+    assert!(
+        matches!(&error, ConnectionError::Unreachable { reason, .. } if reason.as_str().contains("error 49")),
+        "{error:?}"
+    );
+    assert!(!error.is_final());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_on_the_way_delays_a_client_that_was_connected_and_does_not_end_it() {
+    let (mut domain, mut stranger) = (Domain::new(), Domain::new());
+    let (coordinator, foreign) = (domain.coordinator(), stranger.coordinator());
+    let mut server = serve(&coordinator);
+    let address = server.local_address();
+    let session = session(&domain.client("silo-1"), address);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (progress, _heard) = tokio::sync::mpsc::channel(16);
+    let running = tokio::spawn(session.run(progress, stopped));
+    // What is kept of a request would keep the socket open.
+    drop(within("a check-in", next_request(&mut server)).await);
+
+    // The connection is cut, and where the coordinator was there is one of another authority.
+    drop(server);
+    let config = tls::server_config(&credentials(&foreign), &trust_of(&foreign), Arc::new(SystemClock));
+    let impostor = Impostor::start(config.expect("usable"), address).await;
+    within("two refusals", async {
+        while impostor.n_refused.load(Ordering::SeqCst) < 2 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(!running.is_finished(), "{:?}", running.await);
+
+    drop(impostor);
+    let mut server = when_free(|| Server::bind(options(&coordinator, address))).await;
+    let (_, _unanswered) = within("the check-in again", next_request(&mut server)).await;
+    stop.send(true).expect("it listens");
+    within("the end", running).await.expect("no panic").expect("it was only told to stop");
+
+    // One that has never been connected hears of a wrong certificate at once.
+    let error = ConnectionError::WrongCoordinator { reason: "".into() };
+    assert!(error.is_final() && !error.is_final_once_connected());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_can_be_stopped_while_a_silent_coordinator_keeps_it_waiting() {
+    let mut domain = Domain::new();
+    let mut server = serve(&domain.coordinator());
+    let session = session(&domain.client("silo-1"), server.local_address());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (progress, _heard) = tokio::sync::mpsc::channel(16);
+    let running = tokio::spawn(session.run(progress, stopped));
+    let _unanswered = within("a check-in", next_request(&mut server)).await;
+    stop.send(true).expect("it listens");
+    within("the end", running).await.expect("no panic").expect("it was only told to stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_a_goodbye_move_no_cursor() {
+    let mut domain = Domain::new();
+    let (coordinator, client) = (domain.coordinator(), domain.client("silo-1"));
+    let config = tls::server_config(&credentials(&coordinator), &trust_of(&coordinator), Arc::new(SystemClock));
+    let rude = Impostor::start(config.expect("usable"), (Ipv4Addr::LOCALHOST, 0).into()).await;
+    let connection = admitted(&tls(&client), rude.address).await;
+    // The first hears that the connection is gone, from then on it is known with which words.
+    ask(&connection, NEVER).await.expect_err("a goodbye");
+    let error = ask(&connection, NEVER).await.expect_err("gone").to_string();
+    assert!(error.contains("all is well"), "{error:?}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+}
+
+/// A coordinator that is none: whoever completes its handshake is sent away.
+struct Impostor {
+    address: SocketAddr,
+    n_refused: Arc<AtomicUsize>,
+    endpoint: Endpoint,
+}
+
+impl Impostor {
+    async fn start(config: rustls::ServerConfig, address: SocketAddr) -> Self {
+        let config = QuicServerConfig::try_from(config).expect("TLS 1.3");
+        let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+        let endpoint = when_free(|| Endpoint::server(config.clone(), address)).await;
+        let n_refused = Arc::new(AtomicUsize::new(0));
+        let (accepting, counted) = (endpoint.clone(), n_refused.clone());
+        tokio::spawn(async move {
+            while let Some(incoming) = accepting.accept().await {
+                let counted = counted.clone();
+                tokio::spawn(async move {
+                    match incoming.await {
+                        Ok(connection) => welcome_and_leave(&connection).await,
+                        Err(_) => _ = counted.fetch_add(1, Ordering::SeqCst),
+                    }
+                });
+            }
+        });
+        Self { address: endpoint.local_addr().expect("bound"), n_refused, endpoint }
+    }
+}
+
+/// Answers Hello and then closes with words that nobody should print.
+async fn welcome_and_leave(connection: &quinn::Connection) {
+    let (mut send, mut receive) = connection.accept_bi().await.expect("a stream");
+    receive.read_to_end(1 << 10).await.expect("a Hello");
+    let welcome = Welcome { admitted: true, coordinator: "test".to_owned(), now: SystemClock.now() };
+    let header = encode_header(&welcome).expect("short");
+    send.write_all(&encode_opening(Kind::HELLO, &header, 0).expect("short")).await.expect("room");
+    send.finish().expect("once");
+    send.stopped().await.expect("taken");
+    connection.close(77_u32.into(), HOSTILE);
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.endpoint.close(0_u32.into(), b"");
+    }
+}
+
+/// A client as it runs, with data that no round here asks for.
+fn session(folder: &Path, coordinator: SocketAddr) -> Session {
+    let key = LedgerSigner::new("transport.test/ledger".parse().expect("a name"), SigningKey::from_seed(&[1; 32]));
+    let init = eranos_client::setup::Init {
+        dir: folder.to_owned(),
+        coordinator: coordinator.to_string(),
+        ledger_key: key.ledger_key().to_string(),
+        task: "mnist".to_owned(),
+        epsilon_max: 4.0,
+        survivors_min: 3,
+        max_colluders: 1,
+        records_max: 100_000,
+        classes: 10,
+    };
+    eranos_client::setup::init(&init).expect("written");
+    for name in ["images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"] {
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(format!("mnist-test-{name}"));
+        fs::copy(sample, folder.join(name)).expect("copied");
+    }
+    eranos_client::setup::open(folder, None).expect("a client")
+}
+
 /// An authority with the folders of its parties.
 struct Domain {
     folder: tempfile::TempDir,
@@ -568,10 +738,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn serve(folder: &Path) -> Server {
+    Server::bind(options(folder, (Ipv4Addr::LOCALHOST, 0).into())).expect("a free port")
+}
+
+/// What `open` gives once nobody else has the port any more.
+async fn when_free<T, E>(open: impl Fn() -> Result<T, E>) -> T {
+    within("a free port", async {
+        loop {
+            match open() {
+                Ok(opened) => break opened,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await
+}
+
+fn options(folder: &Path, address: SocketAddr) -> ServerOptions {
     let party = Party::load(folder).expect("a party's folder");
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options = ServerOptions::new(any, party, folder.to_owned(), CLIENTS_MAX, Arc::new(SystemClock));
-    Server::bind(options).expect("a free port")
+    ServerOptions::new(address, party, folder.to_owned(), CLIENTS_MAX, Arc::new(SystemClock))
 }
 
 /// The next request's body and where its answer goes.
@@ -718,6 +903,8 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(BOUND, future).await.unwrap_or_else(|_| panic!("no {what} within {BOUND:?}"))
 }
 
+/// What clears a terminal and writes over it.
+const HOSTILE: &[u8] = b"\x1b[2J\r\nall is well\x07";
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A wait longer than this is a hang, on however slow a machine.

@@ -17,6 +17,7 @@ use eranos_base::{
 };
 use eranos_wire::{
     framing::{CloseCode, Decoder, Hello, Kind, Limits, Piece, Welcome, encode_opening},
+    messages::abort::Reason,
     tls::ClientTls,
 };
 use quinn::{Endpoint, TransportConfig, VarInt};
@@ -32,13 +33,13 @@ pub enum ConnectionError {
         /// The address.
         address: String,
         /// Why.
-        reason: String,
+        reason: Reason,
     },
     /// The coordinator's certificate is not one of our authority for this host.
     #[error("the coordinator's certificate is not believed: {reason}")]
     WrongCoordinator {
         /// Why.
-        reason: String,
+        reason: Reason,
     },
     /// The coordinator does not believe our certificate.
     #[error("the coordinator turned this client's certificate away: {reason}")]
@@ -59,12 +60,13 @@ pub enum ConnectionError {
     #[error("connection lost: {reason}")]
     Lost {
         /// Why.
-        reason: String,
+        reason: Reason,
     },
 }
 
 impl ConnectionError {
-    /// Whether waiting will not mend it.
+    /// Whether waiting will not mend it. A client that was connected before still goes on after
+    /// [`Self::WrongCoordinator`]: whoever stands in between can show it any certificate, and must not end it by that.
     pub fn is_final(&self) -> bool {
         match self {
             Self::WrongCoordinator { .. }
@@ -73,6 +75,12 @@ impl ConnectionError {
             | Self::Replaced => true,
             Self::Unreachable { .. } | Self::Lost { .. } => false,
         }
+    }
+
+    /// Whether waiting will not mend it for a client that was connected before. What is final then was said by a
+    /// coordinator whose certificate was believed.
+    pub fn is_final_once_connected(&self) -> bool {
+        self.is_final() && !matches!(self, Self::WrongCoordinator { .. })
     }
 
     /// The error as a person reads it.
@@ -138,7 +146,8 @@ impl Connector {
     /// # Errors
     /// If nobody is there, or one side does not believe the other.
     pub async fn connect(&self) -> Result<Connection, ConnectionError> {
-        let unreachable = |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
+        let unreachable =
+            |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason: reason.into() };
         let addresses = tokio::net::lookup_host(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
         let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
         // Over UDP nobody says that there is nobody. Where a name has several addresses, as localhost often has, the one
@@ -162,7 +171,8 @@ impl Connector {
     }
 
     async fn connect_to(&self, address: SocketAddr) -> Result<Connection, ConnectionError> {
-        let unreachable = |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason };
+        let unreachable =
+            |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason: reason.into() };
         let (config, verdict) = self.tls.attempt().map_err(|error| unreachable(error.to_string()))?;
         let config = quinn::crypto::rustls::QuicClientConfig::try_from(config)
             .map_err(|error| unreachable(error.to_string()))?;
@@ -179,9 +189,11 @@ impl Connector {
             Ok(connection) => connection,
             Err(error) => {
                 if let Some(refusal) = verdict.refusal() {
-                    return Err(ConnectionError::WrongCoordinator { reason: describe(&refusal) });
+                    return Err(ConnectionError::WrongCoordinator { reason: describe(&refusal).into() });
                 }
-                return Err(from_close(&error).unwrap_or_else(|| unreachable(error.to_string())));
+                // Until the handshake is complete nothing shows who closed it, or with what alert: the keys of the first
+                // packets are known to everybody on the way (RFC 9001, section 5.2).
+                return Err(unreachable(error.to_string()));
             }
         };
         let connection = Connection { endpoint, connection };
@@ -213,7 +225,7 @@ impl Connection {
         let lost = |reason: String| {
             // The reason that the other side gave for closing says more than a broken stream.
             let closed = self.connection.close_reason().and_then(|reason| from_close(&reason));
-            closed.unwrap_or(ConnectionError::Lost { reason })
+            closed.unwrap_or(ConnectionError::Lost { reason: reason.into() })
         };
         let opening = encode_opening(kind, header, body.len() as u64).map_err(|error| lost(error.to_string()))?;
         let (mut send, mut receive) = self.connection.open_bi().await.map_err(|error| lost(error.to_string()))?;
@@ -266,7 +278,7 @@ fn skew(a: Timestamp, b: Timestamp) -> Duration {
     a.since(b).max(b.since(a))
 }
 
-/// What the coordinator meant by closing the connection, if it said so.
+/// What the coordinator meant by closing a connection whose handshake was complete, if it said so.
 fn from_close(error: &quinn::ConnectionError) -> Option<ConnectionError> {
     let refused = |reason: &str| Some(ConnectionError::CertificateRefused { reason: reason.to_owned() });
     match error {

@@ -9,7 +9,10 @@ use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
-    messages::select::{CheckIn, ComeBack, PLAN_VERSION},
+    messages::{
+        abort::Reason,
+        select::{CheckIn, ComeBack, PLAN_VERSION},
+    },
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -54,7 +57,7 @@ pub enum SessionError {
     Store(#[from] StoreError),
     /// The coordinator does not want it, now or later, and says why.
     #[error("turned away: {0}")]
-    TurnedAway(String),
+    TurnedAway(Reason),
     /// It refused what the coordinator planned.
     #[error("refused: {0}")]
     Refused(crate::round::Refusal),
@@ -167,11 +170,12 @@ impl Session {
             round = next;
             place = round.plan().map(|plan| (plan.session, plan.round)).or(place);
             let timeout = round.plan().map(|plan| Duration::from_millis(plan.phase_timeout_ms.into()) + ANSWER_GRACE);
-            let mut end = None;
+            let (mut end, mut says_why) = (None, false);
             for action in actions {
                 match action {
                     Action::Send { request, body } => {
-                        let limit = if matches!(request, Request::Abort(_)) { Some(ABORT_TIME_MAX) } else { timeout };
+                        says_why = matches!(request, Request::Abort(_));
+                        let limit = if says_why { Some(ABORT_TIME_MAX) } else { timeout };
                         exchange = Exchange::start(exchange.into_link(&self.connector), request, body, limit);
                     }
                     Action::Persist(step) => {
@@ -201,8 +205,9 @@ impl Session {
             }
             if let Some(end) = end {
                 drop(training);
-                // What is left to send is an abort; its answer says nothing.
-                if !exchange.is_answered() && matches!(end, End::Refused(_) | End::Left { .. }) {
+                // An abort is sent before the link is given up; its answer says nothing. What else is under way, as a
+                // check-in that nobody answers, is broken off.
+                if says_why {
                     let _ = exchange.answer().await;
                 }
                 return Ok((end, exchange.into_link(&self.connector)));
@@ -243,10 +248,6 @@ impl Exchange {
                 Err(ExchangeError::Given(format!("the exchange broke: {error}")))
             }
         }
-    }
-
-    fn is_answered(&self) -> bool {
-        !matches!(self, Self::Pending(_))
     }
 
     /// The link, to send the next request over. A request still under way is broken off, and its connection with it.
@@ -311,7 +312,7 @@ impl Link {
                     Some(connection) => connection,
                     None => match self.connector.connect().await {
                         Ok(connection) => self.connection.insert(connection),
-                        Err(error) if error.is_final() => return Err(ExchangeError::Fatal(error)),
+                        Err(error) if error.is_final_once_connected() => return Err(ExchangeError::Fatal(error)),
                         Err(error) => {
                             tracing::warn!(%error, "connection lost; trying again");
                             sleep(backoff.next()).await;
@@ -325,7 +326,7 @@ impl Link {
                         let decoded = decoded.map_err(|error| ExchangeError::Given(error.to_string()))?;
                         return Ok((decoded, answer.body));
                     }
-                    Err(error) if error.is_final() => return Err(ExchangeError::Fatal(error)),
+                    Err(error) if error.is_final_once_connected() => return Err(ExchangeError::Fatal(error)),
                     Err(error) => {
                         tracing::debug!(%error, "exchange broken off");
                         self.connection = None;

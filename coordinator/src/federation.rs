@@ -452,13 +452,17 @@ impl Federation {
         self.answer(id, refusal.into(), Bytes::new());
     }
 
+    fn exclude(&mut self, id: &ClientId) {
+        let reason = "excluded: signed statements prove that this client broke a round";
+        self.turn_away(id, ComeBack::Never, reason);
+    }
+
     /// Begins the next round, if there is one to begin.
     fn next_round(&mut self) -> Result<(), FederationError> {
         if self.is_done() {
             return Ok(());
         }
         let round = self.last_round.next();
-        self.last_round = round;
         self.round_ref.round = round;
         for (_, upload) in std::mem::take(&mut self.uploads) {
             upload.abort();
@@ -599,8 +603,7 @@ impl Federation {
             }
             Request::CheckIn(check_in) => {
                 if self.excluded.contains(&from.id) {
-                    let reason = "excluded: signed statements prove that this client broke a round";
-                    self.turn_away(&from.id, ComeBack::Never, reason);
+                    self.exclude(&from.id);
                     return Ok(());
                 }
                 if !matches!(self.round, Round::Select(_)) {
@@ -722,6 +725,8 @@ impl Federation {
             Record::Open { attempt, cohort } => {
                 self.publish();
                 self.current.cohort = cohort.iter().cloned().collect();
+                // A round that no plan was sent for is no attempt, and its number is still free.
+                self.last_round = attempt.plan.round;
                 self.n_attempts += 1;
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
@@ -846,6 +851,10 @@ impl Federation {
             Note::Misbehaved { id, what } => tracing::warn!(client = %id, what, "message refused"),
             Note::Blamed { id, what } => {
                 tracing::warn!(client = %id, what, "excluded");
+                // It may have left the round and wait for the next one already.
+                if self.late.remove(&id).is_some() {
+                    self.exclude(&id);
+                }
                 self.excluded.insert(id);
             }
         }
@@ -995,3 +1004,6 @@ const HISTORY_LEN_MIN: usize = 3;
 const DISMISS_TIME_MAX: Duration = Duration::from_secs(5);
 /// When a client of a coordinator that shuts down asks again.
 const COME_BACK_MS: u32 = 5000;
+
+#[cfg(test)]
+mod tests;

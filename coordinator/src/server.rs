@@ -512,6 +512,12 @@ impl BodyReader {
 pub struct Reply(Option<SendStream>);
 
 impl Reply {
+    /// A reply that nobody waits for.
+    #[cfg(test)]
+    pub(crate) const fn to_nobody() -> Self {
+        Self(None)
+    }
+
     /// Sends the answer in the background; the body may be shared by many answers.
     pub fn send(mut self, kind: Kind, header: Vec<u8>, body: Bytes) {
         let Some(mut stream) = self.0.take() else { return };

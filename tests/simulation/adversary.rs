@@ -180,10 +180,22 @@ impl Adversary {
 
     /// The signature over a vector, made for these bytes.
     pub(crate) fn sign_finished(&self, packed: &[u8], position: Position, key: &SigningKey) -> Finished {
+        self.sign_complaints(packed, &[], position, key)
+    }
+
+    /// The signature over a vector and over complaints about `dealers`, who ascend.
+    pub(crate) fn sign_complaints(
+        &self,
+        packed: &[u8],
+        dealers: &[Position],
+        position: Position,
+        key: &SigningKey,
+    ) -> Finished {
         let digest = eranos_base::Digest::of(packed);
-        let body = [digest.as_bytes().as_slice(), &0_u16.to_le_bytes()].concat();
+        let mut body = [digest.as_bytes().as_slice(), &(dealers.len() as u16).to_le_bytes()].concat();
+        body.extend(dealers.iter().flat_map(|dealer| dealer.0.to_le_bytes()));
         let signature = key.sign(&self.context().statement(StatementKind::MaskedInput, position, &body));
-        Finished { digest, complaints: Vec::new(), signature }
+        Finished { digest, complaints: dealers.to_vec(), signature }
     }
 
     /// Released shares, signed again after a change of the bytes before the signature.

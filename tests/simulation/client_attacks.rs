@@ -57,10 +57,15 @@ fn check_lie(
     let survivors = &world.coordinator.released.as_ref().unwrap().survivors;
     assert_eq!(survivors.contains(&LIAR), counts, "{context}");
     let noticed = |note: &Note| match note {
-        Note::Misbehaved { id, .. } | Note::Dropped { id, .. } => *id == world.peer(LIAR).id,
+        Note::Misbehaved { id, .. } | Note::Dropped { id, .. } | Note::Blamed { id, .. } => *id == world.peer(LIAR).id,
         _ => false,
     };
     assert!(world.coordinator.notes.iter().any(noticed), "{context}: {:?}", world.coordinator.notes);
+}
+
+/// Who is excluded after the round.
+fn check_blamed(context: &str, world: &World, expected: &[usize]) {
+    assert_eq!(Vec::from_iter(world.blamed()), expected, "{context}: {:?}", world.coordinator.notes);
 }
 
 #[test]
@@ -315,10 +320,58 @@ fn shares_that_do_not_open_are_complained_of_and_the_sum_stays_exact() {
     let world = spoil(1);
     assert!(world.settled_without(&[LIAR]), "{:?}", world.coordinator.abandoned);
     assert!(world.coordinator.released.as_ref().unwrap().survivors.contains(&LIAR), "its vector counts");
+    check_blamed("as many complaints as there may be colluders", &world, &[]);
     // Two short, the liar's seed cannot be rebuilt: no sum, rather than a wrong one.
     let world = spoil(2);
     assert!(world.coordinator.released.is_none());
     assert_eq!(world.coordinator.abandoned_revealed, Some(true), "the others had released theirs");
+    check_blamed("one of two complaints is an honest client's", &world, &[LIAR]);
+}
+
+#[test]
+fn false_complaints_exclude_no_honest_client_and_too_many_exclude_their_sender() {
+    let complain = |dealers: &'static [Position]| {
+        let context = format!("complaints about {dealers:?}");
+        let world = lie(
+            &context,
+            |_| {},
+            move |adversary, request, body, key| {
+                if let Request::MaskedInput(message) = request {
+                    message.finished = adversary.sign_complaints(body, dealers, Position(0), key).to_bytes();
+                }
+            },
+        );
+        assert!(world.settled_without(&[LIAR]), "{context}: {:?}", world.coordinator.abandoned);
+        world
+    };
+    check_blamed("one, as f may all be lies", &complain(&[Position(3)]), &[]);
+    check_blamed("more than there may be colluders", &complain(&[Position(2), Position(3)]), &[LIAR]);
+}
+
+#[test]
+fn two_bundles_signed_by_one_client_prove_it_guilty() {
+    let mut world = World::new(35, FIVE);
+    let shared = alter_answers(&mut world, LIAR, |_, _, _| {});
+    world.begin(1);
+    let bundle = |world: &World| {
+        world.clients[LIAR].sent().find_map(|request| match request {
+            Request::ShareKeys(message) => Some(message.bundle.clone()),
+            _ => None,
+        })
+    };
+    assert!(world.run_until(|world| bundle(world).is_some()));
+    let (from, first) = (world.peer(LIAR), bundle(&world).unwrap());
+    let key = SigningKey::from_seed(&world.clients[LIAR].member.identity.certificate_key.seed());
+    let mut parts = Bundle::from_bytes(&first).unwrap().parts().to_vec();
+    parts[2].ciphertext[9] ^= 1;
+    parts[2] = shared.lock().unwrap().sign_part(parts[2].clone(), &key);
+    for bundle in [first, parts_to_bytes(&parts)] {
+        feed(&mut world, &from, Message::ShareKeys(bundle));
+    }
+    world.run();
+    world.check("two bundles", &[LIAR]);
+    assert!(world.settled_without(&[LIAR]), "{:?}", world.coordinator.notes);
+    check_blamed("two bundles", &world, &[LIAR]);
 }
 
 #[test]
@@ -555,6 +608,10 @@ fn altered_shares_are_not_used() {
             adversary.sign_shares(&mut message.shares, Position(0), key);
         }
     });
+    // A released share that fails its hash is its holder's fault, never its dealer's, and only what is signed proves it.
+    for (signed, guilty) in [(true, &[LIAR][..]), (false, &[])] {
+        check_blamed("a share", &lie("a share", |_| {}, flip(10, signed)), guilty);
+    }
     // With one already gone there is one answer less to spare, and the altered one is still not used.
     let gone = |world: &mut World| world.clients[4].exit = Some(Exit { kind: SHARE_KEYS, how: ExitHow::DiesBefore });
     let world = lie("a share of a dropped client, signed", gone, flip(2 + 3 * 34 + 10, true));

@@ -107,7 +107,7 @@ fn a_client_is_sent_away_by_the_pinned_key_alone() {
         world
     };
     let world = hear(|world| refusal_to_admit(world, VICTIM, ComeBack::Never));
-    let sent_away = End::ComeBackLater { when: ComeBack::Never, reason: "no".to_owned() };
+    let sent_away = End::ComeBackLater { when: ComeBack::Never, reason: "no".into() };
     assert_eq!(world.clients[VICTIM].end, Some(sent_away));
 
     type Forge = (&'static str, fn(&World) -> ComeBackLater);
@@ -448,9 +448,11 @@ fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
 fn a_round_number_that_is_not_new_is_refused() {
     for number in [2, 1] {
         let mut world = World::new(23, FIVE);
-        world.begin(2);
-        world.run();
-        assert!(world.settled_without(&[]));
+        for round in [1, 2] {
+            world.begin(round);
+            world.run();
+            assert!(world.settled_without(&[]));
+        }
         // The same coordinator plans it again, or one before it.
         world.begin(number);
         world.run();
@@ -1120,8 +1122,36 @@ fn an_abort_of_the_coordinator_ends_the_round_without_a_refusal() {
         let context = format!("aborted at answer {turn}");
         world.check(&context, &[VICTIM]);
         let victim = &world.clients[VICTIM];
-        assert_eq!(victim.end, Some(End::Aborted { reason: "no".to_owned() }), "{context}");
+        assert_eq!(victim.end, Some(End::Aborted { reason: "no".into() }), "{context}");
         assert_eq!(victim.is_charged(), turn > 4, "{context}");
+    }
+}
+
+#[test]
+fn what_a_coordinator_says_moves_no_cursor_and_turns_no_line() {
+    const HOSTILE: &str = "\u{1b}[2J\u{7}\r\nnothing happened\u{9b}1A\u{202e}\u{2028}";
+    let sayings: [fn(&Adversary, &mut Answer); 3] = [
+        |adversary, answer| {
+            let round = RoundRef { session: adversary.setup.session, round: RoundNumber(1) };
+            let key = adversary.setup.ledger_key();
+            *answer = ComeBackLater::sign(key, round, &adversary.victim, ComeBack::Never, HOSTILE).into();
+        },
+        |_, answer| *answer = Aborted { reason: HOSTILE.into() }.into(),
+        |adversary, answer| adversary.replan(answer, |plan| plan.ledger_origin = HOSTILE.to_owned()),
+    ];
+    for say in sayings {
+        let world = deceive(
+            "hostile words",
+            |_| {},
+            move |adversary, answer, _| {
+                if matches!(answer, Answer::Configure(_)) {
+                    say(adversary, answer);
+                }
+            },
+        );
+        let said = world.clients[VICTIM].end.as_ref().unwrap().to_string();
+        assert!(said.contains("nothing happened"), "{said:?}");
+        assert!(!said.contains(|c: char| c.is_control() || "\u{202e}\u{2028}".contains(c)), "{said:?}");
     }
 }
 
@@ -1229,6 +1259,7 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
     check("count of this client's attempts", |attempt| {
         attempt.roster.as_mut().unwrap().participants[VICTIM].attempts = 0;
     });
+    check("number of attempts", |attempt| attempt.attempts = 2);
     check("number of attempts", |attempt| attempt.attempts = u64::from(ATTEMPTS_MAX) + 1);
     check("epsilon", |attempt| attempt.epsilons.coordinator *= 0.9);
     check("epsilon", |attempt| attempt.epsilons.outsider *= 0.9);
@@ -1249,6 +1280,39 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
         survivors.bitmap = vec![0b0000_1111];
         survivors.signatures.retain(|(position, _)| *position < Position(4));
     });
+}
+
+#[test]
+fn an_attempt_left_out_of_the_ledger_is_noticed_by_whoever_takes_part_again() {
+    // Round 1 was charged to everybody and came to nothing. A coordinator that begins its ledger anew, without it, calls
+    // round 2 the first attempt, with the epsilon of one.
+    let mut world = World::new(29, FIVE);
+    world.begin(1);
+    assert!(world.run_until(|world| world.clients[VICTIM].is_charged()));
+    world.feed(eranos_coordinator::round::Event::Stop { reason: "stopped".to_owned() });
+    world.run();
+    assert!(world.coordinator.abandoned.is_some());
+    alter_answers(&mut world, VICTIM, |adversary, answer, _| {
+        if let Answer::Settled(message) = answer {
+            let receipt = Receipt::decode(&message.receipt).unwrap();
+            let Entry::Attempt(mut attempt) = Entry::parse(&receipt.entry).unwrap() else { panic!("an attempt") };
+            assert_eq!((attempt.round, attempt.attempts), (RoundNumber(2), 2));
+            attempt.attempts = 1;
+            attempt.epsilons = eranos_ledger::Epsilons::promised(&attempt.mechanism, 1);
+            let ledger = forge_ledger(adversary.setup.signer.clone(), &[Entry::Attempt(attempt).encode().unwrap()]);
+            message.receipt = ledger.receipt(0, 0).unwrap().encode();
+        }
+    });
+    world.begin(2);
+    world.run();
+    world.check("left out", &[VICTIM]);
+    check_refusal(
+        &world,
+        "left out",
+        true,
+        true,
+        |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains("another number of attempts ")),
+    );
 }
 
 #[test]

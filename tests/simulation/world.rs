@@ -598,6 +598,9 @@ impl World {
             "{context}: a round is released or abandoned"
         );
         coordinator.check_order(context);
+        for i in self.blamed() {
+            assert!(liars.contains(&i), "{context}: client {i} is framed: {:?}", coordinator.notes);
+        }
         for (i, client) in self.clients.iter().enumerate() {
             client.check_order(&format!("{context}, client {i}"));
         }
@@ -637,6 +640,15 @@ impl World {
             }
         }
         assert_eq!(released.residues, expected, "{context}: the sum of {:?}", released.survivors);
+    }
+
+    /// Who is proved guilty in this round, and so will not be selected again.
+    pub(crate) fn blamed(&self) -> BTreeSet<usize> {
+        let blamed = self.coordinator.notes.iter().filter_map(|note| match note {
+            Note::Blamed { id, .. } => self.clients.iter().position(|client| client.member.identity.id == *id),
+            _ => None,
+        });
+        blamed.collect()
     }
 
     /// Whether the sum was released and every client but `absent` settled.

@@ -32,8 +32,8 @@ pub enum RefusalKind {
     Other {
         /// What differs.
         what: &'static str,
-        /// What it is.
-        found: String,
+        /// What it is, as the plan says.
+        found: Reason,
     },
     /// The plan offers less than the policy demands.
     #[error("policy: {what} is {found}, at least {least} is demanded")]
@@ -193,6 +193,5 @@ pub(super) fn aborted(round: Round, aborted: &Aborted) -> (Round, Vec<Action>) {
     if matches!(round, Round::Over) {
         return (round, Vec::new());
     }
-    let reason = aborted.reason.as_str().to_owned();
-    (Round::Over, vec![Action::Over(End::Aborted { reason })])
+    (Round::Over, vec![Action::Over(End::Aborted { reason: aborted.reason.clone() })])
 }

@@ -72,13 +72,13 @@ fn check(
     let policy = &member.policy;
     let refuse = |kind: RefusalKind| Err(Refusal::from(kind));
     if plan.trust_domain != member.trust_domain {
-        return refuse(RefusalKind::Other { what: "trust domain", found: plan.trust_domain.to_string() });
+        return refuse(RefusalKind::Other { what: "trust domain", found: plan.trust_domain.to_string().into() });
     }
     if plan.ledger_origin != member.ledger_key.name().as_str() {
-        return refuse(RefusalKind::Other { what: "ledger", found: plan.ledger_origin.clone() });
+        return refuse(RefusalKind::Other { what: "ledger", found: plan.ledger_origin.clone().into() });
     }
     if plan.task != member.task {
-        return refuse(RefusalKind::Other { what: "task", found: plan.task.to_string() });
+        return refuse(RefusalKind::Other { what: "task", found: plan.task.to_string().into() });
     }
     // A vector leaves after its charge is durable: whoever charged fewer than were received is not who sent them.
     let charged = memory.budget.n_charged_in(plan.session);
@@ -111,7 +111,7 @@ fn check(
     let most = policy.charged_without_receipt_max;
     above("number of charged attempts without a receipt", unreceipted as f64, f64::from(most))?;
     if memory.budget.terms().unit != UnitOfPrivacy::Record {
-        return refuse(RefusalKind::Other { what: "unit of privacy", found: "record".to_owned() });
+        return refuse(RefusalKind::Other { what: "unit of privacy", found: "record".into() });
     }
     memory.budget.keeps_mechanism(plan.session, mechanism).map_err(RefusalKind::Budget)?;
     memory.budget.can_afford(mechanism).map_err(RefusalKind::Budget)?;

@@ -34,7 +34,7 @@ use eranos_privacy::{Budget, RecordMechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
 use eranos_wire::{
     Answer, Request, RoundPlan,
-    messages::{RoundRef, select::ComeBack},
+    messages::{RoundRef, abort::Reason, select::ComeBack},
 };
 use zeroize::Zeroizing;
 
@@ -178,7 +178,7 @@ pub enum End {
     /// The coordinator ended the round, or left this client out.
     Aborted {
         /// Why, as it says.
-        reason: String,
+        reason: Reason,
     },
     /// The client refused.
     Refused(Refusal),
@@ -192,7 +192,7 @@ pub enum End {
         /// When to ask again, if ever.
         when: ComeBack,
         /// Why, as the coordinator says.
-        reason: String,
+        reason: Reason,
     },
 }
 

@@ -28,7 +28,7 @@ impl Select {
                     let refusal = RefusalKind::NotSigned { what: "refusal to admit this client" };
                     return abort::refuse(None, refusal.into(), false);
                 }
-                let end = End::ComeBackLater { when: later.when, reason: later.reason.as_str().to_owned() };
+                let end = End::ComeBackLater { when: later.when, reason: later.reason };
                 (Round::Over, vec![Action::Over(end)])
             }
             Event::Wake => (Round::Select(self), Vec::new()),

@@ -49,7 +49,9 @@ fn is_this_round(phase: &Unmask, entry: &Attempt) -> Result<(), &'static str> {
     same(entry.rotation_seed.0 == plan.rotation_seed, "rotation seed")?;
     same(entry.weights_before == plan.checkpoint, "checkpoint")?;
     same(matches!(entry.outcome, Outcome::Released { .. }), "outcome")?;
-    same(entry.attempts <= u64::from(plan.mechanism.parameters().max_attempts), "number of attempts")?;
+    // Rounds are counted from 1 and each is an attempt, released or not: were one of them left out of the ledger, or
+    // counted twice, the two numbers would part.
+    same(entry.attempts == plan.round.0, "number of attempts")?;
     let promised = Epsilons::promised(&plan.mechanism, entry.attempts);
     let close = |a: f64, b: f64| (a - b).abs() <= EPSILON_TOLERANCE * b.abs();
     let declared = &entry.epsilons;

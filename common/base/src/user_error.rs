@@ -28,10 +28,21 @@ impl UserError {
 
 impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Each part stays on its own line, whatever an underlying error printed.
-        let line = |text: &str| text.replace('\n', " ");
+        // Each part stays on its own line and moves no cursor, whatever an underlying error printed.
+        let line = |text: &str| text.replace(char::is_control, " ");
         write!(f, "error: {}\n help: {}", line(&self.what), line(&self.next))
     }
 }
 
 impl std::error::Error for UserError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_two_lines_whatever_it_quotes() {
+        let error = UserError::new("file \u{1b}[2Ja\r\nb", "look\u{9b}1A").to_string();
+        assert_eq!(error, "error: file  [2Ja  b\n help: look 1A");
+    }
+}

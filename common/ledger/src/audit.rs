@@ -308,13 +308,13 @@ pub enum Fault {
     /// An attempt has another mechanism than its task.
     #[error("its mechanism is not the task's")]
     Mechanism,
-    /// Rounds do not increase.
-    #[error("round {found} follows round {last}")]
+    /// Rounds of the session do not run 1, 2, 3 and on.
+    #[error("is round {found}, expected {expected}: a round is missing or repeated")]
     Round {
         /// The round of this attempt.
         found: RoundNumber,
-        /// The round of the one before.
-        last: RoundNumber,
+        /// The round expected.
+        expected: RoundNumber,
     },
     /// Attempts of the task are not counted up one by one.
     #[error("counts {found} attempts of its task, expected {expected}: an attempt is missing or repeated")]
@@ -745,7 +745,8 @@ struct Task {
     opened: TaskOpened,
     curves: PromisedCurves,
     attempts: u64,
-    last_round: Option<RoundNumber>,
+    /// The highest round so far; 0 before the first.
+    last_round: RoundNumber,
     last_plan: Option<Digest>,
     weights: Digest,
     released: u64,
@@ -822,7 +823,7 @@ impl<'a> Ledger<'a> {
         self.tasks.push(Task {
             curves,
             attempts: 0,
-            last_round: None,
+            last_round: RoundNumber(0),
             last_plan: None,
             weights: opened.weights,
             released: 0,
@@ -928,12 +929,12 @@ impl<'a> Ledger<'a> {
 
 impl Task {
     fn take(&mut self, attempt: &Attempt, fault: &mut dyn FnMut(Fault)) {
-        if let Some(last) = self.last_round
-            && attempt.round <= last
-        {
-            fault(Fault::Round { found: attempt.round, last });
+        let expected = self.last_round.next();
+        if attempt.round != expected {
+            fault(Fault::Round { found: attempt.round, expected });
         }
-        self.last_round = self.last_round.max(Some(attempt.round));
+        // Goes on from the larger figure, so that one gap is one finding.
+        self.last_round = self.last_round.max(attempt.round);
         self.attempts = self.attempts.saturating_add(1);
         if attempt.attempts != self.attempts {
             fault(Fault::Attempts { found: attempt.attempts, expected: self.attempts });

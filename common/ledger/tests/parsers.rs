@@ -95,8 +95,8 @@ fn no_other_spelling_of_a_field_is_accepted() {
     refused(1, "unit: record", "unit: client");
     refused(1, "u-min: 3", "u-min: 2");
     refused(1, "noise-variance: ", "noise-variance: 1");
-    refused(2, "round: 2\n", "round: 02\n");
-    refused(2, "round: 2\n", "round: 18446744073709551616\n");
+    refused(2, "round: 1\n", "round: 01\n");
+    refused(2, "round: 1\n", "round: 18446744073709551616\n");
     refused(2, "outcome: released", "outcome: aborted-after-reveal");
     refused(2, "outcome: released", "outcome: Released");
     refused(4, "outcome: aborted-before-reveal", "outcome: released");

@@ -110,7 +110,7 @@ impl Federation {
     pub(crate) fn attempt(&mut self, outcome: &str, survivors: &[u16]) {
         self.attempts += 1;
         self.stood.iter_mut().for_each(|n| *n += 1);
-        let round = RoundNumber(self.attempts * 2);
+        let round = RoundNumber(self.attempts);
         let plan = Digest::of(format!("plan {round}").as_bytes());
         let weights_before = self.weights;
         let outcome = match outcome {

@@ -17,7 +17,7 @@ fn an_honest_log_verifies_and_its_sums_come_out() {
     assert_eq!((report.n_entries, report.n_attempts(), report.n_released()), (7, 5, 3));
     let task = &report.tasks[0];
     assert_eq!((task.aborted_before_reveal, task.aborted_after_reveal, task.max_attempts), (1, 1, 40));
-    assert_eq!(task.weights, Digest::of(b"weights 10"));
+    assert_eq!(task.weights, Digest::of(b"weights 5"));
     let mechanism = crate::support::mechanism();
     assert_eq!(task.charged.coordinator, mechanism.promised_epsilon(5, 1e-5));
     assert!(task.charged.outsider < task.charged.coordinator && task.attained.coordinator < task.charged.coordinator);
@@ -46,26 +46,29 @@ fn a_dropped_entry_is_missed() {
         |fault| matches!(fault, Fault::PseudonymAttempts { found: 3, expected: 2, .. }),
     );
     check(|f| drop(f.entries.remove(3)), 3, |fault| matches!(fault, Fault::Weights { .. }));
+    let gap = |found, expected| Fault::Round { found: RoundNumber(found), expected: RoundNumber(expected) };
+    check(|f| drop(f.entries.remove(3)), 3, |fault| *fault == gap(3, 2));
+    check(|f| drop(f.entries.remove(2)), 2, |fault| *fault == gap(2, 1));
     check(|f| drop(f.entries.remove(0)), 0, |fault| matches!(fault, Fault::Opening));
     check(|f| drop(f.entries.remove(1)), 1, |fault| matches!(fault, Fault::TaskNotOpened { .. }));
     // An attempt taken out with all counts repaired still leaves the weights and the quorum's rounds behind.
-    check(
-        |f| {
-            f.entries.remove(3);
-            for index in 3..6 {
-                f.change(index, |a| {
-                    a.attempts -= 1;
-                    participants(a).iter_mut().for_each(|p| p.attempts -= 1);
-                });
-            }
-        },
-        3,
-        |fault| matches!(fault, Fault::Weights { .. }),
-    );
+    let repaired = |f: &mut Federation, removed: usize| {
+        f.entries.remove(removed);
+        for index in removed..6 {
+            f.change(index, |a| {
+                a.attempts -= 1;
+                participants(a).iter_mut().for_each(|p| p.attempts -= 1);
+            });
+        }
+    };
+    check(|f| repaired(f, 3), 3, |fault| matches!(fault, Fault::Weights { .. }));
+    // One that released nothing leaves no weights behind: its round is missing all the same.
+    check(|f| repaired(f, 4), 4, |fault| *fault == gap(4, 3));
 }
 
 #[test]
 fn reordered_repeated_and_spliced_entries_are_found() {
+    check(|f| f.entries.swap(3, 4), 3, |fault| matches!(fault, Fault::Round { .. }));
     check(|f| f.entries.swap(3, 4), 4, |fault| matches!(fault, Fault::Round { .. }));
     check(|f| f.entries.insert(4, f.entries[3].clone()), 4, |fault| matches!(fault, Fault::PlanReused));
     check(|f| f.entries.insert(4, f.entries[3].clone()), 4, |fault| matches!(fault, Fault::Round { .. }));
@@ -158,7 +161,7 @@ fn a_doubled_position_is_no_entry() {
     let report = audit::verify(dir.path(), &federation.options()).expect("readable");
     assert_found(&report, Some(3), |fault| matches!(fault, Fault::Malformed(_)));
     assert_eq!(report.findings[0].to_string().lines().count(), 1);
-    assert!(report.findings[0].to_string().starts_with("entry 3 (attempt, round 4): "), "{}", report.findings[0]);
+    assert!(report.findings[0].to_string().starts_with("entry 3 (attempt, round 2): "), "{}", report.findings[0]);
 }
 
 #[test]

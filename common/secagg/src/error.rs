@@ -214,9 +214,10 @@ impl Misbehaviour {
 }
 
 /// Whom signed statements prove guilty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Blame {
     /// Signed two different messages of one kind.
+    #[error("client {position} signed two different messages: {message}")]
     Equivocation {
         /// Who.
         position: Position,
@@ -224,6 +225,7 @@ pub enum Blame {
         message: &'static str,
     },
     /// Released, signed, a share that fails a hash it had accepted.
+    #[error("client {holder} released a share that is not the one client {dealer} dealt it")]
     ReleasedShare {
         /// Who.
         holder: Position,
@@ -231,29 +233,47 @@ pub enum Blame {
         dealer: Position,
     },
     /// Dealt shares, accepted by their holders, that lie on no one polynomial.
+    #[error("client {dealer} dealt shares that lie on no one polynomial")]
     OffPolynomial {
         /// Who.
         dealer: Position,
     },
     /// Dealt shares of a secret that fails its signed commitment.
+    #[error("client {dealer} dealt shares of another secret than it committed to")]
     Commitment {
         /// Who.
         dealer: Position,
     },
-    /// More than f holders complain about its shares.
+    /// More than f holders complain about its shares: at least one of them is honest.
+    #[error("{n_complaints} clients, more than there may be colluders, complain about the shares of client {dealer}")]
     ComplaintsAgainst {
         /// Who.
         dealer: Position,
         /// How many complain.
         n_complaints: usize,
     },
-    /// Complains about more than f dealers.
+    /// Complains about more than f dealers: at least one of them is honest.
+    #[error("client {holder} complains about {n_complaints} clients, more than there may be colluders")]
     ComplaintsBy {
         /// Who.
         holder: Position,
         /// About how many.
         n_complaints: usize,
     },
+}
+
+impl Blame {
+    /// Who is guilty.
+    pub const fn culprit(&self) -> Position {
+        match *self {
+            Self::Equivocation { position, .. } => position,
+            // Its dealer signed the hash that the share fails: the fault is the holder's, who accepted another one.
+            Self::ReleasedShare { holder, .. } | Self::ComplaintsBy { holder, .. } => holder,
+            Self::OffPolynomial { dealer } | Self::Commitment { dealer } | Self::ComplaintsAgainst { dealer, .. } => {
+                dealer
+            }
+        }
+    }
 }
 
 /// What became of a message that did nothing wrong.

@@ -11,8 +11,8 @@ use eranos_secagg::{Accumulator, Finished, Roster};
 use eranos_wire::messages::{abort::Aborted, masked_input};
 
 use super::{
-    Aborting, Action, Attempt, CollectStatements, Common, Event, Message, Note, Peer, Phase, Round, answer, identities,
-    members, out_of_phase,
+    Aborting, Action, Attempt, CollectStatements, Common, Event, Message, Note, Peer, Phase, Round, answer, blamed,
+    identities, members, out_of_phase,
 };
 
 /// U2 is out; READYs and masked vectors arrive.
@@ -105,6 +105,8 @@ impl CollectInputs {
             actions.push(answer(&entry.id, Aborted { reason: reason.clone().into() }));
             actions.push(Action::Note(Note::Dropped { id: entry.id.clone(), phase: Phase::MaskedInput, reason }));
         }
+        // However the round ends: more than f complaints name whom they are about, f of them may all be lies.
+        actions.extend(self.accumulator.blames().iter().filter_map(|blame| blamed(&self.roster, blame)));
         let collector = match self.accumulator.close() {
             Ok(collector) => collector,
             Err(incomplete) => return aborting.end(incomplete.to_string(), actions),

@@ -31,7 +31,7 @@ use eranos_base::{
     VerifyingKey,
 };
 use eranos_privacy::RecordMechanism;
-use eranos_secagg::{Misbehaviour, Roster, Sum, Terms};
+use eranos_secagg::{Blame, Misbehaviour, Roster, Sum, Terms};
 use eranos_wire::{
     Answer, RoundPlan,
     messages::{
@@ -435,9 +435,19 @@ fn identities(roster: &Roster, positions: impl Iterator<Item = Position>) -> Vec
     positions.filter_map(|position| roster.entry(position)).map(|entry| entry.id.clone()).collect()
 }
 
-/// The note on a refused message.
+/// The note on a refused message. Where what its sender signed proves it guilty, it is not selected again.
 fn misbehaved(from: &Peer, what: &Misbehaviour) -> Action {
-    Action::Note(Note::Misbehaved { id: from.id.clone(), what: what.to_string() })
+    let id = from.id.clone();
+    Action::Note(match what.blame() {
+        Some(blame) => Note::Blamed { id, what: blame.to_string() },
+        None => Note::Misbehaved { id, what: what.to_string() },
+    })
+}
+
+/// The note on whom signed statements prove guilty; none if it is nobody of the roster.
+fn blamed(roster: &Roster, blame: &Blame) -> Option<Action> {
+    let id = roster.entry(blame.culprit())?.id.clone();
+    Some(Action::Note(Note::Blamed { id, what: blame.to_string() }))
 }
 
 /// The note on a message that does not belong in the phase.

@@ -9,7 +9,7 @@ use eranos_wire::messages::{abort::Aborted, share_keys};
 
 use super::{
     Aborting, Action, Attempt, CollectInputs, Common, Event, Message, Note, Phase, Record, Round, answer, members,
-    out_of_phase,
+    misbehaved, out_of_phase,
 };
 
 /// The roster is out; sealed shares arrive.
@@ -36,16 +36,15 @@ impl ShareKeys {
         let roster = self.router.roster().clone();
         match event {
             Event::Message { from, message } => match (roster.position_of(&from.id), message) {
-                (Some(position), Message::ShareKeys(bundle)) => {
-                    let accepted = Bundle::from_bytes(&bundle).map_err(|error| error.to_string());
-                    let accepted = accepted.and_then(|bundle| {
-                        self.router.accept(position, bundle).map_err(|misbehaviour| misbehaviour.to_string())
-                    });
-                    match accepted {
-                        Ok(_) => self.settle(position.index()),
-                        Err(what) => self.leave(position.index(), &from.id, what, &mut actions),
+                (Some(position), Message::ShareKeys(bundle)) => match Bundle::from_bytes(&bundle) {
+                    Ok(bundle) => {
+                        self.settle(position.index());
+                        if let Err(misbehaviour) = self.router.accept(position, bundle) {
+                            actions.push(misbehaved(&from, &misbehaviour));
+                        }
                     }
-                }
+                    Err(error) => self.leave(position.index(), &from.id, error.to_string(), &mut actions),
+                },
                 (Some(position), Message::Abort(reason)) => {
                     self.leave(position.index(), &from.id, reason, &mut actions);
                 }

@@ -7,7 +7,7 @@ use eranos_secagg::{Incomplete, Roster, UnmaskAnswer, Unmasker};
 use eranos_wire::messages::consistency::Quorum;
 
 use super::{
-    Aborting, Action, Attempt, Common, Event, Message, Note, Phase, Release, Round, Settle, answer, members,
+    Aborting, Action, Attempt, Common, Event, Message, Note, Phase, Release, Round, Settle, answer, blamed, members,
     misbehaved, out_of_phase,
 };
 
@@ -66,11 +66,8 @@ impl Unmask {
         let sum = match self.unmasker.finish() {
             Ok(sum) => sum,
             Err(incomplete) => {
-                // Signed statements prove this dealer guilty: it is not selected again.
-                if let Incomplete::Dealer { dealer, .. } = &incomplete
-                    && let Some(entry) = self.roster.entry(*dealer)
-                {
-                    actions.push(Action::Note(Note::Blamed { id: entry.id.clone(), what: incomplete.to_string() }));
+                if let Incomplete::Dealer { blame, .. } = &incomplete {
+                    actions.extend(blamed(&self.roster, blame));
                 }
                 return aborting.end(incomplete.to_string(), actions);
             }

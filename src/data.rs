@@ -8,7 +8,7 @@ use std::{
 
 use clap::Subcommand;
 use eranos_base::{Entropy, SeededEntropy, UserError};
-use eranos_nn::data::idx;
+use eranos_nn::data::idx::{self, IdxArray, IdxValues};
 use flate2::{Compression, write::GzEncoder};
 
 /// `eranos data`.
@@ -90,10 +90,14 @@ pub(crate) struct Folders {
 
 /// Splits the embedded MNIST sample into `n_clients` shards of (nearly) equal size, drawn at random by `seed`.
 pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folders, UserError> {
-    let embedded = |bytes: &[u8], name: &str| idx::parse(bytes, Path::new(name)).map_err(|error| error.user_error());
-    let (images, classes) = (embedded(TRAIN_IMAGES, IMAGES)?, embedded(TRAIN_LABELS, LABELS)?);
-    let n_records = classes.values.len();
-    let image_len = images.values.len() / n_records.max(1);
+    let embedded = |bytes: &[u8], name: &str| match idx::parse(bytes, Path::new(name)) {
+        Ok(IdxArray { shape, values: IdxValues::U8(values) }) => Ok((shape, values)),
+        Ok(_) => Err(UserError::new(format!("{name} holds no bytes"), "build this program from an unchanged checkout")),
+        Err(error) => Err(error.user_error()),
+    };
+    let ((image_shape, pixels), (_, classes)) = (embedded(TRAIN_IMAGES, IMAGES)?, embedded(TRAIN_LABELS, LABELS)?);
+    let n_records = classes.len();
+    let image_len = pixels.len() / n_records.max(1);
     let n_clients = usize::from(n_clients);
     if n_clients == 0 || n_clients > n_records {
         let what = format!("{n_clients} clients for {n_records} records");
@@ -104,11 +108,11 @@ pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folde
     for party in 0..n_clients {
         let records: Vec<usize> = order.iter().copied().skip(party).step_by(n_clients).collect();
         let folder = out.join(format!("party-{}", party + 1));
-        let pixels: Vec<u8> =
-            records.iter().flat_map(|&r| images.values[r * image_len..][..image_len].iter().copied()).collect();
-        let labels: Vec<u8> = records.iter().map(|&r| classes.values[r]).collect();
-        let shape: Vec<usize> = [records.len()].into_iter().chain(images.shape[1..].iter().copied()).collect();
-        write_idx(&folder.join(IMAGES), &shape, &pixels)?;
+        let images: Vec<u8> =
+            records.iter().flat_map(|&r| pixels[r * image_len..][..image_len].iter().copied()).collect();
+        let labels: Vec<u8> = records.iter().map(|&r| classes[r]).collect();
+        let shape: Vec<usize> = [records.len()].into_iter().chain(image_shape[1..].iter().copied()).collect();
+        write_idx(&folder.join(IMAGES), &shape, &images)?;
         write_idx(&folder.join(LABELS), &[records.len()], &labels)?;
         parties.push(folder);
     }

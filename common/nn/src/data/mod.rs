@@ -1,6 +1,7 @@
 //! How records come in.
 
 pub mod idx;
+mod input;
 
 use std::{io, path::PathBuf};
 
@@ -21,20 +22,22 @@ pub enum DataError {
         source: io::Error,
     },
     /// The file is not IDX.
-    #[error("{} is not an IDX file: its first bytes are {found}, expected 00 00 08 01 to 00 00 08 04", path.display())]
+    #[error("{} is not an IDX file: its first bytes are {found}, expected 00 00 08 or 00 00 0b and 01 to 04", path.display())]
     Magic {
         /// The file.
         path: PathBuf,
         /// Its first bytes, in hexadecimal.
         found: String,
     },
-    /// IDX, but of values other than unsigned bytes.
-    #[error("{} holds IDX values of type 0x{found:02x}, supported is 0x08 (unsigned bytes)", path.display())]
+    /// IDX, but of values of another type than its use calls for.
+    #[error("{} holds IDX values of type 0x{found:02x}, supported is {expected}", path.display())]
     Type {
         /// The file.
         path: PathBuf,
         /// The type's code.
         found: u8,
+        /// The types called for.
+        expected: &'static str,
     },
     /// The file ends early, or compressed data is damaged.
     #[error("{} is cut off or damaged: {found} of {expected} bytes", path.display())]
@@ -109,9 +112,9 @@ impl DataError {
             Self::Read { .. } => "check the path and that the file may be read",
             Self::Magic { .. } => {
                 "only IDX is read: write the four bytes 00 00 08 and the number of axes, each length as a big-endian u32, \
-                 then the values as unsigned bytes; .gz is fine"
+                 then the values as unsigned bytes; 00 00 0b for 16-bit integers, big-endian; .gz is fine"
             }
-            Self::Type { .. } => "convert the values to unsigned bytes (x = round(255 v) for v in [0, 1])",
+            Self::Type { .. } => "convert the values (to unsigned bytes: x = round(255 v) for v in [0, 1])",
             Self::Truncated { .. } | Self::Trailing { .. } => "copy or download the file again",
             Self::Limit { .. } => "split the data over several clients",
             Self::Axes { .. } => "check that records and labels are not exchanged",

@@ -6,14 +6,12 @@ use std::{io::Read, path::Path};
 use ndarray::Array2;
 
 use super::{
-    DataError, Dataset, RECORDS_MAX,
+    DataError, Dataset, RECORDS_MAX, VALUES_MAX,
     input::{self, is_damage, limit, read_full},
 };
 
 /// Most axes of an IDX file that is read: records of up to three axes.
 pub const AXES_MAX: usize = 4;
-/// Most values of an IDX file that is read. They are held in memory, as `f32` in a [`Dataset`].
-pub const VALUES_MAX: u64 = 1 << 30;
 
 /// The content of an IDX file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,13 +2,18 @@
 
 pub mod idx;
 mod input;
+pub mod table;
 
 use std::{io, path::PathBuf};
 
 use ndarray::{Array2, ArrayView2, Axis};
 
+pub use table::{Format, Table};
+
 /// Most records of one data set.
 pub const RECORDS_MAX: usize = 1 << 24;
+/// Most values of one data set. They are held in memory, as `f32`.
+pub const VALUES_MAX: u64 = 1 << 30;
 
 /// Why data could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -103,12 +108,61 @@ pub enum DataError {
         /// How many classes there are.
         n_classes: usize,
     },
+    /// A name that tells no format of tables.
+    #[error("{} is neither .csv nor .tsv", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of a table that is wrong.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u32,
+        /// What is wrong with it.
+        problem: table::LineProblem,
+    },
+    /// A column that is not there, or not once.
+    #[error("{} has {problem} {name:?}", path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The column asked for.
+        name: String,
+        /// What is wrong: a fragment before the name.
+        problem: &'static str,
+        /// The columns that are there.
+        there: String,
+    },
+    /// A vocabulary that is none.
+    #[error("the vocabulary has {problem}")]
+    Vocabulary {
+        /// What is wrong with it: a fragment after "has".
+        problem: String,
+    },
+    /// Sequences that would be too many values at one length.
+    #[error("{n_sequences} sequences of length {maxlen} are more than {VALUES_MAX} values")]
+    Padding {
+        /// How many sequences.
+        n_sequences: usize,
+        /// The length they would get.
+        maxlen: usize,
+    },
 }
 
 impl DataError {
     /// The error as a person reads it.
     pub fn user_error(&self) -> eranos_base::UserError {
         let next = match self {
+            Self::Line { problem, .. } => problem.next(),
+            Self::Column { there, .. } => {
+                return eranos_base::UserError::new(self.to_string(), format!("name one of its columns: {there}"));
+            }
+            Self::Vocabulary { .. } => "choose another oov_token, or fit the tokenizer on fewer texts",
+            Self::Padding { .. } => "choose a smaller maxlen",
+            Self::Format { .. } => "name the file for what it holds: .csv or .tsv, with or without .gz",
             Self::Read { .. } => "check the path and that the file may be read",
             Self::Magic { .. } => {
                 "only IDX is read: write the four bytes 00 00 08 and the number of axes, each length as a big-endian u32, \

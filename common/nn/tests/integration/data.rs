@@ -2,18 +2,16 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
 use eranos_base::{Entropy, SeededEntropy};
 use eranos_nn::data::{
-    DataError,
-    idx::{self, IdxArray, IdxValues, VALUES_MAX},
+    DataError, VALUES_MAX,
+    idx::{self, IdxArray, IdxValues},
 };
-use flate2::{Compression, write::GzEncoder};
 
-use crate::below;
+use crate::{below, gzip};
 
 fn parse(bytes: &[u8]) -> Result<IdxArray, DataError> {
     idx::parse(bytes, Path::new("x.idx"))
@@ -30,12 +28,6 @@ fn file_of_type(code: u8, shape: &[u32], values: &[u8]) -> Vec<u8> {
     }
     bytes.extend(values);
     bytes
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod idx;
 mod input;
 pub mod table;
+pub mod text;
 
 use std::{io, path::PathBuf};
 

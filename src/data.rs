@@ -7,8 +7,11 @@ use std::{
 };
 
 use clap::Subcommand;
-use eranos_base::{Entropy, SeededEntropy, UserError};
-use eranos_nn::data::idx::{self, IdxArray, IdxValues};
+use eranos_base::{SeededEntropy, UserError};
+use eranos_nn::data::{
+    idx::{self, IdxArray, IdxValues},
+    split::shuffled,
+};
 use flate2::{Compression, write::GzEncoder};
 
 /// `eranos data`.
@@ -120,16 +123,6 @@ pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folde
     write(&test.join(IMAGES), TEST_IMAGES)?;
     write(&test.join(LABELS), TEST_LABELS)?;
     Ok(Folders { parties, test })
-}
-
-/// The numbers from 0 to `n` in an order drawn uniformly (Fisher and Yates; the modulo bias of 64 bits is below 2^-50).
-fn shuffled(n: usize, entropy: &mut SeededEntropy) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    for last in (1..n).rev() {
-        let draw = u64::from_le_bytes(entropy.bytes());
-        order.swap(last, (draw % (last as u64 + 1)) as usize);
-    }
-    order
 }
 
 /// Writes unsigned bytes as gzipped IDX: magic 0, 0, 0x08, rank; sizes as big-endian `u32`; the bytes.

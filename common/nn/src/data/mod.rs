@@ -2,6 +2,9 @@
 
 pub mod idx;
 mod input;
+pub mod schema;
+pub mod split;
+pub mod standardization;
 pub mod table;
 pub mod text;
 
@@ -9,6 +12,8 @@ use std::{io, path::PathBuf};
 
 use ndarray::{Array2, ArrayView2, Axis};
 
+pub use schema::Schema;
+pub use standardization::Standardization;
 pub use table::{Format, Table};
 
 /// Most records of one data set.
@@ -137,6 +142,28 @@ pub enum DataError {
         /// The columns that are there.
         there: String,
     },
+    /// Another number of channels than there should be.
+    #[error("{found} channels, expected {expected}")]
+    Channels {
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A channel that cannot be standardised.
+    #[error("channel {channel} has {problem}")]
+    Channel {
+        /// Which, counted from 0.
+        channel: usize,
+        /// What is wrong with it: a fragment after "has".
+        problem: &'static str,
+    },
+    /// A schema that is none.
+    #[error("the schema has {problem}")]
+    Schema {
+        /// What is wrong with it: a fragment after "has".
+        problem: String,
+    },
     /// A vocabulary that is none.
     #[error("the vocabulary has {problem}")]
     Vocabulary {
@@ -161,6 +188,9 @@ impl DataError {
             Self::Column { there, .. } => {
                 return eranos_base::UserError::new(self.to_string(), format!("name one of its columns: {there}"));
             }
+            Self::Channels { .. } => "use the constants that were made for this data, one mean and deviation a channel",
+            Self::Channel { .. } => "leave the channel out, or give its mean and standard deviation by hand",
+            Self::Schema { .. } => "correct the schema",
             Self::Vocabulary { .. } => "choose another oov_token, or fit the tokenizer on fewer texts",
             Self::Padding { .. } => "choose a smaller maxlen",
             Self::Format { .. } => "name the file for what it holds: .csv or .tsv, with or without .gz",

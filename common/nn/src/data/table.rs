@@ -194,6 +194,11 @@ impl Table {
         Ok(Self { path: path.to_owned(), columns, text, ends, lines })
     }
 
+    /// The file that errors name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many rows there are.
     pub fn n_rows(&self) -> usize {
         self.lines.len()

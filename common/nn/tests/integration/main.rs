@@ -4,6 +4,7 @@ mod data;
 mod exact;
 mod models;
 mod reference;
+mod samples;
 mod tables;
 mod weights;
 

@@ -72,6 +72,8 @@ fn no_file_however_it_is_made_exceeds_the_limits() {
     // Each line end counts as a byte of its row.
     let longest = [b"a\n", &vec![b'x'; row - 1][..], b"\ny\n"].concat();
     assert_eq!(parse(&longest, Format::Csv).expect("just fits").n_rows(), 2);
+    let longer = [b"a\n", &vec![b'x'; row][..], b"\ny\n"].concat();
+    assert_eq!(limit(&longer), (2, "bytes in a row", ROW_LEN_MAX));
     let bomb = gzip(&[b"a\n", &vec![b'x'; 1 << 26][..]].concat());
     assert_eq!(limit(&bomb), (2, "bytes in a row", ROW_LEN_MAX));
     assert_eq!(limit(&gzip(&[b"a\n\"", &vec![b'\n'; 1 << 26][..]].concat())), (2, "bytes in a row", ROW_LEN_MAX));

@@ -118,6 +118,24 @@ fn a_vocabulary_that_is_none_is_refused() {
 }
 
 #[test]
+fn any_text_becomes_numbers() {
+    let mut entropy = SeededEntropy::new(52);
+    for round in 0..2000 {
+        let text: String =
+            (0..20).filter_map(|_| char::from_u32(u32::from_le_bytes(entropy.bytes()) % 0x11_0000)).collect();
+        let settings = TokenizerSettings { char_level: round % 2 == 0, ..Default::default() };
+        let n_words = match settings.char_level {
+            true => text.to_lowercase().chars().count(),
+            false => text.split(|c: char| c == ' ' || settings.filters.contains(c)).filter(|w| !w.is_empty()).count(),
+        };
+        let tokenizer = Tokenizer::fit(settings, [text.as_str()]).expect("words");
+        let sequence = tokenizer.sequence(&text);
+        assert_eq!(sequence.len(), n_words, "seed 52, round {round}: {text:?}");
+        assert!(sequence.iter().all(|id| (1..tokenizer.n_ids()).contains(id)), "seed 52, round {round}: {text:?}");
+    }
+}
+
+#[test]
 fn ids_stay_below_their_number_for_random_settings() {
     let mut entropy = SeededEntropy::new(51);
     for round in 0..500 {

@@ -1,4 +1,8 @@
-//! How records come in.
+//! How records come in: from IDX files ([`idx`]) or tables ([`table`]) into a [`Dataset`].
+//!
+//! A [`Schema`] says which columns of a table go in as what, with [`text`] as numbers of words; a [`Standardization`]
+//! scales channels; [`split`] tells which records belong to whom. Whatever comes from a file has a named bound, and every
+//! fault an error that names the file and, in a table, the line.
 
 pub mod idx;
 mod input;

@@ -92,7 +92,7 @@ impl Schema {
     /// These inputs, in the model's order, and this label.
     ///
     /// # Errors
-    /// If a record would be empty, a list names a value twice or none, a threshold is not finite, or a limit is
+    /// If there is no input or one without values, a list names a value twice or none, a threshold is not finite, or a limit is
     /// exceeded.
     pub fn new(inputs: Vec<Input>, label: Label) -> Result<Self, DataError> {
         let fault = |problem: String| Err(DataError::Schema { problem });
@@ -112,7 +112,10 @@ impl Schema {
                 return fault(format!("{n} values for column {column:?}, expected 1 to {IDS_MAX}"));
             }
         }
-        for input in &inputs {
+        for (i, input) in inputs.iter().enumerate() {
+            if input.len() == 0 {
+                return fault(format!("no values for input {i}"));
+            }
             if let Input::Listed { values, .. } = input {
                 places(values)?;
             }
@@ -209,7 +212,7 @@ impl Schema {
 
 impl Input {
     /// How many values of a record it has.
-    #[expect(clippy::len_without_is_empty, reason = "an input of no values is only met where it is refused")]
+    #[expect(clippy::len_without_is_empty, reason = "an input of no values is refused")]
     pub fn len(&self) -> usize {
         match self {
             Self::Numbers { columns } => columns.len(),

@@ -25,7 +25,8 @@ pub struct TokenizerSettings {
     pub oov_token: Option<String>,
     /// Characters that part words, beside the space.
     pub filters: String,
-    /// Whether texts become lower case first.
+    /// Whether texts become lower case first, by the Unicode tables of this build: letters that Python's older tables do
+    /// not know yet stay as they are there.
     pub lower: bool,
     /// Whether each character is a word. Nothing is filtered then.
     pub char_level: bool,

@@ -192,11 +192,11 @@ fn a_schema_that_is_none_is_refused() {
     assert!(refused(vec![], &label));
     assert!(refused(vec![integer(0)], &label));
     assert!(refused(vec![integer(u32::MAX)], &label));
-    assert!(refused(vec![Input::Numbers { columns: vec![] }], &label));
+    assert!(refused(vec![integer(1), Input::Numbers { columns: vec![] }], &label));
     let listed = |values: &[&str]| Input::Listed { column: "a".to_owned(), values: owned(values) };
     assert!(refused(vec![listed(&["x", "x"])], &label));
     assert!(refused(vec![listed(&[])], &label));
-    for (maxlen, n) in [(usize::MAX, 2), (0, 1)] {
+    for (maxlen, n) in [(usize::MAX, 1), (usize::MAX, 2), (0, 1)] {
         let (tokenizer, padding) = (Tokenizer::fit(TokenizerSettings::default(), ["x"]).expect("words"), Side::Pre);
         let text = Input::Text { column: "a".to_owned(), tokenizer, maxlen, padding, truncating: padding };
         assert!(refused(vec![text; n], &label), "{maxlen}");

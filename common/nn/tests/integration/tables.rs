@@ -5,7 +5,9 @@ use std::{fs, path::Path};
 use eranos_base::{Entropy, SeededEntropy};
 use eranos_nn::data::{
     DataError, Format, RECORDS_MAX, Table,
+    schema::{Input, Label, Schema},
     table::{COLUMNS_MAX, LineProblem, ROW_LEN_MAX},
+    text::{Side, Tokenizer, TokenizerSettings},
 };
 
 use crate::{below, gzip};
@@ -198,4 +200,48 @@ fn random_bytes_never_panic_and_what_passes_is_a_table() {
         }
     }
     assert!(n_passed > 1000, "too few of the random files are tables to say anything: {n_passed}");
+}
+
+#[test]
+fn random_cells_make_a_data_set_or_name_their_line() {
+    let mut entropy = SeededEntropy::new(43);
+    let cells = ["0", "1", "2", "1.5", "-3", "a", "b a", "", "NaN", "\u{130}\u{df}", "1e38", "99999999999"];
+    let (mut n_passed, mut n_refused) = (0, 0);
+    for round in 0..5000 {
+        // Few different cells a file, so that some files pass.
+        let (start, n_cells) = (below(cells.len(), &mut entropy), 1 + below(4, &mut entropy));
+        let n_rows = below(5, &mut entropy);
+        let mut cell = || cells[(start + below(n_cells, &mut entropy)) % cells.len()];
+        let text: String = (0..n_rows).map(|_| format!("{},{}\n", cell(), cell())).collect();
+        let table = Table::parse(text.as_bytes(), Path::new("t"), Format::Csv, Some(&["a", "b"])).expect("table");
+        let (column, values) = ("a".to_owned(), vec!["a".to_owned(), "1".to_owned()]);
+        let tokenizer = Tokenizer::fit(TokenizerSettings::default(), ["a b"]).expect("words");
+        let (input, n_ids) = match round % 4 {
+            0 => (Input::Numbers { columns: vec![column, "b".to_owned()] }, f32::INFINITY),
+            1 => (Input::Integer { column, n_ids: 2 }, 2.0),
+            2 => (Input::Listed { column, values }, 2.0),
+            _ => (Input::Text { column, tokenizer, maxlen: 2, padding: Side::Pre, truncating: Side::Pre }, 3.0),
+        };
+        let column = "b".to_owned();
+        let label = match below(3, &mut entropy) {
+            0 => Label::Integer { column, n_classes: 3 },
+            1 => Label::Listed { column, values: vec!["0".to_owned(), "a".to_owned(), "2".to_owned()] },
+            _ => Label::AtLeast { column, threshold: 1.0 },
+        };
+        let schema = Schema::new(vec![input], label).expect("schema");
+        match schema.dataset(&table) {
+            Ok(data) => {
+                n_passed += 1;
+                assert_eq!((data.len(), data.shape()), (n_rows, &[schema.record_len()][..]), "seed 43, round {round}");
+                assert!(data.features().iter().all(|&value| value < n_ids), "seed 43, round {round}");
+                assert!(data.labels().iter().all(|&label| label < schema.n_classes()), "seed 43, round {round}");
+            }
+            Err(DataError::Line { line, problem: LineProblem::Value { .. }, .. }) => {
+                n_refused += 1;
+                assert!((1..=n_rows as u32).contains(&line), "seed 43, round {round}");
+            }
+            Err(error) => panic!("seed 43, round {round}: {error}"),
+        }
+    }
+    assert!(n_passed > 500 && n_refused > 500, "{n_passed} and {n_refused} say too little");
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,65 +41,79 @@ pub struct Store {
     dir: PathBuf,
     budget: Arc<Budget>,
     file: File,
+    /// Held for as long as this process may write.
+    _lock: File,
     secret: Zeroizing<[u8; 32]>,
     checkpoint: Option<Checkpoint>,
     certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
 }
 
 impl Store {
-    /// Opens the state in `dir`, and makes it if there is none: a budget under `terms` and a fresh secret.
+    /// Opens the state in `dir`, and makes it if there is none: first a budget under `terms`, last a fresh secret. Each is
+    /// there whole or not at all, so that a crash in between leaves a budget that nothing was ever done with.
     ///
     /// # Errors
-    /// If the folder cannot be used, the budget's file is damaged or for other terms, or another process has it open.
+    /// If the folder cannot be used, the budget or the secret is gone, damaged or for other terms, or another process has
+    /// them open.
     pub fn open(dir: &Path, terms: Terms, ledger_key: &LedgerKey) -> Result<Self, UserError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             UserError::new(format!("cannot {what} in {}: {error}", dir.display()), "check the folder and its owner")
         };
-        fs::create_dir_all(dir).map_err(|error| failed("make the client's state", &error))?;
-        let is_new = !dir.join(SECRET).exists();
-        let secret = read_or_make_secret(&dir.join(SECRET)).map_err(|error| failed("keep the secret", &error))?;
-        let path = dir.join(BUDGET);
-        let mut file = private(&path).map_err(|error| failed("open the budget", &error))?;
-        file.try_lock().map_err(|_| {
+        fs::create_dir_all(dir)
+            .and_then(|()| sync_dir(dir.parent().unwrap_or(dir)))
+            .map_err(|error| failed("make the client's state", &error))?;
+        let lock = private().append(true).open(dir.join(LOCK)).map_err(|error| failed("open the lock", &error))?;
+        lock.try_lock().map_err(|_| {
             let what = format!("the state in {} is in use by another process", dir.display());
             UserError::new(what, "stop the other client, or give this one a state of its own")
         })?;
+        let (path, secret_path) = (dir.join(BUDGET), dir.join(SECRET));
+        let secret = read_secret(&secret_path).map_err(|error| failed("read the secret", &error))?;
+        if !path.try_exists().map_err(|error| failed("look for the budget", &error))? {
+            if secret.is_some() {
+                let what = format!("the budget in {} is gone, but this client has been used before", path.display());
+                return Err(UserError::new(what, "restore it from a backup: without it nobody knows what was spent"));
+            }
+            let (_, first) = Budget::create(terms.clone()).map_err(|error| failed("make the budget", &error))?;
+            replace(&path, &first).map_err(|error| failed("write the budget", &error))?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| failed("open the budget", &error))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| failed("read the budget", &error))?;
-        if bytes.is_empty() && !is_new {
-            let what = format!("the budget in {} is gone, but this client has been used before", path.display());
-            return Err(UserError::new(what, "restore it from a backup: without it nobody knows what was spent"));
-        }
-        let budget = if bytes.is_empty() {
-            let (budget, first) = Budget::create(terms).map_err(|error| failed("make the budget", &error))?;
-            file.write_all(&first)
+        let (budget, torn) = Budget::parse(&bytes).map_err(|error| {
+            let what = format!("the budget in {} is damaged: {error}", path.display());
+            UserError::new(what, "do not delete it: it is the record of what was spent; restore it from a backup")
+        })?;
+        if let Some(torn) = torn {
+            // A write that a crash cut off; nothing was done upon it.
+            file.set_len(torn.len_valid)
                 .and_then(|()| file.sync_all())
-                .and_then(|()| sync_dir(dir))
-                .map_err(|error| failed("write the budget", &error))?;
-            budget
-        } else {
-            let (budget, torn) = Budget::parse(&bytes).map_err(|error| {
-                let what = format!("the budget in {} is damaged: {error}", path.display());
-                UserError::new(what, "do not delete it: it is the record of what was spent; restore it from a backup")
-            })?;
-            if let Some(torn) = torn {
-                // A write that a crash cut off; nothing was done upon it.
-                file.set_len(torn.len_valid)
-                    .and_then(|()| file.sync_all())
-                    .map_err(|error| failed("cut the torn end of the budget", &error))?;
-                file.seek(SeekFrom::End(0)).map_err(|error| failed("append to the budget", &error))?;
+                .map_err(|error| failed("cut the torn end of the budget", &error))?;
+        }
+        if *budget.terms() != terms {
+            let what = format!("the budget in {} was made under other terms", path.display());
+            let next =
+                "restore epsilon_max and delta_max in policy.toml: what a budget protects is fixed when it is made";
+            return Err(UserError::new(what, next));
+        }
+        let secret = match secret {
+            Some(secret) => secret,
+            None if budget.n_records() == 1 => {
+                make_secret(&secret_path).map_err(|error| failed("make the secret", &error))?
             }
-            if *budget.terms() != terms {
-                let what = format!("the budget in {} was made under other terms", path.display());
-                let next =
-                    "restore epsilon_max and delta_max in policy.toml: what a budget protects is fixed when it is made";
-                return Err(UserError::new(what, next));
+            None => {
+                let what =
+                    format!("the secret in {} is gone, but this client has been used before", secret_path.display());
+                return Err(UserError::new(what, "restore it from a backup: the ledger knows this client by it"));
             }
-            budget
         };
         let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), ledger_key)?;
         let certificates = Arc::new(read_certificates(&dir.join(CERTIFICATES)));
-        Ok(Self { dir: dir.to_owned(), budget: Arc::new(budget), file, secret, checkpoint, certificates })
+        Ok(Self { dir: dir.to_owned(), budget: Arc::new(budget), file, _lock: lock, secret, checkpoint, certificates })
     }
 
     /// The secret from which the statement keys of tasks are derived.
@@ -174,35 +188,42 @@ impl Store {
     }
 }
 
-fn private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+/// How a file is made that its owner alone may read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).mode(0o600);
+    options
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir)?.sync_all()
 }
 
 /// Writes aside, syncs, renames, syncs the folder.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("tmp");
-    let mut file = File::create(&aside)?;
+    let mut file = private().write(true).truncate(true).open(&aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
+    sync_dir(path.parent().unwrap_or(Path::new("")))
 }
 
-fn read_or_make_secret(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
-    let mut file = private(path)?;
+fn read_secret(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let secret = bytes.as_slice().try_into().map_err(|_| io::Error::other("it is not 32 bytes"))?;
+    Ok(Some(Zeroizing::new(secret)))
+}
+
+fn make_secret(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
     let mut secret = Zeroizing::new([0; 32]);
-    if file.metadata()?.len() == 0 {
-        OsEntropy.fill(&mut *secret);
-        file.write_all(&*secret)?;
-        file.sync_all()?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-    } else {
-        file.read_exact(&mut *secret)?;
-    }
+    OsEntropy.fill(&mut *secret);
+    replace(path, &*secret)?;
     Ok(secret)
 }
 
@@ -234,8 +255,12 @@ fn read_certificates(dir: &Path) -> BTreeMap<Digest, Vec<u8>> {
 
 pub(crate) const BUDGET: &str = "budget";
 const SECRET: &str = "secret";
+const LOCK: &str = "lock";
 const CHECKPOINT: &str = "ledger-checkpoint";
 const EVIDENCE: &str = "evidence-";
 const CERTIFICATES: &str = "certificates";
 /// Most certificates kept; about a kilobyte each.
 const CERTIFICATES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use eranos_wire::{
 
 use super::{
     adversary::{Adversary, Shared, alter_answers},
-    world::{COME_BACK_LATER, CoordinatorDid, Did, Exit, ExitHow, FIVE, SHARE_KEYS, Size, World},
+    world::{COME_BACK_LATER, CoordinatorDid, Did, Exit, ExitHow, FIVE, SHARE_KEYS, Size, UNMASK, World},
 };
 
 /// Who lies.
@@ -279,8 +279,9 @@ fn an_altered_bundle_costs_only_its_sender() {
 fn shares_that_do_not_open_are_complained_of_and_the_sum_stays_exact() {
     // Signed as it should be, sealed as it should not. The liar's own machine knows nothing of it: it is shown the U2 that
     // it expects, and what it signs over that is signed again over the real one.
-    let spoil = |n_spoilt: usize| {
+    let spoil = |n_spoilt: usize, gone: Option<Exit>| {
         let mut world = World::new(31, FIVE);
+        world.clients[4].exit = gone;
         let own: Arc<Mutex<Option<Digest>>> = Arc::default();
         let expected = own.clone();
         let shared = alter_answers(&mut world, LIAR, move |adversary, answer, _| {
@@ -317,15 +318,21 @@ fn shares_that_do_not_open_are_complained_of_and_the_sum_stays_exact() {
         world
     };
     // One holder short, there are still t = 3.
-    let world = spoil(1);
+    let world = spoil(1, None);
     assert!(world.settled_without(&[LIAR]), "{:?}", world.coordinator.abandoned);
     assert!(world.coordinator.released.as_ref().unwrap().survivors.contains(&LIAR), "its vector counts");
     check_blamed("as many complaints as there may be colluders", &world, &[]);
     // Two short, the liar's seed cannot be rebuilt: no sum, rather than a wrong one.
-    let world = spoil(2);
+    let world = spoil(2, None);
     assert!(world.coordinator.released.is_none());
     assert_eq!(world.coordinator.abandoned_revealed, Some(true), "the others had released theirs");
     check_blamed("one of two complaints is an honest client's", &world, &[LIAR]);
+    // One short, and an honest client gone that the plan could do without: the same, and nothing proves whose fault it is.
+    // To ask for the missing share in another way would show it to somebody whom the dealer did not choose.
+    let world = spoil(1, Some(Exit { kind: UNMASK, how: ExitHow::DiesBefore }));
+    assert!(world.coordinator.released.is_none());
+    assert_eq!(world.coordinator.abandoned_revealed, Some(true));
+    check_blamed("as many complaints as there may be colluders, and a drop-out", &world, &[]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Activation, NnError, math};
+use crate::{Activation, ModelSpec, NnError, math};
 
 /// The loss of one record, a function of the network's output and the record's target.
 ///
@@ -32,6 +32,24 @@ pub enum Target<'a> {
 }
 
 impl Loss {
+    /// The loss of records with classes that belongs to a model's last activation: sparse categorical cross-entropy to a
+    /// softmax, binary cross-entropy to a sigmoid.
+    ///
+    /// # Errors
+    /// If the model ends in neither.
+    pub fn of_classes(model: &ModelSpec) -> Result<Self, NnError> {
+        let last = model.layers().last();
+        match last.map(|layer| layer.kind.activation()) {
+            Some(Activation::Softmax) => Ok(Self::SparseCategoricalCrossentropy),
+            Some(Activation::Sigmoid) => Ok(Self::BinaryCrossentropy),
+            _ => Err(NnError::Loss {
+                loss: "the loss of a class",
+                layer: last.map(|layer| layer.name.clone()).unwrap_or_default(),
+                activation: "softmax or sigmoid",
+            }),
+        }
+    }
+
     /// The name that Keras gives it.
     pub const fn name(self) -> &'static str {
         match self {

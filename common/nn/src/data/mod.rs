@@ -7,6 +7,7 @@
 pub mod idx;
 mod input;
 pub mod schema;
+pub mod spec;
 pub mod split;
 pub mod standardization;
 pub mod table;
@@ -16,7 +17,8 @@ use std::{io, path::PathBuf};
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-pub use schema::Schema;
+pub use schema::{Misfit, Schema};
+pub use spec::{DataSpec, Files, Form};
 pub use standardization::Standardization;
 pub use table::{Format, Table};
 

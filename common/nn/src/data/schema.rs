@@ -81,6 +81,16 @@ pub enum Label {
     },
 }
 
+/// What becomes of a row that holds what its columns do not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// It is an error: a person looks at their own data.
+    Refuse,
+    /// Its values become NaN, and its class 0, so that its gradient is not finite and counts as zero. A schema that
+    /// somebody else made cannot find out about a row by whether training fails.
+    Void,
+}
+
 /// What makes a [`Dataset`] of a [`Table`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schema {
@@ -153,11 +163,30 @@ impl Schema {
         self.inputs.iter().fold(0, |len, input| len.saturating_add(input.len()))
     }
 
+    /// The label.
+    pub fn label(&self) -> &Label {
+        &self.label
+    }
+
+    /// The columns that a table must have.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        let inputs = self.inputs.iter().flat_map(|input| match input {
+            Input::Numbers { columns } => columns.as_slice(),
+            Input::Integer { column, .. } | Input::Listed { column, .. } | Input::Text { column, .. } => {
+                std::slice::from_ref(column)
+            }
+        });
+        let (Label::Integer { column, .. } | Label::Listed { column, .. } | Label::AtLeast { column, .. }) =
+            &self.label;
+        inputs.chain([column]).map(String::as_str)
+    }
+
     /// A data set with one record a row, of shape `[record_len]`: the values of all inputs, one input after the other.
     ///
     /// # Errors
-    /// If the table lacks a column, a cell holds what its column does not allow, or there are too many values.
-    pub fn dataset(&self, table: &Table) -> Result<Dataset, DataError> {
+    /// If the table lacks a column, there are too many values, or, under [`Misfit::Refuse`], a cell holds what its column
+    /// does not allow.
+    pub fn dataset(&self, table: &Table, misfit: Misfit) -> Result<Dataset, DataError> {
         let (n_rows, record_len) = (table.n_rows(), self.record_len());
         let n_values = (n_rows as u64).saturating_mul(record_len as u64);
         if n_values > VALUES_MAX {
@@ -165,6 +194,7 @@ impl Schema {
             return Err(DataError::Limit { path, what, found: n_values, max: VALUES_MAX });
         }
         let mut features = Array2::zeros((n_rows, record_len));
+        let mut rows = Rows { misfit, void: vec![false; n_rows] };
         let mut start = 0;
         for input in &self.inputs {
             let mut out = features.slice_mut(s![.., start..start + input.len()]);
@@ -173,18 +203,16 @@ impl Schema {
                 Input::Numbers { columns } => {
                     for (mut out, column) in out.columns_mut().into_iter().zip(columns) {
                         let column = table.column(column)?;
-                        let values = column.map("a finite number", |cell| {
-                            cell.parse().ok().filter(|number: &f32| number.is_finite())
-                        })?;
+                        let values = rows.read(column, "a finite number", finite::<f32>)?;
                         out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
                     }
                 }
                 Input::Integer { column, n_ids } => {
-                    let values = table.column(column)?.integers(*n_ids)?;
+                    let values = rows.integers(table.column(column)?, *n_ids)?;
                     out.iter_mut().zip(values).for_each(|(out, value)| *out = value as f32);
                 }
                 Input::Listed { column, values } => {
-                    let values = listed(table.column(column)?, values)?;
+                    let values = rows.listed(table.column(column)?, values)?;
                     out.iter_mut().zip(values).for_each(|(out, value)| *out = value as f32);
                 }
                 Input::Text { column, tokenizer, maxlen, padding, truncating } => {
@@ -199,18 +227,33 @@ impl Schema {
             }
         }
         let labels = match &self.label {
-            Label::Integer { column, n_classes } => table.column(column)?.integers(*n_classes)?,
-            Label::Listed { column, values } => listed(table.column(column)?, values)?,
+            Label::Integer { column, n_classes } => rows.integers(table.column(column)?, *n_classes)?,
+            Label::Listed { column, values } => rows.listed(table.column(column)?, values)?,
             Label::AtLeast { column, threshold } => {
-                let numbers = table.column(column)?.numbers()?;
+                let numbers = rows.read(table.column(column)?, "a finite number", finite::<f64>)?;
                 numbers.into_iter().map(|number| u32::from(number >= *threshold)).collect()
             }
         };
+        for (mut row, _) in features.outer_iter_mut().zip(&rows.void).filter(|(_, void)| **void) {
+            row.fill(f32::NAN);
+        }
+        let labels: Vec<u32> =
+            labels.into_iter().zip(&rows.void).map(|(label, void)| if *void { 0 } else { label }).collect();
         Ok(Dataset::new(features, labels, &[record_len]))
     }
 }
 
 impl Input {
+    /// How many ids it may hold, for an embedding; none if it holds numbers.
+    pub fn n_ids(&self) -> Option<u32> {
+        match self {
+            Self::Numbers { .. } => None,
+            Self::Integer { n_ids, .. } => Some(*n_ids),
+            Self::Listed { values, .. } => Some(values.len() as u32),
+            Self::Text { tokenizer, .. } => Some(tokenizer.n_ids()),
+        }
+    }
+
     /// How many values of a record it has.
     #[expect(clippy::len_without_is_empty, reason = "an input of no values is refused")]
     pub fn len(&self) -> usize {
@@ -233,12 +276,50 @@ fn places(values: &[String]) -> Result<HashMap<&str, u32>, DataError> {
     Ok(places)
 }
 
-/// Each cell's place in `values`.
-fn listed(column: Column<'_>, values: &[String]) -> Result<Vec<u32>, DataError> {
-    let places = places(values)?;
-    let expected = match values {
-        [a, b] => format!("{:?} or {:?}", shortened(a), shortened(b)),
-        _ => format!("one of the {} values listed for it", values.len()),
-    };
-    column.map(&expected, |cell| places.get(cell).copied())
+/// The rows of a table on their way into a data set.
+struct Rows {
+    misfit: Misfit,
+    /// Which do not fit.
+    void: Vec<bool>,
+}
+
+impl Rows {
+    /// What `read` makes of each cell.
+    fn read<T: Default>(
+        &mut self,
+        column: Column<'_>,
+        expected: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, DataError> {
+        if self.misfit == Misfit::Refuse {
+            return column.map(expected, read);
+        }
+        let values = column.cells().zip(&mut self.void).map(|(cell, void)| {
+            read(cell).unwrap_or_else(|| {
+                *void = true;
+                T::default()
+            })
+        });
+        Ok(values.collect())
+    }
+
+    /// Each cell as a whole number below `n`.
+    fn integers(&mut self, column: Column<'_>, n: u32) -> Result<Vec<u32>, DataError> {
+        let expected = format!("a whole number from 0 to below {n}");
+        self.read(column, &expected, |cell| cell.parse().ok().filter(|&number| number < n))
+    }
+
+    /// Each cell's place in `values`.
+    fn listed(&mut self, column: Column<'_>, values: &[String]) -> Result<Vec<u32>, DataError> {
+        let places = places(values)?;
+        let expected = match values {
+            [a, b] => format!("{:?} or {:?}", shortened(a), shortened(b)),
+            _ => format!("one of the {} values listed for it", values.len()),
+        };
+        self.read(column, &expected, |cell| places.get(cell).copied())
+    }
+}
+
+fn finite<T: std::str::FromStr + Into<f64> + Copy>(cell: &str) -> Option<T> {
+    cell.parse().ok().filter(|&number: &T| number.into().is_finite())
 }

@@ -281,15 +281,6 @@ impl<'a> Column<'a> {
     pub fn numbers(self) -> Result<Vec<f64>, DataError> {
         self.map("a finite number", |cell| cell.parse().ok().filter(|number: &f64| number.is_finite()))
     }
-
-    /// Its values as whole numbers.
-    ///
-    /// # Errors
-    /// If one is not a whole number from 0 to below `n`.
-    pub fn integers(self, n: u32) -> Result<Vec<u32>, DataError> {
-        let expected = format!("a whole number from 0 to below {n}");
-        self.map(&expected, |cell| cell.parse().ok().filter(|&number| number < n))
-    }
 }
 
 /// Reads rows, one after the other, under the limits.

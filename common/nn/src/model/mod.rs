@@ -5,6 +5,7 @@
 //! and cannot be made to allocate more than the named limits. It is a program in no sense: a closed set of layers,
 //! nothing registered, nothing evaluated.
 
+mod builtin;
 mod canonical;
 mod keras;
 mod summary;
@@ -13,6 +14,7 @@ use std::ops::Range;
 
 use eranos_base::{Digest, encoding::DecodeError};
 
+pub use builtin::BUILTIN_NAMES;
 pub use canonical::DOMAIN;
 
 use crate::layers::lstm;
@@ -94,6 +96,12 @@ pub enum ModelError {
         /// The name.
         name: String,
     },
+    /// A model that does not take the data.
+    #[error("{problem}")]
+    Data {
+        /// What does not fit: a fragment after the model's name.
+        problem: String,
+    },
     /// The canonical bytes are malformed.
     #[error("model bytes: {0}")]
     Decode(#[from] DecodeError),
@@ -109,6 +117,7 @@ impl ModelError {
             Self::UnsupportedOption { option, .. } => format!("set {option} to what is supported"),
             Self::Layer { layer, .. } => format!("correct the layer {layer:?}"),
             Self::Limit { .. } => "make the model smaller".to_owned(),
+            Self::Data { .. } => "use a model whose inputs and outputs are those of the data".to_owned(),
             Self::UnknownBuiltin { .. } => {
                 format!("name {}, or give a file of Keras JSON", BUILTIN_NAMES.join(" or "))
             }
@@ -116,9 +125,6 @@ impl ModelError {
         eranos_base::UserError::new(format!("{source}: {self}"), next)
     }
 }
-
-/// The names of the models that come with the crate.
-pub const BUILTIN_NAMES: &[&str] = &["cnn", "lstm", "nlp", "recommender"];
 
 /// A model: its layers and how they hang together, nothing else. It cannot be wrong: see [`ModelSpec::new`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -309,20 +315,6 @@ impl ModelSpec {
             _ => vec![spec.record_len()],
         };
         Ok(spec)
-    }
-
-    /// A model that comes with the crate.
-    ///
-    /// # Errors
-    /// If there is none of this name.
-    pub fn builtin(name: &str) -> Result<Self, ModelError> {
-        match name {
-            "cnn" => Self::from_keras_json(include_str!("cnn.json")),
-            "lstm" => Self::from_keras_json(include_str!("lstm.json")),
-            "nlp" => Self::from_keras_json(include_str!("nlp.json")),
-            "recommender" => Self::from_keras_json(include_str!("recommender.json")),
-            _ => Err(ModelError::UnknownBuiltin { name: name.to_owned() }),
-        }
     }
 
     /// The model's name.

@@ -5,6 +5,7 @@ mod exact;
 mod models;
 mod reference;
 mod samples;
+mod specs;
 mod tables;
 mod weights;
 

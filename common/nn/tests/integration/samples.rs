@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use eranos_nn::data::{
     DataError, Dataset, Format, Schema, Standardization, Table, idx,
-    schema::{Input, Label},
+    schema::{Input, Label, Misfit},
     split::{Split, by_key, group},
     text::{Side, Tokenizer, TokenizerSettings},
 };
@@ -87,7 +87,7 @@ fn the_messages_become_numbers_of_words() {
     };
     let label = |values: &[&str]| Label::Listed { column: "label".to_owned(), values: owned(values) };
     let schema = Schema::new(vec![input.clone()], label(&["ham", "spam"])).expect("schema");
-    let data = schema.dataset(&table).expect("data");
+    let data = schema.dataset(&table, Misfit::Refuse).expect("data");
     assert_eq!((data.len(), data.shape(), counts(data.labels())), (5574, &[40][..], vec![4827, 747]));
     assert_eq!((tokenizer.n_ids(), schema.n_classes()), (2000, 2));
     assert!(data.features().iter().all(|&id| id.fract() == 0.0 && (0.0..2000.0).contains(&id)));
@@ -98,7 +98,10 @@ fn the_messages_become_numbers_of_words() {
         assert!(filled.iter().all(|&id| id == 0.0) && words.iter().zip(kept).all(|(&id, &n)| id == n as f32), "{text}");
     }
 
-    let error = Schema::new(vec![input], label(&["ham", "eggs"])).expect("schema").dataset(&table).expect_err("spam");
+    let error = Schema::new(vec![input], label(&["ham", "eggs"]))
+        .expect("schema")
+        .dataset(&table, Misfit::Refuse)
+        .expect_err("spam");
     let shown = error.user_error().to_string();
     assert!(shown.contains("sms-spam.tsv.gz, line 3: column \"label\" holds \"spam\""), "{shown}");
 }
@@ -112,7 +115,7 @@ fn the_ratings_become_two_ids_and_whether_a_user_liked_the_item() {
     let listed = |column: &str, values: &[&str]| Input::Listed { column: column.to_owned(), values: owned(values) };
     let label = Label::AtLeast { column: "rating".to_owned(), threshold: 4.0 };
     let schema = Schema::new(vec![listed("user", &users), listed("item", &items)], label.clone()).expect("schema");
-    let data = schema.dataset(&table).expect("data");
+    let data = schema.dataset(&table, Misfit::Refuse).expect("data");
     assert_eq!((data.len(), data.shape()), (43_571, &[2][..]));
     let numbers = column("rating").numbers().expect("ratings");
     for (i, row) in (0..table.n_rows()).map(|i| (i, table.row(i).collect::<Vec<_>>())) {
@@ -149,7 +152,7 @@ fn the_ratings_become_two_ids_and_whether_a_user_liked_the_item() {
 
     // Ids that stand for themselves need no list, if they are small.
     let integer = Input::Integer { column: "user".to_owned(), n_ids: 672 };
-    let data = Schema::new(vec![integer], label).expect("schema").dataset(&table).expect("data");
+    let data = Schema::new(vec![integer], label).expect("schema").dataset(&table, Misfit::Refuse).expect("data");
     assert_eq!(data.record(0), [2.0]);
 }
 
@@ -209,7 +212,7 @@ fn a_schema_that_is_none_is_refused() {
         Table::parse(&b"a,b\n1,0.5\n0,1e39\n"[..], std::path::Path::new("t"), Format::Csv, None).expect("table");
     let numbers = |columns: &[&str]| {
         let schema = Schema::new(vec![integer(2), Input::Numbers { columns: owned(columns) }], label.clone());
-        schema.expect("schema").dataset(&table)
+        schema.expect("schema").dataset(&table, Misfit::Refuse)
     };
     let data = numbers(&["a", "a"]).expect("data");
     assert_eq!((data.record(0), data.record(1), data.labels()), (&[1.0; 3][..], &[0.0; 3][..], &[1, 1][..]));

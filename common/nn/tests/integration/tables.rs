@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use eranos_base::{Entropy, SeededEntropy};
 use eranos_nn::data::{
     DataError, Format, RECORDS_MAX, Table,
-    schema::{Input, Label, Schema},
+    schema::{Input, Label, Misfit, Schema},
     table::{COLUMNS_MAX, LineProblem, ROW_LEN_MAX},
     text::{Side, Tokenizer, TokenizerSettings},
 };
@@ -90,14 +90,16 @@ fn columns_are_found_by_name_and_read_as_what_they_hold() {
     let table = parse(b"user,rating,x,x\n7,4.5,a,\n3,1e1,b,\n7,-0,c,\n", Format::Csv).expect("table");
     let column = |name: &str| table.column(name).expect("column");
     assert_eq!(column("user").distinct(), ["7", "3"]);
-    assert_eq!(column("user").integers(8).expect("integers"), [7, 3, 7]);
     assert_eq!(column("rating").numbers().expect("numbers"), [4.5, 10.0, 0.0]);
     for name in ["x", "none", ""] {
         let error = table.column(name).expect_err("no such column");
         assert!(matches!(&error, DataError::Column { name: found, .. } if found == name), "{error}");
         assert_eq!(error.user_error().to_string().lines().count(), 2);
     }
-    let error = column("user").integers(7).expect_err("not below 7").user_error().to_string();
+    let user = || Input::Integer { column: "user".to_owned(), n_ids: 7 };
+    let label = || Label::AtLeast { column: "rating".to_owned(), threshold: 4.5 };
+    let schema = Schema::new(vec![user()], label()).expect("schema");
+    let error = schema.dataset(&table, Misfit::Refuse).expect_err("not below 7").user_error().to_string();
     assert_eq!(
         error,
         "error: x.csv, line 2: column \"user\" holds \"7\", expected a whole number from 0 to below 7\n \
@@ -229,7 +231,7 @@ fn random_cells_make_a_data_set_or_name_their_line() {
             _ => Label::AtLeast { column, threshold: 1.0 },
         };
         let schema = Schema::new(vec![input], label).expect("schema");
-        match schema.dataset(&table) {
+        match schema.dataset(&table, Misfit::Refuse) {
             Ok(data) => {
                 n_passed += 1;
                 assert_eq!((data.len(), data.shape()), (n_rows, &[schema.record_len()][..]), "seed 43, round {round}");

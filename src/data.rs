@@ -2,32 +2,27 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
 use clap::Subcommand;
-use eranos_base::{SeededEntropy, UserError};
-use eranos_nn::data::{
-    Format, Standardization, Table,
-    idx::{self, IdxArray, IdxValues},
-    split::{by_key, shuffled},
-};
-use flate2::{Compression, write::GzEncoder};
+use eranos_base::UserError;
+use eranos_nn::data::{Format, Standardization, Table, idx, split::by_key};
+
+use crate::trial::Trial;
 
 /// `eranos data`.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Split a public data set into one folder a client, so that a federation can be tried
     Split {
-        /// The data set; only `mnist` so far (the sample in `samples/`, compiled into this program)
+        /// The data set: mnist, watch, sms-spam or movielens (the samples in `samples/`, compiled into this program)
         #[arg(long)]
         dataset: String,
         /// How many clients
         #[arg(long, default_value_t = 4)]
         clients: u16,
-        /// The folder to make: one folder `party-N` a client, and `test` for the coordinator
+        /// The folder to make: one folder `party-N` a client, and `test` for the coordinator, with a data.toml
         #[arg(long)]
         out: PathBuf,
         /// The same seed gives the same split
@@ -62,14 +57,11 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command) -> Result<(), UserError> {
     match command {
         Command::Split { dataset, clients, out, seed } => {
-            if dataset != "mnist" {
-                return Err(UserError::new(format!("unknown data set {dataset:?}"), "use --dataset mnist"));
-            }
-            let folders = split_mnist(clients, &out, seed)?;
+            let folders = Trial::of_dataset(&dataset)?.split(clients, &out, seed)?;
             for folder in &folders.parties {
                 println!("{}", folder.display());
             }
-            println!("{}", folders.test.display());
+            println!("{}", folders.data.display());
             Ok(())
         }
         Command::Check { records, labels, classes, series, columns, label, json } => {
@@ -164,78 +156,5 @@ fn check_table(path: &Path, format: Format, names: &[String], label: Option<&str
     Ok(Report { lines, json })
 }
 
-/// The folders of a split.
-pub(crate) struct Folders {
-    /// One a client.
-    pub(crate) parties: Vec<PathBuf>,
-    /// The coordinator's test set.
-    pub(crate) test: PathBuf,
-}
-
-/// Splits the embedded MNIST sample into `n_clients` shards of (nearly) equal size, drawn at random by `seed`.
-pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folders, UserError> {
-    let embedded = |bytes: &[u8], name: &str| match idx::parse(bytes, Path::new(name)) {
-        Ok(IdxArray { shape, values: IdxValues::U8(values) }) => Ok((shape, values)),
-        Ok(_) => Err(UserError::new(format!("{name} holds no bytes"), "build this program from an unchanged checkout")),
-        Err(error) => Err(error.user_error()),
-    };
-    let ((image_shape, pixels), (_, classes)) = (embedded(TRAIN_IMAGES, IMAGES)?, embedded(TRAIN_LABELS, LABELS)?);
-    let n_records = classes.len();
-    let image_len = pixels.len() / n_records.max(1);
-    let n_clients = usize::from(n_clients);
-    if n_clients == 0 || n_clients > n_records {
-        let what = format!("{n_clients} clients for {n_records} records");
-        return Err(UserError::new(what, "ask for at least 1 client and at most as many as there are records"));
-    }
-    let order = shuffled(n_records, &mut SeededEntropy::new(seed));
-    let mut parties = Vec::with_capacity(n_clients);
-    for party in 0..n_clients {
-        let records: Vec<usize> = order.iter().copied().skip(party).step_by(n_clients).collect();
-        let folder = out.join(format!("party-{}", party + 1));
-        let images: Vec<u8> =
-            records.iter().flat_map(|&r| pixels[r * image_len..][..image_len].iter().copied()).collect();
-        let labels: Vec<u8> = records.iter().map(|&r| classes[r]).collect();
-        let shape: Vec<usize> = [records.len()].into_iter().chain(image_shape[1..].iter().copied()).collect();
-        write_idx(&folder.join(IMAGES), &shape, &images)?;
-        write_idx(&folder.join(LABELS), &[records.len()], &labels)?;
-        parties.push(folder);
-    }
-    let test = out.join("test");
-    write(&test.join(IMAGES), TEST_IMAGES)?;
-    write(&test.join(LABELS), TEST_LABELS)?;
-    Ok(Folders { parties, test })
-}
-
-/// Writes unsigned bytes as gzipped IDX: magic 0, 0, 0x08, rank; sizes as big-endian `u32`; the bytes.
-fn write_idx(path: &Path, shape: &[usize], bytes: &[u8]) -> Result<(), UserError> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let mut header = vec![0, 0, 0x08, shape.len() as u8];
-    for &size in shape {
-        // IDX is big-endian by definition.
-        #[expect(clippy::big_endian_bytes, reason = "the format's own order")]
-        header.extend_from_slice(&(size as u32).to_be_bytes());
-    }
-    let encoded = encoder.write_all(&header).and_then(|()| encoder.write_all(bytes)).and_then(|()| encoder.finish());
-    let encoded = encoded.map_err(|error| UserError::new(format!("cannot compress: {error}"), "free some memory"))?;
-    write(path, &encoded)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
-    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, bytes));
-    made.map_err(|error| {
-        UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
-    })
-}
-
 /// Most values of a label that are printed for a person.
 const LABELS_SHOWN_MAX: usize = 32;
-
-/// The name of the images' file in a party's folder.
-pub(crate) const IMAGES: &str = "images-idx3-ubyte.gz";
-/// The name of the labels' file in a party's folder.
-pub(crate) const LABELS: &str = "labels-idx1-ubyte.gz";
-
-const TRAIN_IMAGES: &[u8] = include_bytes!("../samples/mnist-train-images-idx3-ubyte.gz");
-const TRAIN_LABELS: &[u8] = include_bytes!("../samples/mnist-train-labels-idx1-ubyte.gz");
-const TEST_IMAGES: &[u8] = include_bytes!("../samples/mnist-test-images-idx3-ubyte.gz");
-const TEST_LABELS: &[u8] = include_bytes!("../samples/mnist-test-labels-idx1-ubyte.gz");

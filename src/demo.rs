@@ -26,15 +26,15 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::data;
+use crate::trial::{Folders, Trial};
 
 /// Options of `eranos demo`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The model to train; only `cnn` so far
+    /// The model to train: cnn (digits), lstm (movements of the arm), nlp (spam) or recommender (ratings)
     #[arg(long, default_value = "cnn")]
     model: String,
-    /// How many organisations take part; each gets an equal shard of 6,000 digits
+    /// How many organisations take part
     #[arg(long, default_value_t = 8)]
     clients: u16,
     /// Rounds to release; each is one step of DP-SGD over all shards
@@ -56,10 +56,7 @@ pub(crate) struct Options {
 
 /// Runs the demo.
 pub(crate) fn run(options: Options) -> Result<(), UserError> {
-    if options.model != "cnn" {
-        let what = format!("unknown model {:?}", options.model);
-        return Err(UserError::new(what, "use --model cnn, the one model that the demo trains so far"));
-    }
+    let trial = Trial::of_model(&options.model)?;
     if options.clients < CLIENTS_MIN || options.rounds == 0 {
         let what = format!("{} clients and {} rounds", options.clients, options.rounds);
         return Err(UserError::new(what, format!("ask for at least {CLIENTS_MIN} clients and one round")));
@@ -87,33 +84,36 @@ pub(crate) fn run(options: Options) -> Result<(), UserError> {
             temporary.path().to_owned()
         }
     };
-    runtime.block_on(federation(&options, &dir))
+    runtime.block_on(federation(&options, trial, &dir))
 }
 
-async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
+async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), UserError> {
     let began = Instant::now();
     let n_clients = options.clients;
     let n_drops = options.drop.unwrap_or(options.rounds / 10).min(options.rounds.saturating_sub(1));
-    let folders = data::split_mnist(n_clients, &dir.join("parties"), options.seed)?;
+    let settings = Settings::of(trial);
+    let folders = trial.split(n_clients, &dir.join("parties"), options.seed)?;
     let listen = free_port()?;
     enrol(dir, &folders.parties)?;
     let attempts_max = options.rounds + options.rounds.div_ceil(30).max(2);
-    let records_max = 6000_u32.div_ceil(u32::from(n_clients));
+    let records_max = trial.records_max(n_clients);
     let init = coordinator_setup::Init {
         dir: dir.join("coordinator"),
         listen,
         state: "..".into(),
         model: options.model.clone(),
-        task: TASK.to_owned(),
+        task: trial.dataset.to_owned(),
         clients: n_clients,
         survivors_min: n_clients - 1,
         max_colluders: 1,
         rounds: options.rounds,
         attempts_max,
-        epsilon: EPSILON,
-        expected_lot: 1500,
+        epsilon: settings.epsilon,
+        expected_lot: (trial.n_records / 4).into(),
         records_per_client_max: records_max.into(),
-        test_data: Some(std::path::absolute(&folders.test).unwrap_or_else(|_| folders.test.clone())),
+        data: Some(std::path::absolute(&folders.data).unwrap_or_else(|_| folders.data.clone())),
+        optimizer: settings.optimizer.to_owned(),
+        l2_clip_norm: settings.l2_clip_norm,
         ready_slot_ms: READY_SLOT_MS,
     };
     let ledger_key = coordinator_setup::init(&init, TRUST_DOMAIN)?;
@@ -123,16 +123,19 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
             dir: party.clone(),
             coordinator: listen.to_string(),
             ledger_key: ledger_key.clone(),
-            task: TASK.to_owned(),
-            epsilon_max: EPSILON,
+            task: trial.dataset.to_owned(),
+            epsilon_max: settings.epsilon,
             survivors_min: n_clients - 1,
             max_colluders: 1,
             records_max,
-            classes: 10,
+            records: trial.records.to_owned(),
+            labels: trial.labels.map(str::to_owned),
+            columns: trial.columns.iter().map(|&name| name.to_owned()).collect(),
+            classes: trial.classes,
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, reports } = coordinator_setup::open(&init.dir)?;
-    let screen = Screen::new(options, federation.mechanism().parameters().max_attempts);
+    let screen = Screen::new(options, trial, folders.n_private, federation.mechanism().parameters().max_attempts);
     let (stop_sender, stop) = watch::channel(false);
     let mut stopped = stop.clone();
     let rounds = tokio::spawn(federation.run(server, async move {
@@ -158,7 +161,7 @@ async fn federation(options: &Options, dir: &Path) -> Result<(), UserError> {
         return Err(UserError::new("interrupted", "nothing was left behind; run `eranos demo` again"));
     }
     let verified = verify(dir, &ledger_key)?;
-    conclude(options, dir, &summary, verified, began.elapsed());
+    conclude(options, trial, &folders, dir, &summary, verified, began.elapsed());
     match verified {
         true => Ok(()),
         false => Err(UserError::new("the ledger does not verify", "report this: the demo's own ledger must verify")),
@@ -296,12 +299,13 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(options: &Options, attempts_max: u32) -> Self {
+    fn new(options: &Options, trial: &Trial, n_private: usize, attempts_max: u32) -> Self {
         eprintln!(
-            "{} organisations, each with its own certificate, keys, budget and {} of 6,000 private images, train a {} \
+            "{} organisations, each with its own certificate, keys, budget and part of {} private {}, train a {} \
              together: {} rounds, at most {attempts_max} attempts. Nobody's data leaves, nobody's update is seen.",
             options.clients,
-            6000 / u32::from(options.clients),
+            grouped(n_private),
+            trial.record[1],
             options.model,
             options.rounds,
         );
@@ -342,19 +346,32 @@ fn verify(dir: &Path, ledger_key: &str) -> Result<bool, UserError> {
     Ok(report.is_clean())
 }
 
-fn conclude(options: &Options, dir: &Path, summary: &Summary, verified: bool, took: Duration) {
+fn conclude(
+    options: &Options,
+    trial: &Trial,
+    folders: &Folders,
+    dir: &Path,
+    summary: &Summary,
+    verified: bool,
+    took: Duration,
+) {
     let n_clients = u64::from(options.clients);
     let (up, down) = (summary.bytes_up / n_clients, summary.bytes_down / n_clients);
     let accuracy = summary.test_accuracy.unwrap_or_default();
     eprintln!(
-        "\n{} organisations, 6,000 private images, nobody's data seen: {:.1} % on 1,000 unseen digits at epsilon = {:.3}, \
-         delta = {:e}\n(record level, add or remove one image; against a coordinator that works with one of the \
+        "\n{} organisations, {} private {}, nobody's data seen: {:.1} % on {} {} at epsilon = {:.3}, \
+         delta = {:e}\n(record level, add or remove one {}; against a coordinator that works with one of the \
          organisations).\n{} rounds in {} attempts, {} times a client dropped out; {:.1} MB up and {:.1} MB down for each \
          client; {:.0} s.\nLedger: {}.",
         options.clients,
+        grouped(folders.n_private),
+        trial.record[1],
         100.0 * accuracy,
+        grouped(folders.n_test),
+        trial.tested_on,
         summary.epsilon,
         summary.delta,
+        trial.record[0],
         summary.released,
         summary.attempts,
         summary.n_dropped,
@@ -387,6 +404,33 @@ fn conclude(options: &Options, dir: &Path, summary: &Summary, verified: bool, to
     }
 }
 
+/// A number with a comma at every third digit.
+fn grouped(n: usize) -> String {
+    match n {
+        0..1000 => n.to_string(),
+        _ => format!("{},{:03}", grouped(n / 1000), n % 1000),
+    }
+}
+
+/// What a model's demo trains with.
+struct Settings {
+    /// Of all attempts together, at the record level.
+    epsilon: f64,
+    l2_clip_norm: f64,
+    /// The server optimizer, as a task file has it.
+    optimizer: &'static str,
+}
+
+impl Settings {
+    fn of(trial: &Trial) -> Self {
+        let (epsilon, l2_clip_norm, optimizer) = match trial.model {
+            "cnn" => (4.0, coordinator_setup::CLIP, coordinator_setup::OPTIMIZER),
+            _ => (8.0, 1.0, "{ name = \"sgd\", learning_rate = 4.0 }"),
+        };
+        Self { epsilon, l2_clip_norm, optimizer }
+    }
+}
+
 /// A port that nobody listens on. Another program could take it before the coordinator does; then the demo says so.
 fn free_port() -> Result<SocketAddr, UserError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -405,8 +449,6 @@ fn broken(error: &dyn std::fmt::Display) -> UserError {
 }
 
 const TRUST_DOMAIN: &str = "demo.eranos";
-const TASK: &str = "digits";
-const EPSILON: f64 = 4.0;
 /// Fewer clients cannot lose one and still hide the others from one that works with the coordinator.
 const CLIENTS_MIN: u16 = 4;
 /// READY leaves at whole multiples of this after the plan.

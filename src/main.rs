@@ -1,10 +1,11 @@
 //! `eranos`: one command for everything. It parses the command line and hands over; the work is done in the crates, and
-//! in [`demo`] and [`data`] here.
+//! in [`demo`], [`data`] and [`trial`] here.
 
 #![forbid(unsafe_code)]
 
 mod data;
 mod demo;
+mod trial;
 
 use std::{io, process::ExitCode};
 

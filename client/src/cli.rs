@@ -1,9 +1,10 @@
 //! `eranos client`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use eranos_base::UserError;
+use eranos_nn::data::Format;
 use eranos_privacy::{Budget, budget::UnitOfPrivacy};
 use tokio::sync::{mpsc, watch};
 
@@ -42,9 +43,18 @@ pub enum Command {
         /// The most records that this client may hold, a public constant
         #[arg(long, default_value_t = 1500)]
         records_max: u32,
+        /// The client's data, in its folder: records in IDX, or a table (.csv or .tsv)
+        #[arg(long, default_value = "images-idx3-ubyte.gz")]
+        records: String,
+        /// The labels of records in IDX [default: labels-idx1-ubyte.gz, unless the records are a table]
+        #[arg(long)]
+        labels: Option<String>,
+        /// The names of a table's columns, with commas between them, if its first line does not name them
+        #[arg(long, value_delimiter = ',')]
+        columns: Vec<String>,
         /// How many classes there are
         #[arg(long, default_value_t = 10)]
-        classes: usize,
+        classes: u32,
     },
     /// Take part until the task is over
     Run {
@@ -78,8 +88,13 @@ pub fn run(command: Command) -> Result<(), UserError> {
             survivors_min,
             max_colluders,
             records_max,
+            records,
+            labels,
+            columns,
             classes,
         } => {
+            let is_table = Format::of(Path::new(&records)).is_ok();
+            let labels = labels.or((!is_table).then(|| "labels-idx1-ubyte.gz".to_owned()));
             setup::init(&Init {
                 dir: dir.clone(),
                 coordinator,
@@ -89,6 +104,9 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 survivors_min,
                 max_colluders,
                 records_max,
+                records,
+                labels,
+                columns,
                 classes,
             })?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::POLICY).display());
@@ -99,7 +117,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
     }
 }
 
-fn take_part(dir: &std::path::Path) -> Result<(), UserError> {
+fn take_part(dir: &Path) -> Result<(), UserError> {
     let session = setup::open(dir, None)?;
     let name = session.member.identity.id.name().to_owned();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
@@ -133,7 +151,7 @@ fn take_part(dir: &std::path::Path) -> Result<(), UserError> {
     })
 }
 
-fn show_budget(dir: &std::path::Path, json: bool) -> Result<(), UserError> {
+fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {
     let config = crate::config::Config::read(&dir.join(setup::CONFIG))?;
     let path = config.state.join(store::BUDGET);
     let bytes = std::fs::read(&path).map_err(|error| {

@@ -20,13 +20,15 @@ pub struct Config {
     pub ledger_key: String,
     /// The task to take part in.
     pub task: TaskId,
-    /// Images of the training data.
-    pub images: PathBuf,
-    /// Their labels.
-    pub labels: PathBuf,
+    /// The training data: records in IDX, or a table (.csv or .tsv).
+    pub records: PathBuf,
+    /// The labels of records in IDX.
+    pub labels: Option<PathBuf>,
+    /// The names of a table's columns, if its first line does not name them.
+    pub columns: Option<Vec<String>>,
     /// How many classes there are: a public constant. A model with another number of outputs is refused, so that no
     /// label can make a difference to whether training succeeds.
-    pub classes: usize,
+    pub classes: u32,
     /// The client's certificate, key and certificate authority lie here.
     pub certificates: PathBuf,
     /// Budget and secrets: what must survive.
@@ -47,7 +49,8 @@ impl Config {
             return Err(UserError::new(what, "this build reads version 1"));
         }
         let base = path.parent().unwrap_or(Path::new("."));
-        for path in [&mut config.images, &mut config.labels, &mut config.certificates, &mut config.state] {
+        let paths = [&mut config.records, &mut config.certificates, &mut config.state];
+        for path in paths.into_iter().chain(&mut config.labels) {
             // Taken apart and put together, it loses a "." in the middle.
             *path = base.join(&*path).components().collect();
         }

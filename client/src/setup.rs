@@ -9,7 +9,7 @@ use std::{
 use eranos_base::{ClientId, Clock, SystemClock, Timestamp, UserError, VerifyingKey};
 use eranos_certs::{Party, TrustAnchor};
 use eranos_ledger::LedgerKey;
-use eranos_nn::data::idx;
+use eranos_nn::data::Files;
 use eranos_privacy::budget::{Terms, UnitOfPrivacy};
 use eranos_secagg::{Identity, StatementKey};
 use eranos_wire::tls::{ClientTls, Credentials, SharedTrust, TrustMaterial};
@@ -47,9 +47,11 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
                     `eranos certs request --reuse-key`";
         UserError::new(what, next)
     })?;
-    let data = idx::read_images(&config.images, &config.labels, config.classes).map_err(|error| error.user_error())?;
-    if data.len() > policy.records_max as usize {
-        let what = format!("{} records, policy.toml bounds them by {}", data.len(), policy.records_max);
+    let files =
+        Files::read(&config.records, config.labels.as_deref(), config.columns.as_deref(), config.classes as usize)
+            .map_err(|error| error.user_error())?;
+    if files.n_records() > policy.records_max as usize {
+        let what = format!("{} records, policy.toml bounds them by {}", files.n_records(), policy.records_max);
         return Err(UserError::new(what, "raise records_max if the task's bound allows it, or leave records out"));
     }
     let terms = Terms {
@@ -66,7 +68,8 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
             UserError::new(format!("cannot start threads: {error}"), "lower `threads` in client.toml")
         })?,
     };
-    let trainer = Arc::new(Trainer::new(data, pool));
+    let form = files.form();
+    let trainer = Arc::new(Trainer::new(files, pool));
     let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
     let unusable = |error: &dyn std::fmt::Display| {
         UserError::new(format!("the certificates cannot be used: {error}"), "request and install them again")
@@ -87,7 +90,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         policy,
         trust: Arc::new(Anchor(party.anchor)),
         n_classes: config.classes,
-        record_len: trainer.record_len(),
+        form,
     };
     Ok(Session { member: Arc::new(member), store, trainer, connector })
 }
@@ -120,8 +123,14 @@ pub struct Init {
     pub max_colluders: u16,
     /// The most records that the client may hold.
     pub records_max: u32,
+    /// The file of records: IDX, or a table.
+    pub records: String,
+    /// The file of labels, for IDX.
+    pub labels: Option<String>,
+    /// The names of a table's columns, if its first line does not name them.
+    pub columns: Vec<String>,
     /// How many classes there are.
-    pub classes: usize,
+    pub classes: u32,
 }
 
 /// Writes a commented configuration and policy.
@@ -143,9 +152,10 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          ledger_key = \"{key}\"\n\
          # The task to take part in.\n\
          task = \"{}\"\n\n\
-         # The data that stays here: images and labels in IDX, gzipped or not.\n\
-         images = \"images-idx3-ubyte.gz\"\n\
-         labels = \"labels-idx1-ubyte.gz\"\n\
+         # The data that stays here: records and labels in IDX, or a table (.csv or .tsv); gzipped or not.\n\
+         records = {:?}\n\
+         {}\
+         {}\
          # How many classes the task knows: a model with another number of outputs is refused.\n\
          classes = {}\n\n\
          # Where key.pem, certificate.pem, ca.pem and crl.pem lie.\n\
@@ -154,7 +164,12 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          state = \"state\"\n\
          # Threads for training; all cores if left out.\n\
          # threads = 2\n",
-        init.coordinator, init.task, init.classes
+        init.coordinator,
+        init.task,
+        init.records,
+        init.labels.as_ref().map(|labels| format!("labels = {labels:?}\n")).unwrap_or_default(),
+        if init.columns.is_empty() { String::new() } else { format!("columns = {:?}\n", init.columns) },
+        init.classes
     );
     let policy = format!(
         "# What this client agrees to, whatever a coordinator plans. A plan beyond it is refused, with the reason.\n\

@@ -7,7 +7,10 @@ use std::sync::{
 };
 
 use eranos_base::{Entropy, OsEntropy};
-use eranos_nn::{Dataset, Loss, Network, NnError, Record, Target, Workspace};
+use eranos_nn::{
+    DataError, DataSpec, Dataset, Loss, Network, NnError, Record, Target, Workspace,
+    data::{Files, Misfit},
+};
 use eranos_privacy::{SiloSum, Slot, sampler, sampler::SampleError, silo::SiloError};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use zeroize::Zeroizing;
@@ -20,6 +23,9 @@ pub enum TrainerError {
     /// The model does not run.
     #[error(transparent)]
     Model(#[from] NnError),
+    /// The files do not hold such records.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The silo has more records than the plan's public bound.
     #[error(transparent)]
     Sample(#[from] SampleError),
@@ -49,14 +55,16 @@ impl Pool {
 
 /// One client's private data, and how contributions are made from it.
 pub struct Trainer {
-    data: Dataset,
+    files: Files,
     pool: Pool,
-    /// The network of the last job and the workspaces of its workers: a model rarely changes.
-    network: Mutex<Option<Prepared>>,
+    /// What the last job made of files and model: they rarely change.
+    prepared: Mutex<Option<Prepared>>,
 }
 
 #[derive(Clone)]
 struct Prepared {
+    spec: DataSpec,
+    data: Arc<Dataset>,
     network: Arc<Network>,
     workspaces: Arc<Mutex<Vec<Workspace>>>,
     /// What a silo without records works on.
@@ -73,14 +81,9 @@ impl Drop for Cancel {
 }
 
 impl Trainer {
-    /// A trainer on `data`.
-    pub fn new(data: Dataset, pool: Pool) -> Self {
-        Self { data, pool, network: Mutex::new(None) }
-    }
-
-    /// The length of one record.
-    pub fn record_len(&self) -> usize {
-        self.data.shape().iter().product()
+    /// A trainer on what `files` hold.
+    pub fn new(files: Files, pool: Pool) -> Self {
+        Self { files, pool, prepared: Mutex::new(None) }
     }
 
     /// Starts a job on the pool; `done` is called there with its result. The handle cancels it when dropped.
@@ -98,11 +101,11 @@ impl Trainer {
     /// The work is the same every round: B_max records, dummies of weight zero among them.
     fn contribute(&self, job: &TrainingJob, cancelled: &AtomicBool) -> Result<Zeroizing<Vec<u32>>, TrainerError> {
         let prepared = self.prepare(job)?;
-        let network = &*prepared.network;
+        let (network, data) = (&*prepared.network, &*prepared.data);
         let parameters: Vec<f32> =
             job.checkpoint.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let weights = network.prepare(&parameters)?;
-        let n_records = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        let n_records = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let slots = sampler::sample(&job.mechanism, n_records, &mut OsEntropy)?;
         let chunks: Result<Vec<SiloSum>, TrainerError> = slots
             .par_chunks(slots.len().div_ceil(WORKERS_MAX).max(RECORDS_PER_TASK_MIN))
@@ -117,10 +120,10 @@ impl Trainer {
                     // A dummy works on some real record, so that it takes a record's time, and adds nothing.
                     let record = match *slot {
                         Slot::Record(i) => Some(i as usize),
-                        Slot::Dummy => self.any_record(),
+                        Slot::Dummy => any_record(data),
                     };
                     let (values, class) = match record {
-                        Some(i) => (self.data.record(i), self.data.label(i)),
+                        Some(i) => (data.record(i), data.label(i)),
                         None => (&prepared.zeros[..], 0),
                     };
                     // Fresh in every attempt, and only where something is dropped.
@@ -141,23 +144,25 @@ impl Trainer {
         Ok(Zeroizing::new(total.contribute(&job.mechanism, &job.rotation_seed, &mut OsEntropy)?))
     }
 
-    /// A record drawn at random; none in an empty silo.
-    fn any_record(&self) -> Option<usize> {
-        let draw = u64::from_le_bytes(OsEntropy.bytes()) as usize;
-        draw.checked_rem(self.data.len())
-    }
-
     fn prepare(&self, job: &TrainingJob) -> Result<Prepared, TrainerError> {
-        let mut last = self.network.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = last.as_ref().filter(|prepared| *prepared.network.spec() == job.model) {
+        let mut last = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |prepared: &&Prepared| *prepared.network.spec() == job.model && prepared.spec == job.data;
+        if let Some(prepared) = last.as_ref().filter(is_same) {
             return Ok(prepared.clone());
         }
-        let network = Arc::new(Network::new(job.model.clone(), Loss::SparseCategoricalCrossentropy)?);
+        let data = Arc::new(job.data.dataset(&self.files, Misfit::Void)?);
+        let network = Arc::new(Network::new(job.model.clone(), Loss::of_classes(&job.model)?)?);
         let zeros = vec![0.0; network.input_len()].into();
-        let prepared = Prepared { network, workspaces: Arc::default(), zeros };
+        let prepared = Prepared { spec: job.data.clone(), data, network, workspaces: Arc::default(), zeros };
         *last = Some(prepared.clone());
         Ok(prepared)
     }
+}
+
+/// A record drawn at random; none in an empty silo.
+fn any_record(data: &Dataset) -> Option<usize> {
+    let draw = u64::from_le_bytes(OsEntropy.bytes()) as usize;
+    draw.checked_rem(data.len())
 }
 
 impl Prepared {

@@ -42,9 +42,9 @@ pub enum Command {
         /// The most records that one client may hold
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u64,
-        /// The folder of a test set: images-idx3-ubyte.gz and labels-idx1-ubyte.gz
+        /// The data file, which says what a record is and where the test set lies [default: images like MNIST's]
         #[arg(long)]
-        test_data: Option<PathBuf>,
+        data: Option<PathBuf>,
     },
     /// Arrange rounds until the task is over; started again, it goes on where it was
     Run {
@@ -60,7 +60,7 @@ pub enum Command {
 /// What went wrong and what to do next.
 pub fn run(command: Command) -> Result<(), UserError> {
     match command {
-        Command::Init { dir, listen, model, task, clients, rounds, epsilon, records_per_client_max, test_data } => {
+        Command::Init { dir, listen, model, task, clients, rounds, epsilon, records_per_client_max, data } => {
             let party = eranos_certs::Party::load(&dir).map_err(UserError::from)?;
             // A quarter of all records is expected in an attempt, one client may drop out of each.
             let init = Init {
@@ -76,7 +76,9 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 epsilon,
                 expected_lot: u64::from(clients) * records_per_client_max / 4,
                 records_per_client_max,
-                test_data: test_data.map(|path| std::path::absolute(&path).unwrap_or(path)),
+                data: data.map(|path| std::path::absolute(&path).unwrap_or(path)),
+                optimizer: setup::OPTIMIZER.to_owned(),
+                l2_clip_norm: setup::CLIP,
                 ready_slot_ms: 250,
                 dir: dir.clone(),
             };

@@ -16,7 +16,7 @@ use eranos_ledger::{
     AppendError, Date, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter, Outcome as LedgerOutcome,
     TaskOpened,
 };
-use eranos_nn::{Dataset, ModelSpec, data::idx};
+use eranos_nn::{DataSpec, Dataset, ModelSpec};
 use eranos_privacy::{
     Probability, RecordMechanism, RotationSeed,
     mechanism::{RecordTarget, design},
@@ -36,6 +36,7 @@ use eranos_wire::{
 use tokio::{sync::mpsc, task::block_in_place};
 
 use crate::{
+    data::TaskData,
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
     model::{Model, ModelError},
@@ -129,6 +130,8 @@ pub struct Federation {
     mechanism: RecordMechanism,
     model: Model,
     model_state: ModelState,
+    /// What a record is, as canonical bytes.
+    data_spec: Vec<u8>,
     test_set: Option<Arc<Dataset>>,
     session_nonce: [u8; 32],
     last_round: RoundNumber,
@@ -230,17 +233,10 @@ impl Federation {
         reports: mpsc::Sender<RoundReport>,
     ) -> Result<Self, UserError> {
         let base = task_path.parent().unwrap_or(Path::new("."));
-        let spec = model_spec(&task, base)?;
-        let test_set = match (&task.data.test_images, &task.data.test_labels) {
-            (Some(images), Some(labels)) => {
-                let n_classes = spec.output_shape().last().copied().unwrap_or_default();
-                let set = idx::read_images(&base.join(images), &base.join(labels), n_classes);
-                Some(Arc::new(set.map_err(|error| error.user_error())?))
-            }
-            _ => None,
-        };
+        let data = TaskData::read(&base.join(&task.data))?;
+        let spec = model_spec(&task, base, &data.spec)?;
         let mechanism = mechanism(&task, spec.n_parameters())?;
-        let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, test_set);
+        let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, data);
         opened.map_err(|error| {
             let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
             UserError::new(
@@ -259,7 +255,7 @@ impl Federation {
         reports: mpsc::Sender<RoundReport>,
         spec: ModelSpec,
         mechanism: RecordMechanism,
-        test_set: Option<Arc<Dataset>>,
+        data: TaskData,
     ) -> Result<Self, FederationError> {
         let objects = Objects::open(&dir.join("objects"))?;
         let store = SqliteStore::open(&dir.join("state.sqlite"))?;
@@ -327,7 +323,8 @@ impl Federation {
             mechanism,
             model,
             model_state: resume.model,
-            test_set,
+            data_spec: data.spec.to_canonical(),
+            test_set: data.test_set.map(Arc::new),
             session_nonce: resume.session_nonce,
             last_round: resume.last_round,
             n_attempts,
@@ -479,6 +476,7 @@ impl Federation {
             session_nonce: self.session_nonce,
             round,
             model_spec: self.model.spec().to_canonical(),
+            data_spec: self.data_spec.clone(),
             checkpoint_digest: self.model_state.checkpoint,
             checkpoint,
             mechanism: self.mechanism.clone(),
@@ -920,17 +918,18 @@ async fn sleep_until(at: Option<eranos_base::Timestamp>) {
     tokio::time::sleep(at.since(SystemClock.now())).await;
 }
 
-/// The model that the task names.
-fn model_spec(task: &Task, base: &Path) -> Result<ModelSpec, UserError> {
+/// The model that the task names, for the data that it names.
+fn model_spec(task: &Task, base: &Path, data: &DataSpec) -> Result<ModelSpec, UserError> {
     if let Some(name) = &task.model.builtin {
-        return ModelSpec::builtin(name).map_err(|error| error.user_error(name));
+        return ModelSpec::builtin_for(name, data).map_err(|error| error.user_error(name));
     }
     let path = base.join(task.model.definition.as_deref().unwrap_or(Path::new("")));
     let json = std::fs::read_to_string(&path).map_err(|error| {
         let what = format!("cannot read the model {}: {error}", path.display());
         UserError::new(what, "write it with `model.to_json()` of Keras 3, or name a built-in model")
     })?;
-    ModelSpec::from_keras_json(&json).map_err(|error| error.user_error(&path.display().to_string()))
+    let fits = |spec: ModelSpec| spec.check_data(data).map(|()| spec);
+    ModelSpec::from_keras_json(&json).and_then(fits).map_err(|error| error.user_error(&path.display().to_string()))
 }
 
 /// The least noise that keeps the task's promise.

@@ -52,7 +52,8 @@ impl Model {
         optimizer: OptimizerSpec,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, ModelError> {
-        let network = Arc::new(Network::new(spec, Loss::SparseCategoricalCrossentropy)?);
+        let loss = Loss::of_classes(&spec)?;
+        let network = Arc::new(Network::new(spec, loss)?);
         let parameters = network.initialise(entropy);
         let optimizer = Optimizer::new(optimizer, parameters.len())?;
         Ok(Self { network, parameters, optimizer })
@@ -68,7 +69,8 @@ impl Model {
         checkpoint: &[u8],
         optimizer_state: &[u8],
     ) -> Result<Self, ModelError> {
-        let network = Arc::new(Network::new(spec, Loss::SparseCategoricalCrossentropy)?);
+        let loss = Loss::of_classes(&spec)?;
+        let network = Arc::new(Network::new(spec, loss)?);
         let parameters = floats(checkpoint);
         if parameters.len() != network.n_parameters() || !checkpoint.len().is_multiple_of(4) {
             return Err(DecodeError::Malformed { what: "checkpoint" }.into());

@@ -25,6 +25,8 @@ use crate::{
 pub const CONFIG: &str = "coordinator.toml";
 /// The name of the task in a coordinator's folder.
 pub const TASK: &str = "task.toml";
+/// The name of the data file in a coordinator's folder.
+pub const DATA: &str = "data.toml";
 /// The line that pins the ledger key.
 pub const LEDGER_PUB: &str = "ledger.pub";
 const LEDGER_KEY: &str = "ledger.seed";
@@ -127,8 +129,12 @@ pub struct Init {
     pub expected_lot: u64,
     /// The most records that one client may hold.
     pub records_per_client_max: u64,
-    /// The folder of the operator's test set, if any.
-    pub test_data: Option<PathBuf>,
+    /// The data file that says what a record is; one for images like MNIST's is written if there is none.
+    pub data: Option<PathBuf>,
+    /// The server optimizer, as task.toml has it.
+    pub optimizer: String,
+    /// The norm that each record's gradient is clipped to.
+    pub l2_clip_norm: f64,
     /// READY's slot.
     pub ready_slot_ms: u32,
 }
@@ -142,7 +148,7 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
     let cannot = |path: &Path, error: &dyn std::fmt::Display| {
         UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
     };
-    for name in [CONFIG, TASK, LEDGER_KEY] {
+    for name in [CONFIG, TASK, DATA, LEDGER_KEY] {
         let path = dir.join(name);
         if path.exists() {
             let what = format!("{} is there already", path.display());
@@ -179,7 +185,11 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
         init.listen, init.state
     );
     let task = task_text(init);
-    for (name, text) in [(CONFIG, &config), (TASK, &task), (LEDGER_PUB, &format!("{line}\n"))] {
+    let mut files = vec![(CONFIG, config), (TASK, task), (LEDGER_PUB, format!("{line}\n"))];
+    if init.data.is_none() {
+        files.push((DATA, DATA_TEXT.to_owned()));
+    }
+    for (name, text) in &files {
         let path = dir.join(name);
         fs::write(&path, text).map_err(|error| cannot(&path, &error))?;
     }
@@ -187,34 +197,22 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
 }
 
 fn task_text(init: &Init) -> String {
-    let test = match &init.test_data {
-        Some(dir) => format!(
-            "test_images = {:?}\ntest_labels = {:?}\n",
-            dir.join("images-idx3-ubyte.gz"),
-            dir.join("labels-idx1-ubyte.gz")
-        ),
-        None => {
-            "# test_images = \"test/images-idx3-ubyte.gz\"\n# test_labels = \"test/labels-idx1-ubyte.gz\"\n".to_owned()
-        }
-    };
+    let data = init.data.as_deref().unwrap_or(Path::new(DATA));
     format!(
         "# One model, trained on one kind of data, under one promise of privacy.\n\
          version = 1\n\
          # Clients opt into the task by this name.\n\
-         name = \"{name}\"\n\n\
+         name = \"{name}\"\n\
+         # What a record is, and the operator's own, public test set: without one no accuracy is shown.\n\
+         data = {data:?}\n\n\
          [model]\n\
-         # A built-in model (cnn), or: definition = \"model.json\", as Keras 3 prints it with model.to_json().\n\
+         # A built-in model (cnn, lstm, nlp, recommender), or: definition = \"model.json\", as Keras 3 prints it with model.to_json().\n\
          builtin = \"{model}\"\n\n\
-         [data]\n\
-         # What clients hold: images and labels in IDX, the format of MNIST.\n\
-         format = \"idx\"\n\
-         # The operator's own, public test set; without one no accuracy is shown.\n\
-         {test}\n\
          [training]\n\
          # Each record's gradient is clipped to this norm.\n\
-         l2_clip_norm = {CLIP:?}\n\
+         l2_clip_norm = {clip:?}\n\
          # sgd {{ learning_rate }}, momentum {{ learning_rate, momentum }}, or adam {{ learning_rate, beta_1, beta_2, epsilon }}.\n\
-         server_optimizer = {OPTIMIZER}\n\
+         server_optimizer = {optimizer}\n\
          # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
          learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = 0.1 }}\n\n\
          [privacy]\n\
@@ -247,6 +245,8 @@ fn task_text(init: &Init) -> String {
          phase_timeout_ms = 60000\n",
         name = init.task,
         model = init.model,
+        clip = init.l2_clip_norm,
+        optimizer = init.optimizer,
         epsilon = init.epsilon,
         expected_lot = init.expected_lot,
         records_max = init.records_per_client_max,
@@ -274,7 +274,23 @@ fn read_signer(dir: &Path, origin: &str) -> Result<LedgerSigner, UserError> {
 
 /// Reports of rounds that nobody has taken yet.
 const REPORTS_QUEUED_MAX: usize = 64;
+/// The data file of the example task.
+const DATA_TEXT: &str = "\
+# What a record is, the same for every client. Paths are relative to this file.
+version = 1
+
+[records]
+# Images in IDX, their pixels divided by 255: height, width, channels.
+format = \"images\"
+shape = [28, 28, 1]
+classes = 10
+
+# The operator's own, public test set; without one no accuracy is shown.
+# [test]
+# records = \"images-idx3-ubyte.gz\"
+# labels = \"labels-idx1-ubyte.gz\"
+";
 /// The clip norm of the example task.
-const CLIP: f64 = 1.0;
+pub const CLIP: f64 = 1.0;
 /// The server optimizer of the example task.
-const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";
+pub const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";

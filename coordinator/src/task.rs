@@ -14,10 +14,10 @@ pub struct Task {
     pub version: u32,
     /// The task's name: clients opt into it.
     pub name: TaskId,
+    /// The file that says what a record is ([`crate::data`]), relative to the task file.
+    pub data: PathBuf,
     /// What is trained.
     pub model: Model,
-    /// What the operator tests it on.
-    pub data: Data,
     /// How a step is taken.
     pub training: Training,
     /// What is promised.
@@ -36,26 +36,6 @@ pub struct Model {
     pub builtin: Option<String>,
     /// Or a Keras architecture (`model.to_json()`), relative to the task file.
     pub definition: Option<PathBuf>,
-}
-
-/// What the operator tests the model on: public data, which costs no privacy.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// The format of the clients' data and of the test set.
-    pub format: DataFormat,
-    /// Images of the operator's test set, relative to the task file.
-    pub test_images: Option<PathBuf>,
-    /// Their labels.
-    pub test_labels: Option<PathBuf>,
-}
-
-/// A format of data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DataFormat {
-    /// The format of MNIST: images and labels of unsigned bytes.
-    Idx,
 }
 
 /// How a step is taken.
@@ -165,9 +145,6 @@ impl Task {
         }
         if task.model.builtin.is_some() == task.model.definition.is_some() {
             return refuse("model names neither or both of `builtin` and `definition`", "give exactly one of them");
-        }
-        if task.data.test_images.is_some() != task.data.test_labels.is_some() {
-            return refuse("data names test images or test labels alone", "give both or neither");
         }
         if !(task.training.l2_clip_norm.is_finite() && task.training.l2_clip_norm > 0.0) {
             return refuse("training.l2_clip_norm is not a positive number", "1.0 is a common choice");

@@ -10,6 +10,7 @@ use eranos_base::{
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
 use eranos_coordinator::round as coordinator;
 use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
+use eranos_nn::{DataSpec, data::Form};
 use eranos_privacy::{
     Budget, RecordMechanism,
     budget::{BudgetError, Terms, UnitOfPrivacy},
@@ -31,7 +32,7 @@ use super::{
     adversary::{Adversary, alter_answers},
     world::{
         ATTEMPTS_MAX, Client, DELAY_MS_MAX, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles,
-        SHARE_KEYS, Setup, World, certificate, mechanism, model, target,
+        SHARE_KEYS, Setup, World, certificate, mechanism, model, records, target,
     },
 };
 
@@ -346,7 +347,7 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
     check(
         "classes",
         |c| c.member_mut().n_classes += 1,
-        |kind| matches!(kind, RefusalKind::Model(what) if what.contains("classes")),
+        |kind| matches!(kind, RefusalKind::Data(what) if what.contains("classes")),
     );
     check(
         "what is left of the budget",
@@ -442,6 +443,39 @@ fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
     check("no model", "model bytes", |adversary, answer, _| {
         adversary.replan(answer, |plan| plan.model_spec = b"a program".to_vec());
     });
+}
+
+#[test]
+fn records_that_this_client_does_not_have_are_refused() {
+    let images = DataSpec::Images { shape: [1, 3, 1], n_classes: 4 }.to_canonical();
+    for (context, says, spec) in [
+        ("images", "the file is a table", images),
+        ("other classes", "the plan has 5 classes", records(3, 5).to_canonical()),
+        ("no specification", "malformed", b"a program".to_vec()),
+    ] {
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| adversary.replan(answer, |plan| plan.data_spec = spec.clone()),
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            false,
+            |kind| matches!(kind, RefusalKind::Data(what) if what.contains(says)),
+        );
+    }
+    // A column more than the table has.
+    let prepare = |world: &mut World| world.clients[VICTIM].member_mut().form = Form::Table(vec!["a".to_owned()]);
+    let world = deceive("columns", prepare, |_, _, _| {});
+    check_refusal(
+        &world,
+        "columns",
+        true,
+        false,
+        |kind| matches!(kind, RefusalKind::Data(what) if what.contains("a column \"b\"")),
+    );
 }
 
 #[test]

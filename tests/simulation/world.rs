@@ -28,7 +28,11 @@ use eranos_ledger::{
     tile::{Tile, TileError, TileSource},
 };
 use eranos_nn::{
-    ModelSpec,
+    DataSpec, ModelSpec,
+    data::{
+        Form, Schema,
+        schema::{Input, Label},
+    },
     model::{Activation, LayerKind, LayerSpec},
 };
 use eranos_privacy::{
@@ -260,6 +264,7 @@ impl World {
             session_nonce: setup.nonce,
             round: RoundNumber(number),
             model_spec: setup.model.to_canonical(),
+            data_spec: records(3, 4).to_canonical(),
             checkpoint: setup.checkpoint.clone(),
             checkpoint_digest: Digest::of(&setup.checkpoint),
             mechanism: setup.mechanism.clone(),
@@ -698,8 +703,8 @@ impl Client {
                 charged_without_receipt_max: u32::MAX,
             },
             trust: Arc::new(Authority(setup.authority.verifying_key())),
-            n_classes: setup.model.output_shape().iter().product(),
-            record_len: setup.model.input_shape().iter().product(),
+            n_classes: 4,
+            form: Form::Table(["a", "b", "c", "class"].map(str::to_owned).to_vec()),
         };
         Self {
             member: Arc::new(member),
@@ -1007,6 +1012,13 @@ pub(crate) fn model(inputs: u32, units: u32) -> ModelSpec {
         LayerSpec { name: "dense".to_owned(), inputs: vec![0], kind: dense },
     ];
     ModelSpec::new("tiny", layers).unwrap()
+}
+
+/// What the clients' records are: the first columns of a table, and a class.
+pub(crate) fn records(inputs: usize, n_classes: u32) -> DataSpec {
+    let columns = ["a", "b", "c"][..inputs].iter().map(|&column| column.to_owned()).collect();
+    let label = Label::Integer { column: "class".to_owned(), n_classes };
+    DataSpec::Table(Schema::new(vec![Input::Numbers { columns }], label).unwrap())
 }
 
 /// The parameters of a federation's mechanism.

@@ -71,6 +71,9 @@ pub enum RefusalKind {
     /// The model cannot be trained here.
     #[error("model: {0}")]
     Model(String),
+    /// The records are not what this client has.
+    #[error("data: {0}")]
+    Data(String),
     /// A message is malformed.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -138,6 +141,7 @@ impl Refusal {
             | RefusalKind::Budget(_)
             | RefusalKind::OlderBudget { .. }
             | RefusalKind::Model(_)
+            | RefusalKind::Data(_)
             | RefusalKind::Ledger(_) => true,
             RefusalKind::Decode(_)
             | RefusalKind::NotSigned { .. }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use eranos_base::{Digest, Entropy, Timestamp};
-use eranos_nn::ModelSpec;
+use eranos_nn::{DataSpec, ModelSpec};
 use eranos_privacy::{RotationSeed, budget::UnitOfPrivacy};
 use eranos_secagg::Advertised;
 use eranos_wire::{
@@ -34,8 +34,8 @@ pub(super) fn configure(
     if configure.debit.verify(member.ledger_key.key(), &plan.context(), &member.identity.id).is_err() {
         return abort::refuse(Some(round_ref), RefusalKind::NotSigned { what: "debit" }.into(), true);
     }
-    let model = match check(&member, &memory, &plan, configure.debit.vectors, &checkpoint) {
-        Ok(model) => model,
+    let (model, data) = match check(&member, &memory, &plan, configure.debit.vectors, &checkpoint) {
+        Ok(accepted) => accepted,
         Err(refusal) => return abort::refuse(Some(round_ref), refusal, true),
     };
     let terms = match plan.terms() {
@@ -44,6 +44,7 @@ pub(super) fn configure(
     };
     let job = TrainingJob {
         model,
+        data,
         checkpoint,
         mechanism: plan.mechanism.clone(),
         rotation_seed: RotationSeed(plan.rotation_seed),
@@ -68,7 +69,7 @@ fn check(
     plan: &RoundPlan,
     received: u64,
     checkpoint: &[u8],
-) -> Result<ModelSpec, Refusal> {
+) -> Result<(ModelSpec, DataSpec), Refusal> {
     let policy = &member.policy;
     let refuse = |kind: RefusalKind| Err(Refusal::from(kind));
     if plan.trust_domain != member.trust_domain {
@@ -124,16 +125,12 @@ fn check(
     if Digest::of(checkpoint) != plan.checkpoint {
         return refuse(RefusalKind::Model("the checkpoint is not the one that the plan names".to_owned()));
     }
-    if model.input_shape().iter().product::<usize>() != member.record_len {
-        let what = format!(
-            "it takes records of {} values, the data has {}",
-            model.input_shape().iter().product::<usize>(),
-            member.record_len
-        );
-        return refuse(RefusalKind::Model(what));
+    let data = DataSpec::from_canonical(&plan.data_spec).map_err(|error| RefusalKind::Data(error.to_string()))?;
+    data.check(&member.form).map_err(|error| RefusalKind::Data(error.to_string()))?;
+    if data.n_classes() != member.n_classes {
+        let what = format!("the plan has {} classes, client.toml {}", data.n_classes(), member.n_classes);
+        return refuse(RefusalKind::Data(what));
     }
-    if model.output_shape().iter().product::<usize>() != member.n_classes {
-        return refuse(RefusalKind::Model(format!("its outputs are not this task's {} classes", member.n_classes)));
-    }
-    Ok(model)
+    model.check_data(&data).map_err(|error| RefusalKind::Model(error.to_string()))?;
+    Ok((model, data))
 }

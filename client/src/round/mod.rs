@@ -30,6 +30,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use eranos_base::{ClientId, Digest, Entropy, RoundNumber, SessionId, TaskId, Timestamp, TrustDomain, VerifyingKey};
 use eranos_ledger::{Checkpoint, LedgerKey};
+use eranos_nn::{DataSpec, ModelSpec, data::Form};
 use eranos_privacy::{Budget, RecordMechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
 use eranos_wire::{
@@ -158,7 +159,9 @@ pub enum Step {
 /// What the trainer needs for one contribution.
 pub struct TrainingJob {
     /// The model.
-    pub model: eranos_nn::ModelSpec,
+    pub model: ModelSpec,
+    /// What a record is.
+    pub data: DataSpec,
     /// Its parameters: `f32`, little-endian.
     pub checkpoint: Bytes,
     /// Clip, sample, noise.
@@ -246,9 +249,9 @@ pub struct Member {
     /// Whose certificates it believes.
     pub trust: Arc<dyn CertificateCheck>,
     /// How many classes its labels name: a public constant.
-    pub n_classes: usize,
-    /// The length of one record.
-    pub record_len: usize,
+    pub n_classes: u32,
+    /// The form of its files: all that a plan's answer may depend on.
+    pub form: Form,
 }
 
 /// Checks certificates of a roster: chain, validity, revocation, identity.

@@ -27,6 +27,8 @@ pub struct RoundPlan {
     pub round: RoundNumber,
     /// The model's canonical bytes (`eranos_nn::ModelSpec`), opaque here.
     pub model_spec: Vec<u8>,
+    /// What a record is, as canonical bytes (`eranos_nn::DataSpec`), opaque here.
+    pub data_spec: Vec<u8>,
     /// SHA-256 of the parameters that this round starts from: `f32`, little-endian, in schema order.
     pub checkpoint: Digest,
     /// Mechanism, noise, thresholds and accounting parameters.
@@ -49,6 +51,7 @@ impl RoundPlan {
             .field(&self.session_nonce)
             .u64(self.round.0)
             .field(&self.model_spec)
+            .field(&self.data_spec)
             .digest(&self.checkpoint)
             .field(&self.mechanism.encode())
             .field(&self.rotation_seed)
@@ -73,6 +76,7 @@ impl RoundPlan {
             session_nonce,
             round: RoundNumber(reader.u64()?),
             model_spec: reader.field()?.to_vec(),
+            data_spec: reader.field()?.to_vec(),
             checkpoint: reader.digest()?,
             mechanism: RecordMechanism::decode(reader.field()?)
                 .map_err(|error| PlanError::Mechanism(error.to_string()))?,

@@ -8,10 +8,9 @@ use super::*;
 const TASK: &str = r#"
 version = 1
 name = "tiny"
+data = "data.toml"
 [model]
 builtin = "cnn"
-[data]
-format = "idx"
 [training]
 l2_clip_norm = 1.0
 server_optimizer = { name = "sgd", learning_rate = 1.0 }
@@ -37,6 +36,8 @@ phase_timeout_ms = 10000
 
 fn federation(dir: &Path) -> Federation {
     let path = dir.join("task.toml");
+    let data = "version = 1\n[records]\nformat = \"images\"\nshape = [28, 28, 1]\nclasses = 10\n";
+    std::fs::write(dir.join("data.toml"), data).expect("a data file");
     let task = Task::parse(TASK, &path).expect("a task");
     let signer = LedgerSigner::new("example.org/ledger".parse().expect("name"), SigningKey::from_seed(&[1; 32]));
     let (reports, _) = mpsc::channel(1);

@@ -29,6 +29,7 @@ pub(super) fn configure(
         session: spec.round_ref().session,
         round: spec.round,
         model_spec: spec.model_spec.clone(),
+        data_spec: spec.data_spec.clone(),
         checkpoint: spec.checkpoint_digest,
         mechanism: spec.mechanism.clone(),
         rotation_seed,

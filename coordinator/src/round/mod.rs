@@ -317,6 +317,8 @@ pub struct RoundSpec {
     pub round: RoundNumber,
     /// The model's canonical bytes.
     pub model_spec: Vec<u8>,
+    /// The records' canonical bytes.
+    pub data_spec: Vec<u8>,
     /// The parameters to start from, as they travel: one allocation for all clients.
     pub checkpoint: Bytes,
     /// Their digest.

@@ -235,6 +235,15 @@ impl Dataset {
         Self { features: features.as_standard_layout().into_owned(), labels, shape: shape.to_vec() }
     }
 
+    /// The same of values one record after the other, row-major.
+    ///
+    /// # Panics
+    /// If there are not as many values as `labels` and `shape` say.
+    pub fn from_values(values: Vec<f32>, labels: Vec<u32>, shape: &[usize]) -> Self {
+        let rows = Array2::from_shape_vec((labels.len(), shape.iter().product()), values);
+        Self::new(rows.unwrap_or_else(|error| panic!("a row per record: {error}")), labels, shape)
+    }
+
     /// How many records there are.
     pub fn len(&self) -> usize {
         self.labels.len()

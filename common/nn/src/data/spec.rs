@@ -301,14 +301,13 @@ fn read_side(reader: &mut CanonicalReader<'_>) -> Result<Side, DecodeError> {
 fn read_input(reader: &mut CanonicalReader<'_>) -> Result<Input, DataError> {
     let malformed = |error: DecodeError| DataError::Schema { problem: format!("malformed bytes: {error}") };
     let mut plain = || {
-        Ok(match reader.u8()? {
+        Ok(Some(match reader.u8()? {
             1 => Input::Numbers { columns: read_texts(reader, VALUES_LISTED_MAX)? },
             2 => Input::Integer { column: reader.text()?.to_owned(), n_ids: reader.u32()? },
             3 => Input::Listed { column: reader.text()?.to_owned(), values: read_texts(reader, VALUES_LISTED_MAX)? },
             4 => return Ok(None),
             _ => return Err(DecodeError::Malformed { what: DOMAIN }),
-        })
-        .map(Some)
+        }))
     };
     if let Some(input) = plain().map_err(malformed)? {
         return Ok(input);

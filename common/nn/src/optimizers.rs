@@ -31,6 +31,21 @@ pub enum OptimizerSpec {
         /// What keeps the division finite.
         epsilon: f64,
     },
+    /// AdamW (Loshchilov and Hutter 2019, as Keras has it): w -= learning_rate weight_decay w, then a step of Adam. Every
+    /// parameter decays, biases too.
+    #[serde(rename = "adamw")]
+    AdamW {
+        /// The learning rate.
+        learning_rate: f64,
+        /// The share of each parameter lost in a step of learning rate 1, 0 or more.
+        weight_decay: f64,
+        /// The decay of the first moment, in [0, 1).
+        beta_1: f64,
+        /// The decay of the second moment, in [0, 1).
+        beta_2: f64,
+        /// What keeps the division finite.
+        epsilon: f64,
+    },
 }
 
 /// How the learning rate goes from step to step.
@@ -114,12 +129,17 @@ impl OptimizerSpec {
         Self::Adam { learning_rate, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
     }
 
+    /// Keras' AdamW with its default constants.
+    pub const fn adamw(learning_rate: f64) -> Self {
+        Self::AdamW { learning_rate, weight_decay: 0.004, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
+    }
+
     /// How many vectors of moments it keeps beside the parameters.
     pub const fn n_moments(&self) -> usize {
         match self {
             Self::Sgd { .. } => 0,
             Self::Momentum { .. } => 1,
-            Self::Adam { .. } => 2,
+            Self::Adam { .. } | Self::AdamW { .. } => 2,
         }
     }
 
@@ -147,6 +167,13 @@ impl OptimizerSpec {
                 decay("beta_1", beta_1)?;
                 decay("beta_2", beta_2)?;
                 positive("epsilon", epsilon)
+            }
+            Self::AdamW { learning_rate, weight_decay, beta_1, beta_2, epsilon } => {
+                if !(weight_decay >= 0.0 && weight_decay.is_finite()) {
+                    let (what, expected) = ("weight_decay", "a finite number, 0 or more");
+                    return Err(OptimizerError::Constant { what, found: weight_decay, expected });
+                }
+                Self::Adam { learning_rate, beta_1, beta_2, epsilon }.check()
             }
         }
     }
@@ -231,13 +258,24 @@ impl Optimizer {
                 momentum(parameters, gradient, &mut self.moments, learning_rate, decay as f32);
             }
             OptimizerSpec::Adam { learning_rate, beta_1, beta_2, epsilon } => {
-                let t = self.n_steps as f64;
-                let alpha = share * learning_rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
-                let (m, v) = self.moments.split_at_mut(expected);
-                adam(parameters, gradient, m, v, [alpha, beta_1, beta_2, epsilon].map(|x| x as f32));
+                self.adam_step(parameters, gradient, [share * learning_rate, beta_1, beta_2, epsilon]);
+            }
+            OptimizerSpec::AdamW { learning_rate, weight_decay, beta_1, beta_2, epsilon } => {
+                let learning_rate = share * learning_rate;
+                let lost = (learning_rate * weight_decay) as f32;
+                parameters.iter_mut().for_each(|w| *w -= lost * *w);
+                self.adam_step(parameters, gradient, [learning_rate, beta_1, beta_2, epsilon]);
             }
         }
         Ok(())
+    }
+
+    fn adam_step(&mut self, parameters: &mut [f32], gradient: &[f32], constants: [f64; 4]) {
+        let [learning_rate, beta_1, beta_2, epsilon] = constants;
+        let t = self.n_steps as f64;
+        let alpha = learning_rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
+        let (m, v) = self.moments.split_at_mut(self.n_parameters);
+        adam(parameters, gradient, m, v, [alpha, beta_1, beta_2, epsilon].map(|x| x as f32));
     }
 }
 
@@ -282,6 +320,27 @@ mod tests {
         // m1 = .05, v1 = .00025, w1 = 1 - .01; m2 = .02, v2 = .00031225, alpha = .01 sqrt(1 - .998001)/.19.
         let second = 0.01 * (1.0_f64 - 0.998001).sqrt() / 0.19 * 0.02 / 0.000_312_25_f64.sqrt();
         assert!((f64::from(run(OptimizerSpec::adam(0.01))) - (0.99 - second)).abs() < 1e-5);
+    }
+
+    /// From Keras 3.15.1: `AdamW(0.01, weight_decay=0.1)` on a variable of 1.0, -2.0 with these two gradients.
+    #[test]
+    fn adamw_agrees_with_keras() {
+        let spec =
+            OptimizerSpec::AdamW { learning_rate: 0.01, weight_decay: 0.1, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 };
+        let mut optimizer = Optimizer::new(spec, 2).expect("constants");
+        let mut w = [1.0_f32, -2.0];
+        optimizer.step(&mut w, &[0.5, 0.1]).expect("lengths");
+        optimizer.step(&mut w, &[-0.25, 0.2]).expect("lengths");
+        for (found, expected) in w.into_iter().zip([0.985_347_8_f32, -2.015_643_4]) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+        let text = serde_json::to_string(&OptimizerSpec::adamw(0.001)).expect("json");
+        assert!(text.starts_with(r#"{"name":"adamw","learning_rate":0.001,"weight_decay":0.004"#), "{text}");
+        for weight_decay in [-0.1, f64::NAN, f64::INFINITY] {
+            let spec =
+                OptimizerSpec::AdamW { learning_rate: 0.1, weight_decay, beta_1: 0.9, beta_2: 0.9, epsilon: 1e-7 };
+            assert!(spec.check().is_err());
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Embedding {
     fn row(&self, id: f32) -> Option<usize> {
         // Every id below 2^24 is exact.
         let is_id = id >= 0.0 && id < self.input_dim as f32 && id.fract() == 0.0;
-        is_id.then_some(id as usize * self.output_dim)
+        is_id.then(|| id as usize * self.output_dim)
     }
 }
 

@@ -8,15 +8,18 @@ use crate::{Buffer, Padding, model::padding_before};
 #[derive(Debug)]
 pub(super) struct MaxPooling2D {
     n_channels: usize,
+    /// Columns of the input.
+    width: usize,
     input_len: usize,
-    /// The input positions of each window, row-major; one beyond the edge is left out.
-    windows: Vec<Vec<u32>>,
+    /// The input rows of each row of windows: first, and one past the last. What lies beyond the edge is left out.
+    down: Vec<(usize, usize)>,
+    /// The input columns of each column of windows.
+    across: Vec<(usize, usize)>,
 }
 
 impl MaxPooling2D {
     /// Pooling of an input of `[height, width, channels]`.
     pub(super) fn new(input: &[usize], pool_size: [u32; 2], strides: [u32; 2], padding: Padding) -> Self {
-        let (n_channels, input_len) = (input[2], input.iter().product());
         let axis = |i: usize| {
             let (n, size, stride) = (input[i], pool_size[i] as usize, strides[i] as usize);
             let before = padding_before(n, size, stride, padding);
@@ -28,21 +31,14 @@ impl MaxPooling2D {
                 .map(|w| ((w * stride).saturating_sub(before), (w * stride + size - before).min(n)))
                 .collect::<Vec<_>>()
         };
-        let (down, across) = (axis(0), axis(1));
-        let mut windows = Vec::with_capacity(down.len() * across.len());
-        for &(top, bottom) in &down {
-            for &(left, right) in &across {
-                let rows = (top..bottom).flat_map(|y| (left..right).map(move |x| y * input[1] + x));
-                windows.push(rows.map(|position| (position * n_channels) as u32).collect());
-            }
-        }
-        Self { n_channels, input_len, windows }
+        let (n_channels, input_len) = (input[2], input.iter().product());
+        Self { n_channels, width: input[1], input_len, down: axis(0), across: axis(1) }
     }
 }
 
 impl Layer for MaxPooling2D {
     fn output_len(&self) -> usize {
-        self.windows.len() * self.n_channels
+        self.down.len() * self.across.len() * self.n_channels
     }
 
     fn scratch(&self) -> Scratch {
@@ -53,18 +49,13 @@ impl Layer for MaxPooling2D {
         let Forward { n_records, input, output, .. } = pass;
         let records = input.chunks_exact(self.input_len).zip(output.chunks_exact_mut(self.output_len()));
         for (input, output) in records.take(n_records) {
-            let outputs =
+            let mut outputs =
                 output.chunks_exact_mut(self.n_channels).zip(scratch.indices.chunks_exact_mut(self.n_channels));
-            for (window, (output, choice)) in self.windows.iter().zip(outputs) {
-                output.fill(f32::NEG_INFINITY);
-                choice.fill(window[0]);
-                for &position in window {
-                    let values = &input[position as usize..][..self.n_channels];
-                    for ((best, choice), &value) in output.iter_mut().zip(choice.iter_mut()).zip(values) {
-                        if !best.is_nan() && (value > *best || value.is_nan()) {
-                            (*best, *choice) = (value, position);
-                        }
-                    }
+            for &(top, bottom) in &self.down {
+                // A row of windows has as many outputs as there are columns of them.
+                for (&(left, right), (output, choice)) in self.across.iter().zip(&mut outputs) {
+                    let positions = (top..bottom).flat_map(|y| (left..right).map(move |x| y * self.width + x));
+                    self.max(input, positions, output, choice);
                 }
             }
         }
@@ -75,6 +66,21 @@ impl Layer for MaxPooling2D {
         input_gradient.fill(0.0);
         for (i, (gradient, position)) in pass.output_gradient.iter().zip(&scratch.indices).enumerate() {
             input_gradient[*position as usize + i % self.n_channels] += gradient;
+        }
+    }
+}
+
+impl MaxPooling2D {
+    /// Writes the maximum of each channel over `positions`, the first of equal ones, and where its value lies. A NaN stays.
+    fn max(&self, input: &[f32], positions: impl Iterator<Item = usize>, output: &mut [f32], choice: &mut [u32]) {
+        for (n, position) in positions.enumerate() {
+            let at = position * self.n_channels;
+            let values = &input[at..at + self.n_channels];
+            for ((best, choice), &value) in output.iter_mut().zip(choice.iter_mut()).zip(values) {
+                if n == 0 || !best.is_nan() && (value > *best || value.is_nan()) {
+                    (*best, *choice) = (value, at as u32);
+                }
+            }
         }
     }
 }

@@ -249,8 +249,8 @@ pub enum Padding {
 }
 
 impl ModelSpec {
-    /// A model of `layers`, each reading earlier ones, whose output is that of the last. A record is what its InputLayers
-    /// take, in their order. Where they need no other order, a chain is what Keras calls Sequential.
+    /// A model of `layers`, each reading earlier ones. Its output is that of the last layer, and every other is read by
+    /// some layer. A record is what its InputLayers take, one after the other in their order.
     ///
     /// # Errors
     /// Names the layer that cannot stand where it stands, or the limit exceeded. Nothing larger than the specification

@@ -141,4 +141,50 @@ Model: \"sequential\"
 ";
         assert_eq!(summary, expected);
     }
+
+    #[test]
+    fn a_graph_prints_as_keras_prints_it() {
+        let summary = ModelSpec::builtin("recommender").expect("built in").summary();
+        let expected = "\
+Model: \"functional_3\"
+┏━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┓
+┃ Layer (type)        ┃ Output Shape      ┃    Param # ┃ Connected to      ┃
+┡━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━┩
+│ input_layer_3       │ (None, 1)         │          0 │ -                 │
+│ (InputLayer)        │                   │            │                   │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ input_layer_4       │ (None, 1)         │          0 │ -                 │
+│ (InputLayer)        │                   │            │                   │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ embedding_1         │ (None, 1, 32)     │     30,176 │ input_layer_3[0]… │
+│ (Embedding)         │                   │            │                   │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ embedding_2         │ (None, 1, 32)     │     53,824 │ input_layer_4[0]… │
+│ (Embedding)         │                   │            │                   │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ concatenate         │ (None, 1, 64)     │          0 │ embedding_1[0][0… │
+│ (Concatenate)       │                   │            │ embedding_2[0][0] │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ dense_5 (Dense)     │ (None, 1, 64)     │      4,160 │ concatenate[0][0] │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ dense_4 (Dense)     │ (None, 1, 1)      │         65 │ dense_5[0][0]     │
+└─────────────────────┴───────────────────┴────────────┴───────────────────┘
+ Total params: 88,225 (344.63 KB)
+ Trainable params: 88,225 (344.63 KB)
+ Non-trainable params: 0 (0.00 B)
+";
+        assert_eq!(summary, expected);
+    }
+
+    #[test]
+    fn words_wrap_and_long_ones_are_cut_as_in_keras() {
+        for (text, expected) in [
+            ("abcdefghijklmnopqrstuvw (Dense)", vec!["abcdefghijklmnopqrstuvw (Dense)"]),
+            ("abcdefghijklmnopqrstuvwx (Dense)", vec!["abcdefghijklmnopqrstuvwx", "(Dense)"]),
+            ("a_layer_with_a_very_long_name_in_it (Dense)", vec!["a_layer_with_a_very_long_name_…", "(Dense)"]),
+            ("", vec![""]),
+        ] {
+            assert_eq!(wrap(text, 31), expected);
+        }
+    }
 }

@@ -1,14 +1,19 @@
 //! `eranos data`: folders of data for a trial, and what a client sees in its data.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::{Path, PathBuf},
 };
 
 use clap::Subcommand;
-use eranos_base::{Entropy, SeededEntropy, UserError};
-use eranos_nn::data::idx;
+use eranos_base::{SeededEntropy, UserError};
+use eranos_nn::data::{
+    Format, Standardization, Table,
+    idx::{self, IdxArray, IdxValues},
+    split::{by_key, shuffled},
+};
 use flate2::{Compression, write::GzEncoder};
 
 /// `eranos data`.
@@ -31,13 +36,22 @@ pub(crate) enum Command {
     },
     /// Show what a client would see in its data, or why it would refuse it
     Check {
-        /// Images in IDX, gzipped or not
-        images: PathBuf,
-        /// Their labels
-        labels: PathBuf,
-        /// Classes that the task knows
+        /// Records in IDX, or a table (.csv or .tsv), gzipped or not
+        records: PathBuf,
+        /// The labels of records in IDX
+        labels: Option<PathBuf>,
+        /// Classes that the task knows, of records in IDX
         #[arg(long, default_value_t = 10)]
         classes: u8,
+        /// The records in IDX are series, [steps, channels], not images
+        #[arg(long)]
+        series: bool,
+        /// The names of a table's columns, with commas between them, if its first line does not name them
+        #[arg(long, value_delimiter = ',')]
+        columns: Vec<String>,
+        /// The column of a table whose values are counted, as a label's
+        #[arg(long)]
+        label: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -58,26 +72,96 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
             println!("{}", folders.test.display());
             Ok(())
         }
-        Command::Check { images, labels, classes, json } => {
-            let set = idx::read_images(&images, &labels, classes.into()).map_err(|error| error.user_error())?;
-            let mut n_records = vec![0usize; usize::from(classes)];
-            for &label in set.labels() {
-                n_records[label as usize] += 1;
-            }
-            if json {
-                let report = serde_json::json!({
-                    "records": set.len(), "shape": set.shape(), "classes": n_records,
-                });
-                println!("{report}");
-            } else {
-                println!("{} records of {:?} pixels", set.len(), set.shape());
-                for (class, n) in n_records.iter().enumerate() {
-                    println!("class {class}: {n} records");
+        Command::Check { records, labels, classes, series, columns, label, json } => {
+            let report = match labels {
+                Some(labels) => check_idx(&records, &labels, classes, series)?,
+                None => {
+                    let format = Format::of(&records).map_err(|error| {
+                        UserError::new(error.user_error().what, "name a table, or the labels after the records in IDX")
+                    })?;
+                    check_table(&records, format, &columns, label.as_deref())?
                 }
-            }
+            };
+            println!("{}", if json { report.json.to_string() } else { report.lines.join("\n") });
             Ok(())
         }
     }
+}
+
+/// What a client sees in its data, for a person and for a program.
+struct Report {
+    lines: Vec<String>,
+    json: serde_json::Value,
+}
+
+fn check_idx(records: &Path, labels: &Path, classes: u8, series: bool) -> Result<Report, UserError> {
+    let read = if series { idx::read_records } else { idx::read_images };
+    let set = read(records, labels, classes.into()).map_err(|error| error.user_error())?;
+    let what = if series { "values" } else { "pixels" };
+    let mut lines = vec![format!("{} records of {:?} {what}", set.len(), set.shape())];
+    let mut n_records = vec![0usize; usize::from(classes)];
+    for &label in set.labels() {
+        n_records[label as usize] += 1;
+    }
+    lines.extend(n_records.iter().enumerate().map(|(class, n)| format!("class {class}: {n} records")));
+    let mut json = serde_json::json!({ "records": set.len(), "shape": set.shape(), "classes": n_records });
+    if series {
+        let constants = Standardization::fit(&set).map_err(|error| error.user_error())?;
+        for (channel, (mean, std)) in constants.mean().iter().zip(constants.std()).enumerate() {
+            lines.push(format!("channel {channel}: mean {mean:.4}, standard deviation {std:.4}"));
+        }
+        json["mean"] = serde_json::json!(constants.mean());
+        json["std"] = serde_json::json!(constants.std());
+    }
+    Ok(Report { lines, json })
+}
+
+fn check_table(path: &Path, format: Format, names: &[String], label: Option<&str>) -> Result<Report, UserError> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let names = (!names.is_empty()).then_some(&names[..]);
+    let table = Table::read(path, format, names).map_err(|error| error.user_error())?;
+    let mut lines = vec![format!("{} rows of {} columns", table.n_rows(), table.columns().len())];
+    let mut columns = Vec::new();
+    for name in table.columns() {
+        let Ok(column) = table.column(name) else {
+            lines.push(format!("column {name:?}: more than one has this name, none of them can be used"));
+            columns.push(serde_json::json!({ "name": name }));
+            continue;
+        };
+        let n_distinct = column.distinct().len();
+        let n_empty = column.cells().filter(|cell| cell.is_empty()).count();
+        let mut json = serde_json::json!({ "name": name, "distinct": n_distinct, "empty": n_empty });
+        let kind = match column.numbers() {
+            Ok(numbers) if !numbers.is_empty() => {
+                let least = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+                let most = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                json["min"] = least.into();
+                json["max"] = most.into();
+                format!("numbers from {least} to {most}")
+            }
+            _ => {
+                let longest = column.cells().map(|cell| cell.chars().count()).max().unwrap_or(0);
+                json["characters"] = longest.into();
+                format!("text of up to {longest} characters")
+            }
+        };
+        lines.push(format!("column {name:?}: {kind}, {n_distinct} different values, {n_empty} empty"));
+        columns.push(json);
+    }
+    let mut json = serde_json::json!({ "rows": table.n_rows(), "columns": columns });
+    if let Some(label) = label {
+        let cells: Vec<&str> = table.column(label).map_err(|error| error.user_error())?.cells().collect();
+        let counts = by_key(&cells);
+        for (value, rows) in counts.iter().take(LABELS_SHOWN_MAX) {
+            lines.push(format!("label {value:?}: {} rows", rows.len()));
+        }
+        if counts.len() > LABELS_SHOWN_MAX {
+            lines.push(format!("and {} labels more", counts.len() - LABELS_SHOWN_MAX));
+        }
+        let counts: BTreeMap<&str, usize> = counts.iter().map(|(value, rows)| (**value, rows.len())).collect();
+        json["labels"] = serde_json::json!(counts);
+    }
+    Ok(Report { lines, json })
 }
 
 /// The folders of a split.
@@ -90,10 +174,14 @@ pub(crate) struct Folders {
 
 /// Splits the embedded MNIST sample into `n_clients` shards of (nearly) equal size, drawn at random by `seed`.
 pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folders, UserError> {
-    let embedded = |bytes: &[u8], name: &str| idx::parse(bytes, Path::new(name)).map_err(|error| error.user_error());
-    let (images, classes) = (embedded(TRAIN_IMAGES, IMAGES)?, embedded(TRAIN_LABELS, LABELS)?);
-    let n_records = classes.values.len();
-    let image_len = images.values.len() / n_records.max(1);
+    let embedded = |bytes: &[u8], name: &str| match idx::parse(bytes, Path::new(name)) {
+        Ok(IdxArray { shape, values: IdxValues::U8(values) }) => Ok((shape, values)),
+        Ok(_) => Err(UserError::new(format!("{name} holds no bytes"), "build this program from an unchanged checkout")),
+        Err(error) => Err(error.user_error()),
+    };
+    let ((image_shape, pixels), (_, classes)) = (embedded(TRAIN_IMAGES, IMAGES)?, embedded(TRAIN_LABELS, LABELS)?);
+    let n_records = classes.len();
+    let image_len = pixels.len() / n_records.max(1);
     let n_clients = usize::from(n_clients);
     if n_clients == 0 || n_clients > n_records {
         let what = format!("{n_clients} clients for {n_records} records");
@@ -104,11 +192,11 @@ pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folde
     for party in 0..n_clients {
         let records: Vec<usize> = order.iter().copied().skip(party).step_by(n_clients).collect();
         let folder = out.join(format!("party-{}", party + 1));
-        let pixels: Vec<u8> =
-            records.iter().flat_map(|&r| images.values[r * image_len..][..image_len].iter().copied()).collect();
-        let labels: Vec<u8> = records.iter().map(|&r| classes.values[r]).collect();
-        let shape: Vec<usize> = [records.len()].into_iter().chain(images.shape[1..].iter().copied()).collect();
-        write_idx(&folder.join(IMAGES), &shape, &pixels)?;
+        let images: Vec<u8> =
+            records.iter().flat_map(|&r| pixels[r * image_len..][..image_len].iter().copied()).collect();
+        let labels: Vec<u8> = records.iter().map(|&r| classes[r]).collect();
+        let shape: Vec<usize> = [records.len()].into_iter().chain(image_shape[1..].iter().copied()).collect();
+        write_idx(&folder.join(IMAGES), &shape, &images)?;
         write_idx(&folder.join(LABELS), &[records.len()], &labels)?;
         parties.push(folder);
     }
@@ -116,16 +204,6 @@ pub(crate) fn split_mnist(n_clients: u16, out: &Path, seed: u64) -> Result<Folde
     write(&test.join(IMAGES), TEST_IMAGES)?;
     write(&test.join(LABELS), TEST_LABELS)?;
     Ok(Folders { parties, test })
-}
-
-/// The numbers from 0 to `n` in an order drawn uniformly (Fisher and Yates; the modulo bias of 64 bits is below 2^-50).
-fn shuffled(n: usize, entropy: &mut SeededEntropy) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    for last in (1..n).rev() {
-        let draw = u64::from_le_bytes(entropy.bytes());
-        order.swap(last, (draw % (last as u64 + 1)) as usize);
-    }
-    order
 }
 
 /// Writes unsigned bytes as gzipped IDX: magic 0, 0, 0x08, rank; sizes as big-endian `u32`; the bytes.
@@ -148,6 +226,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
         UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
     })
 }
+
+/// Most values of a label that are printed for a person.
+const LABELS_SHOWN_MAX: usize = 32;
 
 /// The name of the images' file in a party's folder.
 pub(crate) const IMAGES: &str = "images-idx3-ubyte.gz";

@@ -15,7 +15,8 @@ pub struct Policy {
     pub unit: Unit,
     /// The most epsilon that this data set may ever be charged.
     pub epsilon_max: f64,
-    /// The most epsilon that one task may plan for.
+    /// The most epsilon that one session of a task may plan for, all its attempts together. A coordinator that begins the
+    /// task anew begins a new session; what all sessions spend is bounded by `epsilon_max`.
     pub task_epsilon_max: f64,
     /// The delta at which epsilon is stated; a plan with a larger one is refused.
     pub delta_max: f64,

@@ -73,10 +73,9 @@ impl SessionError {
                 format!("the coordinator turned this client away: {reason}"),
                 "compare `task` in client.toml with the coordinator's task.toml, or ask its operator",
             ),
-            Self::Refused(refusal) => UserError::new(
-                format!("this client refuses the coordinator's plan: {refusal}"),
-                "talk to the operator about the plan, or change policy.toml if you agree to it",
-            ),
+            Self::Refused(refusal) => {
+                UserError::new(format!("this client refuses the coordinator's plan: {refusal}"), refusal.next_step())
+            }
         }
     }
 }

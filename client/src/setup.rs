@@ -163,7 +163,7 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          unit = \"record\"\n\
          # The most epsilon that this data set may ever be charged, over all tasks. Fixed when the budget is made.\n\
          epsilon_max = {epsilon:?}\n\
-         # The most epsilon that one task may plan for.\n\
+         # The most epsilon that one session of a task may plan for. A task begun anew counts anew: epsilon_max bounds all.\n\
          task_epsilon_max = {epsilon:?}\n\
          # The delta at which epsilon is stated; well below 1 / (number of records).\n\
          delta_max = 1e-5\n\n\

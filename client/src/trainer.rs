@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use eranos_base::{Entropy, OsEntropy};
-use eranos_nn::{Dataset, Loss, Network, NnError, Target, Workspace};
+use eranos_nn::{Dataset, Loss, Network, NnError, Record, Target, Workspace};
 use eranos_privacy::{SiloSum, Slot, sampler, sampler::SampleError, silo::SiloError};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use zeroize::Zeroizing;
@@ -123,7 +123,10 @@ impl Trainer {
                         Some(i) => (self.data.record(i), self.data.label(i)),
                         None => (&prepared.zeros[..], 0),
                     };
-                    network.record_gradient(&weights, values, Target::Class(class), &mut workspace, &mut gradient)?;
+                    // Fresh in every attempt, and only where something is dropped.
+                    let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
+                    let (record, target) = (Record { values, dropout_key }, Target::Class(class));
+                    network.record_gradient(&weights, record, target, &mut workspace, &mut gradient)?;
                     sum.add(&gradient, slot.weight())?;
                 }
                 prepared.give_back(workspace);

@@ -40,7 +40,7 @@ use crate::{
     exchanges::{AnswerFrame, Arrival, Exchanges},
     model::{Model, ModelError},
     objects::Objects,
-    round::{Abandoned, Action, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
+    round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     store::{ModelState, Outcome, SqliteStore, StateStore, StoreError},
     task::Task,
@@ -134,6 +134,8 @@ pub struct Federation {
     last_round: RoundNumber,
     n_attempts: u32,
     released: u32,
+    /// How many vectors of each client were received in rounds that are over.
+    received: Arc<BTreeMap<ClientId, u64>>,
     round: Round,
     round_ref: RoundRef,
     exchanges: Exchanges<Reply>,
@@ -282,7 +284,7 @@ impl Federation {
             let entry = Entry::parse(&open.abort_entry)?;
             let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
             let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
-            store.close_round(open.round, outcome, None, &open.abort_entry)?;
+            store.close_round(open.round, outcome, None, &[], &open.abort_entry)?;
             n_attempts = n_attempts.max(resume.attempts);
         }
         // The database is ahead of the ledger by what a crash cut off.
@@ -313,6 +315,7 @@ impl Federation {
         let origin = signer.ledger_key().name().clone();
         let session = SessionId::derive(&trust_domain, origin.as_str(), &task.name, &resume.session_nonce);
         let round_ref = RoundRef { session, round: resume.last_round };
+        let received = Arc::new(store.received()?);
         Ok(Self {
             task,
             trust_domain,
@@ -329,6 +332,7 @@ impl Federation {
             last_round: resume.last_round,
             n_attempts,
             released: resume.released,
+            received,
             round: Round::Over,
             round_ref,
             exchanges: Exchanges::default(),
@@ -436,15 +440,21 @@ impl Federation {
 
     fn dismiss_one(&mut self, id: &ClientId) {
         let done = self.is_done();
-        let reason = if done { "the task is over" } else { "the coordinator is shutting down" }.to_owned();
+        let reason = if done { "the task is over" } else { "the coordinator is shutting down" };
         let when = if done { ComeBack::TaskOver } else { ComeBack::AfterMs(COME_BACK_MS) };
-        self.answer(id, ComeBackLater { when, reason }.into(), Bytes::new());
+        self.turn_away(id, when, reason);
         self.told.insert(id.clone());
     }
 
-    fn turn_away(&mut self, id: &ClientId) {
-        let reason = "excluded: signed statements prove that this client broke a round".to_owned();
-        self.answer(id, ComeBackLater { when: ComeBack::Never, reason }.into(), Bytes::new());
+    /// Tells a client, signed, that it is not admitted to the present round.
+    fn turn_away(&mut self, id: &ClientId, when: ComeBack, reason: &str) {
+        let refusal = ComeBackLater::sign(self.signer.signing_key(), self.round_ref, id, when, reason);
+        self.answer(id, refusal.into(), Bytes::new());
+    }
+
+    fn exclude(&mut self, id: &ClientId) {
+        let reason = "excluded: signed statements prove that this client broke a round";
+        self.turn_away(id, ComeBack::Never, reason);
     }
 
     /// Begins the next round, if there is one to begin.
@@ -472,6 +482,7 @@ impl Federation {
             checkpoint_digest: self.model_state.checkpoint,
             checkpoint,
             mechanism: self.mechanism.clone(),
+            received: self.received.clone(),
             ready_slot_ms: self.task.schedule.ready_slot_ms,
             phase_timeout_ms: self.task.schedule.phase_timeout_ms,
             waits: Phase::ALL.map(|phase| self.wait(phase)),
@@ -592,7 +603,7 @@ impl Federation {
             }
             Request::CheckIn(check_in) => {
                 if self.excluded.contains(&from.id) {
-                    self.turn_away(&from.id);
+                    self.exclude(&from.id);
                     return Ok(());
                 }
                 if !matches!(self.round, Round::Select(_)) {
@@ -747,7 +758,7 @@ impl Federation {
             })
         })?;
         let entry = self.attempts.entry(&attempt, LedgerOutcome::Released { weights_after: state.checkpoint })?;
-        let index = self.close(attempt.plan.round, Outcome::Released, Some(state), &entry)?;
+        let index = self.close(&attempt, Outcome::Released, Some(state), &entry)?;
         let quorum = eranos_secagg::Quorum::new(attempt.quorum).to_bytes();
         self.finished = Some(Finished { round: self.round_ref, quorum, index });
         self.released += 1;
@@ -765,7 +776,7 @@ impl Federation {
         if let Some(attempt) = &abandoned.attempt {
             let entry = self.attempts.entry(attempt, entries::aborted(attempt))?;
             let outcome = if attempt.revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
-            self.close(attempt.plan.round, outcome, None, &entry)?;
+            self.close(attempt, outcome, None, &entry)?;
             self.report(Some(abandoned.reason));
         }
         Ok(())
@@ -783,12 +794,16 @@ impl Federation {
     /// One transaction, then the tree: never two roots for one size.
     fn close(
         &mut self,
-        round: RoundNumber,
+        attempt: &Attempt,
         outcome: Outcome,
         model: Option<ModelState>,
         entry: &[u8],
     ) -> Result<u64, FederationError> {
-        let index = block_in_place(|| self.store.close_round(round, outcome, model, entry))?;
+        let (round, received) = (attempt.plan.round, &attempt.received);
+        let index = block_in_place(|| self.store.close_round(round, outcome, model, received, entry))?;
+        for client in received {
+            *Arc::make_mut(&mut self.received).entry(client.clone()).or_default() += 1;
+        }
         block_in_place(|| self.ledger.append(index, entry).map(|_| ()))?;
         self.attempts.count(&Entry::parse(entry)?, &self.task.name);
         Ok(index)
@@ -838,7 +853,7 @@ impl Federation {
                 tracing::warn!(client = %id, what, "excluded");
                 // It may have left the round and wait for the next one already.
                 if self.late.remove(&id).is_some() {
-                    self.turn_away(&id);
+                    self.exclude(&id);
                 }
                 self.excluded.insert(id);
             }

@@ -5,6 +5,7 @@
 //! and ledger leaf; only then is the tree head signed. A crash may over-count a budget, never under-count it.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -115,8 +116,8 @@ pub trait StateStore: Send + Sync {
     /// If the commit fails.
     fn prepare_abort(&self, round: RoundNumber, entry: &[u8]) -> Result<(), StoreError>;
 
-    /// Commits the end of a round: outcome, model (if released) and ledger leaf in one transaction. Gives the leaf's
-    /// index.
+    /// Commits the end of a round: outcome, model (if released), whose vectors were received, and ledger leaf in one
+    /// transaction. Gives the leaf's index.
     ///
     /// # Errors
     /// If the commit fails.
@@ -125,6 +126,7 @@ pub trait StateStore: Send + Sync {
         round: RoundNumber,
         outcome: Outcome,
         model: Option<ModelState>,
+        received: &[ClientId],
         leaf: &[u8],
     ) -> Result<u64, StoreError>;
 
@@ -134,11 +136,12 @@ pub trait StateStore: Send + Sync {
     /// If they cannot be read.
     fn leaves_from(&self, index: u64) -> Result<Vec<Vec<u8>>, StoreError>;
 
-    /// Attempts debited to a client, released or not.
+    /// How many vectors of each client were received in rounds that were closed, released or not. It never counts too
+    /// many: what a crash leaves out is a vector of a round that it cut off.
     ///
     /// # Errors
     /// If they cannot be read.
-    fn debits(&self, client: &ClientId) -> Result<u32, StoreError>;
+    fn received(&self) -> Result<BTreeMap<ClientId, u64>, StoreError>;
 }
 
 /// [`StateStore`] in one SQLite file (WAL, `synchronous=FULL`, STRICT tables, one writer).
@@ -240,6 +243,7 @@ impl StateStore for SqliteStore {
         round: RoundNumber,
         outcome: Outcome,
         model: Option<ModelState>,
+        received: &[ClientId],
         leaf: &[u8],
     ) -> Result<u64, StoreError> {
         let mut connection = self.lock();
@@ -257,6 +261,10 @@ impl StateStore for SqliteStore {
                 params![model.checkpoint.0, model.optimizer.0],
             )?;
         }
+        for client in received {
+            let query = "UPDATE debit SET received = 1 WHERE client = ?1 AND round = ?2";
+            transaction.execute(query, params![client.as_str(), round.0])?;
+        }
         let index = append_leaf(&transaction, leaf)?;
         transaction.commit()?;
         Ok(index)
@@ -269,9 +277,16 @@ impl StateStore for SqliteStore {
         Ok(leaves)
     }
 
-    fn debits(&self, client: &ClientId) -> Result<u32, StoreError> {
-        let query = "SELECT count(*) FROM debit WHERE client = ?1";
-        Ok(self.lock().query_row(query, [client.as_str()], |row| row.get(0))?)
+    fn received(&self) -> Result<BTreeMap<ClientId, u64>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT client, sum(received) FROM debit GROUP BY client")?;
+        let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+        rows.map(|row| {
+            let (client, n) = row?;
+            let client = client.parse().map_err(|_| StoreError::Malformed { what: "client's identity" })?;
+            Ok((client, n))
+        })
+        .collect()
     }
 }
 
@@ -281,7 +296,7 @@ fn append_leaf(transaction: &Transaction<'_>, leaf: &[u8]) -> Result<u64, StoreE
     Ok(index)
 }
 
-const SCHEMA_VERSION: u32 = 2;
+const SCHEMA_VERSION: u32 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE session (
@@ -297,8 +312,9 @@ CREATE TABLE round (
 ) STRICT;
 CREATE UNIQUE INDEX one_open_round ON round (outcome) WHERE outcome = 'open';
 CREATE TABLE debit (
-    client TEXT NOT NULL,
-    round  INTEGER NOT NULL REFERENCES round (round),
+    client   TEXT NOT NULL,
+    round    INTEGER NOT NULL REFERENCES round (round),
+    received INTEGER NOT NULL DEFAULT 0 CHECK (received IN (0, 1)), -- whether its masked vector came, complete
     PRIMARY KEY (client, round)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE leaf (
@@ -329,7 +345,8 @@ mod tests {
             assert_eq!(store.resume().unwrap(), None);
             store.begin_session(&nonce, model("zero"), &[b"opened".to_vec()]).unwrap();
             store.open_round(RoundNumber(1), &[id("a"), id("b")], b"leaf").unwrap();
-            let index = store.close_round(RoundNumber(1), Outcome::Released, Some(model("one")), b"leaf 1").unwrap();
+            let (released, model) = (Outcome::Released, Some(model("one")));
+            let index = store.close_round(RoundNumber(1), released, model, &[id("a")], b"leaf 1").unwrap();
             assert_eq!(index, 1);
             store.open_round(RoundNumber(2), &[id("b")], b"leaf").unwrap();
             store.prepare_abort(RoundNumber(2), b"leaf 2").unwrap();
@@ -340,8 +357,14 @@ mod tests {
         assert_eq!((resume.last_round, resume.attempts, resume.released), (RoundNumber(2), 2, 1));
         let open_round = resume.open_round.unwrap();
         assert_eq!((open_round.round, open_round.abort_entry), (RoundNumber(2), b"leaf 2".to_vec()));
-        assert_eq!((store.debits(&id("a")).unwrap(), store.debits(&id("b")).unwrap()), (1, 2));
-        assert_eq!(store.leaves_from(0).unwrap(), [b"opened".to_vec(), b"leaf 1".to_vec()]);
+        assert_eq!(
+            store.received().unwrap(),
+            [(id("a"), 1), (id("b"), 0)].into(),
+            "an open round has received nothing"
+        );
+        store.close_round(RoundNumber(2), Outcome::AbortedAfterReveal, None, &[id("b")], b"leaf 2").unwrap();
+        assert_eq!(store.received().unwrap(), [(id("a"), 1), (id("b"), 1)].into());
+        assert_eq!(store.leaves_from(0).unwrap(), [b"opened".to_vec(), b"leaf 1".to_vec(), b"leaf 2".to_vec()]);
     }
 
     #[test]
@@ -352,8 +375,8 @@ mod tests {
         store.open_round(RoundNumber(1), &[], b"leaf").unwrap();
         assert!(store.open_round(RoundNumber(1), &[], b"leaf").is_err());
         assert!(store.open_round(RoundNumber(2), &[], b"leaf").is_err(), "two rounds open at once");
-        store.close_round(RoundNumber(1), Outcome::AbortedBeforeReveal, None, b"leaf").unwrap();
-        assert!(store.close_round(RoundNumber(1), Outcome::Released, None, b"leaf").is_err());
+        store.close_round(RoundNumber(1), Outcome::AbortedBeforeReveal, None, &[], b"leaf").unwrap();
+        assert!(store.close_round(RoundNumber(1), Outcome::Released, None, &[], b"leaf").is_err());
         assert_eq!(store.leaves_from(0).unwrap().len(), 1, "a refused close appends nothing");
     }
 }

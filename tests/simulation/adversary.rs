@@ -12,13 +12,18 @@ use eranos_secagg::{
     roster::{entries_from_bytes, entries_to_bytes},
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
-use eranos_wire::{Answer, RoundPlan, messages::advertise_keys, messages::masked_input, messages::share_keys};
+use eranos_wire::{
+    Answer, RoundPlan,
+    messages::{advertise_keys, configure::Debit, masked_input, share_keys},
+};
 
 use super::world::{Setup, World};
 
 /// A coordinator's or a client's view of a round, as far as it has come.
 pub(crate) struct Adversary {
     pub(crate) setup: Arc<Setup>,
+    /// Whom the coordinator deceives.
+    pub(crate) victim: ClientId,
     /// The certificate keys by identity.
     pub(crate) keys: BTreeMap<ClientId, VerifyingKey>,
     pub(crate) plan: Option<RoundPlan>,
@@ -30,13 +35,14 @@ pub(crate) struct Adversary {
 pub(crate) type Shared = Arc<Mutex<Adversary>>;
 
 impl Adversary {
-    pub(crate) fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World, victim: usize) -> Self {
         let key = |i| {
             let peer = world.peer(i);
             (peer.id, peer.key)
         };
         let keys = (0..world.clients.len()).map(key).collect();
-        Self { setup: world.setup.clone(), keys, plan: None, roster: None, context: None }
+        let victim = world.peer(victim).id;
+        Self { setup: world.setup.clone(), victim, keys, plan: None, roster: None, context: None }
     }
 
     /// Takes in an honest answer.
@@ -89,7 +95,13 @@ impl Adversary {
             change(&mut plan);
             plan.session = SessionId::derive(&plan.trust_domain, &plan.ledger_origin, &plan.task, &plan.session_nonce);
             configure.plan = plan.sign(self.setup.ledger_key());
+            configure.debit = self.debit(&plan, &self.victim, configure.debit.vectors);
         }
+    }
+
+    /// How many vectors of a client it says, signed, that it has received.
+    pub(crate) fn debit(&self, plan: &RoundPlan, client: &ClientId, vectors: u64) -> Debit {
+        Debit::sign(self.setup.ledger_key(), &plan.context(), client, vectors)
     }
 
     /// Another roster, signed if it is one at all.
@@ -199,7 +211,7 @@ pub(crate) fn alter_answers(
     victim: usize,
     mut alter: impl FnMut(&Adversary, &mut Answer, &mut Bytes) + 'static,
 ) -> Shared {
-    let shared = Arc::new(Mutex::new(Adversary::new(world)));
+    let shared = Arc::new(Mutex::new(Adversary::new(world, victim)));
     let seen = shared.clone();
     world.on_answer = Some(Box::new(move |i, answer, body| {
         if i == victim {

@@ -13,16 +13,12 @@ use eranos_secagg::{
 };
 use eranos_wire::{
     Answer, Request,
-    messages::{
-        abort::Aborted,
-        masked_input::Grant,
-        select::{CheckIn, ComeBack, ComeBackLater},
-    },
+    messages::{abort::Aborted, masked_input::Grant, select::CheckIn},
 };
 
 use super::{
     adversary::{Adversary, Shared, alter_answers},
-    world::{CoordinatorDid, Did, Exit, ExitHow, FIVE, SHARE_KEYS, Size, UNMASK, World},
+    world::{COME_BACK_LATER, CoordinatorDid, Did, Exit, ExitHow, FIVE, SHARE_KEYS, Size, UNMASK, World},
 };
 
 /// Who lies.
@@ -171,7 +167,7 @@ fn with_one_advert(seed: u64) -> (World, Advert) {
 fn advertise_changed(world: &mut World, change: impl FnOnce(&mut Advert)) {
     let mut advert = Advert::from_bytes(&advert_of_liar(world)).unwrap();
     change(&mut advert);
-    let mut adversary = Adversary::new(world);
+    let mut adversary = Adversary::new(world, LIAR);
     adversary.plan = world.coordinator.plan.clone();
     let advert = adversary.sign_advert(advert, &world.clients[LIAR].member.identity.certificate_key);
     let from = world.peer(LIAR);
@@ -709,8 +705,7 @@ fn a_check_in_for_another_task_or_version_is_sent_away() {
     let honest = CheckIn { task: world.setup.task.clone(), plan_version: 1, nonce: 0 };
     feed(&mut world, &from, Message::CheckIn(CheckIn { task: "another".parse().unwrap(), ..honest.clone() }));
     feed(&mut world, &from, Message::CheckIn(CheckIn { plan_version: 2, ..honest }));
-    let kind = Answer::from(ComeBackLater { when: ComeBack::Never, reason: String::new() }).kind();
-    let answered = CoordinatorDid::Answered { to: from.id, kind };
+    let answered = CoordinatorDid::Answered { to: from.id, kind: COME_BACK_LATER };
     assert_eq!(world.coordinator.did, [answered.clone(), answered]);
     world.run();
     assert!(world.settled_without(&[]));

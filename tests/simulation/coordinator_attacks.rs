@@ -1,11 +1,14 @@
 //! A coordinator that signs with its real ledger key and tells one client something else. The client refuses, says why,
 //! notes it durably, and nothing private leaves it any more.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use eranos_base::{ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey};
+use eranos_base::{
+    ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, Timestamp,
+};
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
+use eranos_coordinator::round as coordinator;
 use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
 use eranos_privacy::{
     Budget, RecordMechanism,
@@ -14,10 +17,11 @@ use eranos_privacy::{
 };
 use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
 use eranos_wire::{
-    Answer, Request,
+    Answer, Request, RoundPlan,
     messages::{
-        Blob,
+        Blob, RoundRef,
         abort::{Aborted, Reason},
+        configure::Debit,
         masked_input::Grant,
         select::{ComeBack, ComeBackLater},
     },
@@ -26,8 +30,8 @@ use eranos_wire::{
 use super::{
     adversary::{Adversary, alter_answers},
     world::{
-        ATTEMPTS_MAX, Client, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles, SHARE_KEYS, Setup,
-        World, certificate, mechanism, model, target,
+        ATTEMPTS_MAX, Client, DELAY_MS_MAX, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles,
+        SHARE_KEYS, Setup, World, certificate, mechanism, model, target,
     },
 };
 
@@ -78,6 +82,155 @@ fn deceive(
     world.run();
     world.check(context, &[VICTIM]);
     world
+}
+
+// Admission.
+
+/// What the coordinator says to a client that it does not admit.
+fn refusal_to_admit(world: &World, client: usize, when: ComeBack) -> ComeBackLater {
+    let round = RoundRef { session: world.setup.session, round: RoundNumber(1) };
+    ComeBackLater::sign(world.setup.ledger_key(), round, &world.peer(client).id, when, "no")
+}
+
+#[test]
+fn a_client_is_sent_away_by_the_pinned_key_alone() {
+    let hear = |refusal: fn(&World) -> ComeBackLater| {
+        let mut world = World::new(27, FIVE);
+        let refusal = refusal(&world);
+        alter_answers(&mut world, VICTIM, move |_, answer, _| {
+            if matches!(answer, Answer::Configure(_)) {
+                *answer = refusal.clone().into();
+            }
+        });
+        world.begin(1);
+        world.run();
+        world
+    };
+    let world = hear(|world| refusal_to_admit(world, VICTIM, ComeBack::Never));
+    let sent_away = End::ComeBackLater { when: ComeBack::Never, reason: "no".into() };
+    assert_eq!(world.clients[VICTIM].end, Some(sent_away));
+
+    type Forge = (&'static str, fn(&World) -> ComeBackLater);
+    let forged: [Forge; 5] = [
+        ("another key", |world| {
+            let honest = refusal_to_admit(world, VICTIM, ComeBack::Never);
+            let key = SigningKey::from_seed(&[9; 32]);
+            ComeBackLater::sign(&key, honest.round, &world.peer(VICTIM).id, honest.when, honest.reason)
+        }),
+        ("another client's", |world| refusal_to_admit(world, VICTIM + 1, ComeBack::Never)),
+        ("later made never", |world| {
+            let honest = refusal_to_admit(world, VICTIM, ComeBack::AfterMs(5));
+            ComeBackLater { when: ComeBack::Never, ..honest }
+        }),
+        ("another reason", |world| {
+            let honest = refusal_to_admit(world, VICTIM, ComeBack::Never);
+            ComeBackLater { reason: "your data are bad".into(), ..honest }
+        }),
+        ("another round's", |world| {
+            let honest = refusal_to_admit(world, VICTIM, ComeBack::Never);
+            ComeBackLater { round: RoundRef { round: RoundNumber(2), ..honest.round }, ..honest }
+        }),
+    ];
+    for (context, forge) in forged {
+        let world = hear(forge);
+        check_refusal(&world, context, false, false, |kind| {
+            matches!(kind, RefusalKind::NotSigned { what: "refusal to admit this client" })
+        });
+        let Some(End::Refused(refusal)) = &world.clients[VICTIM].end else { unreachable!() };
+        assert!(!refusal.is_final(), "{context}: whoever forges refusals ends no client");
+    }
+}
+
+/// When the last masked vector was sent.
+fn last_sent(world: &World) -> Timestamp {
+    let sent = world.clients.iter().flat_map(|client| &client.did).filter_map(|did| match did {
+        Did::Sent { at, request: Request::MaskedInput(_), .. } => Some(*at),
+        _ => None,
+    });
+    sent.max().unwrap()
+}
+
+#[test]
+fn a_client_restored_from_an_older_copy_refuses() {
+    use coordinator::Phase;
+    for (context, stopped_in) in [
+        ("released", None),
+        ("aborted while vectors come", Some(Phase::MaskedInput)),
+        ("aborted when all have come", Some(Phase::Consistency)),
+    ] {
+        let mut world = World::new(28, FIVE);
+        world.begin(1);
+        world.run();
+        assert!(world.settled_without(&[]));
+        let copy = (world.clients[VICTIM].budget.clone(), world.clients[VICTIM].file.clone());
+        if let Some(phase) = stopped_in {
+            // One client is slow, so that there is a time at which the others' vectors have come.
+            let slow = FIVE.n - 1;
+            world.clients[slow].trains_ms = 600;
+            world.begin(2);
+            assert!(world.run_until(|world| {
+                let sent = |client: &Client| client.sent().any(|request| matches!(request, Request::MaskedInput(_)));
+                let others_sent = world.clients[..slow].iter().all(sent);
+                others_sent
+                    && (phase == Phase::Consistency
+                        || world.now.since(last_sent(world)) >= Duration::from_millis(DELAY_MS_MAX))
+            }));
+            assert!(world.run_until(|world| world.coordinator.round.phase() == Some(phase)), "{context}");
+            world.feed(coordinator::Event::Stop { reason: "burnt".to_owned() });
+            world.run();
+            world.clients[slow].trains_ms = 30;
+        } else {
+            world.begin(2);
+            world.run();
+        }
+        assert_eq!(world.coordinator.released.is_some(), stopped_in.is_none(), "{context}");
+        let received = world.coordinator.received[&world.peer(VICTIM).id];
+        let charged = copy.0.n_charged_in(world.setup.session);
+        assert_eq!((received, charged), (2, 1), "{context}");
+
+        // Every client goes on from what it has, whatever the round came to.
+        world.begin(3);
+        world.run();
+        assert!(world.settled_without(&[]), "{context}");
+        (world.clients[VICTIM].budget, world.clients[VICTIM].file) = copy;
+        world.begin(4);
+        world.run();
+        let received = 3;
+        check_refusal(&world, context, true, false, |kind| *kind == RefusalKind::OlderBudget { received, charged });
+        assert!(world.settled_without(&[VICTIM]), "{context}: the others go on");
+        let Some(End::Refused(refusal)) = &world.clients[VICTIM].end else { unreachable!() };
+        assert!(refusal.is_final() && refusal.next_step().contains("newest copy"), "{context}");
+    }
+}
+
+#[test]
+fn a_debit_that_the_pinned_key_did_not_sign_for_this_client_and_plan_is_refused() {
+    type Forge = (&'static str, fn(&Adversary, &RoundPlan) -> Debit);
+    let forged: [Forge; 4] = [
+        ("another key", |adversary, plan| {
+            Debit::sign(&SigningKey::from_seed(&[9; 32]), &plan.context(), &adversary.victim, 0)
+        }),
+        ("another client's", |adversary, plan| {
+            let other = adversary.keys.keys().find(|id| **id != adversary.victim).unwrap();
+            adversary.debit(plan, other, 0)
+        }),
+        ("another round's", |adversary, plan| {
+            adversary.debit(&RoundPlan { round: RoundNumber(2), ..plan.clone() }, &adversary.victim, 0)
+        }),
+        ("another number", |adversary, plan| Debit { vectors: 0, ..adversary.debit(plan, &adversary.victim, 1) }),
+    ];
+    for (context, forge) in forged {
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                if let Answer::Configure(configure) = answer {
+                    configure.debit = forge(adversary, adversary.plan.as_ref().unwrap());
+                }
+            },
+        );
+        check_refusal(&world, context, true, false, |kind| matches!(kind, RefusalKind::NotSigned { what: "debit" }));
+    }
 }
 
 // The plan.
@@ -220,7 +373,7 @@ fn a_coordinator_that_burns_budget_is_left() {
     // The round is aborted when the vectors are there.
     world.begin(1);
     assert!(world.run_until(|world| world.clients[VICTIM].is_charged()));
-    world.feed(eranos_coordinator::round::Event::Stop { reason: "burnt".to_owned() });
+    world.feed(coordinator::Event::Stop { reason: "burnt".to_owned() });
     world.run();
     world.begin(2);
     world.run();
@@ -232,7 +385,7 @@ fn a_coordinator_that_burns_budget_is_left() {
 
 #[test]
 fn a_plan_for_somebody_else_is_refused() {
-    fn check(context: &'static str, change: impl Fn(&mut eranos_wire::RoundPlan) + 'static) {
+    fn check(context: &'static str, change: impl Fn(&mut RoundPlan) + 'static) {
         let world = deceive(context, |_| {}, move |adversary, answer, _| adversary.replan(answer, |plan| change(plan)));
         check_refusal(
             &world,
@@ -908,7 +1061,8 @@ fn every_answer_out_of_its_phase_ends_the_round() {
     let heard = heard.lock().unwrap().clone();
     assert_eq!(heard.len(), 8, "configure, roster, certificates, sharers, grant, survivors, quorum, settled");
     let mut samples = heard.clone();
-    samples.push((ComeBackLater { when: ComeBack::AfterMs(5), reason: "later".to_owned() }.into(), Bytes::new()));
+    let refusal = refusal_to_admit(&world, VICTIM, ComeBack::AfterMs(5));
+    samples.push((refusal.into(), Bytes::new()));
 
     for (turn, (expected, _)) in heard.iter().enumerate() {
         for (sample, sample_body) in samples.iter().filter(|(sample, _)| sample.kind() != expected.kind()) {
@@ -977,7 +1131,11 @@ fn an_abort_of_the_coordinator_ends_the_round_without_a_refusal() {
 fn what_a_coordinator_says_moves_no_cursor_and_turns_no_line() {
     const HOSTILE: &str = "\u{1b}[2J\u{7}\r\nnothing happened\u{9b}1A\u{202e}\u{2028}";
     let sayings: [fn(&Adversary, &mut Answer); 3] = [
-        |_, answer| *answer = ComeBackLater { when: ComeBack::Never, reason: HOSTILE.to_owned() }.into(),
+        |adversary, answer| {
+            let round = RoundRef { session: adversary.setup.session, round: RoundNumber(1) };
+            let key = adversary.setup.ledger_key();
+            *answer = ComeBackLater::sign(key, round, &adversary.victim, ComeBack::Never, HOSTILE).into();
+        },
         |_, answer| *answer = Aborted { reason: HOSTILE.into() }.into(),
         |adversary, answer| adversary.replan(answer, |plan| plan.ledger_origin = HOSTILE.to_owned()),
     ];
@@ -1183,7 +1341,7 @@ fn a_receipt_from_another_ledger_is_none() {
                     origin: key.name().clone(),
                     trust_domain: adversary.setup.trust_domain.clone(),
                     ledger_key: key,
-                    date: eranos_ledger::Date::of(eranos_base::Timestamp::from_unix_ms(1_800_000_000_000)),
+                    date: eranos_ledger::Date::of(Timestamp::from_unix_ms(1_800_000_000_000)),
                 };
                 let entry = Entry::LogOpened(opened).encode().unwrap();
                 let ledger = forge_ledger(adversary.setup.signer.clone(), &[entry]);

@@ -179,6 +179,8 @@ pub(crate) struct Coordinator {
     /// Whether the abandoned attempt counts as revealed; none if no plan was sent.
     pub(crate) abandoned_revealed: Option<bool>,
     pub(crate) ledger: LogWriter<Memoryfiles>,
+    /// How many vectors of each client it has received, in rounds that are over.
+    pub(crate) received: BTreeMap<ClientId, u64>,
     attempts: Attempts,
     entropy: SeededEntropy,
     exchanges: Exchanges<(usize, u64)>,
@@ -261,6 +263,7 @@ impl World {
             checkpoint: setup.checkpoint.clone(),
             checkpoint_digest: Digest::of(&setup.checkpoint),
             mechanism: setup.mechanism.clone(),
+            received: Arc::new(self.coordinator.received.clone()),
             ready_slot_ms: READY_SLOT_MS,
             phase_timeout_ms: PHASE_TIMEOUT_MS,
             waits: [PHASE_WAIT; coordinator::Phase::ALL.len()],
@@ -496,11 +499,9 @@ impl World {
         }
         let is_old = request.round().is_some_and(|round| round != self.coordinator.round_ref);
         if matches!(self.coordinator.round, coordinator::Round::Over) && matches!(request, Request::CheckIn(_)) {
-            self.answer(
-                &from.id,
-                ComeBackLater { when: ComeBack::TaskOver, reason: "over".to_owned() }.into(),
-                Bytes::new(),
-            );
+            let (key, round) = (self.setup.ledger_key(), self.coordinator.round_ref);
+            let refusal = ComeBackLater::sign(key, round, &from.id, ComeBack::TaskOver, "over");
+            self.answer(&from.id, refusal.into(), Bytes::new());
             return;
         }
         if is_old || matches!(self.coordinator.round, coordinator::Round::Over) {
@@ -876,6 +877,7 @@ impl Coordinator {
             abandoned: None,
             abandoned_revealed: None,
             ledger,
+            received: BTreeMap::new(),
             attempts: Attempts::new(executable()),
             entropy: SeededEntropy::new(seed),
             exchanges: Exchanges::default(),
@@ -917,6 +919,7 @@ impl Coordinator {
         let outcome = Outcome::Released { weights_after: Digest::of(&bytes) };
         let entry = self.attempts.entry(&attempt, outcome).unwrap();
         let index = self.enter(&entry);
+        self.count(&attempt.received);
         // The roster ascends by identity, and so do the clients; only who advertised stands in it.
         let (_, pseudonyms) = attempt.roster.as_ref().expect("a release has a roster");
         assert!(pseudonyms.len() <= ids.len());
@@ -942,10 +945,17 @@ impl Coordinator {
         if let Some(attempt) = &abandoned.attempt {
             let entry = self.attempts.entry(attempt, entries::aborted(attempt)).unwrap();
             self.enter(&entry);
+            self.count(&attempt.received);
         }
         self.abandoned = Some(abandoned.reason.clone());
         self.abandoned_revealed = abandoned.attempt.as_ref().map(|attempt| attempt.revealed);
         self.did.push(CoordinatorDid::Abandoned);
+    }
+
+    fn count(&mut self, received: &[ClientId]) {
+        for client in received {
+            *self.received.entry(client.clone()).or_default() += 1;
+        }
     }
 
     fn enter(&mut self, entry: &[u8]) -> u64 {
@@ -1112,6 +1122,7 @@ pub(crate) const READY: u8 = 0x14;
 pub(crate) const MASKED_INPUT: u8 = 0x15;
 pub(crate) const CONSISTENCY: u8 = 0x16;
 pub(crate) const UNMASK: u8 = 0x17;
+pub(crate) const COME_BACK_LATER: u8 = 0x90;
 pub(crate) const CONFIGURE: u8 = 0x91;
 pub(crate) const ROSTER: u8 = 0x93;
 pub(crate) const QUORUM: u8 = 0x97;
@@ -1126,7 +1137,7 @@ const PHASE_WAIT: Duration = Duration::from_millis(1000);
 /// What a client waits beyond the plan's time.
 const ANSWER_GRACE_MS: u64 = 5000;
 /// The longest way of a message.
-const DELAY_MS_MAX: u64 = 40;
+pub(crate) const DELAY_MS_MAX: u64 = 40;
 /// Events of one round, far above what any needs.
 const STEPS_MAX: usize = 20_000;
 const CERTIFICATE_DOMAIN: &str = "eranos/test/certificate";

@@ -58,6 +58,16 @@ pub enum RefusalKind {
     /// The budget does not allow it.
     #[error("budget: {0}")]
     Budget(BudgetError),
+    /// The budget is an older copy, or a new one: it does not know of vectors that left under this identity.
+    #[error(
+        "budget: the coordinator has received {received} vectors of this client in this session, {charged} are charged"
+    )]
+    OlderBudget {
+        /// How many vectors the coordinator says, signed, that it has received.
+        received: u64,
+        /// How many attempts of the session this client has charged.
+        charged: u64,
+    },
     /// The model cannot be trained here.
     #[error("model: {0}")]
     Model(String),
@@ -107,6 +117,16 @@ impl Refusal {
         }
     }
 
+    /// What its operator can do about it.
+    pub fn next_step(&self) -> &'static str {
+        match &self.kind {
+            RefusalKind::OlderBudget { .. } => {
+                "restore the newest copy of this client's state folder: without it nobody knows what was spent"
+            }
+            _ => "talk to the operator about the plan, or change policy.toml if you agree to it",
+        }
+    }
+
     /// Whether the next round would be refused as well: plan, policy, budget and ledger do not mend themselves. A bad
     /// message or a bad member of the roster ends the round alone.
     pub fn is_final(&self) -> bool {
@@ -116,6 +136,7 @@ impl Refusal {
             | RefusalKind::TooLittle { .. }
             | RefusalKind::TooMuch { .. }
             | RefusalKind::Budget(_)
+            | RefusalKind::OlderBudget { .. }
             | RefusalKind::Model(_)
             | RefusalKind::Ledger(_) => true,
             RefusalKind::Decode(_)

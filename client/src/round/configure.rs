@@ -8,7 +8,10 @@ use eranos_base::{Digest, Entropy, Timestamp};
 use eranos_nn::ModelSpec;
 use eranos_privacy::{RotationSeed, budget::UnitOfPrivacy};
 use eranos_secagg::Advertised;
-use eranos_wire::{RoundPlan, SignedPlan, messages::RoundRef, messages::advertise_keys::Advertise};
+use eranos_wire::{
+    RoundPlan,
+    messages::{RoundRef, advertise_keys::Advertise, configure::Configure},
+};
 
 use super::{
     Action, AdvertiseKeys, Common, Member, Memory, Phase, Refusal, RefusalKind, Round, Step, TrainingJob, abort, send,
@@ -18,17 +21,20 @@ use super::{
 pub(super) fn configure(
     member: Arc<Member>,
     memory: Memory,
-    signed: &SignedPlan,
+    configure: &Configure,
     checkpoint: Bytes,
     now: Timestamp,
     entropy: &mut dyn Entropy,
 ) -> (Round, Vec<Action>) {
-    let plan = match signed.verify(member.ledger_key.key()) {
+    let plan = match configure.plan.verify(member.ledger_key.key()) {
         Ok(plan) => plan,
         Err(error) => return abort::refuse(None, RefusalKind::Plan(error).into(), false),
     };
     let round_ref = RoundRef { session: plan.session, round: plan.round };
-    let model = match check(&member, &memory, &plan, &checkpoint) {
+    if configure.debit.verify(member.ledger_key.key(), &plan.context(), &member.identity.id).is_err() {
+        return abort::refuse(Some(round_ref), RefusalKind::NotSigned { what: "debit" }.into(), true);
+    }
+    let model = match check(&member, &memory, &plan, configure.debit.vectors, &checkpoint) {
         Ok(model) => model,
         Err(refusal) => return abort::refuse(Some(round_ref), refusal, true),
     };
@@ -55,8 +61,14 @@ pub(super) fn configure(
     (Round::AdvertiseKeys(AdvertiseKeys::new(common, advertised)), actions)
 }
 
-/// Everything that this client demands of a plan.
-fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) -> Result<ModelSpec, Refusal> {
+/// Everything that this client demands of a plan; `received` is how many of its vectors the coordinator says it has.
+fn check(
+    member: &Member,
+    memory: &Memory,
+    plan: &RoundPlan,
+    received: u64,
+    checkpoint: &[u8],
+) -> Result<ModelSpec, Refusal> {
     let policy = &member.policy;
     let refuse = |kind: RefusalKind| Err(Refusal::from(kind));
     if plan.trust_domain != member.trust_domain {
@@ -67,6 +79,11 @@ fn check(member: &Member, memory: &Memory, plan: &RoundPlan, checkpoint: &[u8]) 
     }
     if plan.task != member.task {
         return refuse(RefusalKind::Other { what: "task", found: plan.task.to_string().into() });
+    }
+    // A vector leaves after its charge is durable: whoever charged fewer than were received is not who sent them.
+    let charged = memory.budget.n_charged_in(plan.session);
+    if received > charged {
+        return refuse(RefusalKind::OlderBudget { received, charged });
     }
     let mechanism = &plan.mechanism;
     let parameters = mechanism.parameters();

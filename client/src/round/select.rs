@@ -21,10 +21,14 @@ impl Select {
     pub(super) fn handle(self, event: Event, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
         match event {
             Event::Answer { answer: Answer::Configure(configure), body } => {
-                configure::configure(self.member, self.memory, &configure.plan, body, now, entropy)
+                configure::configure(self.member, self.memory, &configure, body, now, entropy)
             }
             Event::Answer { answer: Answer::ComeBackLater(later), .. } => {
-                let end = End::ComeBackLater { when: later.when, reason: later.reason.into() };
+                if later.verify(self.member.ledger_key.key(), &self.member.identity.id).is_err() {
+                    let refusal = RefusalKind::NotSigned { what: "refusal to admit this client" };
+                    return abort::refuse(None, refusal.into(), false);
+                }
+                let end = End::ComeBackLater { when: later.when, reason: later.reason };
                 (Round::Over, vec![Action::Over(end)])
             }
             Event::Wake => (Round::Select(self), Vec::new()),

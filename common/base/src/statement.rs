@@ -21,8 +21,10 @@ pub enum StatementKind {
     Sharers = 0x03,
     /// The coordinator's survivors U3; body: the bitmap.
     Survivors = 0x04,
-    /// The coordinator's refusal to admit a client to a round; body: identity and reason.
+    /// The coordinator's refusal to admit a client to a round; body: identity, when to ask again, reason.
     NotAdmitted = 0x05,
+    /// How many of a client's vectors the coordinator has received in the session; body: identity and number.
+    Debit = 0x06,
     /// A client's keys; body: the advert.
     Advert = 0x81,
     /// One part of a client's bundle of sealed shares; body: holder, hash of the ciphertext, hashes of both shares.

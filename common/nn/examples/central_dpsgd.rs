@@ -34,8 +34,8 @@ use std::{path::PathBuf, sync::Mutex, thread};
 
 use eranos_base::{Entropy, OsEntropy};
 use eranos_nn::{
-    Buffer, Dataset, LearningRateSchedule, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Prepared, Target,
-    data::idx, kernel,
+    Buffer, Dataset, LearningRateSchedule, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Prepared, Record,
+    Target, data::idx, kernel,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
@@ -135,7 +135,13 @@ fn clipped_sum(
                 let mut sum = vec![0.0_f64; network.n_parameters()];
                 for &i in share {
                     let target = Target::Class(data.label(i));
-                    let loss = network.record_gradient(prepared, data.record(i), target, &mut workspace, &mut out);
+                    let loss = network.record_gradient(
+                        prepared,
+                        Record::new(data.record(i)),
+                        target,
+                        &mut workspace,
+                        &mut out,
+                    );
                     loss.expect("the data fits the model");
                     let norm = kernel::squared_norm(&out).sqrt();
                     if norm.is_finite() {

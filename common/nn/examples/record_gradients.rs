@@ -1,37 +1,42 @@
 //! How many record gradients a core computes, and where their time goes.
 //!
-//! `cargo run --release -p eranos-nn --example record_gradients -- [RECORDS]`
+//! `cargo run --release -p eranos-nn --example record_gradients -- [MODEL] [RECORDS]`
 //!
-//! Random records through the mission's CNN, one thread. The figures are CPU time, which other work on the machine
-//! disturbs less than wall time.
+//! Random records through a built-in model (`cnn` by default), one thread. The figures are CPU time, which other work on
+//! the machine disturbs less than wall time.
 
 use std::fs;
 
 use eranos_base::{Entropy, SeededEntropy};
-use eranos_nn::{Buffer, Loss, ModelSpec, Network, Target, kernel};
+use eranos_nn::{Buffer, LayerKind, Loss, ModelSpec, Network, Record, Target, kernel};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let n_records = std::env::args().nth(1).map_or(Ok(4000), |n| n.parse::<usize>())?;
-    let network = Network::new(ModelSpec::builtin("cnn")?, Loss::SparseCategoricalCrossentropy)?;
+    let name = std::env::args().nth(1).unwrap_or_else(|| "cnn".to_owned());
+    let n_records = std::env::args().nth(2).map_or(Ok(4000), |n| n.parse::<usize>())?;
+    let spec = ModelSpec::builtin(&name).map_err(|e| e.user_error(&name))?;
+    let loss = match spec.output_shape() {
+        [_] => Loss::SparseCategoricalCrossentropy,
+        _ => Loss::BinaryCrossentropy,
+    };
+    let network = Network::new(spec, loss)?;
     let mut entropy = SeededEntropy::new(1);
     let prepared = network.prepare(&network.initialise(&mut entropy))?;
     let mut workspace = network.workspace();
     let mut out = Buffer::zeroed(network.n_parameters());
-    let records: Vec<Vec<f32>> = (0..64)
-        .map(|_| (0..network.input_len()).map(|_| f32::from(entropy.bytes::<1>()[0]) / 255.0).collect())
-        .collect();
-    println!("instructions: {:?}", kernel::InstructionSet::detect());
+    let records: Vec<Vec<f32>> = (0..64).map(|_| random_record(network.spec(), &mut entropy)).collect();
+    let n_classes = network.n_outputs().max(2);
+    println!("model: {name}; instructions: {:?}", kernel::InstructionSet::detect());
     for run in 0..3 {
         let start = cpu_seconds();
         for i in 0..n_records {
-            let target = Target::Class((i % 10) as u32);
-            network.record_gradient(&prepared, &records[i % records.len()], target, &mut workspace, &mut out)?;
+            let (record, target) = (Record::new(&records[i % records.len()]), Target::Class((i % n_classes) as u32));
+            network.record_gradient(&prepared, record, target, &mut workspace, &mut out)?;
         }
         let seconds = cpu_seconds() - start;
         let micros = 1e6 * seconds / n_records as f64;
         println!("run {run}: {:.0} records/s, {micros:.1} us a record (CPU time)", 1e6 / micros);
     }
-    let times = network.profile(&prepared, &records[0], Target::Class(3), &mut workspace, 2000)?;
+    let times = network.profile(&prepared, Record::new(&records[0]), Target::Class(1), &mut workspace, 2000)?;
     let total: f64 = times.iter().map(|t| (t.forward + t.backward).as_secs_f64()).sum();
     for time in times {
         let (forward, backward) = (time.forward.as_secs_f64(), time.backward.as_secs_f64());
@@ -45,6 +50,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     Ok(())
+}
+
+/// Ids where an Embedding reads them, else values in [0, 1].
+fn random_record(spec: &ModelSpec, entropy: &mut SeededEntropy) -> Vec<f32> {
+    let mut record = Vec::with_capacity(spec.record_len());
+    for input in spec.inputs() {
+        let n_ids = spec.layers().iter().find_map(|layer| match layer.kind {
+            LayerKind::Embedding { input_dim, .. } if layer.inputs == [input as u32] => Some(input_dim),
+            _ => None,
+        });
+        record.extend((0..spec.shapes()[input].iter().product()).map(|_| match n_ids {
+            Some(n_ids) => (u32::from_le_bytes(entropy.bytes()) % n_ids) as f32,
+            None => f32::from(entropy.bytes::<1>()[0]) / 255.0,
+        }));
+    }
+    record
 }
 
 /// CPU seconds of this process: the first figure of /proc/self/schedstat, in nanoseconds.

@@ -30,13 +30,18 @@ pub enum NnError {
         expected: &'static str,
     },
     /// The loss does not fit the model's output.
-    #[error("{loss} needs a model whose last layer ends in softmax, but layer {layer:?} does not")]
+    #[error("{loss} needs a model whose last layer ends in {activation}, but layer {layer:?} does not")]
     Loss {
         /// The loss.
         loss: &'static str,
         /// The last layer.
         layer: String,
+        /// What it should end in.
+        activation: &'static str,
     },
+    /// A model with Dropout was given a record without a key.
+    #[error("the model has Dropout, but the record has no key to draw its mask from")]
+    DropoutKey,
     /// The model puts out more than one row of classes for a record.
     #[error("output of shape {shape:?} for a record, expected one axis of classes")]
     OutputShape {

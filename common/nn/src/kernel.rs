@@ -17,8 +17,12 @@
 #![expect(clippy::needless_range_loop, reason = "loops over registers, whose count the compiler must see")]
 #![expect(clippy::extra_unused_type_parameters, reason = "one macro calls every body, vectors of its own or not")]
 
+mod elementwise;
+
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+
+use elementwise::{lstm_step_backward_body, lstm_step_body, relu_backward_body, relu_body, sigmoid_body, tanh_body};
 
 /// Calls a body compiled for the chosen instructions.
 macro_rules! dispatch {
@@ -275,6 +279,56 @@ pub fn relu_backward(output: &[f32], gradient: &mut [f32]) {
     dispatch!(InstructionSet::detect(), relu_backward_body(output, gradient));
 }
 
+/// Puts 1 / (1 + e^-x) in the place of each value, to an absolute error below 2e-7.
+pub fn sigmoid(values: &mut [f32]) {
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), sigmoid_body(values));
+}
+
+/// Puts the hyperbolic tangent in the place of each value, to a relative error below 4e-7.
+pub fn tanh(values: &mut [f32]) {
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), tanh_body(values));
+}
+
+/// One time step of an LSTM of H = `hidden.len()` units. `gates` holds what the gates are computed from, i, f, c and o
+/// one after the other, `[4, H]`, and then their values: i, f, o by [`sigmoid`], c by [`tanh`]. `cell` = f cell_before +
+/// i c, `cell_tanh` its tanh, `hidden` = o cell_tanh.
+///
+/// # Panics
+/// If the slices' lengths do not fit.
+pub fn lstm_step(gates: &mut [f32], cell_before: &[f32], cell: &mut [f32], cell_tanh: &mut [f32], hidden: &mut [f32]) {
+    let units = hidden.len();
+    assert_eq!(gates.len(), 4 * units, "four gates");
+    assert!([cell_before.len(), cell.len(), cell_tanh.len()] == [units; 3], "a value per unit");
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(InstructionSet::detect(), lstm_step_body(gates, cell_before, cell, cell_tanh, hidden));
+}
+
+/// The way back through [`lstm_step`]: from the gradients with respect to `hidden` and, by later steps, to `cell`, to those
+/// with respect to what the gates are computed from, `[4, H]`, and to `cell_before`, in the place of that of `cell`.
+///
+/// # Panics
+/// If the slices' lengths do not fit.
+pub fn lstm_step_backward(
+    gates: &[f32],
+    cell_before: &[f32],
+    cell_tanh: &[f32],
+    hidden_gradient: &[f32],
+    cell_gradient: &mut [f32],
+    gates_gradient: &mut [f32],
+) {
+    let units = hidden_gradient.len();
+    assert!([gates.len(), gates_gradient.len()] == [4 * units; 2], "four gates");
+    assert!([cell_before.len(), cell_tanh.len(), cell_gradient.len()] == [units; 3], "a value per unit");
+    let set = InstructionSet::detect();
+    // SAFETY: safe code, compiled for more instructions.
+    dispatch!(
+        set,
+        lstm_step_backward_body(gates, cell_before, cell_tanh, hidden_gradient, cell_gradient, gates_gradient)
+    );
+}
+
 /// Spreads a pooled gradient over the positions before pooling: to the chosen position of each window, and zero to the
 /// others. `places` says, window by window, which row of `out` each position is.
 ///
@@ -359,6 +413,17 @@ macro_rules! compile_bodies {
             fn max_of_windows_body(values: &[f32], window: usize, n_channels: usize, out: &mut [f32], choice: &mut [u32]);
             fn relu_body(values: &mut [f32]);
             fn relu_backward_body(output: &[f32], gradient: &mut [f32]);
+            fn sigmoid_body(values: &mut [f32]);
+            fn tanh_body(values: &mut [f32]);
+            fn lstm_step_body(gates: &mut [f32], cell_before: &[f32], cell: &mut [f32], cell_tanh: &mut [f32], hidden: &mut [f32]);
+            fn lstm_step_backward_body(
+                gates: &[f32],
+                cell_before: &[f32],
+                cell_tanh: &[f32],
+                hidden_gradient: &[f32],
+                cell_gradient: &mut [f32],
+                gates_gradient: &mut [f32]
+            );
             fn spread_body(gradient: &[f32], choice: &[u32], places: &[u32], n_channels: usize, out: &mut [f32]);
             fn transpose_body(from: &[f32], n_rows: usize, to: &mut [f32]);
             fn squared_norm_body(values: &[f32], sum: &mut [f64; 1]);
@@ -1040,21 +1105,6 @@ fn larger(best: (f32, u32), next: (f32, u32)) -> (f32, u32) {
 }
 
 #[inline(always)]
-unsafe fn relu_body<V>(values: &mut [f32]) {
-    for value in values {
-        *value = if *value < 0.0 { 0.0 } else { *value };
-    }
-}
-
-#[inline(always)]
-unsafe fn relu_backward_body<V>(output: &[f32], gradient: &mut [f32]) {
-    for (gradient, &output) in gradient.iter_mut().zip(output) {
-        // A NaN output passes its gradient on, which is NaN as well: it must not vanish here.
-        *gradient = if output <= 0.0 { 0.0 } else { *gradient };
-    }
-}
-
-#[inline(always)]
 unsafe fn spread_body<V>(gradient: &[f32], choice: &[u32], places: &[u32], n_channels: usize, out: &mut [f32]) {
     let positions = gradient.chunks_exact(n_channels).zip(choice.chunks_exact(n_channels));
     let window = places.len() / (gradient.len() / n_channels).max(1);
@@ -1130,163 +1180,4 @@ const ROW: u8 = 1;
 const ADD: u8 = 2;
 
 #[cfg(test)]
-mod tests {
-    use eranos_base::{Entropy, SeededEntropy};
-
-    use super::*;
-
-    fn values(n: usize, entropy: &mut SeededEntropy) -> Vec<f32> {
-        (0..n).map(|_| i16::from_le_bytes(entropy.bytes()) as f32 / 8192.0).collect()
-    }
-
-    fn bits(values: &[f32]) -> Vec<u32> {
-        values.iter().map(|v| v.to_bits()).collect()
-    }
-
-    #[test]
-    fn products_are_chains_of_fused_multiply_adds_on_every_instruction_set() {
-        let mut entropy = SeededEntropy::new(3);
-        for m in [1, 2, 5, 6, 7, 13] {
-            for n in [1, 8, 10, 16, 17, 32, 33, 48, 64, 70, 129] {
-                let (n_segments, segment_len, segment_stride, stride) = (3, 5, 17, 2);
-                let k = n_segments * segment_len;
-                let offsets: Vec<u32> = (0..m).map(|i| (i * 7 % 11) as u32).collect();
-                let (data, b) = (values(64, &mut entropy), values(k * n, &mut entropy));
-                let (bias, before) = (values(n, &mut entropy), values(m * n, &mut entropy));
-                let a = Rows { data: &data, offsets: &offsets, n_segments, segment_len, segment_stride, stride };
-                for start in [Start::Zero, Start::Row(&bias), Start::Add] {
-                    let mut expected = before.clone();
-                    for i in 0..m {
-                        for j in 0..n {
-                            let c = &mut expected[i * n + j];
-                            *c = match start {
-                                Start::Zero => 0.0,
-                                Start::Row(bias) => bias[j],
-                                Start::Add => *c,
-                            };
-                            for kk in 0..k {
-                                let at = kk / segment_len * segment_stride + kk % segment_len * stride;
-                                *c = data[offsets[i] as usize + at].mul_add(b[kk * n + j], *c);
-                            }
-                        }
-                    }
-                    for &set in InstructionSet::available() {
-                        let mut c = before.clone();
-                        gemm_on(set, a, &b, n, start, &mut c);
-                        assert_eq!(bits(&c), bits(&expected), "{set:?} m={m} n={n} {start:?}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn dot_products_and_outer_products_agree_on_every_instruction_set() {
-        let mut entropy = SeededEntropy::new(4);
-        for n in [1, 7, 10, 16, 40, 64, 65] {
-            let (rows, v, x) = (values(9 * n, &mut entropy), values(n, &mut entropy), values(9, &mut entropy));
-            let mut dots = vec![0.0; 9];
-            dot_rows_on(InstructionSet::Portable, &rows, &v, &mut dots);
-            for (i, &dot) in dots.iter().enumerate() {
-                let exact: f64 = (0..n).map(|j| f64::from(rows[i * n + j]) * f64::from(v[j])).sum();
-                assert!((f64::from(dot) - exact).abs() < 1e-4, "{dot} {exact}");
-            }
-            let product: Vec<f32> = (0..9 * n).map(|at| x[at / n] * v[at % n]).collect();
-            for &set in InstructionSet::available() {
-                let (mut out, mut outer) = (vec![0.0; 9], vec![0.0; 9 * n]);
-                dot_rows_on(set, &rows, &v, &mut out);
-                outer_on(set, &x, &v, &mut outer);
-                assert_eq!((bits(&out), bits(&outer)), (bits(&dots), bits(&product)), "{set:?} n={n}");
-            }
-        }
-    }
-
-    #[test]
-    fn pooled_gradients_agree_with_their_definition_on_every_instruction_set() {
-        let mut entropy = SeededEntropy::new(5);
-        for (segment_len, n_channels) in [(3, 5), (16, 4), (24, 3), (96, 64), (100, 2), (130, 7)] {
-            let patch = Patch { n_segments: 3, segment_len, segment_stride: 2 * segment_len };
-            let (n_positions, window) = (6, 4);
-            let x = values(8 * segment_len, &mut entropy);
-            let bases: Vec<u32> = (0..n_positions * window).map(|i| (i * 5 % (2 * segment_len)) as u32).collect();
-            let gradient = values(n_positions * n_channels, &mut entropy);
-            let choice: Vec<u32> = gradient.iter().map(|g| g.to_bits() >> 13 & 3).collect();
-            let kernel = values(n_channels * patch.len(), &mut entropy);
-            let choices = Choices { bases: &bases, window, choice: &choice, gradient: &gradient, n_channels };
-            let (mut weights, mut input) = (vec![0.0_f32; kernel.len()], x.clone());
-            for c in 0..n_channels {
-                for p in 0..n_positions {
-                    let base = bases[p * window + choice[p * n_channels + c] as usize] as usize;
-                    let g = gradient[p * n_channels + c];
-                    for k in 0..patch.len() {
-                        let at = base + k / segment_len * patch.segment_stride + k % segment_len;
-                        let w = &mut weights[c * patch.len() + k];
-                        *w = g.mul_add(x[at], *w);
-                    }
-                }
-            }
-            for piece in 0..3 * segment_len.div_ceil(96) {
-                let (s, piece) = (piece / segment_len.div_ceil(96), piece % segment_len.div_ceil(96));
-                for (p, q) in (0..n_positions * window).map(|at| (at / window, at % window)) {
-                    for t in piece * 96..segment_len.min(piece * 96 + 96) {
-                        let mut sum = 0.0_f32;
-                        for c in (0..n_channels).filter(|c| choice[p * n_channels + c] as usize == q) {
-                            let weight = kernel[c * patch.len() + s * segment_len + t];
-                            sum = gradient[p * n_channels + c].mul_add(weight, sum);
-                        }
-                        input[bases[p * window + q] as usize + s * patch.segment_stride + t] += sum;
-                    }
-                }
-            }
-            for &set in InstructionSet::available() {
-                let (mut scratch, mut out) = (vec![7; 200 + n_positions * n_channels], vec![9.0; kernel.len()]);
-                scatter_weights_on(set, &x, patch, choices, &mut scratch, &mut out);
-                assert_eq!(bits(&out), bits(&weights), "{set:?} {segment_len}");
-                let mut out = x.clone();
-                scatter_input_on(set, &kernel, patch, choices, &mut scratch, &mut out);
-                assert_eq!(bits(&out), bits(&input), "{set:?} {segment_len}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_first_maximum_is_chosen_and_nan_is_kept() {
-        let nan = f32::NAN;
-        let values = [1.0, nan, 5.0, 3.0, 2.0, 5.0, 3.0, 9.0, nan, 2.0, 1.0, 5.0];
-        let (mut out, mut choice) = ([0.0; 3], [9; 3]);
-        max_of_windows(&values, 4, 3, &mut out, &mut choice);
-        assert_eq!((out[0], choice), (3.0, [1, 0, 2]));
-        assert!(out[1].is_nan() && out[2].is_nan());
-        let mut spread_out = [9.0; 12];
-        spread(&[1.0, 2.0, 3.0], &choice, &[0, 1, 3, 2], 3, &mut spread_out);
-        assert_eq!(spread_out, [0.0, 2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0]);
-    }
-
-    #[test]
-    fn relu_keeps_nan_both_ways() {
-        let mut values = [-1.0, 0.0, 2.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
-        relu(&mut values);
-        assert!(values[3].is_nan());
-        assert_eq!((values[0], values[2], values[4], values[5]), (0.0, 2.0, f32::INFINITY, 0.0));
-        let mut gradient = [1.0; 6];
-        relu_backward(&values, &mut gradient);
-        assert_eq!(gradient, [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
-    }
-
-    #[test]
-    fn a_transpose_moves_every_value() {
-        for (n_rows, n_columns) in [(1, 1), (3, 50), (64, 288), (17, 16)] {
-            let from: Vec<f32> = (0..n_rows * n_columns).map(|i| i as f32).collect();
-            let mut to = vec![0.0; from.len()];
-            transpose(&from, n_rows, &mut to);
-            assert!((0..from.len()).all(|i| to[i % n_columns * n_rows + i / n_columns] == from[i]));
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "every row lies in the data")]
-    fn a_row_outside_the_data_is_refused() {
-        let a = Rows { data: &[0.0; 8], offsets: &[5], n_segments: 1, segment_len: 4, segment_stride: 0, stride: 1 };
-        gemm(a, &[0.0; 4], 1, Start::Zero, &mut [0.0]);
-    }
-}
+mod tests;

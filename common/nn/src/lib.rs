@@ -30,6 +30,6 @@ pub use data::{DataError, Dataset};
 pub use error::NnError;
 pub use losses::{Loss, Target};
 pub use model::{Activation, LayerKind, LayerSpec, ModelError, ModelSpec, Padding};
-pub use network::{Evaluation, Network, ParameterEntry, Prepared, Workspace};
+pub use network::{Evaluation, Network, ParameterEntry, Prepared, Record, Workspace};
 pub use optimizers::{LearningRateSchedule, Optimizer, OptimizerError, OptimizerSpec};
 pub use weights::WeightsError;

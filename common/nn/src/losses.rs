@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NnError, math};
+use crate::{Activation, NnError, math};
 
 /// The loss of one record, a function of the network's output and the record's target.
 ///
-/// Both are computed from the logits, softmax and logarithm fused; Keras, which clips probabilities to [1e-7, 1 - 1e-7]
-/// first, agrees wherever it does not clip.
+/// Cross-entropies are computed from the logits, activation and logarithm fused; Keras, which clips probabilities to
+/// [1e-7, 1 - 1e-7] first, agrees wherever it does not clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
@@ -15,6 +15,11 @@ pub enum Loss {
     SparseCategoricalCrossentropy,
     /// -sum_j t\[j\] ln p\[j\], for a target with one weight per class.
     CategoricalCrossentropy,
+    /// The mean over the outputs j of -t\[j\] ln p\[j\] - (1 - t\[j\]) ln(1 - p\[j\]), for a target with one value in
+    /// [0, 1] per output, or with the class 0 or 1 of a single output.
+    BinaryCrossentropy,
+    /// The mean over the outputs j of (y\[j\] - t\[j\])^2, for a target with one value per output.
+    MeanSquaredError,
 }
 
 /// What a record should have given.
@@ -32,36 +37,119 @@ impl Loss {
         match self {
             Self::SparseCategoricalCrossentropy => "sparse_categorical_crossentropy",
             Self::CategoricalCrossentropy => "categorical_crossentropy",
+            Self::BinaryCrossentropy => "binary_crossentropy",
+            Self::MeanSquaredError => "mean_squared_error",
         }
     }
 
     /// Checks that `target` is one for this loss over `n_outputs` outputs.
     ///
     /// # Errors
-    /// If it is of another kind, of another length, or a class that does not exist.
+    /// If it is of another kind, of another length, a class that does not exist, or no probability.
     pub fn check_target(self, target: Target<'_>, n_outputs: usize) -> Result<(), NnError> {
+        let n_classes = match self {
+            Self::SparseCategoricalCrossentropy => n_outputs,
+            // One output tells two classes apart.
+            Self::BinaryCrossentropy if n_outputs == 1 => 2,
+            Self::BinaryCrossentropy | Self::CategoricalCrossentropy | Self::MeanSquaredError => 0,
+        };
         match (self, target) {
-            (Self::SparseCategoricalCrossentropy, Target::Class(class)) if (class as usize) < n_outputs => Ok(()),
-            (Self::SparseCategoricalCrossentropy, Target::Class(class)) => {
-                Err(NnError::Class { class, n_classes: n_outputs })
-            }
-            (Self::CategoricalCrossentropy, Target::Values(values)) if values.len() == n_outputs => Ok(()),
-            (Self::CategoricalCrossentropy, Target::Values(values)) => {
-                Err(NnError::Length { what: "target", found: values.len(), expected: n_outputs })
-            }
-            (Self::SparseCategoricalCrossentropy, Target::Values(_)) => {
-                Err(NnError::Target { loss: self.name(), expected: "a class" })
-            }
+            (_, Target::Class(class)) if n_classes > 0 => match (class as usize) < n_classes {
+                true => Ok(()),
+                false => Err(NnError::Class { class, n_classes }),
+            },
             (Self::CategoricalCrossentropy, Target::Class(_)) => {
                 Err(NnError::Target { loss: self.name(), expected: "one weight per class" })
             }
+            (_, Target::Class(_)) => Err(NnError::Target { loss: self.name(), expected: "one value per output" }),
+            (Self::SparseCategoricalCrossentropy, Target::Values(_)) => {
+                Err(NnError::Target { loss: self.name(), expected: "a class" })
+            }
+            (_, Target::Values(values)) if values.len() != n_outputs => {
+                Err(NnError::Length { what: "target", found: values.len(), expected: n_outputs })
+            }
+            (Self::BinaryCrossentropy, Target::Values(values)) if !values.iter().all(|t| (0.0..=1.0).contains(t)) => {
+                Err(NnError::Target { loss: self.name(), expected: "values in [0, 1]" })
+            }
+            (_, Target::Values(_)) => Ok(()),
         }
     }
+
+    /// The activation at the model's end that is computed here, with its name.
+    pub(crate) const fn activation(self) -> Option<(Activation, &'static str)> {
+        match self {
+            Self::SparseCategoricalCrossentropy | Self::CategoricalCrossentropy => {
+                Some((Activation::Softmax, "softmax"))
+            }
+            Self::BinaryCrossentropy => Some((Activation::Sigmoid, "sigmoid")),
+            Self::MeanSquaredError => None,
+        }
+    }
+
+    /// Whether a record's outputs are the classes of one choice.
+    pub(crate) const fn has_classes(self) -> bool {
+        matches!(self, Self::SparseCategoricalCrossentropy | Self::CategoricalCrossentropy)
+    }
+
+    /// Puts the model's outputs in the place of what the loss is computed from.
+    pub(crate) fn outputs(self, values: &mut [f32]) {
+        match self {
+            Self::SparseCategoricalCrossentropy | Self::CategoricalCrossentropy => softmax(values),
+            Self::BinaryCrossentropy => values.iter_mut().for_each(|z| *z = sigmoid(f64::from(*z)) as f32),
+            Self::MeanSquaredError => {}
+        }
+    }
+
+    /// The loss of a checked target; the gradient with respect to `values`, the logits or outputs, takes their place.
+    /// Arithmetic in `f64`, rounded once.
+    pub(crate) fn gradient(self, values: &mut [f32], target: Target<'_>) -> f32 {
+        match self {
+            Self::SparseCategoricalCrossentropy | Self::CategoricalCrossentropy => softmax_crossentropy(values, target),
+            Self::BinaryCrossentropy => mean_over_outputs(values, target, |z, t| {
+                // max(z, 0) - z t + ln(1 + e^-|z|), which no logit overflows.
+                let loss = if z > 0.0 { z - z * t } else { -z * t } + math::ln(1.0 + math::exp(-z.abs()));
+                (loss, sigmoid(z) - t)
+            }),
+            Self::MeanSquaredError => mean_over_outputs(values, target, |y, t| ((y - t) * (y - t), 2.0 * (y - t))),
+        }
+    }
+
+    /// Whether the logits `values` say `class`.
+    pub(crate) fn is_right(self, values: &[f32], class: u32) -> Result<bool, NnError> {
+        if !self.has_classes() {
+            self.check_target(Target::Class(class), values.len())?;
+            return Ok(values.iter().all(|&z| (z > 0.0) == (class == 1)));
+        }
+        Self::SparseCategoricalCrossentropy.check_target(Target::Class(class), values.len())?;
+        let mut best = 0;
+        for (j, z) in values.iter().enumerate() {
+            if *z > values[best] {
+                best = j;
+            }
+        }
+        Ok(best == class as usize)
+    }
+}
+
+/// The mean of `each` output's loss; the mean's gradients take the outputs' place.
+fn mean_over_outputs(values: &mut [f32], target: Target<'_>, each: impl Fn(f64, f64) -> (f64, f64)) -> f32 {
+    let n = values.len() as f64;
+    let mut total = 0.0;
+    for (j, value) in values.iter_mut().enumerate() {
+        let t = match target {
+            Target::Class(class) => f64::from(class),
+            Target::Values(values) => f64::from(values[j]),
+        };
+        let (loss, slope) = each(f64::from(*value), t);
+        total += loss;
+        *value = (slope / n) as f32;
+    }
+    (total / n) as f32
 }
 
 /// The loss of a checked target under `logits`, whose place the gradient with respect to them takes. Arithmetic in
 /// `f64`, rounded once.
-pub(crate) fn softmax_crossentropy(logits: &mut [f32], target: Target<'_>) -> f32 {
+fn softmax_crossentropy(logits: &mut [f32], target: Target<'_>) -> f32 {
     let max = logits.iter().fold(f32::NEG_INFINITY, |max, &z| if z > max { z } else { max });
     let total: f64 = logits.iter().map(|&z| math::exp(f64::from(z) - f64::from(max))).sum();
     let log_total = f64::from(max) + math::ln(total);
@@ -97,6 +185,10 @@ pub(crate) fn softmax(values: &mut [f32]) {
     }
 }
 
+fn sigmoid(z: f64) -> f64 {
+    1.0 / (1.0 + math::exp(-z))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +222,40 @@ mod tests {
         assert!(sparse.check_target(Target::Values(&[1.0; 10]), 10).is_err());
         assert!(Loss::CategoricalCrossentropy.check_target(Target::Values(&[1.0; 9]), 10).is_err());
         assert!(Loss::CategoricalCrossentropy.check_target(Target::Class(1), 10).is_err());
+    }
+
+    #[test]
+    fn binary_crossentropy_is_its_definition_and_survives_large_logits() {
+        let loss = Loss::BinaryCrossentropy;
+        let (logits, targets) = ([0.3_f32, -1.2, 2.0], [1.0_f32, 0.0, 0.25]);
+        let mut values = logits;
+        let found = f64::from(loss.gradient(&mut values, Target::Values(&targets)));
+        let p = logits.map(|z| 1.0 / (1.0 + (-f64::from(z)).exp()));
+        let t = targets.map(f64::from);
+        let expected: f64 = (0..3).map(|j| -t[j] * p[j].ln() - (1.0 - t[j]) * (1.0 - p[j]).ln()).sum::<f64>() / 3.0;
+        assert!((found - expected).abs() < 1e-6);
+        assert!((0..3).all(|j| (f64::from(values[j]) - (p[j] - t[j]) / 3.0).abs() < 1e-6));
+        for (logit, class, expected) in [(1e30_f32, 1, 0.0), (-1e30, 0, 0.0), (1e30, 0, 1e30), (-1e30, 1, 1e30)] {
+            let mut values = [logit];
+            assert_eq!(loss.gradient(&mut values, Target::Class(class)), expected);
+            assert_eq!(values[0].abs(), if expected == 0.0 { 0.0 } else { 1.0 });
+        }
+        assert!(loss.gradient(&mut [f32::NAN], Target::Class(0)).is_nan());
+        assert_eq!(loss.is_right(&[0.1], 1), Ok(true));
+        assert_eq!(loss.is_right(&[0.0], 1), Ok(false));
+        assert_eq!(loss.is_right(&[-0.1], 2), Err(NnError::Class { class: 2, n_classes: 2 }));
+        assert!(loss.is_right(&[0.1, 0.2], 1).is_err());
+        assert!(loss.check_target(Target::Values(&[1.5]), 1).is_err());
+        assert!(loss.check_target(Target::Values(&[f32::NAN]), 1).is_err());
+    }
+
+    #[test]
+    fn mean_squared_error_is_its_definition() {
+        let loss = Loss::MeanSquaredError;
+        let mut values = [1.0_f32, -2.0];
+        assert_eq!(loss.gradient(&mut values, Target::Values(&[0.5, 1.0])), 4.625);
+        assert_eq!(values, [0.5, -3.0]);
+        assert!(loss.check_target(Target::Class(0), 2).is_err());
+        assert!(loss.check_target(Target::Values(&[0.0]), 2).is_err());
     }
 }

@@ -1,15 +1,17 @@
 //! What runs a model: forward, the exact gradient of one record, and evaluation.
 //!
 //! A network is compiled from a [`ModelSpec`] once: a convolution and the pooling after it become one step, `Flatten`
-//! none at all, and the softmax at the end moves into the loss. Its parameters are one flat vector with a table of
+//! none at all, and the softmax or sigmoid at the end moves into the loss that belongs to it. Its parameters are one flat vector with a table of
 //! (name, shape, offset) in Keras' order; gradients, moments and updates have the same layout, so that nothing is packed
 //! before it is clipped, noised and masked.
 //!
 //! # The exact path
 //! [`Network::record_gradient`] computes the gradient of one record from the model and that record alone. What makes it
 //! so: no value of another record enters any of its sums; every sum is a chain of fused multiply-adds in an order that
-//! depends on the model only; there is no state in a [`Workspace`] that outlives a call. It allocates nothing. Its time
-//! depends a little on the record: which position won each pooling window decides which addresses are read.
+//! depends on the model only; Dropout's mask is drawn from a key that belongs to the [`Record`]; there is no state in a
+//! [`Workspace`] that outlives a call. It allocates nothing. Its time depends a little on the record: which position won
+//! each pooling window and which rows of an embedding are looked up decides which addresses are read, and a masked time
+//! step costs an LSTM nothing.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +19,13 @@ use eranos_base::{Digest, Entropy};
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
-    Activation, Buffer, Dataset, LayerKind, Loss, ModelSpec, NnError, Target,
-    layers::{self, Layer, LayerParameters, Pass, Scratch},
-    losses,
+    Activation, Buffer, Dataset, Loss, ModelSpec, NnError, Target,
+    layers::{Backward, Forward, LayerParameters, Mask, Scratch},
 };
+
+mod compile;
+
+use compile::{Compiled, Input, Source, Step, WayBack, compile};
 
 /// A model ready to run. Shared freely between threads; each thread needs a [`Workspace`] of its own.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub struct Network {
     loss: Loss,
     table: Vec<ParameterEntry>,
     steps: Vec<Step>,
+    aside_len: usize,
     input_len: usize,
     n_outputs: usize,
     /// Records that one chunk of a prediction takes.
@@ -47,6 +53,23 @@ pub struct ParameterEntry {
     pub offset: usize,
 }
 
+/// One record as training sees it: all that its gradient depends on beside the model and the target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record<'a> {
+    /// Its values: those of all the model's inputs, one input after the other in the order of the model's layers, each
+    /// row-major. Ids are whole numbers.
+    pub values: &'a [f32],
+    /// What Dropout draws its mask from: fresh for each record and attempt. A model without Dropout needs none.
+    pub dropout_key: Option<u64>,
+}
+
+impl<'a> Record<'a> {
+    /// A record of a model without Dropout.
+    pub const fn new(values: &'a [f32]) -> Self {
+        Self { values, dropout_key: None }
+    }
+}
+
 /// Parameters in the form that the layers read, made once per model and shared by all threads.
 #[derive(Debug)]
 pub struct Prepared {
@@ -62,7 +85,10 @@ pub struct Workspace {
     outputs: Vec<Buffer>,
     /// The gradient with respect to each step's output, for one record.
     gradients: Vec<Buffer>,
+    /// A gradient that is to be added to another.
+    aside: Buffer,
     scratch: Vec<Scratch>,
+    /// What the loss is computed from.
     logits: Buffer,
 }
 
@@ -88,70 +114,30 @@ pub struct LayerTime {
     pub backward: Duration,
 }
 
-#[derive(Debug)]
-struct Step {
-    layer: Box<dyn Layer>,
-    /// The specification's layer that names this step.
-    index: usize,
-    /// The layers it runs, for a person.
-    label: String,
-    /// Where its parameters lie.
-    offset: usize,
-    /// Whether anything before it has parameters.
-    passes_gradient_on: bool,
-}
-
 impl Network {
     /// The network of `spec`, trained by `loss`.
     ///
     /// # Errors
-    /// If the loss does not fit the model's last layer.
+    /// If the loss does not fit the model's last layer or the shape of its output.
     pub fn new(spec: ModelSpec, loss: Loss) -> Result<Self, NnError> {
-        let n_layers = spec.layers().len();
-        let last = &spec.layers()[n_layers - 1];
-        if last.kind.activation() != Activation::Softmax {
-            return Err(NnError::Loss { loss: loss.name(), layer: last.name.clone() });
+        let last = &spec.layers()[spec.layers().len() - 1];
+        let mut last_kind = last.kind.clone();
+        if let Some((activation, name)) = loss.activation() {
+            if last.kind.activation() != activation {
+                return Err(NnError::Loss { loss: loss.name(), layer: last.name.clone(), activation: name });
+            }
+            // The activation at the end belongs to the loss.
+            last_kind.replace_activation(Activation::Linear);
         }
-        if spec.output_shape().len() != 1 {
+        if loss.has_classes() && spec.output_shape().len() != 1 {
             return Err(NnError::OutputShape { shape: spec.output_shape().to_vec() });
         }
-        let mut table = Vec::new();
-        let mut steps: Vec<Step> = Vec::new();
-        let mut offset = 0;
-        let mut index = 1;
-        while index < n_layers {
-            let layer = &spec.layers()[index];
-            let step_offset = offset;
-            for (variable, shape) in spec.parameter_shapes(index) {
-                let entry = ParameterEntry { name: format!("{}/{variable}", layer.name), shape, offset };
-                offset += entry.len();
-                table.push(entry);
-            }
-            let next = spec.layers().get(index + 1);
-            let mut label = layer.name.clone();
-            // The softmax at the end belongs to the loss.
-            let kind = if index + 1 == n_layers { without_activation(&layer.kind) } else { layer.kind.clone() };
-            let (built, n_taken) = match layers::build(&kind, next.map(|l| &l.kind), spec.layer_input_shape(index)) {
-                Some((built, fused)) => {
-                    if let (true, Some(next)) = (fused, next) {
-                        label = format!("{label} + {}", next.name);
-                    }
-                    (Some(built), if fused { 2 } else { 1 })
-                }
-                None => (None, 1),
-            };
-            if let Some(layer) = built {
-                let passes_gradient_on = steps.iter().any(|step| step.layer.n_parameters() > 0);
-                steps.push(Step { layer, index, label, offset: step_offset, passes_gradient_on });
-            }
-            index += n_taken;
-        }
+        let Compiled { steps, table, aside_len } = compile(&spec, &last_kind);
         let digest = spec.digest();
-        let input_len = spec.input_shape().iter().product();
         let n_outputs = spec.output_shape().iter().product();
         let values: usize = steps.iter().map(|step| step.layer.output_len()).sum();
         let chunk_len = (CHUNK_VALUES / values.max(1)).clamp(1, CHUNK_LEN_MAX);
-        Ok(Self { spec, digest, loss, table, steps, input_len, n_outputs, chunk_len })
+        Ok(Self { input_len: spec.record_len(), spec, digest, loss, table, steps, aside_len, n_outputs, chunk_len })
     }
 
     /// The model.
@@ -174,17 +160,23 @@ impl Network {
         &self.table
     }
 
-    /// How many values a record has.
+    /// How many values a record has, all inputs together.
     pub fn input_len(&self) -> usize {
         self.input_len
     }
 
-    /// How many values the model puts out for a record: its classes.
+    /// How many values the model puts out for a record: its classes, where the loss knows classes.
     pub fn n_outputs(&self) -> usize {
         self.n_outputs
     }
 
-    /// Fresh parameters by Keras' default initialisers: kernels Glorot uniform, biases zero.
+    /// Whether records need a [`Record::dropout_key`].
+    pub fn has_dropout(&self) -> bool {
+        self.spec.has_dropout()
+    }
+
+    /// Fresh parameters by Keras' default initialisers: kernels Glorot uniform, recurrent kernels orthogonal, embeddings
+    /// uniform in [-0.05, 0.05], biases zero but those of an LSTM's forget gate, which are one.
     pub fn initialise(&self, entropy: &mut dyn Entropy) -> Vec<f32> {
         let mut parameters = vec![0.0; self.n_parameters()];
         for step in &self.steps {
@@ -210,6 +202,7 @@ impl Network {
             network: self.digest,
             outputs: buffers(self.chunk_len).collect(),
             gradients: buffers(1).collect(),
+            aside: Buffer::zeroed(self.aside_len),
             scratch: self.steps.iter().map(|step| step.layer.scratch()).collect(),
             logits: Buffer::zeroed(self.chunk_len * self.n_outputs),
         }
@@ -217,7 +210,7 @@ impl Network {
 
     /// The exact path: writes the gradient of one record's loss to `out` and gives the loss.
     ///
-    /// Both are functions of the parameters, the record and its target alone, bit for bit, whatever was computed before
+    /// Both are functions of the parameters, the record with its key, and its target alone, bit for bit, whatever was computed before
     /// in the same workspace, on whatever thread and with whatever instruction set. Every value of `out` is written.
     ///
     /// Values that are not finite are not an error here: they show in the loss or in `out`, whose norm the caller
@@ -225,30 +218,34 @@ impl Network {
     /// they come from.
     ///
     /// # Errors
-    /// If a slice has the wrong length, the target does not fit the loss, or `prepared` or `workspace` is of another
-    /// network.
+    /// If a slice has the wrong length, the target does not fit the loss, a key for Dropout is missing, or `prepared` or
+    /// `workspace` is of another network.
     pub fn record_gradient(
         &self,
         prepared: &Prepared,
-        record: &[f32],
+        record: Record<'_>,
         target: Target<'_>,
         workspace: &mut Workspace,
         out: &mut [f32],
     ) -> Result<f32, NnError> {
         self.check_call(prepared, workspace)?;
-        expect_len("record", record.len(), self.input_len)?;
+        expect_len("record", record.values.len(), self.input_len)?;
         expect_len("gradient", out.len(), self.n_parameters())?;
         self.loss.check_target(target, self.n_outputs)?;
-        for i in 0..self.steps.len() {
-            self.step_forward(i, 1, prepared, record, workspace);
+        if self.has_dropout() && record.dropout_key.is_none() {
+            return Err(NnError::DropoutKey);
         }
-        self.copy_logits(1, record, workspace);
-        let loss = losses::softmax_crossentropy(&mut workspace.logits[..self.n_outputs], target);
+        let records = Records { values: record.values, n: 1, dropout_key: record.dropout_key };
+        for i in 0..self.steps.len() {
+            self.step_forward(i, prepared, records, workspace);
+        }
+        self.copy_logits(records, workspace);
+        let loss = self.loss.gradient(&mut workspace.logits[..self.n_outputs], target);
         if let Some(last) = workspace.gradients.last_mut() {
             last.copy_from_slice(&workspace.logits[..self.n_outputs]);
         }
         for i in (0..self.steps.len()).rev() {
-            self.step_backward(i, prepared, record, workspace, out);
+            self.step_backward(i, prepared, records, workspace, out);
         }
         Ok(loss)
     }
@@ -261,7 +258,7 @@ impl Network {
     pub fn check_record(
         &self,
         prepared: &Prepared,
-        record: &[f32],
+        record: Record<'_>,
         target: Target<'_>,
         workspace: &mut Workspace,
         out: &mut [f32],
@@ -272,7 +269,11 @@ impl Network {
             false => Err(NnError::NonFinite { layer: name(index), what }),
         };
         let loss = self.record_gradient(prepared, record, target, workspace, out)?;
-        finite(record, 0, "input")?;
+        for index in 0..self.spec.layers().len() {
+            if let Some(range) = self.spec.record_range(index) {
+                finite(&record.values[range], index, "input")?;
+            }
+        }
         for (i, step) in self.steps.iter().enumerate() {
             finite(&prepared.layers[i].flat, step.index, "parameters")?;
             finite(&workspace.outputs[i][..step.layer.output_len()], step.index, "output")?;
@@ -284,7 +285,8 @@ impl Network {
         Ok(loss)
     }
 
-    /// The model's outputs for `records`, one a row: their class probabilities. Each row has the same bits in any batch.
+    /// The model's outputs for `records`, one a row, flat: `[n_records, n_outputs]`. Nothing is dropped. Each row has the
+    /// same bits in any batch.
     ///
     /// # Errors
     /// If a row is not a record, or `prepared` or `workspace` is of another network.
@@ -297,7 +299,7 @@ impl Network {
         let mut out = Array2::zeros((records.nrows(), self.n_outputs));
         let mut row = 0;
         self.for_each_logits(prepared, records, workspace, |_, logits| {
-            losses::softmax(logits);
+            self.loss.outputs(logits);
             for (to, from) in out.row_mut(row).iter_mut().zip(logits.iter()) {
                 *to = *from;
             }
@@ -307,10 +309,11 @@ impl Network {
         Ok(out)
     }
 
-    /// Mean loss and accuracy over `data`. Among equal outputs the first counts as the largest.
+    /// Mean loss and accuracy over `data`. Among equal outputs the first counts as the largest; a single output says class
+    /// 1 if it is above one half.
     ///
     /// # Errors
-    /// If the records or labels do not fit the model, or `prepared` or `workspace` is of another network.
+    /// If the records or labels do not fit the model or its loss knows no classes, or `prepared` or `workspace` is of another network.
     pub fn evaluate(
         &self,
         prepared: &Prepared,
@@ -319,16 +322,9 @@ impl Network {
     ) -> Result<Evaluation, NnError> {
         let (mut loss, mut n_right) = (0.0, 0_usize);
         self.for_each_logits(prepared, data.features(), workspace, |i, logits| {
-            let target = Target::Class(data.label(i));
-            Loss::SparseCategoricalCrossentropy.check_target(target, logits.len())?;
-            let mut best = 0;
-            for (j, z) in logits.iter().enumerate() {
-                if *z > logits[best] {
-                    best = j;
-                }
-            }
-            n_right += usize::from(best == data.label(i) as usize);
-            loss += f64::from(losses::softmax_crossentropy(logits, target));
+            let class = data.label(i);
+            n_right += usize::from(self.loss.is_right(logits, class)?);
+            loss += f64::from(self.loss.gradient(logits, Target::Class(class)));
             Ok(())
         })?;
         let n_examples = data.len();
@@ -343,24 +339,25 @@ impl Network {
     pub fn profile(
         &self,
         prepared: &Prepared,
-        record: &[f32],
+        record: Record<'_>,
         target: Target<'_>,
         workspace: &mut Workspace,
         n_runs: u32,
     ) -> Result<Vec<LayerTime>, NnError> {
         let mut out = Buffer::zeroed(self.n_parameters());
         let mut times = vec![[Duration::ZERO; 2]; self.steps.len()];
+        let records = Records { values: record.values, n: 1, dropout_key: record.dropout_key };
         for _ in 0..n_runs {
             // Leaves the workspace as a backward pass finds it.
             self.record_gradient(prepared, record, target, workspace, &mut out)?;
             for (i, [forward, _]) in times.iter_mut().enumerate() {
                 let start = Instant::now();
-                self.step_forward(i, 1, prepared, record, workspace);
+                self.step_forward(i, prepared, records, workspace);
                 *forward += start.elapsed();
             }
             for (i, [_, backward]) in times.iter_mut().enumerate().rev() {
                 let start = Instant::now();
-                self.step_backward(i, prepared, record, workspace, &mut out);
+                self.step_backward(i, prepared, records, workspace, &mut out);
                 *backward += start.elapsed();
             }
         }
@@ -397,10 +394,11 @@ impl Network {
         let mut first = 0;
         for chunk in values.chunks(self.chunk_len * self.input_len) {
             let n_records = chunk.len() / self.input_len;
+            let chunk = Records { values: chunk, n: n_records, dropout_key: None };
             for i in 0..self.steps.len() {
-                self.step_forward(i, n_records, prepared, chunk, workspace);
+                self.step_forward(i, prepared, chunk, workspace);
             }
-            self.copy_logits(n_records, chunk, workspace);
+            self.copy_logits(chunk, workspace);
             for i in 0..n_records {
                 each(first + i, &mut workspace.logits[i * self.n_outputs..(i + 1) * self.n_outputs])?;
             }
@@ -409,45 +407,95 @@ impl Network {
         Ok(())
     }
 
-    fn step_forward(
-        &self,
-        i: usize,
-        n_records: usize,
-        prepared: &Prepared,
-        records: &[f32],
-        workspace: &mut Workspace,
-    ) {
-        let layer = &self.steps[i].layer;
+    fn step_forward(&self, i: usize, prepared: &Prepared, records: Records<'_>, workspace: &mut Workspace) {
+        let step = &self.steps[i];
         let (before, after) = workspace.outputs.split_at_mut(i);
-        let input = before.last().map_or(records, |output| &output[..n_records * layer.input_len()]);
-        let output = &mut after[0][..n_records * layer.output_len()];
-        layer.forward(&prepared.layers[i], n_records, input, output, &mut workspace.scratch[i]);
+        for (part, input) in step.inputs.iter().enumerate() {
+            let pass = Forward {
+                part,
+                n_records: records.n,
+                input: input.of(records, before),
+                output: &mut after[0][..records.n * step.layer.output_len()],
+                mask: step.mask(records, self.input_len),
+                dropout_key: records.dropout_key,
+            };
+            step.layer.forward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
+        }
     }
 
-    fn step_backward(&self, i: usize, prepared: &Prepared, record: &[f32], workspace: &mut Workspace, out: &mut [f32]) {
+    fn step_backward(
+        &self,
+        i: usize,
+        prepared: &Prepared,
+        records: Records<'_>,
+        workspace: &mut Workspace,
+        out: &mut [f32],
+    ) {
         let step = &self.steps[i];
-        if !step.passes_gradient_on && step.layer.n_parameters() == 0 {
+        if !step.is_trained {
             return;
         }
         let (before, after) = workspace.gradients.split_at_mut(i);
-        let input = match i {
-            0 => record,
-            _ => &workspace.outputs[i - 1][..step.layer.input_len()],
-        };
-        let pass = Pass {
-            input,
-            output: &workspace.outputs[i][..step.layer.output_len()],
-            output_gradient: &mut after[0],
-            input_gradient: before.last_mut().filter(|_| step.passes_gradient_on).map(|gradient| &mut **gradient),
-            gradient: &mut out[step.range()],
-        };
-        step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
+        for (part, input) in step.inputs.iter().enumerate() {
+            let aside = &mut workspace.aside[..if input.way_back == WayBack::Adds { input.len } else { 0 }];
+            let mut pass = Backward {
+                part,
+                input: input.of(records, &workspace.outputs),
+                output: &workspace.outputs[i][..step.layer.output_len()],
+                output_gradient: &mut after[0],
+                input_gradient: None,
+                gradient: &mut out[step.range()],
+                mask: step.mask(records, self.input_len),
+            };
+            match (input.source, input.way_back) {
+                (Source::Step(source), WayBack::Writes) => {
+                    pass.input_gradient = Some(&mut before[source]);
+                    step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
+                }
+                (Source::Step(source), WayBack::Adds) => {
+                    pass.input_gradient = Some(&mut *aside);
+                    step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
+                    for (sum, x) in before[source].iter_mut().zip(&*aside) {
+                        *sum += x;
+                    }
+                }
+                (Source::Record, _) | (_, WayBack::Ends) => {
+                    step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
+                }
+            }
+        }
     }
 
-    fn copy_logits(&self, n_records: usize, records: &[f32], workspace: &mut Workspace) {
-        let len = n_records * self.n_outputs;
-        let logits = workspace.outputs.last().map_or(records, |output| output);
+    fn copy_logits(&self, records: Records<'_>, workspace: &mut Workspace) {
+        let len = records.n * self.n_outputs;
+        let logits = workspace.outputs.last().map_or(records.values, |output| output);
         workspace.logits[..len].copy_from_slice(&logits[..len]);
+    }
+}
+
+/// What goes through the steps at once.
+#[derive(Clone, Copy)]
+struct Records<'a> {
+    /// Their values, one record after the other.
+    values: &'a [f32],
+    /// How many there are.
+    n: usize,
+    /// The key of the only one, in training.
+    dropout_key: Option<u64>,
+}
+
+impl Input {
+    fn of<'a>(&self, records: Records<'a>, outputs: &'a [Buffer]) -> &'a [f32] {
+        match self.source {
+            Source::Record => records.values,
+            Source::Step(step) => &outputs[step][..records.n * self.len],
+        }
+    }
+}
+
+impl Step {
+    fn mask<'a>(&self, records: Records<'a>, record_len: usize) -> Option<Mask<'a>> {
+        self.mask.map(|(start, len)| Mask { records: records.values, record_len, start, len })
     }
 }
 
@@ -461,25 +509,6 @@ impl ParameterEntry {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-impl Step {
-    fn range(&self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.layer.n_parameters()
-    }
-}
-
-fn without_activation(kind: &LayerKind) -> LayerKind {
-    let mut kind = kind.clone();
-    match &mut kind {
-        LayerKind::Conv2D { activation, .. }
-        | LayerKind::Dense { activation, .. }
-        | LayerKind::Activation(activation) => {
-            *activation = Activation::Linear;
-        }
-        LayerKind::InputLayer { .. } | LayerKind::MaxPooling2D { .. } | LayerKind::Flatten => {}
-    }
-    kind
 }
 
 fn expect_len(what: &'static str, found: usize, expected: usize) -> Result<(), NnError> {

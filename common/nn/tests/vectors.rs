@@ -1,6 +1,8 @@
 //! Every set of reference vectors in a folder, against what Keras computed: `ERANOS_NN_VECTORS` names the folder, the
-//! crate's own copy is the default. A set whose layers do not exist here yet is skipped, and says so; the cnn is never
-//! skipped.
+//! crate's own copy is the default. No set is skipped, and the four built-in models' must be there.
+//!
+//! `X.keras.json` is the model, `X.json` says sizes and constants, `X.safetensors` holds the tensors that tests/vectors/
+//! README.md lists; where there is an `X.summary.txt`, it is what Keras prints of the model.
 
 use std::{
     collections::HashMap,
@@ -8,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eranos_nn::{Buffer, Loss, ModelError, ModelSpec, Network, Optimizer, OptimizerSpec, Target, kernel};
+use eranos_nn::{
+    Activation, Buffer, LayerKind, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Record, Target, kernel,
+    model::BUILTIN_NAMES,
+};
 use ndarray::ArrayView2;
 use safetensors::{Dtype, SafeTensors};
 
@@ -25,17 +30,15 @@ fn every_set_of_vectors_is_met() {
         })
         .collect();
     names.sort();
-    assert!(names.iter().any(|name| name == "cnn"), "{} has no cnn.keras.json", folder.display());
+    for builtin in BUILTIN_NAMES {
+        assert!(names.iter().any(|name| name == builtin), "{} has no {builtin}.keras.json", folder.display());
+    }
     for name in names {
         let json = fs::read_to_string(folder.join(format!("{name}.keras.json"))).expect("keras.json");
-        let spec = match ModelSpec::from_keras_json(&json) {
-            Ok(spec) => spec,
-            Err(error @ (ModelError::UnsupportedLayer { .. } | ModelError::Class { .. })) if name != "cnn" => {
-                println!("SKIPPED {name}: {error}");
-                continue;
-            }
-            Err(error) => panic!("{name}: {error}"),
-        };
+        let spec = ModelSpec::from_keras_json(&json).unwrap_or_else(|error| panic!("{name}: {error}"));
+        if let Ok(summary) = fs::read_to_string(folder.join(format!("{name}.summary.txt"))) {
+            assert_eq!(spec.summary(), summary, "{name}");
+        }
         let info = fs::read_to_string(folder.join(format!("{name}.json"))).expect("json");
         let file = fs::read(folder.join(format!("{name}.safetensors"))).expect("safetensors");
         check(&name, spec, &info, &file);
@@ -46,19 +49,20 @@ fn every_set_of_vectors_is_met() {
 fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
     let info: serde_json::Value = serde_json::from_str(info).expect("info");
     let set = Set::read(file);
-    let network = Network::new(spec, Loss::SparseCategoricalCrossentropy).expect("loss");
+    let records = set.records(&spec);
+    let loss = set.loss(&spec);
+    let network = Network::new(spec, loss).unwrap_or_else(|error| panic!("{name}: {error}"));
     let listed: Vec<&str> = info["weights"].as_array().expect("weights").iter().filter_map(|w| w.as_str()).collect();
     let ours: Vec<&str> = network.parameters().iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(ours, listed, "{name}: order of the parameters");
 
     let mut parameters = set.flat(&network, "weight");
-    let records = &set.floats["input.x"];
-    let targets = &set.integers["target"];
+    let targets = set.targets(loss);
     let n = targets.len();
-    let record = |i: usize| &records[i * network.input_len()..(i + 1) * network.input_len()];
+    let record = |i: usize| Record::new(&records[i * network.input_len()..(i + 1) * network.input_len()]);
     let mut workspace = network.workspace();
     let prepared = network.prepare(&parameters).expect("parameters");
-    let inputs = ArrayView2::from_shape((n, network.input_len()), records).expect("records");
+    let inputs = ArrayView2::from_shape((n, network.input_len()), &records).expect("records");
     let outputs = network.predict(&prepared, inputs, &mut workspace).expect("predict");
     close(name, "output", outputs.as_slice().expect("standard"), &set.floats["output"]);
 
@@ -67,8 +71,7 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
     let mut mean = vec![0.0_f64; out.len()];
     let mut clipped = vec![0.0_f64; out.len()];
     let mut total = 0.0;
-    for (i, &class) in targets.iter().enumerate() {
-        let target = Target::Class(class as u32);
+    for (i, &target) in targets.iter().enumerate() {
         let loss = network.check_record(&prepared, record(i), target, &mut workspace, &mut out).expect("finite");
         close(name, "per_example_loss", &[loss], &set.floats["per_example_loss"][i..=i]);
         let norm = kernel::squared_norm(&out).sqrt();
@@ -95,14 +98,15 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
     let mut optimizer = Optimizer::new(spec, parameters.len()).expect("constants");
     let first_gradient = narrow(&mean);
     for step in 1..=2 {
-        let losses = mean_gradient(&network, &parameters, record, targets, &mut mean);
+        let losses = mean_gradient(&network, &parameters, record, &targets, &mut mean);
         let expected = info["losses_before_step_1_2_3"][step - 1].as_f64().expect("loss");
         close(name, "loss before a step", &[losses as f32], &[expected as f32]);
         optimizer.step(&mut parameters, &narrow(&mean)).expect("lengths");
-        // Where the gradient is next to nothing, m / sqrt(v) is the sign of rounding errors.
+        // Where the gradient is next to nothing, but not nothing, m / sqrt(v) is the sign of rounding errors.
+        let is_clear = |g: f32| g == 0.0 || g.abs() >= 1e-6;
         let expected = set.flat(&network, &format!("adam{step}"));
         let (ours, theirs): (Vec<f32>, Vec<f32>) = (0..parameters.len())
-            .filter(|&i| first_gradient[i].abs() >= 1e-6 && mean[i].abs() >= 1e-6)
+            .filter(|&i| is_clear(first_gradient[i]) && is_clear(mean[i] as f32))
             .map(|i| (parameters[i], expected[i]))
             .unzip();
         assert!(
@@ -113,7 +117,7 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
         );
         close(name, &format!("adam{step}"), &ours, &theirs);
     }
-    let losses = mean_gradient(&network, &parameters, record, targets, &mut mean);
+    let losses = mean_gradient(&network, &parameters, record, &targets, &mut mean);
     let expected = info["losses_before_step_1_2_3"][2].as_f64().expect("loss");
     close(name, "loss after two steps", &[losses as f32], &[expected as f32]);
 }
@@ -122,8 +126,8 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
 fn mean_gradient<'a>(
     network: &Network,
     parameters: &[f32],
-    record: impl Fn(usize) -> &'a [f32],
-    targets: &[i32],
+    record: impl Fn(usize) -> Record<'a>,
+    targets: &[Target<'_>],
     mean: &mut [f64],
 ) -> f64 {
     let prepared = network.prepare(parameters).expect("parameters");
@@ -131,7 +135,6 @@ fn mean_gradient<'a>(
     mean.fill(0.0);
     let mut total = 0.0;
     for (i, &target) in targets.iter().enumerate() {
-        let target = Target::Class(target as u32);
         total +=
             f64::from(network.record_gradient(&prepared, record(i), target, &mut workspace, &mut out).expect("record"));
         for (mean, &g) in mean.iter_mut().zip(&*out) {
@@ -161,6 +164,54 @@ impl Set {
             }
         }
         Self { floats, integers, shapes }
+    }
+
+    /// The records, one behind the other, each with all its inputs.
+    fn records(&self, spec: &ModelSpec) -> Vec<f32> {
+        let inputs: Vec<(Vec<f32>, usize)> = spec
+            .inputs()
+            .map(|input| {
+                let name = format!("input.{}", spec.layers()[input].name);
+                let whole = self.integers.get(&name).map(|ids| ids.iter().map(|&id| id as f32).collect());
+                let values = whole.unwrap_or_else(|| self.floats[&name].clone());
+                (values, spec.shapes()[input].iter().product())
+            })
+            .collect();
+        let n = inputs[0].0.len() / inputs[0].1;
+        (0..n)
+            .flat_map(|i| inputs.iter().flat_map(move |(values, len)| &values[i * len..(i + 1) * len]))
+            .copied()
+            .collect()
+    }
+
+    /// What the last activation and the target's type call for.
+    fn loss(&self, spec: &ModelSpec) -> Loss {
+        let has_classes = self.integers.contains_key("target");
+        match spec.layers()[spec.layers().len() - 1].kind {
+            LayerKind::Dense { activation: Activation::Softmax, .. } | LayerKind::Activation(Activation::Softmax) => {
+                if has_classes {
+                    Loss::SparseCategoricalCrossentropy
+                } else {
+                    Loss::CategoricalCrossentropy
+                }
+            }
+            LayerKind::Dense { activation: Activation::Sigmoid, .. } | LayerKind::Activation(Activation::Sigmoid) => {
+                Loss::BinaryCrossentropy
+            }
+            _ => Loss::MeanSquaredError,
+        }
+    }
+
+    /// One target for each record.
+    fn targets(&self, loss: Loss) -> Vec<Target<'_>> {
+        match self.integers.get("target") {
+            Some(classes) => classes.iter().map(|&class| Target::Class(class as u32)).collect(),
+            None => {
+                let (values, n) = (&self.floats["target"], self.shapes["target"][0]);
+                assert_ne!(loss, Loss::SparseCategoricalCrossentropy);
+                values.chunks_exact(values.len() / n).map(Target::Values).collect()
+            }
+        }
     }
 
     fn flat(&self, network: &Network, prefix: &str) -> Vec<f32> {

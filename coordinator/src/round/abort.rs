@@ -1,12 +1,9 @@
 //! `abort`: from anywhere. What was debited stays debited; after the quorum is out the sum counts as known.
 
 use eranos_base::ClientId;
-use eranos_wire::messages::{
-    abort::Aborted,
-    select::{ComeBack, ComeBackLater},
-};
+use eranos_wire::messages::{abort::Aborted, select::ComeBack};
 
-use super::{Abandoned, Action, Attempt, Common, Round, answer};
+use super::{Abandoned, Action, Attempt, Common, Round, RoundSpec, answer};
 
 /// What a phase knows that the ledger wants to hear, if the round ends in it.
 pub struct Aborting {
@@ -26,13 +23,14 @@ impl Aborting {
 }
 
 /// Ends a round whose plan was never sent. What its cohort waits for is the answer to a check-in.
-pub(super) fn before_plan(
-    cohort: impl IntoIterator<Item = ClientId>,
+pub(super) fn before_plan<'a>(
+    spec: &RoundSpec,
+    cohort: impl IntoIterator<Item = &'a ClientId>,
     reason: String,
     mut actions: Vec<Action>,
 ) -> (Round, Vec<Action>) {
     for id in cohort {
-        actions.push(answer(&id, ComeBackLater { when: ComeBack::AfterMs(COME_BACK_MS), reason: reason.clone() }));
+        actions.push(spec.not_admitted(id, ComeBack::AfterMs(COME_BACK_MS), &reason));
     }
     Aborting { cohort: Vec::new(), attempt: None }.end(reason, actions)
 }
@@ -40,7 +38,7 @@ pub(super) fn before_plan(
 /// Ends a round because the operator says so. A sum that is known already is settled first.
 pub(super) fn stop(round: Round, reason: String) -> (Round, Vec<Action>) {
     let aborting = match round {
-        Round::Select(phase) => return before_plan(phase.cohort().cloned(), reason, Vec::new()),
+        Round::Select(phase) => return before_plan(phase.spec(), phase.cohort(), reason, Vec::new()),
         Round::AdvertiseKeys(phase) => phase.aborting(),
         Round::ShareKeys(phase) => phase.aborting(),
         Round::MaskedInput(phase) => phase.aborting(),
@@ -59,6 +57,7 @@ impl Common {
             plan_signature: self.plan_signature,
             roster: None,
             sharers: None,
+            received: Vec::new(),
             survivors: None,
             quorum: Vec::new(),
             revealed: false,

@@ -3,8 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eranos_base::{ClientId, Entropy, SessionId, Timestamp};
-use eranos_wire::{RoundPlan, messages::configure::Configure};
+use eranos_base::{ClientId, Entropy, Timestamp};
+use eranos_wire::{
+    RoundPlan,
+    messages::configure::{Configure, Debit},
+};
 
 use super::{Action, AdvertiseKeys, Common, Note, Peer, Phase, Record, Round, RoundSpec, abort};
 
@@ -23,7 +26,7 @@ pub(super) fn configure(
         ledger_origin: spec.ledger_origin.clone(),
         task: spec.task.clone(),
         session_nonce: spec.session_nonce,
-        session: SessionId::derive(&spec.trust_domain, &spec.ledger_origin, &spec.task, &spec.session_nonce),
+        session: spec.round_ref().session,
         round: spec.round,
         model_spec: spec.model_spec.clone(),
         checkpoint: spec.checkpoint_digest,
@@ -34,7 +37,7 @@ pub(super) fn configure(
     };
     let Ok(terms) = plan.terms().map(Arc::new) else {
         let reason = "the task's parameters make no secure sum".to_owned();
-        return abort::before_plan(cohort.into_keys(), reason, actions);
+        return abort::before_plan(&spec, cohort.keys(), reason, actions);
     };
     let signed = plan.sign(&spec.key);
     let deadline = now + spec.wait(Phase::AdvertiseKeys);
@@ -44,8 +47,11 @@ pub(super) fn configure(
         attempt: Box::new(common.attempt()),
         cohort: cohort.keys().cloned().collect(),
     }));
+    let context = common.plan.context();
     for id in cohort.keys() {
-        let answer = Configure { plan: signed.clone() }.into();
+        let vectors = common.spec.received.get(id).copied().unwrap_or_default();
+        let debit = Debit::sign(&common.spec.key, &context, id, vectors);
+        let answer = Configure { plan: signed.clone(), debit }.into();
         actions.push(Action::Answer { to: id.clone(), answer, body: common.spec.checkpoint.clone() });
     }
     actions.push(Action::Note(Note::Phase { phase: Phase::AdvertiseKeys, n_clients: cohort.len() }));

@@ -8,8 +8,8 @@ use eranos_secagg::{ConsistencyCollector, Roster};
 use eranos_wire::messages::consistency;
 
 use super::{
-    Aborting, Action, Attempt, Common, Event, Message, Phase, Record, Round, Unmask, answer, members, misbehaved,
-    out_of_phase,
+    Aborting, Action, Attempt, Common, Event, Message, Phase, Record, Round, Unmask, answer, identities, members,
+    misbehaved, out_of_phase,
 };
 
 /// The survivors are out; statements on them arrive.
@@ -73,8 +73,13 @@ impl CollectStatements {
 
     fn attempt(&self) -> Attempt {
         let attempt = self.common.attempt().with_roster(&self.roster);
-        let survivors = self.collector.survivors().set().as_bytes().to_vec();
-        Attempt { sharers: Some(self.collector.context().sharers), survivors: Some(survivors), ..attempt }
+        let survivors = self.collector.survivors().set();
+        Attempt {
+            sharers: Some(self.collector.context().sharers),
+            received: identities(&self.roster, survivors.iter()),
+            survivors: Some(survivors.as_bytes().to_vec()),
+            ..attempt
+        }
     }
 
     pub(super) fn aborting(&self) -> Aborting {

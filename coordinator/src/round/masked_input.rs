@@ -12,7 +12,7 @@ use eranos_wire::messages::{abort::Aborted, masked_input};
 
 use super::{
     Aborting, Action, Attempt, CollectStatements, Common, Event, Message, Note, Peer, Phase, Round, answer, blamed,
-    members, out_of_phase,
+    identities, members, out_of_phase,
 };
 
 /// U2 is out; READYs and masked vectors arrive.
@@ -135,7 +135,12 @@ impl CollectInputs {
 
     pub(super) fn attempt(&self) -> Attempt {
         let attempt = self.common.attempt().with_roster(&self.roster);
-        Attempt { sharers: Some(self.accumulator.routed().sharers().root()), ..attempt }
+        let received = self.accumulator.sharers().iter().filter(|position| self.accumulator.is_finished(*position));
+        Attempt {
+            sharers: Some(self.accumulator.routed().sharers().root()),
+            received: identities(&self.roster, received),
+            ..attempt
+        }
     }
 
     pub(super) fn aborting(&self) -> Aborting {

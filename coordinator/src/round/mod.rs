@@ -23,18 +23,22 @@ mod unmask;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Digest, Entropy, Position, RoundNumber, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
+    ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
 use eranos_privacy::RecordMechanism;
 use eranos_secagg::{Blame, Misbehaviour, Roster, Sum, Terms};
 use eranos_wire::{
     Answer, RoundPlan,
-    messages::{abort::Aborted, select::CheckIn},
+    messages::{
+        RoundRef,
+        abort::Aborted,
+        select::{CheckIn, ComeBack, ComeBackLater},
+    },
 };
 
 pub use abort::Aborting;
@@ -187,6 +191,8 @@ pub struct Attempt {
     pub roster: Option<(Digest, Vec<VerifyingKey>)>,
     /// The root of U2.
     pub sharers: Option<Digest>,
+    /// Whose vectors arrived, complete and verified: they were charged for this attempt.
+    pub received: Vec<ClientId>,
     /// The survivors, as their canonical bitmap.
     pub survivors: Option<Vec<u8>>,
     /// The statements of the quorum.
@@ -317,6 +323,8 @@ pub struct RoundSpec {
     pub checkpoint_digest: Digest,
     /// Mechanism, noise, thresholds.
     pub mechanism: RecordMechanism,
+    /// How many vectors of each client were received in the session's rounds so far; clients without one are left out.
+    pub received: Arc<BTreeMap<ClientId, u64>>,
     /// READY's slot.
     pub ready_slot_ms: u32,
     /// The longest wait of a client.
@@ -328,6 +336,17 @@ pub struct RoundSpec {
 }
 
 impl RoundSpec {
+    /// The session and the round.
+    fn round_ref(&self) -> RoundRef {
+        let session = SessionId::derive(&self.trust_domain, &self.ledger_origin, &self.task, &self.session_nonce);
+        RoundRef { session, round: self.round }
+    }
+
+    /// Tells a client that it is not admitted to this round.
+    fn not_admitted(&self, to: &ClientId, when: ComeBack, reason: &str) -> Action {
+        answer(to, ComeBackLater::sign(&self.key, self.round_ref(), to, when, reason))
+    }
+
     fn wait(&self, phase: Phase) -> Duration {
         self.waits[phase as usize]
     }
@@ -409,6 +428,11 @@ fn answer(to: &ClientId, answer: impl Into<Answer>) -> Action {
 /// Everyone in the roster.
 fn members(roster: &Roster) -> Vec<ClientId> {
     roster.entries().iter().map(|entry| entry.id.clone()).collect()
+}
+
+/// Who stands at these positions of the roster.
+fn identities(roster: &Roster, positions: impl Iterator<Item = Position>) -> Vec<ClientId> {
+    positions.filter_map(|position| roster.entry(position)).map(|entry| entry.id.clone()).collect()
 }
 
 /// The note on a refused message. Where what its sender signed proves it guilty, it is not selected again.

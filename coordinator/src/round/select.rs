@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use eranos_base::{ClientId, Entropy, Timestamp};
-use eranos_wire::messages::select::{ComeBack, ComeBackLater, PLAN_VERSION};
+use eranos_wire::messages::select::{ComeBack, PLAN_VERSION};
 
-use super::{Action, Event, Message, Note, Peer, Phase, Round, RoundSpec, answer, configure, out_of_phase};
+use super::{Action, Event, Message, Note, Peer, Phase, Round, RoundSpec, configure, out_of_phase};
 
 /// Check-ins arrive.
 pub struct Select {
@@ -34,13 +34,13 @@ impl Select {
             Event::Message { from, message: Message::CheckIn(check_in) } => {
                 if check_in.task != self.spec.task {
                     let reason = format!("this coordinator has no task {}", check_in.task);
-                    actions.push(answer(&from.id, ComeBackLater { when: ComeBack::Never, reason }));
+                    actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, &reason));
                 } else if check_in.plan_version != PLAN_VERSION {
                     let reason = format!("plans are of version {PLAN_VERSION}: upgrade the client");
-                    actions.push(answer(&from.id, ComeBackLater { when: ComeBack::Never, reason }));
+                    actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, &reason));
                 } else if self.cohort.len() >= n_max && !self.cohort.contains_key(&from.id) {
-                    let reason = "the cohort is full".to_owned();
-                    actions.push(answer(&from.id, ComeBackLater { when: ComeBack::AfterMs(COME_BACK_MS), reason }));
+                    let when = ComeBack::AfterMs(COME_BACK_MS);
+                    actions.push(self.spec.not_admitted(&from.id, when, "the cohort is full"));
                 } else {
                     self.cohort.insert(from.id.clone(), from);
                 }
@@ -65,6 +65,10 @@ impl Select {
             actions.push(Action::WakeAt(self.deadline));
         }
         (Round::Select(self), actions)
+    }
+
+    pub(super) fn spec(&self) -> &RoundSpec {
+        &self.spec
     }
 
     /// Who has checked in.

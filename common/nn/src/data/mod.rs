@@ -1,13 +1,25 @@
 //! How records come in.
 
 pub mod idx;
+mod input;
+pub mod schema;
+pub mod split;
+pub mod standardization;
+pub mod table;
+pub mod text;
 
 use std::{io, path::PathBuf};
 
 use ndarray::{Array2, ArrayView2, Axis};
 
+pub use schema::Schema;
+pub use standardization::Standardization;
+pub use table::{Format, Table};
+
 /// Most records of one data set.
 pub const RECORDS_MAX: usize = 1 << 24;
+/// Most values of one data set. They are held in memory, as `f32`.
+pub const VALUES_MAX: u64 = 1 << 30;
 
 /// Why data could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -21,20 +33,22 @@ pub enum DataError {
         source: io::Error,
     },
     /// The file is not IDX.
-    #[error("{} is not an IDX file: its first bytes are {found}, expected 00 00 08 01 to 00 00 08 04", path.display())]
+    #[error("{} is not an IDX file: its first bytes are {found}, expected 00 00 08 or 00 00 0b and 01 to 04", path.display())]
     Magic {
         /// The file.
         path: PathBuf,
         /// Its first bytes, in hexadecimal.
         found: String,
     },
-    /// IDX, but of values other than unsigned bytes.
-    #[error("{} holds IDX values of type 0x{found:02x}, supported is 0x08 (unsigned bytes)", path.display())]
+    /// IDX, but of values of another type than its use calls for.
+    #[error("{} holds IDX values of type 0x{found:02x}, supported is {expected}", path.display())]
     Type {
         /// The file.
         path: PathBuf,
         /// The type's code.
         found: u8,
+        /// The types called for.
+        expected: &'static str,
     },
     /// The file ends early, or compressed data is damaged.
     #[error("{} is cut off or damaged: {found} of {expected} bytes", path.display())]
@@ -100,18 +114,92 @@ pub enum DataError {
         /// How many classes there are.
         n_classes: usize,
     },
+    /// A name that tells no format of tables.
+    #[error("{} is neither .csv nor .tsv", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of a table that is wrong.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u32,
+        /// What is wrong with it.
+        problem: table::LineProblem,
+    },
+    /// A column that is not there, or not once.
+    #[error("{} has {problem} {name:?}", path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The column asked for.
+        name: String,
+        /// What is wrong: a fragment before the name.
+        problem: &'static str,
+        /// The columns that are there.
+        there: String,
+    },
+    /// Another number of channels than there should be.
+    #[error("{found} channels, expected {expected}")]
+    Channels {
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A channel that cannot be standardised.
+    #[error("channel {channel} has {problem}")]
+    Channel {
+        /// Which, counted from 0.
+        channel: usize,
+        /// What is wrong with it: a fragment after "has".
+        problem: &'static str,
+    },
+    /// A schema that is none.
+    #[error("the schema has {problem}")]
+    Schema {
+        /// What is wrong with it: a fragment after "has".
+        problem: String,
+    },
+    /// A vocabulary that is none.
+    #[error("the vocabulary has {problem}")]
+    Vocabulary {
+        /// What is wrong with it: a fragment after "has".
+        problem: String,
+    },
+    /// Sequences that would be too many values at one length.
+    #[error("{n_sequences} sequences of length {maxlen} are more than {VALUES_MAX} values")]
+    Padding {
+        /// How many sequences.
+        n_sequences: usize,
+        /// The length they would get.
+        maxlen: usize,
+    },
 }
 
 impl DataError {
     /// The error as a person reads it.
     pub fn user_error(&self) -> eranos_base::UserError {
         let next = match self {
+            Self::Line { problem, .. } => problem.next(),
+            Self::Column { there, .. } => {
+                return eranos_base::UserError::new(self.to_string(), format!("name one of its columns: {there}"));
+            }
+            Self::Channels { .. } => "use the constants that were made for this data, one mean and deviation a channel",
+            Self::Channel { .. } => "leave the channel out, or give its mean and standard deviation by hand",
+            Self::Schema { .. } => "correct the schema",
+            Self::Vocabulary { .. } => "choose another oov_token, or fit the tokenizer on fewer texts",
+            Self::Padding { .. } => "choose a smaller maxlen",
+            Self::Format { .. } => "name the file for what it holds: .csv or .tsv, with or without .gz",
             Self::Read { .. } => "check the path and that the file may be read",
             Self::Magic { .. } => {
                 "only IDX is read: write the four bytes 00 00 08 and the number of axes, each length as a big-endian u32, \
-                 then the values as unsigned bytes; .gz is fine"
+                 then the values as unsigned bytes; 00 00 0b for 16-bit integers, big-endian; .gz is fine"
             }
-            Self::Type { .. } => "convert the values to unsigned bytes (x = round(255 v) for v in [0, 1])",
+            Self::Type { .. } => "convert the values (to unsigned bytes: x = round(255 v) for v in [0, 1])",
             Self::Truncated { .. } | Self::Trailing { .. } => "copy or download the file again",
             Self::Limit { .. } => "split the data over several clients",
             Self::Axes { .. } => "check that records and labels are not exchanged",

@@ -1,6 +1,7 @@
-//! Activation: `[batch_size, ..]` to the same shape; relu on each value, softmax over the last axis.
+//! Activation: `[batch_size, ..]` to the same shape; relu, sigmoid and tanh on each value, softmax over the
+//! last axis.
 
-use super::{Layer, LayerParameters, Pass, Scratch};
+use super::{Backward, Forward, Layer, LayerParameters, Scratch};
 use crate::{Activation, kernel, losses};
 
 /// An activation that is a layer of its own.
@@ -14,20 +15,16 @@ pub(super) struct ActivationLayer {
 }
 
 impl Layer for ActivationLayer {
-    fn input_len(&self) -> usize {
-        self.len
-    }
-
     fn output_len(&self) -> usize {
         self.len
     }
 
-    fn forward(&self, _: &LayerParameters, _n_records: usize, input: &[f32], output: &mut [f32], _: &mut Scratch) {
-        output.copy_from_slice(input);
-        forward(self.activation, self.row_len, output);
+    fn forward(&self, _: &LayerParameters, pass: Forward<'_>, _: &mut Scratch) {
+        pass.output.copy_from_slice(pass.input);
+        forward(self.activation, self.row_len, pass.output);
     }
 
-    fn backward(&self, _: &LayerParameters, pass: Pass<'_>, _: &mut Scratch) {
+    fn backward(&self, _: &LayerParameters, pass: Backward<'_>, _: &mut Scratch) {
         if let Some(input_gradient) = pass.input_gradient {
             backward(self.activation, self.row_len, pass.output, pass.output_gradient);
             input_gradient.copy_from_slice(pass.output_gradient);
@@ -40,6 +37,8 @@ pub(super) fn forward(activation: Activation, row_len: usize, values: &mut [f32]
     match activation {
         Activation::Linear => {}
         Activation::Relu => kernel::relu(values),
+        Activation::Sigmoid => kernel::sigmoid(values),
+        Activation::Tanh => kernel::tanh(values),
         Activation::Softmax => values.chunks_exact_mut(row_len).for_each(losses::softmax),
     }
 }
@@ -49,6 +48,8 @@ pub(super) fn backward(activation: Activation, row_len: usize, output: &[f32], g
     match activation {
         Activation::Linear => {}
         Activation::Relu => kernel::relu_backward(output, gradient),
+        Activation::Sigmoid => output.iter().zip(gradient).for_each(|(&y, g)| *g *= y * (1.0 - y)),
+        Activation::Tanh => output.iter().zip(gradient).for_each(|(&y, g)| *g *= 1.0 - y * y),
         Activation::Softmax => {
             for (y, g) in output.chunks_exact(row_len).zip(gradient.chunks_exact_mut(row_len)) {
                 // dL/dz_j = y_j (g_j - sum_i g_i y_i).

@@ -9,7 +9,7 @@
 
 use eranos_base::Entropy;
 
-use super::{Layer, LayerParameters, Pass, Scratch, activation, dense::sum_rows};
+use super::{Backward, Forward, Layer, LayerParameters, Scratch, activation, dense::sum_rows};
 use crate::{
     Activation, Buffer, LayerKind, Padding, initializers,
     kernel::{self, Choices, Patch, Rows, Start},
@@ -199,10 +199,6 @@ struct Parts<'a> {
 }
 
 impl Layer for Conv2D {
-    fn input_len(&self) -> usize {
-        self.input.iter().product()
-    }
-
     fn output_len(&self) -> usize {
         self.bases.len() / self.window * self.filters
     }
@@ -236,18 +232,12 @@ impl Layer for Conv2D {
         LayerParameters { flat: Buffer::from(parameters), derived }
     }
 
-    fn forward(
-        &self,
-        parameters: &LayerParameters,
-        n_records: usize,
-        input: &[f32],
-        output: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
+    fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {
+        let Forward { n_records, input, output, .. } = pass;
         let (kernel, bias) = parameters.flat.split_at(self.kernel_len());
         let start = if self.use_bias { Start::Row(bias) } else { Start::Zero };
         let Parts { padded, products, .. } = self.split(&mut scratch.floats);
-        let records = input.chunks_exact(self.input_len()).zip(output.chunks_exact_mut(self.output_len()));
+        let records = input.chunks_exact(self.input.iter().product()).zip(output.chunks_exact_mut(self.output_len()));
         for (input, output) in records.take(n_records) {
             let data = if self.is_padded() {
                 self.pad(input, padded);
@@ -271,8 +261,8 @@ impl Layer for Conv2D {
         activation::forward(self.activation, self.filters, output);
     }
 
-    fn backward(&self, parameters: &LayerParameters, pass: Pass<'_>, scratch: &mut Scratch) {
-        let Pass { input, output, output_gradient, input_gradient, gradient } = pass;
+    fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch) {
+        let Backward { input, output, output_gradient, input_gradient, gradient, .. } = pass;
         activation::backward(self.activation, self.filters, output, output_gradient);
         let (kernel_gradient, bias_gradient) = gradient.split_at_mut(self.kernel_len());
         sum_rows(output_gradient, bias_gradient);

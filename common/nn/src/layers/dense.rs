@@ -6,7 +6,7 @@
 
 use eranos_base::Entropy;
 
-use super::{Layer, LayerParameters, Pass, Scratch, activation};
+use super::{Backward, Forward, Layer, LayerParameters, Scratch, activation};
 use crate::{
     Activation, Buffer, initializers,
     kernel::{self, Rows, Start},
@@ -30,10 +30,6 @@ impl Dense {
 }
 
 impl Layer for Dense {
-    fn input_len(&self) -> usize {
-        self.n_rows * self.n_inputs
-    }
-
     fn output_len(&self) -> usize {
         self.n_rows * self.units
     }
@@ -52,14 +48,8 @@ impl Layer for Dense {
         bias.fill(0.0);
     }
 
-    fn forward(
-        &self,
-        parameters: &LayerParameters,
-        n_records: usize,
-        input: &[f32],
-        output: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
+    fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {
+        let Forward { n_records, input, output, .. } = pass;
         let (kernel, bias) = parameters.flat.split_at(self.kernel_len());
         let start = if self.use_bias { Start::Row(bias) } else { Start::Zero };
         let mut rows = input.chunks(ROWS_AT_ONCE * self.n_inputs);
@@ -77,8 +67,8 @@ impl Layer for Dense {
         activation::forward(self.activation, self.units, output);
     }
 
-    fn backward(&self, parameters: &LayerParameters, pass: Pass<'_>, scratch: &mut Scratch) {
-        let Pass { input, output, output_gradient, input_gradient, gradient } = pass;
+    fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch) {
+        let Backward { input, output, output_gradient, input_gradient, gradient, .. } = pass;
         activation::backward(self.activation, self.units, output, output_gradient);
         let (kernel_gradient, bias_gradient) = gradient.split_at_mut(self.kernel_len());
         if self.n_rows == 1 {

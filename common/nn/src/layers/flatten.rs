@@ -1,5 +1,5 @@
 //! Flatten: `[batch_size, a, b, ..]` to `[batch_size, a * b * ..]`, row-major. Records lie flat in memory already, so
-//! nothing is computed.
+//! nothing is computed and the gradient passes as it is.
 
 use super::Layer;
 

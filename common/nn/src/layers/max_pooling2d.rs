@@ -1,7 +1,7 @@
 //! MaxPooling2D: `[batch_size, height, width, channels]` to `[batch_size, height', width', channels]`, the maximum of
 //! each window; the gradient goes to the first maximum in row-major order. Padding counts as nothing at all.
 
-use super::{Layer, LayerParameters, Pass, Scratch};
+use super::{Backward, Forward, Layer, LayerParameters, Scratch};
 use crate::{Buffer, Padding, model::padding_before};
 
 /// Pooling that stands alone; behind a convolution it usually runs with it.
@@ -41,10 +41,6 @@ impl MaxPooling2D {
 }
 
 impl Layer for MaxPooling2D {
-    fn input_len(&self) -> usize {
-        self.input_len
-    }
-
     fn output_len(&self) -> usize {
         self.windows.len() * self.n_channels
     }
@@ -53,7 +49,8 @@ impl Layer for MaxPooling2D {
         Scratch { floats: Buffer::zeroed(0), indices: vec![0; self.output_len()] }
     }
 
-    fn forward(&self, _: &LayerParameters, n_records: usize, input: &[f32], output: &mut [f32], scratch: &mut Scratch) {
+    fn forward(&self, _: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {
+        let Forward { n_records, input, output, .. } = pass;
         let records = input.chunks_exact(self.input_len).zip(output.chunks_exact_mut(self.output_len()));
         for (input, output) in records.take(n_records) {
             let outputs =
@@ -73,7 +70,7 @@ impl Layer for MaxPooling2D {
         }
     }
 
-    fn backward(&self, _: &LayerParameters, pass: Pass<'_>, scratch: &mut Scratch) {
+    fn backward(&self, _: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch) {
         let Some(input_gradient) = pass.input_gradient else { return };
         input_gradient.fill(0.0);
         for (i, (gradient, position)) in pass.output_gradient.iter().zip(&scratch.indices).enumerate() {

@@ -1,13 +1,17 @@
 //! The layers, one a file. A layer computes on plain slices that it is handed; it owns its shape and nothing else.
 
-pub(crate) mod activation;
-pub(crate) mod conv2d;
-pub(crate) mod dense;
-pub(crate) mod flatten;
-pub(crate) mod input_layer;
-pub(crate) mod max_pooling2d;
+mod activation;
+mod concatenate;
+mod conv2d;
+mod dense;
+mod dropout;
+mod embedding;
+mod flatten;
+mod input_layer;
+pub(crate) mod lstm;
+mod max_pooling2d;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use eranos_base::Entropy;
 
@@ -15,9 +19,6 @@ use crate::{Activation, Buffer, LayerKind};
 
 /// One step of a network.
 pub(crate) trait Layer: fmt::Debug + Send + Sync {
-    /// Values of one record's input.
-    fn input_len(&self) -> usize;
-
     /// Values of one record's output.
     fn output_len(&self) -> usize;
 
@@ -39,22 +40,32 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
         LayerParameters { flat: Buffer::from(parameters), derived: Buffer::zeroed(0) }
     }
 
-    /// Writes the output of `n_records` records. Each record's output has the same bits whatever the others.
-    fn forward(
-        &self,
-        parameters: &LayerParameters,
-        n_records: usize,
-        input: &[f32],
-        output: &mut [f32],
-        scratch: &mut Scratch,
-    );
+    /// Writes the output of some records. Each record's output has the same bits whatever the others. A layer of
+    /// several inputs is called once for each, and writes that input's share.
+    fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch);
 
-    /// Writes the gradients of one record, the last one that [`Layer::forward`] saw. May change `output_gradient`.
-    fn backward(&self, parameters: &LayerParameters, pass: Pass<'_>, scratch: &mut Scratch);
+    /// Writes the gradients of one record, the last one that [`Layer::forward`] saw. May change `output_gradient`,
+    /// unless it has several inputs: then it is called once for each.
+    fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch);
+}
+
+/// What a layer reads and writes on the way forward.
+pub(crate) struct Forward<'a> {
+    /// Which of its inputs this is: 0 where there is one.
+    pub(crate) part: usize,
+    pub(crate) n_records: usize,
+    pub(crate) input: &'a [f32],
+    pub(crate) output: &'a mut [f32],
+    /// Which time steps count, if not all.
+    pub(crate) mask: Option<Mask<'a>>,
+    /// What Dropout draws its mask from; none outside training.
+    pub(crate) dropout_key: Option<u64>,
 }
 
 /// What a layer reads and writes on the way back.
-pub(crate) struct Pass<'a> {
+pub(crate) struct Backward<'a> {
+    /// Which of its inputs this is: 0 where there is one.
+    pub(crate) part: usize,
     /// What it was given.
     pub(crate) input: &'a [f32],
     /// What it put out.
@@ -65,6 +76,28 @@ pub(crate) struct Pass<'a> {
     pub(crate) input_gradient: Option<&'a mut [f32]>,
     /// Where the gradient with respect to its parameters goes.
     pub(crate) gradient: &'a mut [f32],
+    /// Which time steps count, if not all.
+    pub(crate) mask: Option<Mask<'a>>,
+}
+
+/// The ids that say which time steps of a record count: those that are not 0 (Keras' `mask_zero`).
+#[derive(Clone, Copy)]
+pub(crate) struct Mask<'a> {
+    /// All records, one after the other.
+    pub(crate) records: &'a [f32],
+    /// Values of a record.
+    pub(crate) record_len: usize,
+    /// Where the ids begin in a record.
+    pub(crate) start: usize,
+    /// How many there are.
+    pub(crate) len: usize,
+}
+
+impl<'a> Mask<'a> {
+    /// The ids of one record.
+    pub(crate) fn ids(&self, record: usize) -> &'a [f32] {
+        &self.records[record * self.record_len + self.start..][..self.len]
+    }
 }
 
 /// A layer's parameters, made ready once per model.
@@ -83,28 +116,57 @@ pub(crate) struct Scratch {
     pub(crate) indices: Vec<u32>,
 }
 
-/// The step that runs a layer, and whether it runs the `next` layer too. None if nothing has to be done.
-pub(crate) fn build(kind: &LayerKind, next: Option<&LayerKind>, input: &[usize]) -> Option<(Box<dyn Layer>, bool)> {
+/// What [`build`] has to know of a layer's place.
+pub(crate) struct Place<'a> {
+    /// The layer's number in the model.
+    pub(crate) index: usize,
+    /// The shapes of what it reads.
+    pub(crate) inputs: &'a [&'a [usize]],
+    /// Where an InputLayer's values lie in a record, if they are not the whole record.
+    pub(crate) range: Option<Range<usize>>,
+    /// Values of a record.
+    pub(crate) record_len: usize,
+    /// The only layer that reads it, if there is one.
+    pub(crate) reader: Option<&'a LayerKind>,
+}
+
+/// The step that runs a layer, and whether it runs the layer's only reader too. None if nothing has to be computed.
+pub(crate) fn build(kind: &LayerKind, place: Place<'_>) -> Option<(Box<dyn Layer>, bool)> {
+    let Place { index, inputs, range, record_len, reader } = place;
+    let input = inputs.first().copied().unwrap_or_default();
     let len = input.iter().product::<usize>();
+    let row_len = input.last().copied().unwrap_or(1);
     match *kind {
-        LayerKind::InputLayer { .. } => input_layer::build(),
+        LayerKind::InputLayer { .. } => {
+            range.map(|range| (Box::new(input_layer::InputLayer { range, record_len }) as Box<dyn Layer>, false))
+        }
         LayerKind::Flatten => flatten::build(),
         LayerKind::Activation(Activation::Linear) => None,
         LayerKind::Activation(activation) => {
-            let row_len = input.last().copied().unwrap_or(1);
             Some((Box::new(activation::ActivationLayer { activation, row_len, len }), false))
         }
         LayerKind::Dense { units, activation, use_bias } => {
-            let n_inputs = input.last().copied().unwrap_or(1);
-            let dense =
-                dense::Dense { n_rows: len / n_inputs.max(1), n_inputs, units: units as usize, activation, use_bias };
-            Some((Box::new(dense), false))
+            let (n_rows, units) = (len / row_len.max(1), units as usize);
+            Some((Box::new(dense::Dense { n_rows, n_inputs: row_len, units, activation, use_bias }), false))
         }
         LayerKind::MaxPooling2D { pool_size, strides, padding } => {
             Some((Box::new(max_pooling2d::MaxPooling2D::new(input, pool_size, strides, padding)), false))
         }
+        LayerKind::Lstm { units, return_sequences, use_bias } => {
+            let (n_steps, units) = (len / row_len.max(1), units as usize);
+            Some((Box::new(lstm::Lstm { n_steps, n_inputs: row_len, units, return_sequences, use_bias }), false))
+        }
+        LayerKind::Embedding { input_dim, output_dim, .. } => {
+            let (input_dim, output_dim) = (input_dim as usize, output_dim as usize);
+            Some((Box::new(embedding::Embedding { n_ids: len, input_dim, output_dim }), false))
+        }
+        LayerKind::Concatenate { axis } => {
+            Some((Box::new(concatenate::Concatenate::new(inputs, axis as usize)), false))
+        }
+        LayerKind::Dropout { rate: 0 } => None,
+        LayerKind::Dropout { rate } => Some((Box::new(dropout::Dropout { rate, index: index as u32, len }), false)),
         LayerKind::Conv2D { .. } => {
-            let pool = next.and_then(|next| conv2d::fusable_pool(kind, next));
+            let pool = reader.and_then(|reader| conv2d::fusable_pool(kind, reader));
             Some((Box::new(conv2d::Conv2D::new(kind, pool, input)), pool.is_some()))
         }
     }

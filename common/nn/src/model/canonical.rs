@@ -19,8 +19,13 @@
 //! | 4 Flatten | none |
 //! | 5 Dense | units u32, activation u8, use_bias u8 |
 //! | 6 Activation | activation u8 |
+//! | 7 LSTM | units u32, return_sequences u8, use_bias u8 |
+//! | 8 Embedding | input_dim u32, output_dim u32, mask_zero u8 |
+//! | 9 Concatenate | axis u32, counted from 0, the batch not counted |
+//! | 10 Dropout | rate u32, in units of 2^-32 |
 //!
-//! padding: 0 valid, 1 same. activation: 0 linear, 1 relu, 2 softmax. use_bias: 0 or 1.
+//! padding: 0 valid, 1 same. activation: 0 linear, 1 relu, 2 softmax, 3 sigmoid, 4 tanh. use_bias, return_sequences,
+//! mask_zero: 0 or 1.
 
 use eranos_base::{
     encoding::{Canonical, CanonicalReader, DecodeError},
@@ -81,6 +86,10 @@ const fn class(kind: &LayerKind) -> u8 {
         LayerKind::Flatten => 4,
         LayerKind::Dense { .. } => 5,
         LayerKind::Activation(_) => 6,
+        LayerKind::Lstm { .. } => 7,
+        LayerKind::Embedding { .. } => 8,
+        LayerKind::Concatenate { .. } => 9,
+        LayerKind::Dropout { .. } => 10,
     }
 }
 
@@ -102,6 +111,14 @@ fn write_kind(out: Canonical, kind: &LayerKind) -> Canonical {
             out.u32(units).u8(activation_code(activation)).u8(u8::from(use_bias))
         }
         LayerKind::Activation(activation) => out.u8(activation_code(activation)),
+        LayerKind::Lstm { units, return_sequences, use_bias } => {
+            out.u32(units).u8(u8::from(return_sequences)).u8(u8::from(use_bias))
+        }
+        LayerKind::Embedding { input_dim, output_dim, mask_zero } => {
+            out.u32(input_dim).u32(output_dim).u8(u8::from(mask_zero))
+        }
+        LayerKind::Concatenate { axis } => out.u32(axis),
+        LayerKind::Dropout { rate } => out.u32(rate),
     }
 }
 
@@ -118,7 +135,7 @@ fn read_kind(reader: &mut CanonicalReader<'_>, class: u8) -> Result<LayerKind, D
             strides: pair(reader)?,
             padding: read_padding(reader)?,
             activation: read_activation(reader)?,
-            use_bias: read_bool(reader)?,
+            use_bias: read_bool(reader, "use_bias")?,
         },
         3 => {
             LayerKind::MaxPooling2D { pool_size: pair(reader)?, strides: pair(reader)?, padding: read_padding(reader)? }
@@ -127,9 +144,21 @@ fn read_kind(reader: &mut CanonicalReader<'_>, class: u8) -> Result<LayerKind, D
         5 => LayerKind::Dense {
             units: reader.u32()?,
             activation: read_activation(reader)?,
-            use_bias: read_bool(reader)?,
+            use_bias: read_bool(reader, "use_bias")?,
         },
         6 => LayerKind::Activation(read_activation(reader)?),
+        7 => LayerKind::Lstm {
+            units: reader.u32()?,
+            return_sequences: read_bool(reader, "return_sequences")?,
+            use_bias: read_bool(reader, "use_bias")?,
+        },
+        8 => LayerKind::Embedding {
+            input_dim: reader.u32()?,
+            output_dim: reader.u32()?,
+            mask_zero: read_bool(reader, "mask_zero")?,
+        },
+        9 => LayerKind::Concatenate { axis: reader.u32()? },
+        10 => LayerKind::Dropout { rate: reader.u32()? },
         _ => return Err(DecodeError::Malformed { what: "class of a layer" }),
     })
 }
@@ -154,6 +183,8 @@ const fn activation_code(activation: Activation) -> u8 {
         Activation::Linear => 0,
         Activation::Relu => 1,
         Activation::Softmax => 2,
+        Activation::Sigmoid => 3,
+        Activation::Tanh => 4,
     }
 }
 
@@ -162,14 +193,16 @@ fn read_activation(reader: &mut CanonicalReader<'_>) -> Result<Activation, Decod
         0 => Ok(Activation::Linear),
         1 => Ok(Activation::Relu),
         2 => Ok(Activation::Softmax),
+        3 => Ok(Activation::Sigmoid),
+        4 => Ok(Activation::Tanh),
         _ => Err(DecodeError::Malformed { what: "activation" }),
     }
 }
 
-fn read_bool(reader: &mut CanonicalReader<'_>) -> Result<bool, DecodeError> {
+fn read_bool(reader: &mut CanonicalReader<'_>, what: &'static str) -> Result<bool, DecodeError> {
     match reader.u8()? {
         0 => Ok(false),
         1 => Ok(true),
-        _ => Err(DecodeError::Malformed { what: "use_bias" }),
+        _ => Err(DecodeError::Malformed { what }),
     }
 }

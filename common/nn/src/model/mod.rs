@@ -9,9 +9,13 @@ mod canonical;
 mod keras;
 mod summary;
 
+use std::ops::Range;
+
 use eranos_base::{Digest, encoding::DecodeError};
 
 pub use canonical::DOMAIN;
+
+use crate::layers::lstm;
 
 /// Most layers of one model.
 pub const LAYERS_MAX: usize = 128;
@@ -26,7 +30,10 @@ pub const MULTIPLY_ADDS_MAX: u64 = 1 << 40;
 /// Longest Keras JSON that is read, in bytes.
 pub const KERAS_JSON_LEN_MAX: usize = 1 << 20;
 /// The layers that exist here.
-pub const SUPPORTED: &str = "InputLayer, Conv2D, MaxPooling2D, Flatten, Dense and Activation";
+pub const SUPPORTED: &str =
+    "InputLayer, Conv2D, MaxPooling2D, Flatten, Dense, Activation, LSTM, Embedding, Concatenate and Dropout";
+/// Most ids of an embedding: up to here every whole number is an `f32`.
+pub const IDS_MAX: u32 = 1 << 24;
 
 /// Why a model was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +45,7 @@ pub enum ModelError {
         problem: String,
     },
     /// A kind of model that does not exist here.
-    #[error("model of class {found:?}, supported is Sequential")]
+    #[error("model of class {found:?}, supported are Sequential and Functional")]
     Class {
         /// Its class.
         found: String,
@@ -82,7 +89,7 @@ pub enum ModelError {
         max: u64,
     },
     /// No built-in model of this name.
-    #[error("no built-in model {name:?}, there is {there}", there = BUILTIN_NAMES.join(", "))]
+    #[error("no built-in model {name:?}, there are {there}", there = BUILTIN_NAMES.join(", "))]
     UnknownBuiltin {
         /// The name.
         name: String,
@@ -97,7 +104,7 @@ impl ModelError {
     pub fn user_error(&self, source: &str) -> eranos_base::UserError {
         let next = match self {
             Self::Json { .. } | Self::Decode(_) => "write the file with `model.to_json()` of Keras 3".to_owned(),
-            Self::Class { .. } => "write the model as keras.Sequential".to_owned(),
+            Self::Class { .. } => "write the model as keras.Sequential or with Keras' functional API".to_owned(),
             Self::UnsupportedLayer { .. } => format!("build the model from {SUPPORTED}"),
             Self::UnsupportedOption { option, .. } => format!("set {option} to what is supported"),
             Self::Layer { layer, .. } => format!("correct the layer {layer:?}"),
@@ -111,7 +118,7 @@ impl ModelError {
 }
 
 /// The names of the models that come with the crate.
-pub const BUILTIN_NAMES: &[&str] = &["cnn"];
+pub const BUILTIN_NAMES: &[&str] = &["cnn", "lstm", "nlp", "recommender"];
 
 /// A model: its layers and how they hang together, nothing else. It cannot be wrong: see [`ModelSpec::new`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +126,9 @@ pub struct ModelSpec {
     name: String,
     layers: Vec<LayerSpec>,
     shapes: Vec<Vec<usize>>,
+    /// For each layer the InputLayer whose ids mask the time steps of its output.
+    masks: Vec<Option<usize>>,
+    input_shape: Vec<usize>,
     n_parameters: usize,
 }
 
@@ -178,6 +188,34 @@ pub enum LayerKind {
     },
     /// An activation alone.
     Activation(Activation),
+    /// Long short-term memory: `[time steps, inputs]` to `[units]`, or to `[time steps, units]`.
+    Lstm {
+        /// How many units.
+        units: u32,
+        /// Whether the outputs of all time steps are put out, not only the last one's.
+        return_sequences: bool,
+        /// Whether a bias is added.
+        use_bias: bool,
+    },
+    /// A row of numbers for each id: `[..]` to `[.., output_dim]`.
+    Embedding {
+        /// How many ids there are: whole numbers from 0 on.
+        input_dim: u32,
+        /// The length of a row.
+        output_dim: u32,
+        /// Whether an id of 0 says that its time step does not count.
+        mask_zero: bool,
+    },
+    /// Several inputs one behind the other, equal but for one axis.
+    Concatenate {
+        /// Along which axis, counted from 0, the batch not counted.
+        axis: u32,
+    },
+    /// Values dropped at random in training.
+    Dropout {
+        /// The probability that a value is dropped, in units of 2^-32.
+        rate: u32,
+    },
 }
 
 /// What a layer applies to its output.
@@ -189,6 +227,10 @@ pub enum Activation {
     Relu,
     /// e^x / sum e^x over the last axis.
     Softmax,
+    /// 1 / (1 + e^-x).
+    Sigmoid,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 /// What a window does at the edge of its input.
@@ -201,7 +243,8 @@ pub enum Padding {
 }
 
 impl ModelSpec {
-    /// A model of `layers`, each reading earlier ones: at present a chain, the first layer an `InputLayer`.
+    /// A model of `layers`, each reading earlier ones, whose output is that of the last. A record is what its InputLayers
+    /// take, in their order. Where they need no other order, a chain is what Keras calls Sequential.
     ///
     /// # Errors
     /// Names the layer that cannot stand where it stands, or the limit exceeded. Nothing larger than the specification
@@ -214,37 +257,58 @@ impl ModelSpec {
             return Err(ModelError::Layer { layer: name.to_owned(), problem });
         }
         let mut shapes: Vec<Vec<usize>> = Vec::with_capacity(layers.len());
-        let (mut n_activations, mut n_parameters, mut multiply_adds) = (0_u64, 0_u64, 0_u64);
+        let mut masks: Vec<Option<usize>> = Vec::with_capacity(layers.len());
+        let (mut n_values, mut n_parameters, mut multiply_adds) = (0_u64, 0_u64, 0_u64);
         for (i, layer) in layers.iter().enumerate() {
             check_name(name, &layer.name)?;
             let problem = |problem: &str| ModelError::Layer { layer: layer.name.clone(), problem: problem.to_owned() };
             if layers[..i].iter().any(|earlier| earlier.name == layer.name) {
                 return Err(problem("has the name of an earlier layer"));
             }
-            let is_chained = match i {
-                0 => layer.inputs.is_empty(),
-                _ => layer.inputs.len() == 1 && layer.inputs[0] as usize == i - 1,
+            layer.kind.check_number_of_inputs(layer.inputs.len()).map_err(|p| problem(&p))?;
+            let Some(inputs) = layer.inputs.iter().map(|&input| shapes.get(input as usize)).collect::<Option<Vec<_>>>()
+            else {
+                return Err(problem("reads a layer that does not come before it"));
             };
-            if !is_chained {
-                return Err(problem("does not read exactly the layer before it, as Sequential has it"));
-            }
-            if (i == 0) != matches!(layer.kind, LayerKind::InputLayer { .. }) {
-                return Err(problem("is misplaced: the first layer, and no other, is an InputLayer"));
-            }
-            let input = shapes.last().map_or(&[][..], Vec::as_slice);
-            let output = layer.kind.output_shape(input).map_err(|p| problem(&p))?;
-            let tensors = layer.kind.parameter_shapes(input);
-            n_activations = n_activations.saturating_add(product(&output));
-            limit("values put out by all layers", n_activations, ACTIVATIONS_MAX as u64)?;
-            for (_, shape) in &tensors {
-                n_parameters = n_parameters.saturating_add(product(shape));
+            let inputs: Vec<&[usize]> = inputs.into_iter().map(Vec::as_slice).collect();
+            let output = layer.kind.output_shape(&inputs).map_err(|p| problem(&p))?;
+            n_values = n_values.saturating_add(product(&output)).saturating_add(layer.kind.n_working_values(&inputs));
+            limit("values put out by all layers", n_values, ACTIVATIONS_MAX as u64)?;
+            for (_, shape) in layer.kind.parameter_shapes(&inputs) {
+                n_parameters = n_parameters.saturating_add(product(&shape));
             }
             limit("number of parameters", n_parameters, PARAMETERS_MAX as u64)?;
-            multiply_adds = multiply_adds.saturating_add(layer.kind.multiply_adds(input, &output));
+            multiply_adds = multiply_adds.saturating_add(layer.kind.multiply_adds(&inputs, &output));
             limit("multiply-adds of one record", multiply_adds, MULTIPLY_ADDS_MAX)?;
+            let kind_of = |input: usize| &layers[input].kind;
+            masks.push(layer.kind.mask(&layer.inputs, kind_of, &masks).map_err(|p| problem(&p))?);
             shapes.push(output);
         }
-        Ok(Self { name: name.to_owned(), layers, shapes, n_parameters: n_parameters as usize })
+        let last = layers.len() - 1;
+        for (i, layer) in layers[..last].iter().enumerate() {
+            if !layers.iter().any(|reader| reader.inputs.contains(&(i as u32))) {
+                let problem = "is read by no other layer, and is not the last".to_owned();
+                return Err(ModelError::Layer { layer: layer.name.clone(), problem });
+            }
+        }
+        if masks[last].is_some() {
+            let problem = "hands its mask on to the loss, which takes none: end with an LSTM that returns no sequences, \
+                           or set mask_zero to false";
+            return Err(ModelError::Layer { layer: layers[last].name.clone(), problem: problem.to_owned() });
+        }
+        let mut spec = Self {
+            name: name.to_owned(),
+            layers,
+            shapes,
+            masks,
+            input_shape: Vec::new(),
+            n_parameters: n_parameters as usize,
+        };
+        spec.input_shape = match &spec.inputs().collect::<Vec<_>>()[..] {
+            &[input] => spec.shapes[input].clone(),
+            _ => vec![spec.record_len()],
+        };
+        Ok(spec)
     }
 
     /// A model that comes with the crate.
@@ -254,6 +318,9 @@ impl ModelSpec {
     pub fn builtin(name: &str) -> Result<Self, ModelError> {
         match name {
             "cnn" => Self::from_keras_json(include_str!("cnn.json")),
+            "lstm" => Self::from_keras_json(include_str!("lstm.json")),
+            "nlp" => Self::from_keras_json(include_str!("nlp.json")),
+            "recommender" => Self::from_keras_json(include_str!("recommender.json")),
             _ => Err(ModelError::UnknownBuiltin { name: name.to_owned() }),
         }
     }
@@ -273,9 +340,27 @@ impl ModelSpec {
         &self.shapes
     }
 
-    /// The shape of one record.
+    /// The numbers of the InputLayers.
+    pub fn inputs(&self) -> impl Iterator<Item = usize> {
+        (0..self.layers.len()).filter(|&i| matches!(self.layers[i].kind, LayerKind::InputLayer { .. }))
+    }
+
+    /// The shape of one record: that of the only InputLayer, or one axis of all their values.
     pub fn input_shape(&self) -> &[usize] {
-        self.shapes.first().map_or(&[], Vec::as_slice)
+        &self.input_shape
+    }
+
+    /// Values of one record.
+    pub fn record_len(&self) -> usize {
+        self.inputs().map(|input| product(&self.shapes[input]) as usize).sum()
+    }
+
+    /// Where the values of the InputLayer `layer` lie in a record; none if it is no InputLayer.
+    pub fn record_range(&self, layer: usize) -> Option<Range<usize>> {
+        let len = |input: usize| product(&self.shapes[input]) as usize;
+        self.inputs().find(|&input| input == layer)?;
+        let start = self.inputs().take_while(|&input| input != layer).map(len).sum();
+        Some(start..start + len(layer))
     }
 
     /// The shape of one record's output.
@@ -288,17 +373,20 @@ impl ModelSpec {
         self.n_parameters
     }
 
-    /// Names and shapes of a layer's parameters, in Keras' order.
-    pub(crate) fn parameter_shapes(&self, layer: usize) -> Vec<(&'static str, Vec<usize>)> {
-        self.layers[layer].kind.parameter_shapes(self.layer_input_shape(layer))
+    /// Whether training a record needs a key for Dropout.
+    pub fn has_dropout(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer.kind, LayerKind::Dropout { rate } if rate > 0))
     }
 
-    /// The shape of one record's input of a layer.
-    pub(crate) fn layer_input_shape(&self, layer: usize) -> &[usize] {
-        match self.layers[layer].inputs.first() {
-            Some(&input) => &self.shapes[input as usize],
-            None => &[],
-        }
+    /// Names and shapes of a layer's parameters, in Keras' order.
+    pub(crate) fn parameter_shapes(&self, layer: usize) -> Vec<(&'static str, Vec<usize>)> {
+        let inputs = self.layers[layer].inputs.iter().map(|&input| &*self.shapes[input as usize]);
+        self.layers[layer].kind.parameter_shapes(&inputs.collect::<Vec<_>>())
+    }
+
+    /// The InputLayer whose ids mask the time steps of what a layer reads.
+    pub(crate) fn mask_of_input(&self, layer: usize) -> Option<usize> {
+        self.layers[layer].inputs.first().and_then(|&input| self.masks[input as usize])
     }
 
     /// SHA-256 of the canonical bytes.
@@ -317,6 +405,10 @@ impl LayerKind {
             Self::Flatten => "Flatten",
             Self::Dense { .. } => "Dense",
             Self::Activation(_) => "Activation",
+            Self::Lstm { .. } => "LSTM",
+            Self::Embedding { .. } => "Embedding",
+            Self::Concatenate { .. } => "Concatenate",
+            Self::Dropout { .. } => "Dropout",
         }
     }
 
@@ -326,11 +418,58 @@ impl LayerKind {
             Self::Conv2D { activation, .. } | Self::Dense { activation, .. } | Self::Activation(activation) => {
                 *activation
             }
-            Self::InputLayer { .. } | Self::MaxPooling2D { .. } | Self::Flatten => Activation::Linear,
+            _ => Activation::Linear,
         }
     }
 
-    fn output_shape(&self, input: &[usize]) -> Result<Vec<usize>, String> {
+    /// Puts `activation` in the place of the one that the layer ends in, if it can have one.
+    pub(crate) fn replace_activation(&mut self, new: Activation) {
+        match self {
+            Self::Conv2D { activation, .. } | Self::Dense { activation, .. } | Self::Activation(activation) => {
+                *activation = new;
+            }
+            _ => {}
+        }
+    }
+
+    fn check_number_of_inputs(&self, n: usize) -> Result<(), String> {
+        match self {
+            Self::InputLayer { .. } if n > 0 => Err("is an InputLayer, but reads a layer".to_owned()),
+            Self::InputLayer { .. } => Ok(()),
+            Self::Concatenate { .. } if n < 2 => Err(format!("reads {n} layers, expected 2 or more")),
+            Self::Concatenate { .. } => Ok(()),
+            _ if n != 1 => Err(format!("reads {n} layers, expected 1")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The InputLayer whose ids mask the time steps of the output, as Keras hands masks on.
+    fn mask<'a>(
+        &self,
+        inputs: &[u32],
+        kind_of: impl Fn(usize) -> &'a Self,
+        masks: &[Option<usize>],
+    ) -> Result<Option<usize>, String> {
+        let handed_on = inputs.first().and_then(|&input| masks[input as usize]);
+        match self {
+            Self::Embedding { mask_zero, .. } => match inputs.first() {
+                Some(&input) if matches!(kind_of(input as usize), Self::InputLayer { .. }) => {
+                    Ok(mask_zero.then_some(input as usize))
+                }
+                _ => Err("reads computed values as ids: let it read an InputLayer".to_owned()),
+            },
+            Self::Dense { .. } | Self::Activation(_) | Self::Dropout { .. } => Ok(handed_on),
+            Self::Lstm { return_sequences, .. } => Ok(handed_on.filter(|_| *return_sequences)),
+            Self::Concatenate { .. } if inputs.iter().any(|&input| masks[input as usize].is_some()) => {
+                Err("joins inputs with a mask, which is not supported: set mask_zero to false".to_owned())
+            }
+            // What reads a mask and does not know masks loses it in Keras, too.
+            _ => Ok(None),
+        }
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = inputs.first().copied().unwrap_or_default();
         match self {
             Self::InputLayer { shape } => {
                 if shape.is_empty() || shape.len() > RANK_MAX {
@@ -363,32 +502,104 @@ impl LayerKind {
                 }
                 Ok(shape)
             }
-            Self::Activation(_) => Ok(input.to_vec()),
+            Self::Activation(_) | Self::Dropout { .. } => Ok(input.to_vec()),
+            Self::Lstm { units, return_sequences, .. } => {
+                let &[n_steps, _] = input else {
+                    return Err(format!("reads {} axes, expected time steps and inputs", input.len()));
+                };
+                if *units == 0 {
+                    return Err("has no units".to_owned());
+                }
+                let units = *units as usize;
+                Ok(if *return_sequences { vec![n_steps, units] } else { vec![units] })
+            }
+            Self::Embedding { input_dim, output_dim, .. } => {
+                if *input_dim == 0 || *input_dim > IDS_MAX || *output_dim == 0 {
+                    return Err(format!(
+                        "has {input_dim} rows of {output_dim}, expected 1 to {IDS_MAX} rows of 1 or more"
+                    ));
+                }
+                if input.len() == RANK_MAX {
+                    return Err(format!("puts out {} axes, expected at most {RANK_MAX}", RANK_MAX + 1));
+                }
+                Ok([input, &[*output_dim as usize]].concat())
+            }
+            Self::Concatenate { axis } => {
+                let axis = *axis as usize;
+                if axis >= input.len() {
+                    return Err(format!("joins axis {axis} of {} axes, counted from 0", input.len()));
+                }
+                let mut shape = input.to_vec();
+                shape[axis] = 0;
+                for other in inputs {
+                    let is_alike =
+                        other.len() == shape.len() && (0..shape.len()).all(|i| i == axis || other[i] == shape[i]);
+                    if !is_alike {
+                        return Err(format!("joins {input:?} and {other:?}, which differ beside axis {axis}"));
+                    }
+                    shape[axis] = shape[axis].saturating_add(other[axis]);
+                }
+                Ok(shape)
+            }
         }
     }
 
-    fn parameter_shapes(&self, input: &[usize]) -> Vec<(&'static str, Vec<usize>)> {
-        let n_inputs = input.last().copied().unwrap_or(0);
-        let (kernel, n_outputs, use_bias) = match *self {
+    fn parameter_shapes(&self, inputs: &[&[usize]]) -> Vec<(&'static str, Vec<usize>)> {
+        let n_inputs = inputs.first().and_then(|input| input.last()).copied().unwrap_or(0);
+        let (mut tensors, n_outputs, bias, use_bias) = match *self {
             Self::Conv2D { filters, kernel_size: [height, width], use_bias, .. } => {
-                (vec![height as usize, width as usize, n_inputs, filters as usize], filters as usize, use_bias)
+                let shape = vec![height as usize, width as usize, n_inputs, filters as usize];
+                (vec![("kernel", shape)], filters as usize, "bias", use_bias)
             }
-            Self::Dense { units, use_bias, .. } => (vec![n_inputs, units as usize], units as usize, use_bias),
-            Self::InputLayer { .. } | Self::MaxPooling2D { .. } | Self::Flatten | Self::Activation(_) => return vec![],
+            Self::Dense { units, use_bias, .. } => {
+                (vec![("kernel", vec![n_inputs, units as usize])], units as usize, "bias", use_bias)
+            }
+            Self::Lstm { units, use_bias, .. } => {
+                let (units, width) = (units as usize, (units as usize).saturating_mul(4));
+                let kernel = ("lstm_cell/kernel", vec![n_inputs, width]);
+                let recurrent = ("lstm_cell/recurrent_kernel", vec![units, width]);
+                (vec![kernel, recurrent], width, "lstm_cell/bias", use_bias)
+            }
+            Self::Embedding { input_dim, output_dim, .. } => {
+                return vec![("embeddings", vec![input_dim as usize, output_dim as usize])];
+            }
+            Self::InputLayer { .. }
+            | Self::MaxPooling2D { .. }
+            | Self::Flatten
+            | Self::Activation(_)
+            | Self::Concatenate { .. }
+            | Self::Dropout { .. } => return vec![],
         };
-        let mut tensors = vec![("kernel", kernel)];
         if use_bias {
-            tensors.push(("bias", vec![n_outputs]));
+            tensors.push((bias, vec![n_outputs]));
         }
         tensors
     }
 
-    fn multiply_adds(&self, input: &[usize], output: &[usize]) -> u64 {
+    /// Values that the layer holds for one record beside its output, where they may be many more.
+    fn n_working_values(&self, inputs: &[&[usize]]) -> u64 {
+        let Self::Lstm { units, .. } = self else { return 0 };
+        let n_steps = inputs.first().and_then(|input| input.first()).map_or(0, |&n| n as u64);
+        (n_steps + 2).saturating_mul(u64::from(*units)).saturating_mul(lstm::WORKING_VALUES)
+    }
+
+    fn multiply_adds(&self, inputs: &[&[usize]], output: &[usize]) -> u64 {
+        let input = inputs.first().copied().unwrap_or_default();
         let per_output = match self {
             Self::Conv2D { kernel_size, .. } => area(*kernel_size).saturating_mul(input[2] as u64),
             Self::MaxPooling2D { pool_size, .. } => area(*pool_size),
             Self::Dense { .. } => input.last().map_or(0, |&n| n as u64),
-            Self::InputLayer { .. } | Self::Flatten | Self::Activation(_) => 1,
+            Self::Lstm { units, .. } => {
+                let &[n_steps, n_inputs] = input else { return u64::MAX };
+                let per_unit = 4 * (n_inputs as u64).saturating_add(u64::from(*units));
+                return per_unit.saturating_mul(u64::from(*units)).saturating_mul(n_steps as u64);
+            }
+            Self::InputLayer { .. }
+            | Self::Flatten
+            | Self::Activation(_)
+            | Self::Embedding { .. }
+            | Self::Concatenate { .. }
+            | Self::Dropout { .. } => 1,
         };
         per_output.saturating_mul(product(output))
     }

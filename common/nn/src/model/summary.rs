@@ -3,52 +3,86 @@
 use super::{LayerKind, ModelSpec, product};
 
 impl ModelSpec {
-    /// Layers, output shapes and parameters, as Keras prints them.
+    /// Layers, output shapes and parameters, as Keras prints them 80 columns wide: a chain as a Sequential model, anything
+    /// else as a Functional one, with what each layer reads.
     pub fn summary(&self) -> String {
-        let mut rows = Vec::new();
-        for (i, layer) in self.layers().iter().enumerate() {
-            // Keras leaves the input of a Sequential model out.
-            if matches!(layer.kind, LayerKind::InputLayer { .. }) {
-                continue;
-            }
-            let lengths = self.shapes()[i].iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let n_parameters: u64 = self.parameter_shapes(i).iter().map(|(_, shape)| product(shape)).sum();
-            rows.push([
-                format!("{} ({})", layer.name, layer.kind.class_name()),
-                format!("(None, {lengths})"),
-                grouped(n_parameters),
-            ]);
-        }
-        let heads = ["Layer (type)", "Output Shape", "Param #"];
-        let mut widths = [31, 22, 13];
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        let rule = |left: char, line: &str, cross: char, right: char| {
-            let lines = widths.map(|width| line.repeat(width + 2)).join(&cross.to_string());
-            format!("{left}{lines}{right}\n")
-        };
-        let cells = |bar: char, [layer, shape, n]: [&str; 3]| {
-            let [a, b, c] = widths;
-            format!("{bar} {layer:<a$} {bar} {shape:<b$} {bar} {n:>c$} {bar}\n")
+        let layers = self.layers();
+        let is_chain = layers.iter().enumerate().all(|(i, layer)| match i.checked_sub(1) {
+            None => layer.inputs.is_empty(),
+            Some(previous) => layer.inputs == [previous as u32],
+        });
+        let (heads, widths): (&[&str], &[usize]) = match is_chain {
+            true => (&["Layer (type)", "Output Shape", "Param #"], &[31, 22, 13]),
+            false => (&["Layer (type)", "Output Shape", "Param #", "Connected to"], &[19, 17, 10, 17]),
         };
         let mut out = format!("Model: \"{}\"\n", self.name());
-        out += &rule('┏', "━", '┳', '┓');
-        out += &cells('┃', heads);
-        out += &rule('┡', "━", '╇', '┩');
-        for (i, [layer, shape, n]) in rows.iter().enumerate() {
-            if i > 0 {
-                out += &rule('├', "─", '┼', '┤');
+        out += &rule(widths, ['┏', '━', '┳', '┓']);
+        out += &row('┃', widths, heads);
+        out += &rule(widths, ['┡', '━', '╇', '┩']);
+        let mut is_first = true;
+        for (i, layer) in layers.iter().enumerate() {
+            // Keras leaves the input of a Sequential model out.
+            if is_chain && matches!(layer.kind, LayerKind::InputLayer { .. }) {
+                continue;
             }
-            out += &cells('│', [layer, shape, n]);
+            if !is_first {
+                out += &rule(widths, ['├', '─', '┼', '┤']);
+            }
+            is_first = false;
+            let lengths = self.shapes()[i].iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let n_parameters: u64 = self.parameter_shapes(i).iter().map(|(_, shape)| product(shape)).sum();
+            let read = layer.inputs.iter().map(|&input| format!("{}[0][0]", layers[input as usize].name));
+            let read = read.collect::<Vec<_>>().join(", ");
+            let cells = [
+                &*format!("{} ({})", layer.name, layer.kind.class_name()),
+                &*format!("(None, {lengths})"),
+                &*grouped(n_parameters),
+                if read.is_empty() { "-" } else { &*read },
+            ];
+            out += &row('│', widths, &cells[..widths.len()]);
         }
-        out += &rule('└', "─", '┴', '┘');
+        out += &rule(widths, ['└', '─', '┴', '┘']);
         let total = format!("{} ({})", grouped(self.n_parameters() as u64), bytes(4 * self.n_parameters()));
         out += &format!(" Total params: {total}\n Trainable params: {total}\n Non-trainable params: 0 (0.00 B)\n");
         out
     }
+}
+
+fn rule(widths: &[usize], [left, line, cross, right]: [char; 4]) -> String {
+    let lines = widths.iter().map(|width| line.to_string().repeat(width + 2)).collect::<Vec<_>>();
+    format!("{left}{}{right}\n", lines.join(&cross.to_string()))
+}
+
+/// One row of the table, as many lines high as its cells call for. Numbers, the third column, stand on the right.
+fn row(bar: char, widths: &[usize], cells: &[&str]) -> String {
+    let wrapped: Vec<Vec<String>> = cells.iter().zip(widths).map(|(cell, &width)| wrap(cell, width)).collect();
+    let height = wrapped.iter().map(Vec::len).max().unwrap_or(0);
+    let mut out = String::new();
+    for line in 0..height {
+        for (column, (lines, &width)) in wrapped.iter().zip(widths).enumerate() {
+            let text = lines.get(line).map_or("", String::as_str);
+            out += &match column {
+                2 => format!("{bar} {text:>width$} "),
+                _ => format!("{bar} {text:<width$} "),
+            };
+        }
+        out += &format!("{bar}\n");
+    }
+    out
+}
+
+/// As many words on a line as fit, a longer one cut short.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        let len = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + len <= width => *line = format!("{line} {word}"),
+            _ if len <= width => lines.push(word.to_owned()),
+            _ => lines.push(word.chars().take(width - 1).chain(['…']).collect()),
+        }
+    }
+    lines
 }
 
 /// A number with a comma at every third digit.

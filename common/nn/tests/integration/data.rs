@@ -2,25 +2,27 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
 use eranos_base::{Entropy, SeededEntropy};
 use eranos_nn::data::{
-    DataError,
-    idx::{self, IdxArray, VALUES_MAX},
+    DataError, VALUES_MAX,
+    idx::{self, IdxArray, IdxValues},
 };
-use flate2::{Compression, write::GzEncoder};
 
-use crate::below;
+use crate::{below, gzip};
 
 fn parse(bytes: &[u8]) -> Result<IdxArray, DataError> {
     idx::parse(bytes, Path::new("x.idx"))
 }
 
 fn file(shape: &[u32], values: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0, 0, 8, shape.len() as u8];
+    file_of_type(8, shape, values)
+}
+
+fn file_of_type(code: u8, shape: &[u32], values: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, code, shape.len() as u8];
     for length in shape {
         bytes.extend(length.to_le_bytes().iter().rev());
     }
@@ -28,19 +30,25 @@ fn file(shape: &[u32], values: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
-}
-
 #[test]
 fn plain_and_compressed_files_read_the_same() {
     let bytes = file(&[2, 3, 1], &[0, 1, 2, 3, 4, 255]);
-    let expected = IdxArray { shape: vec![2, 3, 1], values: vec![0, 1, 2, 3, 4, 255] };
+    let expected = IdxArray { shape: vec![2, 3, 1], values: IdxValues::U8(vec![0, 1, 2, 3, 4, 255]) };
     assert_eq!(parse(&bytes).expect("plain"), expected);
     assert_eq!(parse(&gzip(&bytes)).expect("gzip"), expected);
     assert_eq!(parse(&file(&[0, 28, 28], &[])).expect("empty").shape, [0, 28, 28]);
+}
+
+#[test]
+fn short_integers_are_big_endian_and_members_of_gzip_are_all_read() {
+    let bytes = file_of_type(0x0b, &[2, 2], &[0x00, 0x01, 0xff, 0xfe, 0x7f, 0xff, 0x80, 0x00]);
+    let expected = IdxArray { shape: vec![2, 2], values: IdxValues::I16(vec![1, -2, 32767, -32768]) };
+    assert_eq!(parse(&bytes).expect("plain"), expected);
+    assert_eq!(parse(&gzip(&bytes)).expect("gzip"), expected);
+    assert_eq!(parse(&[gzip(&bytes[..9]), gzip(&bytes[9..])].concat()).expect("two members"), expected);
+    assert_eq!(expected.values.into_f32(), [1.0, -2.0, 32767.0, -32768.0]);
+    let cut = parse(&bytes[..bytes.len() - 1]).expect_err("half a value");
+    assert!(matches!(cut, DataError::Truncated { found: 7, expected: 8, .. }), "{cut}");
 }
 
 #[test]
@@ -65,7 +73,7 @@ fn each_damage_has_its_error() {
 
 #[test]
 fn a_header_that_claims_the_world_allocates_nothing() {
-    for shape in [vec![u32::MAX], vec![1 << 20, u32::MAX, u32::MAX, u32::MAX], vec![0, u32::MAX, u32::MAX]] {
+    for shape in [vec![u32::MAX], vec![1 << 20, u32::MAX, u32::MAX, u32::MAX], vec![0, 1 << 30, 1 << 30, 1 << 30]] {
         assert!(matches!(parse(&file(&shape, &[])).expect_err("huge"), DataError::Limit { .. }), "{shape:?}");
     }
     // Below the limit, and still not there: what is read is what there is.
@@ -96,7 +104,7 @@ fn damaged_compression_is_damage_and_never_a_panic() {
         if let Ok(array) = parse(&damaged) {
             assert_eq!(
                 (array.shape, array.values),
-                (vec![50, 100], values.clone()),
+                (vec![50, 100], IdxValues::U8(values.clone())),
                 "a flip in gzip's own header only"
             );
         }
@@ -110,7 +118,7 @@ fn random_bytes_never_panic_and_never_pass_unless_they_are_idx() {
         let mut bytes = vec![0; below(64, &mut entropy)];
         entropy.fill(&mut bytes);
         match round % 3 {
-            0 if bytes.len() >= 4 => bytes[..4].copy_from_slice(&[0, 0, 8, 1 + (round % 4) as u8]),
+            0 if bytes.len() >= 4 => bytes[..4].copy_from_slice(&[0, 0, [8, 11][round % 2], 1 + (round % 4) as u8]),
             1 if bytes.len() >= 2 => bytes[..2].copy_from_slice(&[0x1f, 0x8b]),
             _ => {}
         }
@@ -142,6 +150,10 @@ fn images_and_labels_that_do_not_belong_together_are_refused() {
     assert!(matches!(error(&labels, &images, 10), DataError::Axes { found: 1, .. }));
     assert!(matches!(error(&images, &images, 10), DataError::Axes { found: 3, .. }));
     assert!(matches!(error(&folder.path().join("none"), &labels, 10), DataError::Read { .. }));
+    let shorts = write("shorts", &file_of_type(0x0b, &[3, 1, 1], &[0, 1, 0, 2, 0xff, 0xff]));
+    assert!(matches!(error(&shorts, &labels, 10), DataError::Type { found: 0x0b, .. }));
+    let records = idx::read_records(&shorts, &labels, 10).expect("records");
+    assert_eq!((records.shape(), records.features().iter().sum::<f32>()), (&[1, 1][..], 2.0));
     for error in [error(&images, &few, 10), error(&images, &labels, 9), error(&labels, &images, 10)] {
         let shown = error.user_error().to_string();
         assert_eq!(shown.lines().count(), 2, "{shown}");

@@ -3,7 +3,7 @@
 use std::thread;
 
 use eranos_base::{Digest, SeededEntropy};
-use eranos_nn::{Network, NnError, Target, network::Workspace};
+use eranos_nn::{Network, NnError, Record, Target, network::Workspace};
 use ndarray::Array2;
 
 use crate::{below, bits, cnn, values};
@@ -29,7 +29,7 @@ impl Case {
         let prepared = self.network.prepare(&self.parameters).expect("parameters");
         let mut out = vec![f32::NAN; self.network.n_parameters()];
         let target = Target::Class(i as u32 % 10);
-        let loss = self.network.record_gradient(&prepared, &self.records[i], target, workspace, &mut out);
+        let loss = self.network.record_gradient(&prepared, Record::new(&self.records[i]), target, workspace, &mut out);
         (loss.expect("record").to_bits(), bits(&out))
     }
 }
@@ -62,7 +62,9 @@ fn nothing_of_a_poisoned_record_stays_in_the_workspace() {
     let mut out = vec![0.0; case.network.n_parameters()];
     for poison in [f32::NAN, f32::INFINITY, f32::MAX] {
         let record = vec![poison; case.network.input_len()];
-        case.network.record_gradient(&prepared, &record, Target::Class(0), &mut workspace, &mut out).expect("lengths");
+        case.network
+            .record_gradient(&prepared, Record::new(&record), Target::Class(0), &mut workspace, &mut out)
+            .expect("lengths");
         assert!(case.gradient(0, &mut workspace) == alone, "after {poison}");
     }
     let all: Array2<f32> = Array2::from_elem((20, case.network.input_len()), f32::NAN);
@@ -82,7 +84,7 @@ fn where_a_record_lies_in_memory_does_not_matter() {
         record.extend_from_slice(&case.records[5]);
         let mut out = vec![f32::NAN; shift + network.n_parameters()];
         let (record, out) = (&record[shift..], &mut out[shift..]);
-        network.record_gradient(&prepared, record, Target::Class(5), &mut workspace, out).expect("record");
+        network.record_gradient(&prepared, Record::new(record), Target::Class(5), &mut workspace, out).expect("record");
         assert!(bits(out) == alone, "shifted by {shift}");
     }
 }
@@ -132,7 +134,7 @@ fn values_that_are_not_finite_name_their_layer() {
     let mut out = vec![0.0; network.n_parameters()];
     let mut check = |parameters: &[f32], record: &[f32]| {
         let prepared = network.prepare(parameters).expect("parameters");
-        let target = Target::Class(1);
+        let (record, target) = (Record::new(record), Target::Class(1));
         let found = network.check_record(&prepared, record, target, &mut workspace, &mut out);
         // The training path leaves the decision to the caller, who sees it in the norm.
         network.record_gradient(&prepared, record, target, &mut workspace, &mut out).expect("lengths");
@@ -172,7 +174,7 @@ fn what_does_not_fit_is_refused() {
     let mut out = vec![0.0; network.n_parameters()];
     let record = &case.records[0];
     let mut call = |record: &[f32], target, len: usize| {
-        network.record_gradient(&prepared, record, target, &mut workspace, &mut out[..len]).map(|_| ())
+        network.record_gradient(&prepared, Record::new(record), target, &mut workspace, &mut out[..len]).map(|_| ())
     };
     let n = network.n_parameters();
     assert_eq!(call(record, Target::Class(9), n), Ok(()));
@@ -187,11 +189,23 @@ fn what_does_not_fit_is_refused() {
     let other = crate::reference::small_network();
     let foreign = other.prepare(&vec![0.0; other.n_parameters()]).expect("parameters");
     assert_eq!(
-        network.record_gradient(&foreign, record, Target::Class(0), &mut network.workspace(), &mut vec![0.0; n]),
+        network.record_gradient(
+            &foreign,
+            Record::new(record),
+            Target::Class(0),
+            &mut network.workspace(),
+            &mut vec![0.0; n]
+        ),
         Err(NnError::Foreign { what: "prepared parameters" })
     );
     assert_eq!(
-        network.record_gradient(&prepared, record, Target::Class(0), &mut other.workspace(), &mut vec![0.0; n]),
+        network.record_gradient(
+            &prepared,
+            Record::new(record),
+            Target::Class(0),
+            &mut other.workspace(),
+            &mut vec![0.0; n]
+        ),
         Err(NnError::Foreign { what: "workspace" })
     );
 }

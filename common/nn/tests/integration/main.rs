@@ -4,10 +4,15 @@ mod data;
 mod exact;
 mod models;
 mod reference;
+mod samples;
+mod tables;
 mod weights;
+
+use std::io::Write;
 
 use eranos_base::{Entropy, SeededEntropy};
 use eranos_nn::{Loss, ModelSpec, Network};
+use flate2::{Compression, write::GzEncoder};
 
 /// The mission's CNN.
 fn cnn() -> Network {
@@ -27,4 +32,10 @@ fn below(n: usize, entropy: &mut SeededEntropy) -> usize {
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
 }

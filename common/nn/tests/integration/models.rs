@@ -135,11 +135,15 @@ fn a_graph_that_does_not_hang_together_names_the_layer() {
     for (layers, expected) in [
         (vec![input()], "no layers after"),
         (vec![input(), layer("x", &[0], dense(2))], "x has the name of an earlier layer"),
-        (vec![input(), layer("d", &[], dense(2))], "d does not read exactly the layer before it"),
-        (vec![input(), layer("d", &[1], dense(2))], "d does not read exactly the layer before it"),
-        (vec![input(), layer("d", &[0, 0], dense(2))], "d does not read exactly the layer before it"),
-        (vec![input(), layer("d", &[0], LayerKind::InputLayer { shape: vec![4] })], "d is misplaced"),
-        (vec![layer("d", &[], dense(2)), input()], "d is misplaced"),
+        (vec![input(), layer("d", &[], dense(2))], "d reads 0 layers, expected 1"),
+        (vec![input(), layer("d", &[1], dense(2))], "d reads a layer that does not come before it"),
+        (vec![input(), layer("d", &[0, 0], dense(2))], "d reads 2 layers, expected 1"),
+        (vec![input(), layer("d", &[0], LayerKind::InputLayer { shape: vec![4] })], "d is an InputLayer, but reads"),
+        (vec![layer("d", &[], dense(2)), input()], "d reads 0 layers, expected 1"),
+        (
+            vec![layer("y", &[], LayerKind::InputLayer { shape: vec![1] }), input(), layer("d", &[1], dense(2))],
+            "y is read by no other layer",
+        ),
         (vec![input(), layer("d", &[0], dense(0))], "d has no units"),
         (vec![input(), layer("a/b", &[0], dense(2))], "a/b has '/' in its name"),
         (vec![input(), layer(&"n".repeat(65), &[0], dense(2))], "has a name of 65 bytes"),
@@ -172,11 +176,12 @@ fn a_graph_that_does_not_hang_together_names_the_layer() {
 #[test]
 fn whatever_keras_offers_and_this_does_not_honour_is_refused_by_name() {
     let refusals = [
-        ("/class_name", json!("Functional"), "model of class \"Functional\", supported is Sequential"),
+        ("/class_name", json!("Model"), "model of class \"Model\", supported are Sequential and Functional"),
         ("/registered_name", json!("mine>Sequential"), "registered_name"),
         ("/config/trainable", json!(false), "trainable"),
         ("/config/dtype/config/name", json!("mixed_float16"), "dtype"),
-        ("/config/layers/0/config/dtype", json!("int32"), "layer \"input_layer\" sets dtype"),
+        ("/config/layers/0/config/dtype", json!("int32"), "layer \"conv2d\" reads the whole numbers of input_layer"),
+        ("/config/layers/0/config/dtype", json!("bfloat16"), "layer \"input_layer\" sets dtype"),
         ("/config/layers/0/config/batch_shape", json!([32, 28, 28, 1]), "batch_shape"),
         ("/config/layers/0/config/batch_shape", json!([null, null, 28, 1]), "batch_shape"),
         ("/config/layers/0/config/batch_shape", json!([null, -1, 28, 1]), "batch_shape"),

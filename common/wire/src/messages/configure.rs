@@ -1,5 +1,10 @@
-//! `configure`: the coordinator sends plan and model. The client's answer is its advert, or an abort with the reason.
+//! `configure`: the coordinator sends plan and model, and what it has received of the client so far. The client's answer
+//! is its advert, or an abort with the reason.
 
+use eranos_base::{
+    ClientId, Context, Position, Signature, SigningKey, StatementKind, VerifyingKey, encoding::Canonical,
+    signing::SigningError,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::SignedPlan;
@@ -9,4 +14,39 @@ use crate::plan::SignedPlan;
 pub struct Configure {
     /// The plan.
     pub plan: SignedPlan,
+    /// What the coordinator has received of this client in the session.
+    pub debit: Debit,
 }
+
+/// How many masked vectors of one client the coordinator has received, complete and verified, in the rounds of the
+/// session that are over, under its ledger key. A client charges its budget before a vector leaves: one whose budget
+/// counts fewer was restored from an older copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Debit {
+    /// The number of vectors, released or not.
+    pub vectors: u64,
+    /// The coordinator's signature.
+    pub signature: Signature,
+}
+
+impl Debit {
+    /// Signs the number for a client, in the `context` of the plan that it comes with.
+    pub fn sign(key: &SigningKey, context: &Context, client: &ClientId, vectors: u64) -> Self {
+        Self { vectors, signature: key.sign(&Self::statement(context, client, vectors)) }
+    }
+
+    /// Checks that the pinned ledger key signed the number, for this client and this plan.
+    ///
+    /// # Errors
+    /// If it did not.
+    pub fn verify(&self, ledger_key: &VerifyingKey, context: &Context, client: &ClientId) -> Result<(), SigningError> {
+        ledger_key.verify(&Self::statement(context, client, self.vectors), &self.signature)
+    }
+
+    fn statement(context: &Context, client: &ClientId, vectors: u64) -> Vec<u8> {
+        let body = Canonical::new(DOMAIN).text(client.as_str()).u64(vectors).finish();
+        context.statement(StatementKind::Debit, Position::NONE, &body)
+    }
+}
+
+const DOMAIN: &str = "eranos/debit/v1";

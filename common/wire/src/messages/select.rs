@@ -1,7 +1,12 @@
 //! `select`: a client asks to take part.
 
-use eranos_base::TaskId;
+use eranos_base::{
+    ClientId, Context, Digest, Position, Signature, SigningKey, StatementKind, TaskId, VerifyingKey,
+    encoding::Canonical, signing::SigningError,
+};
 use serde::{Deserialize, Serialize};
+
+use super::{RoundRef, abort::Reason};
 
 /// Asks to take part in the next round of a task. The client's identity is its certificate's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,13 +22,53 @@ pub struct CheckIn {
 /// The version of plans that this build makes and understands.
 pub const PLAN_VERSION: u16 = 1;
 
-/// The client is not wanted now.
+/// The client is not wanted now, under the coordinator's ledger key: whoever holds only its TLS key can send nobody away,
+/// and two different ones for one round are evidence that any client may publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComeBackLater {
+    /// The round that it is not admitted to.
+    pub round: RoundRef,
     /// When to ask again, if ever.
     pub when: ComeBack,
     /// Why, for a person.
-    pub reason: String,
+    pub reason: Reason,
+    /// The coordinator's signature.
+    pub signature: Signature,
+}
+
+impl ComeBackLater {
+    /// Signs the refusal to admit `client` to `round`.
+    pub fn sign(
+        key: &SigningKey,
+        round: RoundRef,
+        client: &ClientId,
+        when: ComeBack,
+        reason: impl Into<Reason>,
+    ) -> Self {
+        let reason = reason.into();
+        let signature = key.sign(&Self::statement(round, client, when, &reason));
+        Self { round, when, reason, signature }
+    }
+
+    /// Checks that the pinned ledger key signed the refusal, for this client.
+    ///
+    /// # Errors
+    /// If it did not.
+    pub fn verify(&self, ledger_key: &VerifyingKey, client: &ClientId) -> Result<(), SigningError> {
+        ledger_key.verify(&Self::statement(self.round, client, self.when, &self.reason), &self.signature)
+    }
+
+    fn statement(round: RoundRef, client: &ClientId, when: ComeBack, reason: &Reason) -> Vec<u8> {
+        let (when, after_ms) = match when {
+            ComeBack::AfterMs(ms) => ("after", ms),
+            ComeBack::TaskOver => ("task over", 0),
+            ComeBack::Never => ("never", 0),
+        };
+        let body = Canonical::new(DOMAIN).text(client.as_str()).text(when).u32(after_ms).text(reason.as_str()).finish();
+        // No plan was sent: its digest is zero.
+        let context = Context::new(round.session, round.round, Digest::ZERO);
+        context.statement(StatementKind::NotAdmitted, Position::NONE, &body)
+    }
 }
 
 /// When a client that is not wanted now may ask again.
@@ -36,3 +81,5 @@ pub enum ComeBack {
     /// Not as it is: for another task, with another version, or excluded. Somebody must change something first.
     Never,
 }
+
+const DOMAIN: &str = "eranos/not-admitted/v1";

@@ -34,6 +34,26 @@ pub struct Policy {
     pub ready_slot_ms_min: u32,
     /// The most charged attempts, in all, without a receipt: a coordinator that burns budget is left.
     pub charged_without_receipt_max: u32,
+    /// The longest that a plan may let its parties wait in one phase, in milliseconds. A client that has no contribution
+    /// by then leaves, so that it bounds for how long a round can keep this machine busy, whatever the model.
+    #[serde(default = "phase_timeout_ms_max")]
+    pub phase_timeout_ms_max: u32,
+    /// The most parameters of a model. A client that trains holds about a hundred bytes for each.
+    #[serde(default = "parameters_max")]
+    pub parameters_max: u32,
+}
+
+/// The longest phase of a plan where the policy says nothing: ten minutes.
+pub const PHASE_TIMEOUT_MS_MAX_DEFAULT: u32 = 600_000;
+/// The most parameters of a model where the policy says nothing.
+pub const PARAMETERS_MAX_DEFAULT: u32 = 1 << 24;
+
+fn phase_timeout_ms_max() -> u32 {
+    PHASE_TIMEOUT_MS_MAX_DEFAULT
+}
+
+fn parameters_max() -> u32 {
+    PARAMETERS_MAX_DEFAULT
 }
 
 /// A unit of privacy.
@@ -72,5 +92,42 @@ impl Policy {
             return refuse("noise_multiplier_min is not a number", "0.5 refuses the weakest settings");
         }
         Ok(policy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_from_before_a_limit_was_named_has_the_limit() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let init = crate::setup::Init {
+            records: "records".to_owned(),
+            labels: Some("labels".to_owned()),
+            columns: Vec::new(),
+            dir: dir.path().to_owned(),
+            coordinator: "localhost:7433".to_owned(),
+            ledger_key: eranos_ledger::LedgerSigner::new(
+                "example.org/ledger".parse().expect("a name"),
+                eranos_base::SigningKey::from_seed(&[1; 32]),
+            )
+            .ledger_key()
+            .to_string(),
+            task: "mnist".to_owned(),
+            epsilon_max: 4.0,
+            survivors_min: 3,
+            max_colluders: 1,
+            records_max: 10,
+            classes: 10,
+        };
+        crate::setup::init(&init).expect("written");
+        let path = dir.path().join(crate::setup::POLICY);
+        let written = Policy::read(&path).expect("a policy");
+        assert_eq!((written.phase_timeout_ms_max, written.parameters_max), (600_000, 16_777_216));
+        let text = std::fs::read_to_string(&path).expect("written");
+        let before = |line: &&str| !line.starts_with("phase_timeout_ms_max") && !line.starts_with("parameters_max");
+        std::fs::write(&path, text.lines().filter(before).collect::<Vec<_>>().join("\n")).expect("written");
+        assert_eq!(Policy::read(&path).expect("a policy"), written);
     }
 }

@@ -17,7 +17,7 @@ use eranos_wire::tls::{ClientTls, Credentials, SharedTrust, TrustMaterial};
 use crate::{
     config::Config,
     connection::Connector,
-    policy::Policy,
+    policy::{PARAMETERS_MAX_DEFAULT, PHASE_TIMEOUT_MS_MAX_DEFAULT, Policy},
     round::{CertificateCheck, Member},
     session::Session,
     store::Store,
@@ -194,7 +194,12 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # The shortest slot of READY in ms: a shorter one would tell how long training took.\n\
          ready_slot_ms_min = 250\n\
          # The most attempts that may be charged, in all, without the ledger showing a result.\n\
-         charged_without_receipt_max = 50\n",
+         charged_without_receipt_max = 50\n\
+         # The longest that a plan may let its parties wait in one phase, in ms: whoever has nothing to send by then\n\
+         # leaves the round, so that no plan keeps this machine busy for longer.\n\
+         phase_timeout_ms_max = {PHASE_TIMEOUT_MS_MAX_DEFAULT}\n\
+         # The most parameters of a model: the memory of training grows with them.\n\
+         parameters_max = {PARAMETERS_MAX_DEFAULT}\n",
         epsilon = init.epsilon_max,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,

@@ -32,7 +32,7 @@ use super::{
     adversary::{Adversary, alter_answers},
     world::{
         ATTEMPTS_MAX, Client, DELAY_MS_MAX, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles,
-        SHARE_KEYS, Setup, World, certificate, mechanism, model, records, target,
+        PHASE_TIMEOUT_MS, SHARE_KEYS, Setup, World, certificate, mechanism, model, records, target,
     },
 };
 
@@ -314,6 +314,17 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
         |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }),
     );
 
+    let world = deceive(
+        "a slot longer than a phase",
+        |_| {},
+        |adversary, answer, _| {
+            adversary.replan(answer, |plan| plan.ready_slot_ms = PHASE_TIMEOUT_MS + 1);
+        },
+    );
+    check_refusal(&world, "a slot longer than a phase", true, false, |kind| {
+        matches!(kind, RefusalKind::TooMuch { what: "slot of READY in ms", .. })
+    });
+
     // The same plan, to a client that demands one step more.
     let check = |context: &str, demand: fn(&mut Client), expect: Expect| {
         let world = deceive(context, |world| demand(&mut world.clients[VICTIM]), |_, _, _| {});
@@ -345,6 +356,16 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
         |kind| matches!(kind, RefusalKind::TooLittle { what: "slot of READY in ms", .. }),
     );
     check(
+        "time of a phase",
+        |c| c.member_mut().policy.phase_timeout_ms_max -= 1,
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "time of a phase in ms", .. }),
+    );
+    check(
+        "parameters",
+        |c| c.member_mut().policy.parameters_max -= 1,
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "number of parameters", .. }),
+    );
+    check(
         "classes",
         |c| c.member_mut().n_classes += 1,
         |kind| matches!(kind, RefusalKind::Data(what) if what.contains("classes")),
@@ -365,6 +386,22 @@ fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
     let terms = Terms { unit, data_set: "random".to_owned(), epsilon_limit, delta: DELTA };
     let (budget, file) = Budget::create(terms).unwrap();
     (client.budget, client.file) = (Arc::new(budget), file);
+}
+
+#[test]
+fn work_that_no_plan_waits_for_is_broken_off() {
+    let mut world = World::new(30, FIVE);
+    world.clients[VICTIM].trains_ms = 100 * u64::from(PHASE_TIMEOUT_MS);
+    world.begin(1);
+    let contributes = |round: &client::Round| round.phase() == client::Phase::Contribute;
+    assert!(world.run_until(|world| world.clients[VICTIM].round.as_ref().is_some_and(contributes)));
+    let began = world.now;
+    assert!(world.run_until(|world| world.clients[VICTIM].end.is_some()));
+    assert_eq!(world.now.since(began).as_millis(), u128::from(PHASE_TIMEOUT_MS));
+    world.run();
+    world.check("endless work", &[]);
+    assert!(matches!(world.clients[VICTIM].end, Some(End::Left { .. })), "{:?}", world.clients[VICTIM].end);
+    assert!(!world.clients[VICTIM].is_charged() && world.settled_without(&[VICTIM]));
 }
 
 #[test]

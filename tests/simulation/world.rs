@@ -701,6 +701,8 @@ impl Client {
                 records_max: parameters.record_bound,
                 ready_slot_ms_min: READY_SLOT_MS,
                 charged_without_receipt_max: u32::MAX,
+                phase_timeout_ms_max: PHASE_TIMEOUT_MS,
+                parameters_max: parameters.n_parameters,
             },
             trust: Arc::new(Authority(setup.authority.verifying_key())),
             n_classes: 4,

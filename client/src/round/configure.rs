@@ -103,7 +103,11 @@ fn check(
     below("number of colluders tolerated", f64::from(parameters.max_colluders), f64::from(policy.max_colluders))?;
     below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
     below("bound on a client's records", f64::from(parameters.record_bound), f64::from(policy.records_max))?;
+    above("time of a phase in ms", f64::from(plan.phase_timeout_ms), f64::from(policy.phase_timeout_ms_max))?;
+    above("number of parameters", f64::from(parameters.n_parameters), f64::from(policy.parameters_max))?;
     below("slot of READY in ms", f64::from(plan.ready_slot_ms), f64::from(policy.ready_slot_ms_min))?;
+    // Whoever waits for its slot hears nothing meanwhile.
+    above("slot of READY in ms", f64::from(plan.ready_slot_ms), f64::from(plan.phase_timeout_ms))?;
     below("attempt", plan.round.0 as f64, 1.0)?;
     above("attempt", plan.round.0 as f64, f64::from(parameters.max_attempts))?;
     // A round begun before, or one before that: the coordinator hears a refusal, not the silence of a broken client.

@@ -1,6 +1,8 @@
 //! `masked_input`: READY leaves at the plan's slot, when the contribution exists. With the grant the budget is charged,
 //! durably; only then does the first byte of the masked vector leave.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use eranos_base::{Context, Digest, Timestamp};
 use eranos_secagg::{Masked, Ready, Survivors};
@@ -10,7 +12,7 @@ use eranos_wire::{
 };
 use zeroize::Zeroizing;
 
-use super::{Action, Common, Consistency, Event, Phase, RefusalKind, Round, Step, send};
+use super::{Action, Common, Consistency, Event, Phase, RefusalKind, Round, Step, abort, send};
 
 /// Knows U2; waits for its own contribution and for the slot of READY.
 pub struct AwaitContribution {
@@ -20,6 +22,8 @@ pub struct AwaitContribution {
     contribution: Option<Zeroizing<Vec<u32>>>,
     /// When READY leaves; set when the contribution exists.
     slot: Option<Timestamp>,
+    /// By when the contribution must exist: nobody waits for it any longer.
+    deadline: Timestamp,
 }
 
 impl AwaitContribution {
@@ -28,8 +32,10 @@ impl AwaitContribution {
         context: Context,
         ready: Ready,
         contribution: Option<Zeroizing<Vec<u32>>>,
+        now: Timestamp,
     ) -> Self {
-        Self { common, context, ready, contribution, slot: None }
+        let deadline = now + Duration::from_millis(common.plan.phase_timeout_ms.into());
+        Self { common, context, ready, contribution, slot: None, deadline }
     }
 
     pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {
@@ -43,10 +49,17 @@ impl AwaitContribution {
         }
     }
 
-    /// Sends READY if the contribution exists and the slot has come. Slots are whole multiples of the plan's, counted
-    /// from the plan's arrival: the time of READY says no more of the sample than that.
+    /// Sends READY if the contribution exists and the slot has come, and leaves if it does not exist in time. Slots are
+    /// whole multiples of the plan's, counted from the plan's arrival: the time of READY says no more of the sample than
+    /// that.
     pub(super) fn when_due(mut self, now: Timestamp) -> (Round, Vec<Action>) {
-        let Some(contribution) = self.contribution.take() else { return (Round::Contribute(self), Vec::new()) };
+        let Some(contribution) = self.contribution.take() else {
+            if now >= self.deadline {
+                return abort::leave(Round::Contribute(self), "no contribution within the plan's time".to_owned());
+            }
+            let wake = Action::WakeAt(self.deadline);
+            return (Round::Contribute(self), vec![wake]);
+        };
         let slot = *self.slot.get_or_insert_with(|| {
             let slot_ms = u64::from(self.common.plan.ready_slot_ms);
             let elapsed_ms = now.since(self.common.configured).as_millis() as u64;

@@ -46,7 +46,7 @@ impl ShareKeys {
             Ok(ready) => ready,
             Err(refusal) => return self.common.refuse(RefusalKind::SecureSum(refusal)),
         };
-        let next = AwaitContribution::new(self.common, context, ready, self.contribution);
+        let next = AwaitContribution::new(self.common, context, ready, self.contribution, now);
         let (round, mut actions) = next.when_due(now);
         actions.insert(0, Action::Note(Phase::Contribute));
         (round, actions)

@@ -4,7 +4,7 @@
 use eranos_base::{Entropy, SeededEntropy, encoding::Canonical};
 use eranos_nn::{
     LayerKind, ModelError, ModelSpec,
-    model::{ACTIVATIONS_MAX, DOMAIN, LAYERS_MAX, PARAMETERS_MAX, RANK_MAX},
+    model::{ACTIVATIONS_MAX, BUILTIN_NAMES, DOMAIN, LAYERS_MAX, PARAMETERS_MAX, RANK_MAX},
 };
 use serde_json::{Value, json};
 
@@ -42,10 +42,9 @@ fn random_keras_definitions_are_refused_or_keep_the_limits() {
 
 #[test]
 fn damaged_definitions_are_refused_or_are_another_model() {
-    let honest = ModelSpec::builtin("cnn").expect("built in").to_canonical();
-    for seed in 0..CASES {
+    let honest = BUILTIN_NAMES.iter().map(|name| ModelSpec::builtin(name).expect("built in").to_canonical());
+    for (seed, mut bytes) in (0..CASES).zip(honest.collect::<Vec<_>>().into_iter().cycle()) {
         let mut dice = Dice(SeededEntropy::new(seed));
-        let mut bytes = honest.clone();
         for _ in 0..=dice.below(3) {
             let at = dice.below(bytes.len().max(1) as u64) as usize;
             match dice.below(4) {
@@ -76,16 +75,20 @@ fn check_limits(spec: &ModelSpec, seed: u64) {
     assert!(shapes.iter().all(|shape| (1..=RANK_MAX).contains(&shape.len()) && !shape.contains(&0)), "seed {seed}");
     let n_activations: u128 = shapes.iter().map(|shape| product(shape)).sum();
     assert!(n_activations <= ACTIVATIONS_MAX as u128, "seed {seed}: {n_activations}");
-    let inputs = std::iter::once(&[][..]).chain(shapes.iter().map(Vec::as_slice));
-    let n_parameters: u128 = inputs
-        .zip(layers)
-        .map(|(input, layer)| {
+    let n_parameters: u128 = layers
+        .iter()
+        .map(|layer| {
+            let input = layer.inputs.first().map_or(&[][..], |input| &shapes[*input as usize]);
             let n_inputs = input.last().map_or(0, |n| *n as u128);
             let (weights, n_outputs, use_bias) = match layer.kind {
                 LayerKind::Conv2D { filters, kernel_size: [height, width], use_bias, .. } => {
                     (u128::from(height) * u128::from(width) * n_inputs, filters, use_bias)
                 }
                 LayerKind::Dense { units, use_bias, .. } => (n_inputs, units, use_bias),
+                LayerKind::Lstm { units, use_bias, .. } => {
+                    return (n_inputs + u128::from(units) + u128::from(use_bias)) * 4 * u128::from(units);
+                }
+                LayerKind::Embedding { input_dim, output_dim, .. } => (u128::from(input_dim), output_dim, false),
                 _ => return 0,
             };
             (weights + u128::from(use_bias)) * u128::from(n_outputs)
@@ -125,7 +128,7 @@ impl Dice {
         let n_layers = self.n_layers();
         let mut out = Canonical::new(DOMAIN).text("random").u32(n_layers as u32);
         for i in 0..n_layers {
-            let class = if i == 0 { 1 } else { 1 + self.below(7) as u8 };
+            let class = if i == 0 { 1 } else { 1 + self.below(11) as u8 };
             // Now and then the name of another layer, or another input than the layer before.
             let name = if self.below(30) == 0 { 0 } else { i };
             out = out.u8(class).text(&format!("layer-{name}"));
@@ -136,17 +139,18 @@ impl Dice {
             };
             let n_sizes = match class {
                 1 => {
-                    let rank = if self.below(4) == 0 { self.below(6) as u32 } else { 3 };
+                    let rank = if self.below(2) == 0 { self.below(6) as u32 } else { 3 };
                     out = out.u32(rank);
                     rank
                 }
                 2 => 5,
                 3 => 4,
-                5 => 1,
+                8 => 2,
+                5 | 7 | 9 | 10 => 1,
                 _ => 0,
             };
             out = (0..n_sizes).fold(out, |out, _| out.u32(self.size()));
-            let n_options = [0, 0, 3, 1, 0, 2, 1, 0][usize::from(class)];
+            let n_options = [0, 0, 3, 1, 0, 2, 1, 2, 1, 0, 0, 0][usize::from(class)];
             let most = if self.below(20) == 0 { 256 } else { 2 };
             out = (0..n_options).fold(out, |out, _| out.u8(self.below(most) as u8));
         }

@@ -145,17 +145,20 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
     let parties =
         tokio::spawn(Parties::start(folders.parties.clone(), Faults::new(n_drops, options.rounds), stop)?.run());
     let watching = tokio::spawn(screen.watch(reports));
-    let interrupt = tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            let _ = stop_sender.send(true);
+    let interrupt = tokio::spawn({
+        let stop_sender = stop_sender.clone();
+        async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                let _ = stop_sender.send(true);
+            }
         }
-        // Held, so that the receivers above stay open.
-        stop_sender
     });
     let summary = rounds.await.map_err(|error| broken(&error))?.map_err(|error| broken(&error))?;
     watching.await.map_err(|error| broken(&error))?;
     let interrupted = interrupt.is_finished();
     interrupt.abort();
+    // A client that was not connected when the coordinator said that the task is over would look for it for ever.
+    let _ = stop_sender.send(true);
     parties.await.map_err(|error| broken(&error))??;
     if interrupted {
         return Err(UserError::new("interrupted", "nothing was left behind; run `eranos demo` again"));

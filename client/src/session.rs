@@ -164,7 +164,7 @@ impl Session {
                     wake = None;
                     Event::Wake
                 }
-                _ = stop.wait_for(|stop| *stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
+                () = stopped(stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
             };
             let (next, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
             round = next;
@@ -366,8 +366,15 @@ impl Backoff {
 }
 
 async fn pause(duration: Duration, stop: &mut watch::Receiver<bool>) {
-    // An error means that nobody can say stop any more.
-    let _ = timeout(duration, stop.wait_for(|stop| *stop)).await;
+    // Stopped or not, the wait is over.
+    let _ = timeout(duration, stopped(stop)).await;
+}
+
+/// Resolves when somebody says stop; never, once nobody can say it any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 async fn sleep_until_time(at: Option<Timestamp>) {
@@ -387,3 +394,22 @@ const ANSWER_GRACE: Duration = Duration::from_secs(5);
 const ABORT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Largest body of an answer: a checkpoint.
 const ANSWER_BODY_LEN_MAX: u64 = BODY_LEN_MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_nobody_can_stop_any_more_is_not_stopped() {
+        let (sender, mut stop) = watch::channel(false);
+        drop(sender);
+        assert!(
+            timeout(Duration::from_millis(20), stopped(&mut stop)).await.is_err(),
+            "it would leave round after round"
+        );
+        let (sender, mut stop) = watch::channel(false);
+        sender.send(true).expect("somebody listens");
+        drop(sender);
+        stopped(&mut stop).await;
+    }
+}

@@ -472,6 +472,36 @@ fn functional_graphs_that_are_not_honoured_are_refused_by_name() {
     assert_eq!(axis(-2), axis(1));
 }
 
+#[test]
+fn a_chain_is_the_same_model_as_sequential_or_functional() {
+    for (name, sequential) in [("cnn", KERAS_CNN), ("lstm", KERAS_LSTM), ("nlp", KERAS_NLP)] {
+        let mut json: Value = serde_json::from_str(sequential).expect("json");
+        json["class_name"] = json!("Functional");
+        json["module"] = json!("keras.src.models.functional");
+        json["registered_name"] = json!("Functional");
+        let config = json["config"].as_object_mut().expect("object");
+        config.remove("build_input_shape");
+        let layers = config["layers"].as_array_mut().expect("list");
+        let names: Vec<Value> = layers.iter().map(|layer| layer["config"]["name"].clone()).collect();
+        for (i, layer) in layers.iter_mut().enumerate() {
+            layer["name"] = names[i].clone();
+            layer["inbound_nodes"] = match i.checked_sub(1) {
+                None => json!([]),
+                Some(previous) => {
+                    let tensor = json!({
+                        "class_name": "__keras_tensor__",
+                        "config": {"shape": [null, 1], "dtype": "float32", "keras_history": [names[previous], 0, 0]}
+                    });
+                    json!([{"args": [tensor], "kwargs": {"training": false, "mask": null}}])
+                }
+            };
+        }
+        config.insert("input_layers".to_owned(), json!([names[0], 0, 0]));
+        config.insert("output_layers".to_owned(), json!([[names[names.len() - 1], 0, 0]]));
+        assert_eq!(ModelSpec::from_keras_json(&json.to_string()), ModelSpec::builtin(name), "{name}");
+    }
+}
+
 /// Keras may take inputs in another order than it lists its layers; a record has the order in which they are taken.
 #[test]
 fn inputs_come_in_the_order_in_which_they_are_taken() {

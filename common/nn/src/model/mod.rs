@@ -105,6 +105,10 @@ impl ModelError {
         let next = match self {
             Self::Json { .. } | Self::Decode(_) => "write the file with `model.to_json()` of Keras 3".to_owned(),
             Self::Class { .. } => "write the model as keras.Sequential or with Keras' functional API".to_owned(),
+            // What Keras makes of `mask_zero` in a Functional model.
+            Self::UnsupportedLayer { found, .. } if found == "NotEqual" => {
+                "write a model with mask_zero as keras.Sequential".to_owned()
+            }
             Self::UnsupportedLayer { .. } => format!("build the model from {SUPPORTED}"),
             Self::UnsupportedOption { option, .. } => format!("set {option} to what is supported"),
             Self::Layer { layer, .. } => format!("correct the layer {layer:?}"),

@@ -457,6 +457,9 @@ fn functional_graphs_that_are_not_honoured_are_refused_by_name() {
     ] {
         refused(KERAS_RECOMMENDER, pointer, value, expected);
     }
+    let masked = changed(KERAS_RECOMMENDER, "/config/layers/2/class_name", json!("NotEqual"));
+    let error = ModelSpec::from_keras_json(&masked).expect_err("a mask as a layer").user_error("model.json");
+    assert!(error.to_string().contains("write a model with mask_zero as keras.Sequential"), "{error}");
     // Whole numbers are for embeddings; which type they have does not matter then.
     let mut ids = KERAS_RECOMMENDER.to_owned();
     for input in [0, 1] {

@@ -155,7 +155,7 @@ fn limits_hold_before_anything_is_allocated() {
         other => panic!("{other:?}"),
     };
     let huge = u32::MAX;
-    let activations = ("values put out by all layers", ACTIVATIONS_MAX as u64);
+    let activations = ("values that all layers hold for a record", ACTIVATIONS_MAX as u64);
     assert_eq!(limit(vec![input(&[huge, huge, huge, huge]), LayerKind::Flatten]), activations);
     assert_eq!(limit(vec![input(&[4]), dense(huge)]), activations);
     let conv = |filters, kernel_size, padding| LayerKind::Conv2D {
@@ -169,9 +169,19 @@ fn limits_hold_before_anything_is_allocated() {
     assert_eq!(limit(vec![input(&[1024, 1024, 1]), conv(huge, [1, 1], Padding::Valid)]), activations);
     assert_eq!(limit(vec![input(&[1 << 15]), dense(1 << 12)]), ("number of parameters", PARAMETERS_MAX as u64));
     assert_eq!(
-        limit(vec![input(&[1000, 1000, 1]), conv(7, [1200, 1200], Padding::Same)]),
+        limit(vec![input(&[2000, 2000, 1]), conv(2, [1000, 1000], Padding::Valid)]),
         ("multiply-adds of one record", MULTIPLY_ADDS_MAX)
     );
+    // One window over an input that is padded to four times its size.
+    let padded = LayerKind::Conv2D {
+        filters: 1,
+        kernel_size: [4096, 4096],
+        strides: [2048, 2048],
+        padding: Padding::Same,
+        activation: Activation::Relu,
+        use_bias: true,
+    };
+    assert_eq!(limit(vec![input(&[2048, 2048, 1]), padded]), activations);
     let deep = std::iter::once(input(&[2])).chain(std::iter::repeat_n(LayerKind::Flatten, LAYERS_MAX));
     assert_eq!(limit(deep.collect()), ("number of layers", LAYERS_MAX as u64));
     let lstm = |units| LayerKind::Lstm { units, return_sequences: false, use_bias: true };

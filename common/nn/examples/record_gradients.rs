@@ -9,10 +9,10 @@
 //!
 //! | model | records/s | where most of it goes |
 //! |---|---|---|
-//! | cnn | 15,500 | the second convolution |
-//! | lstm | 7,000 | its matrix products, at 50 billion multiply-adds a second |
-//! | nlp | 2,950 | two fifths of it writing 640,000 values of the embedding's gradient, nearly all zero |
-//! | recommender | 151,000 | the same, 84,000 values |
+//! | cnn | 15,200 | the second convolution |
+//! | lstm | 6,700 | its matrix products, at 49 billion multiply-adds a second |
+//! | nlp | 2,800 | a quarter to two fifths of it writing 640,000 values of the embedding's gradient, nearly all zero |
+//! | recommender | 143,000 | writing the 84,000 values of its embeddings' gradients |
 
 use std::fs;
 

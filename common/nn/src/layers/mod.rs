@@ -58,7 +58,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) output: &'a mut [f32],
     /// Which time steps count, if not all.
     pub(crate) mask: Option<Mask<'a>>,
-    /// What Dropout draws its mask from; none outside training.
+    /// What Dropout draws the mask of the only record from; none outside training.
     pub(crate) dropout_key: Option<u64>,
 }
 

@@ -25,7 +25,8 @@ pub const LAYERS_MAX: usize = 128;
 pub const RANK_MAX: usize = 4;
 /// Most parameters of one model. Every process holds a few vectors of this length.
 pub const PARAMETERS_MAX: usize = eranos_base::limits::VECTOR_LEN_MAX;
-/// Most values that all layers together put out for one record. A workspace holds a small multiple of it.
+/// Most values that all layers together put out for one record, with those that a convolution pads and an LSTM remembers.
+/// A workspace holds a small multiple of it.
 pub const ACTIVATIONS_MAX: usize = 1 << 23;
 /// Most multiply-adds that one record may cost on its way forward: about a minute of one core.
 pub const MULTIPLY_ADDS_MAX: u64 = 1 << 40;
@@ -113,6 +114,10 @@ impl ModelError {
         let next = match self {
             Self::Json { .. } | Self::Decode(_) => "write the file with `model.to_json()` of Keras 3".to_owned(),
             Self::Class { .. } => "write the model as keras.Sequential or with Keras' functional API".to_owned(),
+            // What Keras makes of `mask_zero` in a Functional model.
+            Self::UnsupportedLayer { found, .. } if found == "NotEqual" => {
+                "write a model with mask_zero as keras.Sequential".to_owned()
+            }
             Self::UnsupportedLayer { .. } => format!("build the model from {SUPPORTED}"),
             Self::UnsupportedOption { option, .. } => format!("set {option} to what is supported"),
             Self::Layer { layer, .. } => format!("correct the layer {layer:?}"),
@@ -279,7 +284,7 @@ impl ModelSpec {
             let inputs: Vec<&[usize]> = inputs.into_iter().map(Vec::as_slice).collect();
             let output = layer.kind.output_shape(&inputs).map_err(|p| problem(&p))?;
             n_values = n_values.saturating_add(product(&output)).saturating_add(layer.kind.n_working_values(&inputs));
-            limit("values put out by all layers", n_values, ACTIVATIONS_MAX as u64)?;
+            limit("values that all layers hold for a record", n_values, ACTIVATIONS_MAX as u64)?;
             for (_, shape) in layer.kind.parameter_shapes(&inputs) {
                 n_parameters = n_parameters.saturating_add(product(&shape));
             }
@@ -570,9 +575,21 @@ impl LayerKind {
 
     /// Values that the layer holds for one record beside its output, where they may be many more.
     fn n_working_values(&self, inputs: &[&[usize]]) -> u64 {
-        let Self::Lstm { units, .. } = self else { return 0 };
-        let n_steps = inputs.first().and_then(|input| input.first()).map_or(0, |&n| n as u64);
-        (n_steps + 2).saturating_mul(u64::from(*units)).saturating_mul(lstm::WORKING_VALUES)
+        let input = inputs.first().copied().unwrap_or_default();
+        match (self, input) {
+            (Self::Lstm { units, .. }, &[n_steps, _]) => {
+                (n_steps as u64 + 2).saturating_mul(u64::from(*units)).saturating_mul(lstm::WORKING_VALUES)
+            }
+            // The padded input and the gradient with respect to it.
+            (Self::Conv2D { kernel_size, strides, padding: Padding::Same, .. }, &[height, width, n_channels]) => {
+                let [height, width] = [(height, 0), (width, 1)].map(|(n, axis)| {
+                    let (n, size, stride) = (n as u64, u64::from(kernel_size[axis]), u64::from(strides[axis]));
+                    n.max((n.div_ceil(stride) - 1) * stride + size)
+                });
+                height.saturating_mul(width).saturating_mul(n_channels as u64).saturating_mul(2)
+            }
+            _ => 0,
+        }
     }
 
     fn multiply_adds(&self, inputs: &[&[usize]], output: &[usize]) -> u64 {

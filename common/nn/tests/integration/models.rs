@@ -155,7 +155,7 @@ fn limits_hold_before_anything_is_allocated() {
         other => panic!("{other:?}"),
     };
     let huge = u32::MAX;
-    let activations = ("values put out by all layers", ACTIVATIONS_MAX as u64);
+    let activations = ("values that all layers hold for a record", ACTIVATIONS_MAX as u64);
     assert_eq!(limit(vec![input(&[huge, huge, huge, huge]), LayerKind::Flatten]), activations);
     assert_eq!(limit(vec![input(&[4]), dense(huge)]), activations);
     let conv = |filters, kernel_size, padding| LayerKind::Conv2D {
@@ -169,9 +169,19 @@ fn limits_hold_before_anything_is_allocated() {
     assert_eq!(limit(vec![input(&[1024, 1024, 1]), conv(huge, [1, 1], Padding::Valid)]), activations);
     assert_eq!(limit(vec![input(&[1 << 15]), dense(1 << 12)]), ("number of parameters", PARAMETERS_MAX as u64));
     assert_eq!(
-        limit(vec![input(&[1000, 1000, 1]), conv(7, [1200, 1200], Padding::Same)]),
+        limit(vec![input(&[2000, 2000, 1]), conv(2, [1000, 1000], Padding::Valid)]),
         ("multiply-adds of one record", MULTIPLY_ADDS_MAX)
     );
+    // One window over an input that is padded to four times its size.
+    let padded = LayerKind::Conv2D {
+        filters: 1,
+        kernel_size: [4096, 4096],
+        strides: [2048, 2048],
+        padding: Padding::Same,
+        activation: Activation::Relu,
+        use_bias: true,
+    };
+    assert_eq!(limit(vec![input(&[2048, 2048, 1]), padded]), activations);
     let deep = std::iter::once(input(&[2])).chain(std::iter::repeat_n(LayerKind::Flatten, LAYERS_MAX));
     assert_eq!(limit(deep.collect()), ("number of layers", LAYERS_MAX as u64));
     let lstm = |units| LayerKind::Lstm { units, return_sequences: false, use_bias: true };
@@ -457,6 +467,9 @@ fn functional_graphs_that_are_not_honoured_are_refused_by_name() {
     ] {
         refused(KERAS_RECOMMENDER, pointer, value, expected);
     }
+    let masked = changed(KERAS_RECOMMENDER, "/config/layers/2/class_name", json!("NotEqual"));
+    let error = ModelSpec::from_keras_json(&masked).expect_err("a mask as a layer").user_error("model.json");
+    assert!(error.to_string().contains("write a model with mask_zero as keras.Sequential"), "{error}");
     // Whole numbers are for embeddings; which type they have does not matter then.
     let mut ids = KERAS_RECOMMENDER.to_owned();
     for input in [0, 1] {
@@ -470,6 +483,36 @@ fn functional_graphs_that_are_not_honoured_are_refused_by_name() {
     assert_eq!(axis(2), ModelSpec::builtin("recommender"));
     assert_eq!(axis(1).expect("model").shapes()[4], [2, 32]);
     assert_eq!(axis(-2), axis(1));
+}
+
+#[test]
+fn a_chain_is_the_same_model_as_sequential_or_functional() {
+    for (name, sequential) in [("cnn", KERAS_CNN), ("lstm", KERAS_LSTM), ("nlp", KERAS_NLP)] {
+        let mut json: Value = serde_json::from_str(sequential).expect("json");
+        json["class_name"] = json!("Functional");
+        json["module"] = json!("keras.src.models.functional");
+        json["registered_name"] = json!("Functional");
+        let config = json["config"].as_object_mut().expect("object");
+        config.remove("build_input_shape");
+        let layers = config["layers"].as_array_mut().expect("list");
+        let names: Vec<Value> = layers.iter().map(|layer| layer["config"]["name"].clone()).collect();
+        for (i, layer) in layers.iter_mut().enumerate() {
+            layer["name"] = names[i].clone();
+            layer["inbound_nodes"] = match i.checked_sub(1) {
+                None => json!([]),
+                Some(previous) => {
+                    let tensor = json!({
+                        "class_name": "__keras_tensor__",
+                        "config": {"shape": [null, 1], "dtype": "float32", "keras_history": [names[previous], 0, 0]}
+                    });
+                    json!([{"args": [tensor], "kwargs": {"training": false, "mask": null}}])
+                }
+            };
+        }
+        config.insert("input_layers".to_owned(), json!([names[0], 0, 0]));
+        config.insert("output_layers".to_owned(), json!([[names[names.len() - 1], 0, 0]]));
+        assert_eq!(ModelSpec::from_keras_json(&json.to_string()), ModelSpec::builtin(name), "{name}");
+    }
 }
 
 /// Keras may take inputs in another order than it lists its layers; a record has the order in which they are taken.

@@ -1,6 +1,13 @@
-//! What `eranos data check` shows of the samples, through the real binary.
+//! What `eranos data` makes and shows of the samples, through the real binary.
 
-use std::{path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use eranos_nn::data::{Files, Format};
 
 /// Runs `eranos data check` in the samples' folder; gives its status and what it printed.
 fn check(arguments: &[&str]) -> (bool, String, String) {
@@ -54,5 +61,73 @@ fn what_cannot_be_read_is_said_in_two_lines() {
         let (ok, _, error) = check(arguments);
         assert!(!ok && error.starts_with(&format!("error: {what}")), "{arguments:?}: {error}");
         assert_eq!(error.lines().count(), 2, "{arguments:?}: {error}");
+    }
+}
+
+/// All files below a folder, by name.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        match entry.is_dir() {
+            true => found.extend(files(&entry)),
+            false => drop(found.insert(entry.clone(), fs::read(&entry).unwrap())),
+        }
+    }
+    found
+}
+
+/// The rows of what a folder holds.
+fn rows(folder: &Path) -> Vec<String> {
+    let name = |entry: fs::DirEntry| entry.path();
+    let records = fs::read_dir(folder).unwrap().map(|entry| name(entry.unwrap())).find(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.ends_with(".gz") && !name.starts_with("labels")
+    });
+    let records = records.expect("records");
+    let is_table = Format::of(&records).is_ok();
+    let labels = (!is_table).then(|| folder.join("labels-idx1-ubyte.gz"));
+    let columns = records.ends_with("messages.tsv.gz").then(|| vec!["label".to_owned(), "text".to_owned()]);
+    match Files::read(&records, labels.as_deref(), columns.as_deref(), 10).unwrap() {
+        Files::Idx(data) => (0..data.len()).map(|i| format!("{:?}{:?}", data.label(i), data.record(i))).collect(),
+        Files::Table(table) => (0..table.n_rows()).map(|i| table.row(i).collect::<Vec<_>>().join("\t")).collect(),
+    }
+}
+
+#[test]
+fn a_split_deals_out_every_private_record_once_and_the_public_ones_to_nobody() {
+    // Data set, parties, private records, test records, and how many records the sample has.
+    for (dataset, n_parties, n_private, n_test, n_all) in [
+        ("mnist", 3, 6000, 1000, 7000),
+        ("watch", 8, 812, 247, 1149),
+        ("sms-spam", 4, 4014, 1114, 5574),
+        ("movielens", 5, 35_054, 8517, 43_571),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let split = |name: &str, seed: &str| {
+            let (parties, out) = (n_parties.to_string(), dir.path().join(name));
+            let mut command = Command::new(env!("CARGO_BIN_EXE_eranos"));
+            command.args(["data", "split", "--dataset", dataset, "--clients", &parties, "--seed", seed, "--out"]);
+            assert!(command.arg(&out).output().unwrap().status.success(), "{dataset}");
+            out
+        };
+        let (one, again, other) = (split("one", "1"), split("again", "1"), split("other", "2"));
+        let relative = |folder: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+            let strip = |(path, bytes): (PathBuf, Vec<u8>)| (path.strip_prefix(folder).unwrap().to_owned(), bytes);
+            files(folder).into_iter().map(strip).collect()
+        };
+        assert_eq!(relative(&one), relative(&again), "{dataset}: the same seed, the same split");
+        // Eight people are eight parties, in an order that the seed draws.
+        assert_ne!(relative(&one), relative(&other), "{dataset}: another seed, another split");
+        let mut private: Vec<String> =
+            (1..=n_parties).flat_map(|party| rows(&one.join(format!("party-{party}")))).collect();
+        let test = rows(&one.join("test"));
+        assert_eq!((private.len(), test.len()), (n_private, n_test), "{dataset}");
+        let n_public = n_all - n_private - n_test;
+        assert_eq!(n_public > 0, matches!(dataset, "watch" | "sms-spam"), "{dataset}: {n_public} are set aside");
+        let mut elsewhere: Vec<String> =
+            (1..=n_parties).flat_map(|party| rows(&other.join(format!("party-{party}")))).collect();
+        private.sort_unstable();
+        elsewhere.sort_unstable();
+        assert_eq!(private, elsewhere, "{dataset}: what is private does not depend on the seed");
     }
 }

@@ -189,3 +189,21 @@ fn a_demo_that_is_interrupted_says_so_and_leaves_nothing_behind() {
     assert!(what.contains("interrupted") && next.contains("nothing was left behind"), "{rest:?}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the temporary folder is gone");
 }
+
+#[test]
+fn a_demo_of_each_model_trains_it_and_leaves_a_ledger_that_verifies() {
+    for (model, n_test) in [("lstm", 247), ("nlp", 1114), ("recommender", 8517)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eranos"));
+        command.args(["demo", "--clients", "4", "--rounds", "2", "--drop", "0", "--json", "--model", model]);
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{model}: {error}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["model"], &report["rounds"]), (&model.into(), &2.into()), "{report}");
+        assert_eq!(report["ledger_verified"], true, "{report}");
+        assert!(report["epsilon"].as_f64().is_some_and(|epsilon| 0.0 < epsilon && epsilon <= 8.0), "{report}");
+        // Whole records were tested on: the share of right ones is a multiple of one.
+        let right = report["test_accuracy"].as_f64().unwrap() * f64::from(n_test);
+        assert!(right > 0.0 && (right - right.round()).abs() < 1e-6, "{report}");
+    }
+}

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod data;
 pub mod entries;
 pub mod exchanges;
 pub mod federation;

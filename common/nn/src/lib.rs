@@ -26,7 +26,7 @@ pub mod optimizers;
 pub mod weights;
 
 pub use buffer::Buffer;
-pub use data::{DataError, DataSpec, Dataset};
+pub use data::{DataError, DataFile, DataSpec, Dataset};
 pub use error::NnError;
 pub use losses::{Loss, Target};
 pub use model::{Activation, LayerKind, LayerSpec, ModelError, ModelSpec, Padding};

@@ -23,6 +23,7 @@ mod math;
 pub mod model;
 pub mod network;
 pub mod optimizers;
+pub mod tensors;
 pub mod weights;
 
 pub use buffer::Buffer;
@@ -32,4 +33,4 @@ pub use losses::{Loss, Target};
 pub use model::{Activation, LayerKind, LayerSpec, ModelError, ModelSpec, Padding};
 pub use network::{Evaluation, Network, ParameterEntry, Prepared, Record, Workspace};
 pub use optimizers::{LearningRateSchedule, Optimizer, OptimizerError, OptimizerSpec};
-pub use weights::WeightsError;
+pub use tensors::TensorError;

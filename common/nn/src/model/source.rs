@@ -29,6 +29,12 @@ impl Source {
         }
     }
 
+    /// The built-in one if it is named, else the defined one; none if neither is given.
+    pub fn either(builtin: Option<&str>, definition: Option<&Path>) -> Option<Self> {
+        let defined = || definition.map(|path| Self::Definition(path.to_owned()));
+        builtin.map(|name| Self::Builtin(name.to_owned())).or_else(defined)
+    }
+
     /// The model: a built-in one of the sizes that `data` calls for, a defined one as it stands, checked against `data`.
     /// Without `data`, a built-in one has the sizes that it was printed with.
     ///

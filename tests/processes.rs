@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use eranos_nn::data::idx;
 use eranos_privacy::Budget;
+
+use crate::model::{Tensor, Tensors};
 
 /// The shell lines of the README's section on separate processes.
 fn readme_lines() -> Vec<String> {
@@ -136,6 +139,22 @@ fn the_readmes_lines_run_and_a_killed_client_joins_the_next_round() {
     run(&dir, audit);
 }
 
+/// How many of the 1,000 test digits `eranos model predict` tells by the exported weights.
+fn right_digits(dir: &Path) -> u32 {
+    let folder = dir.join("parties/test");
+    let digits =
+        idx::read_images(&folder.join("images-idx3-ubyte.gz"), &folder.join("labels-idx1-ubyte.gz"), 10).unwrap();
+    let pixels: Vec<f32> = digits.features().iter().copied().collect();
+    let images = Tensor::f32(&[digits.len(), 28, 28, 1], &pixels);
+    Tensors([("images".to_owned(), images)].into()).write(&dir.join("images.safetensors"));
+    let files = "--weights model.safetensors --input images.safetensors --output classes.safetensors";
+    run(dir, &format!("eranos model predict --model cnn --data parties/test/data.toml {files}"));
+    let outputs = Tensors::read(&dir.join("classes.safetensors")).0["output"].floats();
+    let is_right = |(row, &label): (&[f32], &u32)| row.iter().all(|&output| output <= row[label as usize]);
+    assert_eq!(digits.len(), 1000);
+    outputs.chunks_exact(10).zip(digits.labels()).filter(|&pair| is_right(pair)).count() as u32
+}
+
 #[test]
 fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     let dir = tempfile::tempdir().unwrap();
@@ -145,6 +164,13 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         let rounds = format!("--rounds 5 --listen 127.0.0.1:{port}");
         run(&dir, &line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds));
     }
+    let export = || {
+        let output = shell(&dir, "eranos coordinator export --dir federation").output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (ok, error) = export();
+    assert!(!ok && error.starts_with("error: federation/state holds no released model\n help: let "), "{error}");
+    assert!(!dir.join("federation/state").exists(), "looking for a model makes nothing");
     let start = || {
         let mut child = Command::new(env!("CARGO_BIN_EXE_eranos"));
         child.args(["coordinator", "run", "--dir", "federation"]).current_dir(&dir).stdout(Stdio::piped());
@@ -168,6 +194,16 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         assert!(client.0.wait().unwrap().success(), "{heard:?}");
     }
     run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+    // The exported weights are those that the coordinator tested.
+    assert_eq!(export(), (true, String::new()));
+    let n_right = right_digits(&dir);
+    let summary = heard.iter().find(|line| line.starts_with("5 rounds in ")).unwrap();
+    assert!(summary.ends_with(&format!("test accuracy {:.1} %", f64::from(n_right) / 10.0)), "{n_right}: {summary}");
+    let task = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
+    fs::write(dir.join("federation/task.toml"), task.replace("name = \"mnist\"", "name = \"other\"")).unwrap();
+    let (ok, error) = export();
+    let what = "error: the model in federation/state is not that of federation/task.toml\n help: restore the task";
+    assert!(!ok && error.starts_with(what), "{error}");
     // What a client spent is what it charged itself, never more than the ledger's attempts.
     let spent = budget(&dir, 1);
     assert!(spent["receipts"].as_u64().unwrap() >= 4, "{spent}");

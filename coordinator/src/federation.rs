@@ -39,10 +39,10 @@ use crate::{
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
     model::{Model, ModelError},
-    objects::Objects,
+    objects::{self, Objects},
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
-    store::{ModelState, Outcome, SqliteStore, StateStore, StoreError},
+    store::{self, ModelState, Outcome, SqliteStore, StateStore, StoreError},
     task::Task,
 };
 
@@ -256,8 +256,8 @@ impl Federation {
         mechanism: RecordMechanism,
         data: DataFile,
     ) -> Result<Self, FederationError> {
-        let objects = Objects::open(&dir.join("objects"))?;
-        let store = SqliteStore::open(&dir.join("state.sqlite"))?;
+        let objects = Objects::open(&dir.join(objects::FOLDER))?;
+        let store = SqliteStore::open(&dir.join(store::FILE))?;
         let mut ledger = LogWriter::open(dir.join("ledger"), signer.clone())?;
         let mut attempts = Attempts::new(entries::executable());
         let resume = match store.resume()? {

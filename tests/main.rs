@@ -5,6 +5,7 @@
 mod data;
 mod errors;
 mod house;
+mod local;
 mod model;
 mod processes;
 mod simulation;

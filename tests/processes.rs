@@ -10,10 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eranos_nn::data::idx;
 use eranos_privacy::Budget;
 
-use crate::model::{Tensor, Tensors};
+use crate::local::right_digits;
 
 /// The shell lines of the README's section on separate processes.
 fn readme_lines() -> Vec<String> {
@@ -139,22 +138,6 @@ fn the_readmes_lines_run_and_a_killed_client_joins_the_next_round() {
     run(&dir, audit);
 }
 
-/// How many of the 1,000 test digits `eranos model predict` tells by the exported weights.
-fn right_digits(dir: &Path) -> u32 {
-    let folder = dir.join("parties/test");
-    let digits =
-        idx::read_images(&folder.join("images-idx3-ubyte.gz"), &folder.join("labels-idx1-ubyte.gz"), 10).unwrap();
-    let pixels: Vec<f32> = digits.features().iter().copied().collect();
-    let images = Tensor::f32(&[digits.len(), 28, 28, 1], &pixels);
-    Tensors([("images".to_owned(), images)].into()).write(&dir.join("images.safetensors"));
-    let files = "--weights model.safetensors --input images.safetensors --output classes.safetensors";
-    run(dir, &format!("eranos model predict --model cnn --data parties/test/data.toml {files}"));
-    let outputs = Tensors::read(&dir.join("classes.safetensors")).0["output"].floats();
-    let is_right = |(row, &label): (&[f32], &u32)| row.iter().all(|&output| output <= row[label as usize]);
-    assert_eq!(digits.len(), 1000);
-    outputs.chunks_exact(10).zip(digits.labels()).filter(|&pair| is_right(pair)).count() as u32
-}
-
 #[test]
 fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     let dir = tempfile::tempdir().unwrap();
@@ -196,9 +179,10 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
     // The exported weights are those that the coordinator tested.
     assert_eq!(export(), (true, String::new()));
-    let n_right = right_digits(&dir);
+    let (n_right, n_digits) = right_digits(&dir, "parties/test", "model.safetensors");
+    let accuracy = 100.0 * n_right as f64 / n_digits as f64;
     let summary = heard.iter().find(|line| line.starts_with("5 rounds in ")).unwrap();
-    assert!(summary.ends_with(&format!("test accuracy {:.1} %", f64::from(n_right) / 10.0)), "{n_right}: {summary}");
+    assert!(summary.ends_with(&format!("test accuracy {accuracy:.1} %")), "{accuracy}: {summary}");
     let task = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
     fs::write(dir.join("federation/task.toml"), task.replace("name = \"mnist\"", "name = \"other\"")).unwrap();
     let (ok, error) = export();

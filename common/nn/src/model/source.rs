@@ -9,7 +9,7 @@ use std::{
 use eranos_base::UserError;
 
 use super::{BUILTIN_NAMES, KERAS_JSON_LEN_MAX, ModelSpec};
-use crate::data::DataSpec;
+use crate::data::{DataSpec, schema::Input};
 
 /// What a person names a model by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,21 @@ impl Source {
     pub fn either(builtin: Option<&str>, definition: Option<&Path>) -> Option<Self> {
         let defined = || definition.map(|path| Self::Definition(path.to_owned()));
         builtin.map(|name| Self::Builtin(name.to_owned())).or_else(defined)
+    }
+
+    /// The built-in one for such records; none if there is none.
+    pub fn of_data(data: &DataSpec) -> Option<Self> {
+        let is_id = |input: &Input| matches!(input, Input::Integer { .. } | Input::Listed { .. });
+        let name = match data {
+            DataSpec::Images { .. } => "cnn",
+            DataSpec::Series { .. } => "lstm",
+            DataSpec::Table(schema) => match schema.inputs() {
+                [Input::Text { .. }] => "nlp",
+                [user, item] if is_id(user) && is_id(item) => "recommender",
+                _ => return None,
+            },
+        };
+        Some(Self::Builtin(name.to_owned()))
     }
 
     /// The model: a built-in one of the sizes that `data` calls for, a defined one as it stands, checked against `data`.

@@ -7,7 +7,10 @@ use std::{
 
 use clap::Subcommand;
 use eranos_base::UserError;
-use eranos_nn::data::{Format, Standardization, Table, idx, split::by_key};
+use eranos_nn::{
+    DataError, DataFile, Dataset,
+    data::{Files, Format, Misfit, Standardization, Table, idx, split::by_key},
+};
 
 use crate::trial::Trial;
 
@@ -29,8 +32,11 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Show what a client would see in its data, or why it would refuse it
+    /// Show what a client would see in its data, or why it would refuse it; with --data, hold it against a task's records
     Check {
+        /// The task's data file: every record must be what it says
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["classes", "series", "label"])]
+        data: Option<PathBuf>,
         /// Records in IDX, or a table (.csv or .tsv), gzipped or not
         records: PathBuf,
         /// The labels of records in IDX
@@ -64,15 +70,11 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
             println!("{}", folders.data.display());
             Ok(())
         }
-        Command::Check { records, labels, classes, series, columns, label, json } => {
-            let report = match labels {
-                Some(labels) => check_idx(&records, &labels, classes, series)?,
-                None => {
-                    let format = Format::of(&records).map_err(|error| {
-                        UserError::new(error.user_error().what, "name a table, or the labels after the records in IDX")
-                    })?;
-                    check_table(&records, format, &columns, label.as_deref())?
-                }
+        Command::Check { data, records, labels, classes, series, columns, label, json } => {
+            let report = match (data, labels) {
+                (Some(data), labels) => check_against(&data, &records, labels.as_deref(), &columns)?,
+                (None, Some(labels)) => check_idx(&records, &labels, classes, series)?,
+                (None, None) => check_table(&records, &columns, label.as_deref())?,
             };
             println!("{}", if json { report.json.to_string() } else { report.lines.join("\n") });
             Ok(())
@@ -86,29 +88,62 @@ struct Report {
     json: serde_json::Value,
 }
 
+/// Holds a client's files against what a task says a record is: nothing is passed over.
+fn check_against(data: &Path, records: &Path, labels: Option<&Path>, columns: &[String]) -> Result<Report, UserError> {
+    let spec = DataFile::read(data)?.spec;
+    let columns = (!columns.is_empty()).then_some(columns);
+    let files = Files::read(records, labels, columns, spec.n_classes() as usize).map_err(|error| unread(&error))?;
+    spec.check(&files.form()).map_err(|error| {
+        let what = format!("{} is not what {} describes: {error}", records.display(), data.display());
+        UserError::new(
+            what,
+            "give the files that belong to this task; --columns names the columns of a table without names",
+        )
+    })?;
+    let set = spec.dataset(&files, Misfit::Refuse).map_err(|error| error.user_error())?;
+    let first = format!("{} records, each one as {} describes it", set.len(), data.display());
+    Ok(report(first, &set, spec.n_classes() as usize))
+}
+
+/// How many records there are, in all and of each class.
+fn report(first: String, set: &Dataset, n_classes: usize) -> Report {
+    let mut n_records = vec![0usize; n_classes];
+    for &label in set.labels() {
+        n_records[label as usize] += 1;
+    }
+    let mut lines = vec![first];
+    lines.extend(n_records.iter().enumerate().map(|(class, n)| format!("class {class}: {n} records")));
+    let json = serde_json::json!({ "records": set.len(), "shape": set.shape(), "classes": n_records });
+    Report { lines, json }
+}
+
+fn unread(error: &DataError) -> UserError {
+    let UserError { what, next } = error.user_error();
+    match error {
+        DataError::Format { .. } => UserError::new(what, "name a table, or the labels after the records in IDX"),
+        _ => UserError::new(what, next),
+    }
+}
+
 fn check_idx(records: &Path, labels: &Path, classes: u8, series: bool) -> Result<Report, UserError> {
     let read = if series { idx::read_records } else { idx::read_images };
     let set = read(records, labels, classes.into()).map_err(|error| error.user_error())?;
     let what = if series { "values" } else { "pixels" };
-    let mut lines = vec![format!("{} records of {:?} {what}", set.len(), set.shape())];
-    let mut n_records = vec![0usize; usize::from(classes)];
-    for &label in set.labels() {
-        n_records[label as usize] += 1;
-    }
-    lines.extend(n_records.iter().enumerate().map(|(class, n)| format!("class {class}: {n} records")));
-    let mut json = serde_json::json!({ "records": set.len(), "shape": set.shape(), "classes": n_records });
+    let first = format!("{} records of {:?} {what}", set.len(), set.shape());
+    let mut report = report(first, &set, classes.into());
     if series {
         let constants = Standardization::fit(&set).map_err(|error| error.user_error())?;
         for (channel, (mean, std)) in constants.mean().iter().zip(constants.std()).enumerate() {
-            lines.push(format!("channel {channel}: mean {mean:.4}, standard deviation {std:.4}"));
+            report.lines.push(format!("channel {channel}: mean {mean:.4}, standard deviation {std:.4}"));
         }
-        json["mean"] = serde_json::json!(constants.mean());
-        json["std"] = serde_json::json!(constants.std());
+        report.json["mean"] = serde_json::json!(constants.mean());
+        report.json["std"] = serde_json::json!(constants.std());
     }
-    Ok(Report { lines, json })
+    Ok(report)
 }
 
-fn check_table(path: &Path, format: Format, names: &[String], label: Option<&str>) -> Result<Report, UserError> {
+fn check_table(path: &Path, names: &[String], label: Option<&str>) -> Result<Report, UserError> {
+    let format = Format::of(path).map_err(|error| unread(&error))?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let names = (!names.is_empty()).then_some(&names[..]);
     let table = Table::read(path, format, names).map_err(|error| error.user_error())?;

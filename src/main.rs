@@ -1,10 +1,11 @@
 //! `eranos`: one command for everything. It parses the command line and hands over; the work is done in the crates, and
-//! in [`demo`], [`data`] and [`trial`] here.
+//! in [`demo`], [`data`], [`model`] and [`trial`] here.
 
 #![forbid(unsafe_code)]
 
 mod data;
 mod demo;
+mod model;
 mod trial;
 
 use std::{io, process::ExitCode};
@@ -33,6 +34,9 @@ enum Noun {
     /// Make folders of data for a trial; see what a client sees in its data
     #[command(subcommand)]
     Data(data::Command),
+    /// Models: which are built in, what one is made of, what a trained one says
+    #[command(subcommand)]
+    Model(model::Command),
     /// The certificate authority: requests, approval, revocation
     #[command(subcommand)]
     Certs(eranos_certs::cli::Command),
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     let result: Result<ExitCode, UserError> = match Cli::parse().noun {
         Noun::Demo(options) => demo::run(options).map(|()| ExitCode::SUCCESS),
         Noun::Data(command) => data::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Model(command) => model::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Certs(command) => eranos_certs::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Coordinator(command) => eranos_coordinator::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Client(command) => eranos_client::cli::run(command).map(|()| ExitCode::SUCCESS),

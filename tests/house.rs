@@ -43,7 +43,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("quinn", &["eranos", "eranos-client", "eranos-coordinator"]),
     ("rand_distr", &["eranos-nn", "eranos-privacy"]),
     ("rusqlite", &["eranos-coordinator"]),
+    ("safetensors", &["eranos-nn"]),
     ("tokio", &["eranos", "eranos-client", "eranos-coordinator"]),
+    // Files that a person writes: each side's own, and what a record is, which both sides read.
+    ("toml", &["eranos-client", "eranos-coordinator", "eranos-nn"]),
 ];
 
 /// What our own manifests say. Without the tree below: a fresh machine has not fetched what only other systems need.

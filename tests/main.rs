@@ -5,6 +5,8 @@
 mod data;
 mod errors;
 mod house;
+mod local;
+mod model;
 mod processes;
 mod simulation;
 mod transport;

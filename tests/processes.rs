@@ -12,6 +12,8 @@ use std::{
 
 use eranos_privacy::Budget;
 
+use crate::local::right_digits;
+
 /// The shell lines of the README's section on separate processes.
 fn readme_lines() -> Vec<String> {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
@@ -145,6 +147,13 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         let rounds = format!("--rounds 5 --listen 127.0.0.1:{port}");
         run(&dir, &line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds));
     }
+    let export = || {
+        let output = shell(&dir, "eranos coordinator export --dir federation").output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (ok, error) = export();
+    assert!(!ok && error.starts_with("error: federation/state holds no released model\n help: let "), "{error}");
+    assert!(!dir.join("federation/state").exists(), "looking for a model makes nothing");
     let start = || {
         let mut child = Command::new(env!("CARGO_BIN_EXE_eranos"));
         child.args(["coordinator", "run", "--dir", "federation"]).current_dir(&dir).stdout(Stdio::piped());
@@ -168,6 +177,17 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         assert!(client.0.wait().unwrap().success(), "{heard:?}");
     }
     run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+    // The exported weights are those that the coordinator tested.
+    assert_eq!(export(), (true, String::new()));
+    let (n_right, n_digits) = right_digits(&dir, "parties/test", "model.safetensors");
+    let accuracy = 100.0 * n_right as f64 / n_digits as f64;
+    let summary = heard.iter().find(|line| line.starts_with("5 rounds in ")).unwrap();
+    assert!(summary.ends_with(&format!("test accuracy {accuracy:.1} %")), "{accuracy}: {summary}");
+    let task = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
+    fs::write(dir.join("federation/task.toml"), task.replace("name = \"mnist\"", "name = \"other\"")).unwrap();
+    let (ok, error) = export();
+    let what = "error: the model in federation/state is not that of federation/task.toml\n help: restore the task";
+    assert!(!ok && error.starts_with(what), "{error}");
     // What a client spent is what it charged itself, never more than the ledger's attempts.
     let spent = budget(&dir, 1);
     assert!(spent["receipts"].as_u64().unwrap() >= 4, "{spent}");

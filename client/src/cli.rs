@@ -9,6 +9,7 @@ use eranos_privacy::{Budget, budget::UnitOfPrivacy};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    local,
     session::Progress,
     setup::{self, Init},
     store,
@@ -62,6 +63,8 @@ pub enum Command {
         #[arg(long, default_value = ".")]
         dir: PathBuf,
     },
+    /// Train on this client's records alone, with no network and no promise of privacy: what it would get by itself
+    TrainLocal(local::Options),
     /// What was spent of the privacy budget, and what is left
     Budget {
         /// The client's folder
@@ -113,6 +116,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             Ok(())
         }
         Command::Run { dir } => take_part(&dir),
+        Command::TrainLocal(options) => local::run(&options),
         Command::Budget { dir, json } => show_budget(&dir, json),
     }
 }

@@ -65,8 +65,6 @@ impl Config {
 pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path, next: &str) -> Result<T, UserError> {
     let text = fs::read_to_string(path)
         .map_err(|error| UserError::new(format!("cannot read {}: {error}", path.display()), next))?;
-    toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        UserError::new(format!("{}, line {line}: {}", path.display(), error.message()), next)
-    })
+    let start = |error: &toml::de::Error| error.span().map(|span| span.start);
+    toml::from_str(&text).map_err(|error| UserError::in_text(path, &text, start(&error), error.message(), next))
 }

@@ -1,13 +1,15 @@
 //! Trains locally, clips, noises, masks, and trusts nobody.
 //!
 //! [`round`] is the protocol: a state machine without I/O. [`trainer`] makes the contribution, [`store`] keeps what must
-//! not be forgotten, [`policy`] and [`config`] are what the client's owner says.
+//! not be forgotten, [`policy`] and [`config`] are what the client's owner says. [`local`]
+//! is what the client could do alone.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod local;
 pub mod policy;
 pub mod round;
 pub mod session;

@@ -51,6 +51,11 @@ impl Pool {
         let pool = builder.num_threads(n_threads.unwrap_or(0).min(THREADS_MAX)).build()?;
         Ok(Self(Arc::new(pool)))
     }
+
+    /// Runs `work` on the pool and waits for it: what it does in parallel, these threads do.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.0.install(work)
+    }
 }
 
 /// One client's private data, and how contributions are made from it.

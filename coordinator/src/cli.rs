@@ -9,6 +9,7 @@ use clap::Subcommand;
 use eranos_base::UserError;
 
 use crate::{
+    export::{Exported, export},
     federation::RoundReport,
     setup::{self, Coordinator, Init},
 };
@@ -52,6 +53,15 @@ pub enum Command {
         #[arg(long, default_value = ".")]
         dir: PathBuf,
     },
+    /// Write the weights of the last released model, for `eranos model predict` and whatever reads safetensors
+    Export {
+        /// The coordinator's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// The file to write
+        #[arg(long, default_value = "model.safetensors")]
+        output: PathBuf,
+    },
 }
 
 /// Runs a command.
@@ -89,6 +99,11 @@ pub fn run(command: Command) -> Result<(), UserError> {
             Ok(())
         }
         Command::Run { dir } => arrange(&dir),
+        Command::Export { dir, output } => {
+            let Exported { released, n_parameters } = export(&dir, &output)?;
+            println!("wrote the {n_parameters} parameters after {released} released rounds to {}", output.display());
+            Ok(())
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use eranos_ledger::{
     AppendError, Date, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter, Outcome as LedgerOutcome,
     TaskOpened,
 };
-use eranos_nn::{DataSpec, Dataset, ModelSpec};
+use eranos_nn::{DataFile, Dataset, ModelSpec};
 use eranos_privacy::{
     Probability, RecordMechanism, RotationSeed,
     mechanism::{RecordTarget, design},
@@ -36,14 +36,13 @@ use eranos_wire::{
 use tokio::{sync::mpsc, task::block_in_place};
 
 use crate::{
-    data::TaskData,
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
     model::{Model, ModelError},
-    objects::Objects,
+    objects::{self, Objects},
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
-    store::{ModelState, Outcome, SqliteStore, StateStore, StoreError},
+    store::{self, ModelState, Outcome, SqliteStore, StateStore, StoreError},
     task::Task,
 };
 
@@ -233,8 +232,8 @@ impl Federation {
         reports: mpsc::Sender<RoundReport>,
     ) -> Result<Self, UserError> {
         let base = task_path.parent().unwrap_or(Path::new("."));
-        let data = TaskData::read(&base.join(&task.data))?;
-        let spec = model_spec(&task, base, &data.spec)?;
+        let data = DataFile::read(&base.join(&task.data))?;
+        let spec = task.model.source(base).load(Some(&data.spec))?;
         let mechanism = mechanism(&task, spec.n_parameters())?;
         let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, data);
         opened.map_err(|error| {
@@ -255,10 +254,10 @@ impl Federation {
         reports: mpsc::Sender<RoundReport>,
         spec: ModelSpec,
         mechanism: RecordMechanism,
-        data: TaskData,
+        data: DataFile,
     ) -> Result<Self, FederationError> {
-        let objects = Objects::open(&dir.join("objects"))?;
-        let store = SqliteStore::open(&dir.join("state.sqlite"))?;
+        let objects = Objects::open(&dir.join(objects::FOLDER))?;
+        let store = SqliteStore::open(&dir.join(store::FILE))?;
         let mut ledger = LogWriter::open(dir.join("ledger"), signer.clone())?;
         let mut attempts = Attempts::new(entries::executable());
         let resume = match store.resume()? {
@@ -916,20 +915,6 @@ fn frame_len(frame: &AnswerFrame) -> u64 {
 async fn sleep_until(at: Option<eranos_base::Timestamp>) {
     let at = at.unwrap_or_default();
     tokio::time::sleep(at.since(SystemClock.now())).await;
-}
-
-/// The model that the task names, for the data that it names.
-fn model_spec(task: &Task, base: &Path, data: &DataSpec) -> Result<ModelSpec, UserError> {
-    if let Some(name) = &task.model.builtin {
-        return ModelSpec::builtin_for(name, data).map_err(|error| error.user_error(name));
-    }
-    let path = base.join(task.model.definition.as_deref().unwrap_or(Path::new("")));
-    let json = std::fs::read_to_string(&path).map_err(|error| {
-        let what = format!("cannot read the model {}: {error}", path.display());
-        UserError::new(what, "write it with `model.to_json()` of Keras 3, or name a built-in model")
-    })?;
-    let fits = |spec: ModelSpec| spec.check_data(data).map(|()| spec);
-    ModelSpec::from_keras_json(&json).and_then(fits).map_err(|error| error.user_error(&path.display().to_string()))
 }
 
 /// The least noise that keeps the task's promise.

@@ -1,14 +1,15 @@
 //! Arranges rounds of secure aggregation.
 //!
 //! [`round`] is the protocol: a state machine without I/O. [`federation`] feeds it and carries out what it asks for;
-//! [`store`], [`objects`] and the ledger keep what must outlive the process; [`server`] owns the socket.
+//! [`store`], [`objects`] and the ledger keep what must outlive the process; [`server`] owns the socket;
+//! [`export`] gives the trained model away.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod data;
 pub mod entries;
 pub mod exchanges;
+pub mod export;
 pub mod federation;
 pub mod model;
 pub mod objects;

@@ -9,6 +9,9 @@ use std::{
 
 use eranos_base::Digest;
 
+/// Its name in the folder of a coordinator's state.
+pub const FOLDER: &str = "objects";
+
 /// A folder of content-addressed files.
 #[derive(Clone, Debug)]
 pub struct Objects {

@@ -13,6 +13,9 @@ use std::{
 use eranos_base::{ClientId, Digest, RoundNumber};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+/// The file's name in the folder of a coordinator's state.
+pub const FILE: &str = "state.sqlite";
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

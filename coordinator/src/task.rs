@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use eranos_base::{TaskId, UserError};
-use eranos_nn::{LearningRateSchedule, OptimizerSpec};
+use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -14,7 +14,7 @@ pub struct Task {
     pub version: u32,
     /// The task's name: clients opt into it.
     pub name: TaskId,
-    /// The file that says what a record is ([`crate::data`]), relative to the task file.
+    /// The file that says what a record is ([`eranos_nn::DataFile`]), relative to the task file.
     pub data: PathBuf,
     /// What is trained.
     pub model: Model,
@@ -36,6 +36,16 @@ pub struct Model {
     pub builtin: Option<String>,
     /// Or a Keras architecture (`model.to_json()`), relative to the task file.
     pub definition: Option<PathBuf>,
+}
+
+impl Model {
+    /// Where the model comes from; files are relative to `base`, the task file's folder.
+    pub fn source(&self, base: &Path) -> Source {
+        match (&self.builtin, &self.definition) {
+            (Some(name), _) => Source::Builtin(name.clone()),
+            (None, definition) => Source::Definition(base.join(definition.as_deref().unwrap_or(Path::new("")))),
+        }
+    }
 }
 
 /// How a step is taken.
@@ -176,8 +186,6 @@ impl Task {
 
 /// Parses TOML into a type that refuses unknown fields; the error names the line.
 pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, next: &str) -> Result<T, UserError> {
-    toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        UserError::new(format!("{}, line {line}: {}", path.display(), error.message()), next)
-    })
+    let start = |error: &toml::de::Error| error.span().map(|span| span.start);
+    toml::from_str(text).map_err(|error| UserError::in_text(path, text, start(&error), error.message(), next))
 }

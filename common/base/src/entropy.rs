@@ -40,8 +40,8 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// A reproducible generator (ChaCha20 under a 64-bit seed) for tests and for splitting public data. Never for keys or
-/// noise.
+/// A reproducible generator (ChaCha20 under a 64-bit seed) for tests, for splitting public data, and for training that
+/// promises no privacy. Never for keys or noise.
 pub struct SeededEntropy(ChaCha20Rng);
 
 impl SeededEntropy {

@@ -23,13 +23,14 @@ mod math;
 pub mod model;
 pub mod network;
 pub mod optimizers;
+pub mod tensors;
 pub mod weights;
 
 pub use buffer::Buffer;
-pub use data::{DataError, DataSpec, Dataset};
+pub use data::{DataError, DataFile, DataSpec, Dataset};
 pub use error::NnError;
 pub use losses::{Loss, Target};
 pub use model::{Activation, LayerKind, LayerSpec, ModelError, ModelSpec, Padding};
 pub use network::{Evaluation, Network, ParameterEntry, Prepared, Record, Workspace};
 pub use optimizers::{LearningRateSchedule, Optimizer, OptimizerError, OptimizerSpec};
-pub use weights::WeightsError;
+pub use tensors::TensorError;

@@ -1,9 +1,10 @@
 //! How records come in: from IDX files ([`idx`]) or tables ([`table`]) into a [`Dataset`].
 //!
 //! A [`Schema`] says which columns of a table go in as what, with [`text`] as numbers of words; a [`Standardization`]
-//! scales channels; [`split`] tells which records belong to whom. Whatever comes from a file has a named bound, and every
+//! scales channels; [`split`] tells which records belong to whom. A [`DataFile`] is what a person writes of it. Whatever comes from a file has a named bound, and every
 //! fault an error that names the file and, in a table, the line.
 
+pub mod file;
 pub mod idx;
 mod input;
 pub mod schema;
@@ -17,6 +18,7 @@ use std::{io, path::PathBuf};
 
 use ndarray::{Array2, ArrayView2, Axis};
 
+pub use file::DataFile;
 pub use schema::{Misfit, Schema};
 pub use spec::{DataSpec, Files, Form};
 pub use standardization::Standardization;

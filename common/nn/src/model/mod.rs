@@ -8,6 +8,7 @@
 mod builtin;
 mod canonical;
 mod keras;
+mod source;
 mod summary;
 
 use std::ops::Range;
@@ -16,6 +17,7 @@ use eranos_base::{Digest, encoding::DecodeError};
 
 pub use builtin::BUILTIN_NAMES;
 pub use canonical::DOMAIN;
+pub use source::Source;
 
 use crate::layers::lstm;
 

@@ -1,7 +1,10 @@
 //! Weights in files.
 
 use eranos_base::SeededEntropy;
-use eranos_nn::weights::{WeightsError, load, save};
+use eranos_nn::{
+    TensorError,
+    weights::{load, save},
+};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{bits, cnn, reference::small_network};
@@ -12,7 +15,7 @@ fn weights_come_back_bit_for_bit() {
     let parameters = network.initialise(&mut SeededEntropy::new(41));
     let bytes = save(&network, &parameters).expect("length");
     assert_eq!(bits(&load(&network, &bytes).expect("own file")), bits(&parameters));
-    assert!(matches!(save(&network, &parameters[1..]), Err(WeightsError::Length { .. })));
+    assert!(matches!(save(&network, &parameters[1..]), Err(TensorError::Length { .. })));
 }
 
 #[test]
@@ -30,15 +33,15 @@ fn another_model_s_weights_are_refused_by_name() {
     let check = |tensors: &[(&str, Dtype, &[usize], Vec<u8>)]| load(&network, &file(tensors)).map(drop);
     let name = |name: &str| name.to_owned();
     assert_eq!(check(&[kernel.clone(), bias.clone()]), Ok(()));
-    assert_eq!(check(std::slice::from_ref(&kernel)), Err(WeightsError::Missing { name: name("l1/bias") }));
+    assert_eq!(check(std::slice::from_ref(&kernel)), Err(TensorError::Missing { name: name("l1/bias") }));
     let more = ("l2/kernel", Dtype::F32, &[1][..], zeros(4));
-    assert_eq!(check(&[kernel.clone(), bias.clone(), more]), Err(WeightsError::Unknown { name: name("l2/kernel") }));
+    assert_eq!(check(&[kernel.clone(), bias.clone(), more]), Err(TensorError::Unknown { name: name("l2/kernel") }));
     let turned = ("l1/kernel", Dtype::F32, &[2, 3][..], zeros(24));
-    assert!(matches!(check(&[turned, bias.clone()]), Err(WeightsError::Shape { .. })));
+    assert!(matches!(check(&[turned, bias.clone()]), Err(TensorError::Shape { .. })));
     let wide = ("l1/bias", Dtype::F64, &[2][..], zeros(16));
-    assert!(matches!(check(&[kernel.clone(), wide]), Err(WeightsError::Type { .. })));
+    assert!(matches!(check(&[kernel.clone(), wide]), Err(TensorError::Type { .. })));
     let nan = ("l1/bias", Dtype::F32, &[2][..], [0.0_f32, f32::NAN].iter().flat_map(|v| v.to_le_bytes()).collect());
-    assert_eq!(check(&[kernel, nan]), Err(WeightsError::NonFinite { name: name("l1/bias") }));
+    assert_eq!(check(&[kernel, nan]), Err(TensorError::NonFinite { name: name("l1/bias") }));
 }
 
 #[test]

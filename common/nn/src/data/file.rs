@@ -1,5 +1,6 @@
-//! The data file of a task: what a record is, the same for every client, and the operator's own public test set.
-//! Vocabulary, scaling constants and lists stand in it or in files beside it; they are fitted on public data.
+//! The data file of a task, `data.toml`: what a record is, the same for every client, and a public test set. Vocabulary,
+//! scaling constants and lists stand in it or in files beside it; they are fitted on public data. The coordinator trains
+//! by it, and a client checks its own records against it.
 
 use std::{
     fs,
@@ -7,21 +8,17 @@ use std::{
 };
 
 use eranos_base::UserError;
-use eranos_nn::{
-    DataError, DataSpec, Dataset,
-    data::{
-        Files, Misfit, Schema, Standardization,
-        schema::{Input, Label},
-        text::{FILTERS, Side, Tokenizer, TokenizerSettings},
-    },
-};
 use serde::Deserialize;
 
-use crate::task::parse_toml;
+use super::{
+    DataError, DataSpec, Dataset, Files, Misfit, Schema, Standardization,
+    schema::{Input, Label},
+    text::{FILTERS, Side, Tokenizer, TokenizerSettings},
+};
 
 /// What a task's records are, and what its model is tested on.
 #[derive(Clone, Debug)]
-pub struct TaskData {
+pub struct DataFile {
     /// What a record is.
     pub spec: DataSpec,
     /// Public data, which costs no privacy.
@@ -31,7 +28,7 @@ pub struct TaskData {
 /// The TOML file. Paths are relative to it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DataFile {
+struct Toml {
     version: u32,
     records: Records,
     test: Option<TestFiles>,
@@ -98,16 +95,18 @@ struct TestFiles {
     columns: Option<Vec<String>>,
 }
 
-impl TaskData {
+impl DataFile {
     /// Reads a data file and what it names.
     ///
     /// # Errors
     /// If a file is missing or malformed, or the test set does not hold such records.
     pub fn read(path: &Path) -> Result<Self, UserError> {
-        let next = "make one with `eranos coordinator init`, or take the data.toml of `eranos data split`";
+        let next = "take the task's data.toml; `eranos coordinator init` and `eranos data split` write one";
         let text = fs::read_to_string(path)
             .map_err(|error| UserError::new(format!("cannot read the data file {}: {error}", path.display()), next))?;
-        let file: DataFile = parse_toml(&text, path, next)?;
+        let start = |error: &toml::de::Error| error.span().map(|span| span.start);
+        let file: Toml = toml::from_str(&text)
+            .map_err(|error| UserError::in_text(path, &text, start(&error), error.message(), next))?;
         if file.version != 1 {
             let what = format!("{}: version = {}", path.display(), file.version);
             return Err(UserError::new(what, "this build reads version 1"));

@@ -156,7 +156,8 @@ fn what_cannot_be_trained_is_said_in_two_lines() {
     check(&["--learning-rate=-1"], "learning_rate of -1, expected ", "0.001");
     check(&["--test-share", "2"], "--test-share 2 of 200 records", "such as 0.2");
     check(&["--model", "resnet"], "resnet: no built-in model \"resnet\"", "cnn");
-    check(&["--model", "recommender"], "recommender: ", "");
+    check(&["--model", "recommender"], "recommender: ", "a built-in model that takes such records");
+    check(&["--model", "lstm"], "lstm: layer \"lstm\" reads 3 axes", "a built-in model that takes such records");
     check(&["--definition", "none.json"], "cannot read the model none.json: ", "model.to_json()");
     check(&["--output", "test"], "cannot write test: ", "--output");
     fs::write(world.path("test/plain.toml"), NUMBERS).unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use eranos_base::UserError;
 
-use super::{BUILTIN_NAMES, KERAS_JSON_LEN_MAX, ModelSpec};
+use super::{BUILTIN_NAMES, KERAS_JSON_LEN_MAX, ModelError, ModelSpec};
 use crate::data::{DataSpec, schema::Input};
 
 /// What a person names a model by.
@@ -61,7 +61,12 @@ impl Source {
                 Some(data) => ModelSpec::builtin_for(name, data),
                 None => ModelSpec::builtin(name),
             }
-            .map_err(|error| error.user_error(name)),
+            .map_err(|error| {
+                let UserError { what, next } = error.user_error(name);
+                // Nobody can correct a built-in model.
+                let is_unknown = matches!(error, ModelError::UnknownBuiltin { .. });
+                UserError::new(what, if is_unknown { &*next } else { OTHER_RECORDS })
+            }),
             Self::Definition(path) => {
                 let spec = ModelSpec::from_keras_json(&read(path)?);
                 let fits = |spec: ModelSpec| data.map_or(Ok(()), |data| spec.check_data(data)).map(|()| spec);
@@ -88,3 +93,6 @@ fn read(path: &Path) -> Result<String, UserError> {
         }
     }
 }
+
+/// What to do about a built-in model for other records.
+const OTHER_RECORDS: &str = "name a built-in model that takes such records, or give the definition of your own";

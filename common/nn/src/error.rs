@@ -54,6 +54,12 @@ pub enum NnError {
         /// Which of them.
         what: &'static str,
     },
+    /// An L2 norm that nothing can be clipped to.
+    #[error("an L2 clip norm of {l2_clip_norm}, expected a positive number")]
+    ClipNorm {
+        /// The norm found.
+        l2_clip_norm: String,
+    },
     /// A value is NaN or infinite.
     #[error("{what} of layer {layer:?} is not finite")]
     NonFinite {

@@ -12,6 +12,10 @@
 //! [`Workspace`] that outlives a call. It allocates nothing. Its time depends a little on the record: which position won
 //! each pooling window and which rows of an embedding are looked up decides which addresses are read, and a masked time
 //! step costs an LSTM nothing.
+//!
+//! # The fast path
+//! [`batch`] computes the gradient of a batch, for training without a claim of privacy: the same steps, many records at
+//! once.
 
 use std::time::{Duration, Instant};
 
@@ -20,9 +24,10 @@ use ndarray::{Array2, ArrayView2};
 
 use crate::{
     Activation, Buffer, Dataset, Loss, ModelSpec, NnError, Target,
-    layers::{Backward, Forward, LayerParameters, Mask, Scratch},
+    layers::{Backward, Forward, Layer, LayerParameters, Mask, N_RECORDS_MAX, Products, Scratch},
 };
 
+pub mod batch;
 mod compile;
 
 use compile::{Compiled, Input, Source, Step, WayBack, compile};
@@ -38,7 +43,7 @@ pub struct Network {
     aside_len: usize,
     input_len: usize,
     n_outputs: usize,
-    /// Records that one chunk of a prediction takes.
+    /// Records that go through the steps at once.
     chunk_len: usize,
 }
 
@@ -83,13 +88,15 @@ pub struct Workspace {
     network: Digest,
     /// What each step puts out, for as many records as a chunk takes.
     outputs: Vec<Buffer>,
-    /// The gradient with respect to each step's output, for one record.
+    /// The gradient with respect to each step's output.
     gradients: Vec<Buffer>,
     /// A gradient that is to be added to another.
     aside: Buffer,
     scratch: Vec<Scratch>,
     /// What the loss is computed from.
     logits: Buffer,
+    /// What only a batch takes.
+    batch: batch::Memory,
 }
 
 /// How well a model does on a data set.
@@ -135,8 +142,8 @@ impl Network {
         let Compiled { steps, table, aside_len } = compile(&spec, &last_kind);
         let digest = spec.digest();
         let n_outputs = spec.output_shape().iter().product();
-        let values: usize = steps.iter().map(|step| step.layer.output_len()).sum();
-        let chunk_len = (CHUNK_VALUES / values.max(1)).clamp(1, CHUNK_LEN_MAX);
+        let values: usize = steps.iter().map(Step::n_values).sum();
+        let chunk_len = (CHUNK_VALUES / values.max(1)).clamp(1, N_RECORDS_MAX);
         Ok(Self { input_len: spec.record_len(), spec, digest, loss, table, steps, aside_len, n_outputs, chunk_len })
     }
 
@@ -197,14 +204,16 @@ impl Network {
 
     /// The memory of one worker.
     pub fn workspace(&self) -> Workspace {
-        let buffers = |n: usize| self.steps.iter().map(move |step| Buffer::zeroed(n * step.layer.output_len()));
+        let n = self.chunk_len;
+        let buffers = || self.steps.iter().map(|step| Buffer::zeroed(n * step.layer.output_len()));
         Workspace {
             network: self.digest,
-            outputs: buffers(self.chunk_len).collect(),
-            gradients: buffers(1).collect(),
-            aside: Buffer::zeroed(self.aside_len),
-            scratch: self.steps.iter().map(|step| step.layer.scratch()).collect(),
-            logits: Buffer::zeroed(self.chunk_len * self.n_outputs),
+            outputs: buffers().collect(),
+            gradients: buffers().collect(),
+            aside: Buffer::zeroed(n * self.aside_len),
+            scratch: self.steps.iter().map(|step| Scratch::new(&*step.layer, n)).collect(),
+            logits: Buffer::zeroed(n * self.n_outputs),
+            batch: batch::Memory::default(),
         }
     }
 
@@ -229,23 +238,20 @@ impl Network {
         out: &mut [f32],
     ) -> Result<f32, NnError> {
         self.check_call(prepared, workspace)?;
-        expect_len("record", record.values.len(), self.input_len)?;
         expect_len("gradient", out.len(), self.n_parameters())?;
-        self.loss.check_target(target, self.n_outputs)?;
-        if self.has_dropout() && record.dropout_key.is_none() {
-            return Err(NnError::DropoutKey);
-        }
-        let records = Records { values: record.values, n: 1, dropout_key: record.dropout_key };
+        self.check_example(record, target)?;
+        let records = Records { values: record.values, n: 1, dropout_keys: record.dropout_key.as_slice() };
         for i in 0..self.steps.len() {
             self.step_forward(i, prepared, records, workspace);
         }
         self.copy_logits(records, workspace);
         let loss = self.loss.gradient(&mut workspace.logits[..self.n_outputs], target);
         if let Some(last) = workspace.gradients.last_mut() {
-            last.copy_from_slice(&workspace.logits[..self.n_outputs]);
+            last[..self.n_outputs].copy_from_slice(&workspace.logits[..self.n_outputs]);
         }
         for i in (0..self.steps.len()).rev() {
-            self.step_backward(i, prepared, records, workspace, out);
+            self.step_backward(i, prepared, records, workspace);
+            self.step_gradient(i, records, None, workspace, out);
         }
         Ok(loss)
     }
@@ -263,26 +269,41 @@ impl Network {
         workspace: &mut Workspace,
         out: &mut [f32],
     ) -> Result<f32, NnError> {
-        let name = |index: usize| self.spec.layers()[index].name.clone();
+        let loss = self.record_gradient(prepared, record, target, workspace, out)?;
+        self.check_finite(prepared, record.values, 1, &[loss], workspace, out)?;
+        Ok(loss)
+    }
+
+    /// Names the first layer, along the way of the computation of `n` records, that holds a value that is not finite.
+    fn check_finite(
+        &self,
+        prepared: &Prepared,
+        values: &[f32],
+        n: usize,
+        losses: &[f32],
+        workspace: &Workspace,
+        out: &[f32],
+    ) -> Result<(), NnError> {
         let finite = |values: &[f32], index: usize, what: &'static str| match values.iter().all(|v| v.is_finite()) {
             true => Ok(()),
-            false => Err(NnError::NonFinite { layer: name(index), what }),
+            false => Err(NnError::NonFinite { layer: self.spec.layers()[index].name.clone(), what }),
         };
-        let loss = self.record_gradient(prepared, record, target, workspace, out)?;
         for index in 0..self.spec.layers().len() {
             if let Some(range) = self.spec.record_range(index) {
-                finite(&record.values[range], index, "input")?;
+                values
+                    .chunks_exact(self.input_len)
+                    .try_for_each(|values| finite(&values[range.clone()], index, "input"))?;
             }
         }
         for (i, step) in self.steps.iter().enumerate() {
             finite(&prepared.layers[i].flat, step.index, "parameters")?;
-            finite(&workspace.outputs[i][..step.layer.output_len()], step.index, "output")?;
+            finite(&workspace.outputs[i][..n * step.layer.output_len()], step.index, "output")?;
         }
-        finite(&[loss], self.spec.layers().len() - 1, "loss")?;
+        finite(losses, self.spec.layers().len() - 1, "loss")?;
         for step in self.steps.iter().rev() {
             finite(&out[step.range()], step.index, "gradient")?;
         }
-        Ok(loss)
+        Ok(())
     }
 
     /// The model's outputs for `records`, one a row, flat: `[n_records, n_outputs]`. Nothing is dropped. Each row has the
@@ -346,7 +367,7 @@ impl Network {
     ) -> Result<Vec<LayerTime>, NnError> {
         let mut out = Buffer::zeroed(self.n_parameters());
         let mut times = vec![[Duration::ZERO; 2]; self.steps.len()];
-        let records = Records { values: record.values, n: 1, dropout_key: record.dropout_key };
+        let records = Records { values: record.values, n: 1, dropout_keys: record.dropout_key.as_slice() };
         for _ in 0..n_runs {
             // Leaves the workspace as a backward pass finds it.
             self.record_gradient(prepared, record, target, workspace, &mut out)?;
@@ -357,7 +378,8 @@ impl Network {
             }
             for (i, [_, backward]) in times.iter_mut().enumerate().rev() {
                 let start = Instant::now();
-                self.step_backward(i, prepared, records, workspace, &mut out);
+                self.step_backward(i, prepared, records, workspace);
+                self.step_gradient(i, records, None, workspace, &mut out);
                 *backward += start.elapsed();
             }
         }
@@ -380,6 +402,15 @@ impl Network {
         Ok(())
     }
 
+    fn check_example(&self, record: Record<'_>, target: Target<'_>) -> Result<(), NnError> {
+        expect_len("record", record.values.len(), self.input_len)?;
+        self.loss.check_target(target, self.n_outputs)?;
+        if self.has_dropout() && record.dropout_key.is_none() {
+            return Err(NnError::DropoutKey);
+        }
+        Ok(())
+    }
+
     fn for_each_logits(
         &self,
         prepared: &Prepared,
@@ -394,7 +425,7 @@ impl Network {
         let mut first = 0;
         for chunk in values.chunks(self.chunk_len * self.input_len) {
             let n_records = chunk.len() / self.input_len;
-            let chunk = Records { values: chunk, n: n_records, dropout_key: None };
+            let chunk = Records { values: chunk, n: n_records, dropout_keys: &[] };
             for i in 0..self.steps.len() {
                 self.step_forward(i, prepared, chunk, workspace);
             }
@@ -417,53 +448,73 @@ impl Network {
                 input: input.of(records, before),
                 output: &mut after[0][..records.n * step.layer.output_len()],
                 mask: step.mask(records, self.input_len),
-                dropout_key: records.dropout_key,
+                dropout_keys: records.dropout_keys,
             };
             step.layer.forward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
         }
     }
 
-    fn step_backward(
-        &self,
-        i: usize,
-        prepared: &Prepared,
-        records: Records<'_>,
-        workspace: &mut Workspace,
-        out: &mut [f32],
-    ) {
+    fn step_backward(&self, i: usize, prepared: &Prepared, records: Records<'_>, workspace: &mut Workspace) {
         let step = &self.steps[i];
         if !step.is_trained {
             return;
         }
         let (before, after) = workspace.gradients.split_at_mut(i);
+        let len = records.n * step.layer.output_len();
         for (part, input) in step.inputs.iter().enumerate() {
-            let aside = &mut workspace.aside[..if input.way_back == WayBack::Adds { input.len } else { 0 }];
-            let mut pass = Backward {
+            let input_len = records.n * input.len;
+            let input_gradient = match (input.source, input.way_back) {
+                (Source::Step(source), WayBack::Writes) => Some(&mut before[source][..input_len]),
+                (Source::Step(_), WayBack::Adds) => Some(&mut workspace.aside[..input_len]),
+                (Source::Record, _) | (_, WayBack::Ends) => None,
+            };
+            let pass = Backward {
                 part,
+                n_records: records.n,
                 input: input.of(records, &workspace.outputs),
-                output: &workspace.outputs[i][..step.layer.output_len()],
-                output_gradient: &mut after[0],
-                input_gradient: None,
-                gradient: &mut out[step.range()],
+                output: &workspace.outputs[i][..len],
+                output_gradient: &mut after[0][..len],
+                input_gradient,
                 mask: step.mask(records, self.input_len),
             };
-            match (input.source, input.way_back) {
-                (Source::Step(source), WayBack::Writes) => {
-                    pass.input_gradient = Some(&mut before[source]);
-                    step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
-                }
-                (Source::Step(source), WayBack::Adds) => {
-                    pass.input_gradient = Some(&mut *aside);
-                    step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
-                    for (sum, x) in before[source].iter_mut().zip(&*aside) {
-                        *sum += x;
-                    }
-                }
-                (Source::Record, _) | (_, WayBack::Ends) => {
-                    step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
+            step.layer.backward(&prepared.layers[i], pass, &mut workspace.scratch[i]);
+            if let (Source::Step(source), WayBack::Adds) = (input.source, input.way_back) {
+                for (sum, x) in before[source].iter_mut().zip(&workspace.aside[..input_len]) {
+                    *sum += x;
                 }
             }
         }
+    }
+
+    /// After [`Network::step_backward`]: writes the step's share of the gradient.
+    fn step_gradient(
+        &self,
+        i: usize,
+        records: Records<'_>,
+        factors: Option<&[f32]>,
+        workspace: &mut Workspace,
+        out: &mut [f32],
+    ) {
+        let Some((layer, pass, scratch)) = self.products(i, records, workspace) else { return };
+        layer.gradient(pass, factors, scratch, &mut out[self.steps[i].range()]);
+    }
+
+    /// What the gradient with respect to a step's parameters is made from, if it has any.
+    fn products<'a>(
+        &'a self,
+        i: usize,
+        records: Records<'a>,
+        workspace: &'a mut Workspace,
+    ) -> Option<(&'a dyn Layer, Products<'a>, &'a mut Scratch)> {
+        let step = &self.steps[i];
+        // A layer with parameters has one input.
+        let input = step.inputs.first().filter(|_| step.layer.n_parameters() > 0)?;
+        let products = Products {
+            n_records: records.n,
+            input: input.of(records, &workspace.outputs),
+            output_gradient: &mut workspace.gradients[i][..records.n * step.layer.output_len()],
+        };
+        Some((&*step.layer, products, &mut workspace.scratch[i]))
     }
 
     fn copy_logits(&self, records: Records<'_>, workspace: &mut Workspace) {
@@ -480,8 +531,8 @@ struct Records<'a> {
     values: &'a [f32],
     /// How many there are.
     n: usize,
-    /// The key of the only one, in training.
-    dropout_key: Option<u64>,
+    /// Their keys, in training.
+    dropout_keys: &'a [u64],
 }
 
 impl Input {
@@ -494,6 +545,12 @@ impl Input {
 }
 
 impl Step {
+    /// Values that each record of a chunk takes.
+    fn n_values(&self) -> usize {
+        let (one, two) = (self.layer.scratch_len(1), self.layer.scratch_len(2));
+        2 * self.layer.output_len() + (two.floats - one.floats) + (two.indices - one.indices)
+    }
+
     fn mask<'a>(&self, records: Records<'a>, record_len: usize) -> Option<Mask<'a>> {
         self.mask.map(|(start, len)| Mask { records: records.values, record_len, start, len })
     }
@@ -515,7 +572,5 @@ fn expect_len(what: &'static str, found: usize, expected: usize) -> Result<(), N
     if found == expected { Ok(()) } else { Err(NnError::Length { what, found, expected }) }
 }
 
-/// Most records that one chunk of a prediction takes.
-const CHUNK_LEN_MAX: usize = 16;
-/// Values that the layers' outputs of one chunk hold together, where one record's are not more already.
-const CHUNK_VALUES: usize = 1 << 20;
+/// Values that a chunk holds, where one record's are not more already: 16 MB.
+const CHUNK_VALUES: usize = 1 << 22;

@@ -13,6 +13,7 @@ use std::{
 use eranos_nn::{
     Activation, Buffer, LayerKind, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Record, Target, kernel,
     model::BUILTIN_NAMES,
+    network::batch::{Outcome, Weight},
 };
 use ndarray::ArrayView2;
 use safetensors::{Dtype, SafeTensors};
@@ -93,6 +94,24 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
     close(name, "loss", &[(total / n as f64) as f32], &[info["loss"].as_f64().expect("loss") as f32]);
     set.close(name, &network, "grad", &narrow(&mean));
     set.close(name, &network, "clipped_sum", &narrow(&clipped));
+
+    // The fast path, all records at once.
+    let batch: Vec<_> = targets.iter().enumerate().map(|(i, &target)| (record(i), target)).collect();
+    let (mut aside, mut outcomes) = (Buffer::zeroed(network.n_parameters()), vec![Outcome::default(); n]);
+    for (weight, tensor) in
+        [(Weight::Equal(1.0 / n as f32), "grad"), (Weight::Clip { l2_clip_norm: clip }, "clipped_sum")]
+    {
+        network
+            .batch_gradient(&prepared, &batch, weight, &mut workspace, &mut aside, &mut outcomes, &mut out)
+            .expect("finite");
+        set.close(name, &network, tensor, &out);
+        let losses: Vec<f32> = outcomes.iter().map(|outcome| outcome.loss).collect();
+        close(name, "per_example_loss of a batch", &losses, &set.floats["per_example_loss"]);
+    }
+    for (outcome, &expected) in outcomes.iter().zip(&set.floats["per_example_grad_norm"]) {
+        let (norm, expected) = (outcome.norm.expect("clipped"), f64::from(expected));
+        assert!((norm - expected).abs() <= 1e-4 * expected, "{name}: norm {norm} in a batch, expected {expected}");
+    }
 
     let adam = |key: &str| info["adam"][key].as_f64().expect("adam");
     let spec = OptimizerSpec::Adam {

@@ -6,10 +6,13 @@
 //! is a matrix product of patches, read where they lie, with the kernel as Keras stores it. With pooling the outputs
 //! are computed window by window, relu after the maximum (the same, as relu is monotonic), and outputs that no window
 //! covers are not computed. On the way back, one position of each window has a gradient at all.
+//!
+//! The way back keeps each record's gradient of the kernel: there are many more outputs than it takes for a norm found
+//! without it to be cheaper, and what is walked to compute it is another list for every record.
 
 use eranos_base::Entropy;
 
-use super::{Backward, Forward, Layer, LayerParameters, Scratch, activation, dense::sum_rows};
+use super::{Backward, Forward, Layer, LayerParameters, Products, Scratch, ScratchLen, activation, products};
 use crate::{
     Activation, Buffer, LayerKind, Padding, initializers,
     kernel::{self, Choices, Patch, Rows, Start},
@@ -157,44 +160,52 @@ impl Conv2D {
     }
 
     /// Cuts `memory` into its parts.
-    fn split<'a>(&self, memory: &'a mut [f32]) -> Parts<'a> {
-        let sizes = self.part_sizes();
+    fn split<'a>(&self, memory: &'a mut [f32], n_records: usize) -> Parts<'a> {
         let mut rest = memory;
         let mut part = |len: usize| {
             let (part, after) = std::mem::take(&mut rest).split_at_mut(len);
             rest = after;
             part
         };
-        let [padded, padded_gradient, products, kernel_gradient, spread] = sizes.map(&mut part);
-        Parts { padded, padded_gradient, products, kernel_gradient, spread }
+        let [padded, padded_gradient, products, kept, total, spread] = self.part_sizes(n_records).map(&mut part);
+        Parts { padded, padded_gradient, products, kept, total, spread }
     }
 
-    fn part_sizes(&self) -> [usize; 5] {
+    fn part_sizes(&self, n_records: usize) -> [usize; 6] {
         let padded = if self.is_padded() { self.padded_len() } else { 0 };
         // Either the outputs of a chunk before pooling, or the gradients of a few patches.
         let products =
             (self.chunk_len * self.filters).max(if self.is_sparse() { 0 } else { PATCHES_AT_ONCE * self.patch_len() });
-        let (kernel_gradient, spread) = match (self.is_sparse(), self.is_pooled) {
-            (true, _) => (self.kernel_len(), 0),
-            (false, true) => (0, self.bases.len() * self.filters),
-            (false, false) => (0, 0),
-        };
+        let total = if self.is_sparse() { self.kernel_len() } else { 0 };
+        let spread = if self.is_pooled && !self.is_sparse() { self.bases.len() * self.filters } else { 0 };
         // Each part begins at a cache line.
-        [padded, padded, products, kernel_gradient, spread].map(|len| len.next_multiple_of(kernel::LANES))
+        [n_records * padded, padded, products, n_records * self.kernel_len(), total, spread]
+            .map(|len| len.next_multiple_of(kernel::LANES))
+    }
+
+    /// Which position each pooled output of some records took.
+    fn n_choices(&self, n_records: usize) -> usize {
+        if self.is_pooled { n_records * self.output_len() } else { 0 }
+    }
+
+    fn choices<'a>(&'a self, choice: &'a [u32], gradient: &'a [f32]) -> Choices<'a> {
+        Choices { bases: &self.bases, window: self.window, choice, gradient, n_channels: self.filters }
     }
 }
 
 /// The parts of a convolution's memory.
 struct Parts<'a> {
-    /// The padded input.
+    /// Each record's padded input.
     padded: &'a mut [f32],
-    /// The gradient with respect to it.
+    /// The gradient with respect to one of them.
     padded_gradient: &'a mut [f32],
     /// Outputs before pooling, or gradients of patches.
     products: &'a mut [f32],
-    /// The kernel's gradient, transposed.
-    kernel_gradient: &'a mut [f32],
-    /// The gradient with respect to the outputs before pooling.
+    /// Each record's gradient of the kernel, transposed where the way back is sparse.
+    kept: &'a mut [f32],
+    /// Their sum before it is transposed.
+    total: &'a mut [f32],
+    /// The gradient with respect to one record's outputs before pooling.
     spread: &'a mut [f32],
 }
 
@@ -207,14 +218,13 @@ impl Layer for Conv2D {
         self.kernel_len() + if self.use_bias { self.filters } else { 0 }
     }
 
-    fn scratch(&self) -> Scratch {
-        let n_choices = if self.is_pooled { self.output_len() } else { 0 };
+    fn scratch_len(&self, n_records: usize) -> ScratchLen {
         // Lists of the sparse or of the dense way back.
         let n_listed = match self.is_sparse() {
             true => (2 * self.bases.len() / self.window).max(self.output_len() + self.window),
             false => self.patch_len().max(PATCHES_AT_ONCE),
         };
-        Scratch { floats: Buffer::zeroed(self.part_sizes().iter().sum()), indices: vec![0; n_choices + n_listed] }
+        ScratchLen { floats: self.part_sizes(n_records).iter().sum(), indices: self.n_choices(n_records) + n_listed }
     }
 
     fn initialise(&self, parameters: &mut [f32], entropy: &mut dyn Entropy) {
@@ -236,10 +246,11 @@ impl Layer for Conv2D {
         let Forward { n_records, input, output, .. } = pass;
         let (kernel, bias) = parameters.flat.split_at(self.kernel_len());
         let start = if self.use_bias { Start::Row(bias) } else { Start::Zero };
-        let Parts { padded, products, .. } = self.split(&mut scratch.floats);
+        let Parts { padded, products, .. } = self.split(&mut scratch.floats, scratch.n_records);
         let records = input.chunks_exact(self.input.iter().product()).zip(output.chunks_exact_mut(self.output_len()));
-        for (input, output) in records.take(n_records) {
+        for (record, (input, output)) in records.enumerate().take(n_records) {
             let data = if self.is_padded() {
+                let padded = &mut padded[record * self.padded_len()..(record + 1) * self.padded_len()];
                 self.pad(input, padded);
                 &*padded
             } else {
@@ -249,7 +260,7 @@ impl Layer for Conv2D {
                 kernel::gemm(self.patches(data, &self.bases), kernel, self.filters, start, output);
                 continue;
             }
-            let choices = &mut scratch.indices[..self.output_len()];
+            let choices = &mut scratch.indices[record * self.output_len()..(record + 1) * self.output_len()];
             let outputs_len = self.chunk_len / self.window * self.filters;
             let outputs = output.chunks_mut(outputs_len).zip(choices.chunks_mut(outputs_len));
             for (bases, (output, choice)) in self.bases.chunks(self.chunk_len).zip(outputs) {
@@ -262,48 +273,84 @@ impl Layer for Conv2D {
     }
 
     fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch) {
-        let Backward { input, output, output_gradient, input_gradient, gradient, .. } = pass;
+        let Backward { n_records, input, output, output_gradient, mut input_gradient, .. } = pass;
         activation::backward(self.activation, self.filters, output, output_gradient);
-        let (kernel_gradient, bias_gradient) = gradient.split_at_mut(self.kernel_len());
-        sum_rows(output_gradient, bias_gradient);
-        let parts = self.split(&mut scratch.floats);
-        let (choice, listed) = scratch.indices.split_at_mut(if self.is_pooled { self.output_len() } else { 0 });
-        let data = if self.is_padded() { &*parts.padded } else { input };
-        let choices = Choices {
-            bases: &self.bases,
-            window: self.window,
-            choice,
-            gradient: output_gradient,
-            n_channels: self.filters,
-        };
-        let mut spread = &*output_gradient;
-        if self.is_sparse() {
-            let transposed = &mut parts.kernel_gradient[..self.kernel_len()];
-            kernel::scatter_weights(data, self.patch(), choices, listed, transposed);
-            kernel::transpose(transposed, self.filters, kernel_gradient);
-        } else {
-            if self.is_pooled {
-                let all = &mut parts.spread[..self.grid.len() * self.filters];
-                kernel::spread(output_gradient, choice, &self.places, self.filters, all);
-                spread = all;
+        let parts = self.split(&mut scratch.floats, scratch.n_records);
+        let (choice, listed) = scratch.indices.split_at_mut(self.n_choices(scratch.n_records));
+        let (input_len, len) = (self.input.iter().product::<usize>(), self.output_len());
+        for record in 0..n_records {
+            let gradient = &output_gradient[record * len..(record + 1) * len];
+            let choice = if self.is_pooled { &choice[record * len..(record + 1) * len] } else { &[] };
+            let data = if self.is_padded() {
+                &parts.padded[record * self.padded_len()..(record + 1) * self.padded_len()]
+            } else {
+                &input[record * input_len..(record + 1) * input_len]
+            };
+            let kernel_gradient = &mut parts.kept[record * self.kernel_len()..(record + 1) * self.kernel_len()];
+            let mut spread = gradient;
+            if self.is_sparse() {
+                kernel::scatter_weights(data, self.patch(), self.choices(choice, gradient), listed, kernel_gradient);
+            } else {
+                if self.is_pooled {
+                    let all = &mut parts.spread[..self.grid.len() * self.filters];
+                    kernel::spread(gradient, choice, &self.places, self.filters, all);
+                    spread = all;
+                }
+                self.dense_kernel_gradient(data, spread, listed, kernel_gradient);
             }
-            self.dense_kernel_gradient(data, spread, listed, kernel_gradient);
-        }
-        let Some(input_gradient) = input_gradient else { return };
-        let target = if self.is_padded() { &mut *parts.padded_gradient } else { &mut *input_gradient };
-        target.fill(0.0);
-        if self.is_sparse() {
-            kernel::scatter_input(&parameters.derived, self.patch(), choices, listed, target);
-        } else {
-            self.dense_input_gradient(&parameters.derived, spread, parts.products, listed, target);
-        }
-        if self.is_padded() {
-            let row_len = self.input[1] * self.input[2];
-            for (y, row) in input_gradient.chunks_exact_mut(row_len).enumerate() {
-                let at = ((y + self.before[0]) * self.padded[1] + self.before[1]) * self.padded[2];
-                row.copy_from_slice(&parts.padded_gradient[at..at + row_len]);
+            let Some(input_gradient) = &mut input_gradient else { continue };
+            let input_gradient = &mut input_gradient[record * input_len..(record + 1) * input_len];
+            let padded_gradient = &mut parts.padded_gradient[..if self.is_padded() { self.padded_len() } else { 0 }];
+            let target = if self.is_padded() { &mut *padded_gradient } else { &mut *input_gradient };
+            target.fill(0.0);
+            if self.is_sparse() {
+                let choices = self.choices(choice, gradient);
+                kernel::scatter_input(&parameters.derived, self.patch(), choices, listed, target);
+            } else {
+                self.dense_input_gradient(&parameters.derived, spread, parts.products, listed, target);
+            }
+            if self.is_padded() {
+                let row_len = self.input[1] * self.input[2];
+                for (y, row) in input_gradient.chunks_exact_mut(row_len).enumerate() {
+                    let at = ((y + self.before[0]) * self.padded[1] + self.before[1]) * self.padded[2];
+                    row.copy_from_slice(&padded_gradient[at..at + row_len]);
+                }
             }
         }
+    }
+
+    fn add_squared_norms(&self, pass: Products<'_>, scratch: &mut Scratch, squared_norms: &mut [f64]) {
+        let parts = self.split(&mut scratch.floats, scratch.n_records);
+        products::add_squared_norms(parts.kept, self.kernel_len(), squared_norms);
+        if !self.use_bias {
+            return;
+        }
+        // The outputs of a chunk, if not its window, have room for one sum.
+        let bias_gradient = &mut parts.products[..self.filters];
+        for (sum, output_gradient) in squared_norms.iter_mut().zip(pass.output_gradient.chunks_exact(self.output_len()))
+        {
+            products::sum_rows(output_gradient, bias_gradient);
+            *sum += kernel::squared_norm(bias_gradient);
+        }
+    }
+
+    fn gradient(&self, pass: Products<'_>, factors: Option<&[f32]>, scratch: &mut Scratch, out: &mut [f32]) {
+        let Products { n_records, output_gradient, .. } = pass;
+        let parts = self.split(&mut scratch.floats, scratch.n_records);
+        let (kernel_gradient, bias_gradient) = out.split_at_mut(self.kernel_len());
+        if self.is_sparse() {
+            let mut total = &parts.kept[..self.kernel_len()];
+            if n_records > 1 || factors.is_some() {
+                let sum = &mut parts.total[..self.kernel_len()];
+                products::sum_records(parts.kept, n_records, factors, sum);
+                total = sum;
+            }
+            kernel::transpose(total, self.filters, kernel_gradient);
+        } else {
+            products::sum_records(parts.kept, n_records, factors, kernel_gradient);
+        }
+        products::scale_records(output_gradient, factors, self.output_len());
+        products::sum_rows(output_gradient, bias_gradient);
     }
 }
 

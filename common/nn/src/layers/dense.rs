@@ -2,14 +2,17 @@
 //! `[inputs, units]`, bias `[units]`.
 //!
 //! The gradient of one record's kernel is the outer product of its input and its output's gradient (for an input of
-//! rank 1: no sum at all).
+//! rank 1: no sum at all), so that its squared norm is the product of theirs.
 
 use eranos_base::Entropy;
 
-use super::{Backward, Forward, Layer, LayerParameters, Scratch, activation};
+use super::{
+    Backward, Forward, Layer, LayerParameters, Products, Scratch, ScratchLen, activation,
+    products::{self, Strided},
+};
 use crate::{
     Activation, Buffer, initializers,
-    kernel::{self, Rows, Start},
+    kernel::{self, Start},
 };
 
 /// A matrix product over the last axis.
@@ -27,6 +30,11 @@ impl Dense {
     fn kernel_len(&self) -> usize {
         self.n_inputs * self.units
     }
+
+    /// Whether each record's gradient is kept for its norm, where it is small for the number of its rows.
+    fn keeps_gradients(&self) -> bool {
+        self.n_rows > 1 && !products::is_gram_smaller(self.n_rows, self.n_inputs, self.units)
+    }
 }
 
 impl Layer for Dense {
@@ -38,8 +46,13 @@ impl Layer for Dense {
         self.kernel_len() + if self.use_bias { self.units } else { 0 }
     }
 
-    fn scratch(&self) -> Scratch {
-        Scratch { floats: Buffer::zeroed(0), indices: vec![0; ROWS_AT_ONCE.max(self.n_inputs)] }
+    fn scratch_len(&self, n_records: usize) -> ScratchLen {
+        let floats = match (self.n_rows, self.keeps_gradients()) {
+            (1, _) => 0,
+            (_, true) => n_records * self.n_parameters(),
+            (n, false) => Strided::gram_memory(n, self.n_inputs.max(self.units)) + 2 * n * n,
+        };
+        ScratchLen { floats, indices: self.n_inputs }
     }
 
     fn initialise(&self, parameters: &mut [f32], entropy: &mut dyn Entropy) {
@@ -48,64 +61,92 @@ impl Layer for Dense {
         bias.fill(0.0);
     }
 
-    fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {
+    fn prepare(&self, parameters: &[f32]) -> LayerParameters {
+        // The way back of several records reads the kernel by columns.
+        let mut derived = Buffer::zeroed(self.kernel_len());
+        kernel::transpose(&parameters[..self.kernel_len()], self.n_inputs, &mut derived);
+        LayerParameters { flat: Buffer::from(parameters), derived }
+    }
+
+    fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, _: &mut Scratch) {
         let Forward { n_records, input, output, .. } = pass;
         let (kernel, bias) = parameters.flat.split_at(self.kernel_len());
         let start = if self.use_bias { Start::Row(bias) } else { Start::Zero };
-        let mut rows = input.chunks(ROWS_AT_ONCE * self.n_inputs);
-        for output in output[..n_records * self.output_len()].chunks_mut(ROWS_AT_ONCE * self.units) {
-            let n_rows = output.len() / self.units;
-            let data = rows.next().unwrap_or_default();
-            let offsets = &mut scratch.indices[..n_rows];
-            for (i, offset) in offsets.iter_mut().enumerate() {
-                *offset = (i * self.n_inputs) as u32;
-            }
-            let (segment_len, stride) = (self.n_inputs, 1);
-            let rows = Rows { data, offsets, n_segments: 1, segment_len, segment_stride: 0, stride };
-            kernel::gemm(rows, kernel, self.units, start, output);
-        }
+        let (n_rows, k) = (n_records * self.n_rows, self.n_inputs);
+        products::row_products(input, n_rows, |i| i * k, k, kernel, self.units, start, output);
         activation::forward(self.activation, self.units, output);
     }
 
-    fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch) {
-        let Backward { input, output, output_gradient, input_gradient, gradient, .. } = pass;
+    fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, _: &mut Scratch) {
+        let Backward { n_records, output, output_gradient, input_gradient, .. } = pass;
         activation::backward(self.activation, self.units, output, output_gradient);
-        let (kernel_gradient, bias_gradient) = gradient.split_at_mut(self.kernel_len());
-        if self.n_rows == 1 {
+        let Some(input_gradient) = input_gradient else { return };
+        if n_records > 1 {
+            let (n_rows, k, transposed) = (n_records * self.n_rows, self.units, &parameters.derived);
+            let start = Start::Zero;
+            products::row_products(
+                output_gradient,
+                n_rows,
+                |i| i * k,
+                k,
+                transposed,
+                self.n_inputs,
+                start,
+                input_gradient,
+            );
+            return;
+        }
+        let rows = output_gradient.chunks_exact(self.units).zip(input_gradient.chunks_exact_mut(self.n_inputs));
+        for (output_gradient, input_gradient) in rows {
+            kernel::dot_rows(&parameters.flat[..self.kernel_len()], output_gradient, input_gradient);
+        }
+    }
+
+    fn add_squared_norms(&self, pass: Products<'_>, scratch: &mut Scratch, squared_norms: &mut [f64]) {
+        let (k, n) = (self.n_inputs, self.units);
+        let bias = if self.use_bias { 1.0 } else { 0.0 };
+        let records = pass.input.chunks_exact(self.n_rows * k).zip(pass.output_gradient.chunks_exact(self.n_rows * n));
+        for (i, ((input, output_gradient), sum)) in records.zip(&mut *squared_norms).enumerate() {
+            if self.n_rows == 1 {
+                let squared_norm = kernel::squared_norm(output_gradient);
+                *sum += (kernel::squared_norm(input) + f64::from(bias)) * squared_norm;
+            } else if self.keeps_gradients() {
+                let kept = &mut scratch.floats[i * self.n_parameters()..(i + 1) * self.n_parameters()];
+                let (kernel_gradient, bias_gradient) = kept.split_at_mut(self.kernel_len());
+                Strided::new(input, self.n_rows, k, k).column_products(
+                    output_gradient,
+                    n,
+                    &mut scratch.indices,
+                    kernel_gradient,
+                );
+                products::sum_rows(output_gradient, bias_gradient);
+                *sum += kernel::squared_norm(kept);
+            } else {
+                let (grams, memory) = scratch.floats.split_at_mut(2 * self.n_rows * self.n_rows);
+                let (inputs, outputs) = grams.split_at_mut(self.n_rows * self.n_rows);
+                Strided::new(input, self.n_rows, k, k).gram(Start::Zero, memory, inputs);
+                Strided::new(output_gradient, self.n_rows, n, n).gram(Start::Zero, memory, outputs);
+                *sum += products::gram_product(inputs, outputs, bias);
+            }
+        }
+    }
+
+    fn gradient(&self, pass: Products<'_>, factors: Option<&[f32]>, scratch: &mut Scratch, out: &mut [f32]) {
+        let Products { n_records, input, output_gradient } = pass;
+        if factors.is_some() && self.keeps_gradients() {
+            products::sum_records(&scratch.floats, n_records, factors, out);
+            return;
+        }
+        products::scale_records(output_gradient, factors, self.output_len());
+        let (kernel_gradient, bias_gradient) = out.split_at_mut(self.kernel_len());
+        if n_records * self.n_rows == 1 {
             kernel::outer(input, output_gradient, kernel_gradient);
             bias_gradient.copy_from_slice(&output_gradient[..bias_gradient.len()]);
         } else {
-            // Row i of the kernel's gradient is column i of the input times the output's gradient.
-            let offsets = &mut scratch.indices[..self.n_inputs];
-            for (i, offset) in offsets.iter_mut().enumerate() {
-                *offset = i as u32;
-            }
-            let (segment_len, stride) = (self.n_rows, self.n_inputs);
-            let columns = Rows { data: input, offsets, n_segments: 1, segment_len, segment_stride: 0, stride };
-            kernel::gemm(columns, output_gradient, self.units, Start::Zero, kernel_gradient);
-            sum_rows(output_gradient, bias_gradient);
-        }
-        if let Some(input_gradient) = input_gradient {
-            let rows = output_gradient.chunks_exact(self.units).zip(input_gradient.chunks_exact_mut(self.n_inputs));
-            for (output_gradient, input_gradient) in rows {
-                kernel::dot_rows(&parameters.flat[..self.kernel_len()], output_gradient, input_gradient);
-            }
+            let (k, n) = (self.n_inputs, self.units);
+            let rows = Strided::new(input, n_records * self.n_rows, k, k);
+            rows.column_products(output_gradient, n, &mut scratch.indices, kernel_gradient);
+            products::sum_rows(output_gradient, bias_gradient);
         }
     }
 }
-
-/// Writes the sum of the rows of `rows` to `sum`, whose length is theirs; an empty `sum` wants none.
-pub(super) fn sum_rows(rows: &[f32], sum: &mut [f32]) {
-    if sum.is_empty() {
-        return;
-    }
-    sum.fill(0.0);
-    for row in rows.chunks_exact(sum.len()) {
-        for (sum, x) in sum.iter_mut().zip(row) {
-            *sum += x;
-        }
-    }
-}
-
-/// Rows of one product.
-const ROWS_AT_ONCE: usize = 48;

@@ -6,8 +6,7 @@
 //! word i of Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3) under that key
 //! is below `rate`. That a mask is secret is claimed nowhere: the clip bounds a record's gradient whatever was dropped.
 
-use super::{Backward, Forward, Layer, LayerParameters, Scratch};
-use crate::Buffer;
+use super::{Backward, Forward, Layer, LayerParameters, Scratch, ScratchLen};
 
 /// Values dropped at random.
 #[derive(Debug)]
@@ -25,20 +24,22 @@ impl Layer for Dropout {
         self.len
     }
 
-    fn scratch(&self) -> Scratch {
-        Scratch { floats: Buffer::zeroed(self.len), indices: Vec::new() }
+    fn scratch_len(&self, n_records: usize) -> ScratchLen {
+        ScratchLen { floats: n_records * self.len, indices: 0 }
     }
 
     fn forward(&self, _: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {
-        let Some(key) = pass.dropout_key else {
+        if pass.dropout_keys.is_empty() {
             pass.output.copy_from_slice(pass.input);
             return;
-        };
+        }
         let kept = (1.0 / (1.0 - f64::from(self.rate) / 2f64.powi(32))) as f32;
-        for (block, factors) in scratch.floats.chunks_mut(4).enumerate() {
-            let words = philox([block as u32, self.index, 0, 0], [key as u32, (key >> 32) as u32]);
-            for (factor, word) in factors.iter_mut().zip(words) {
-                *factor = if word < self.rate { 0.0 } else { kept };
+        for (key, factors) in pass.dropout_keys.iter().zip(scratch.floats.chunks_exact_mut(self.len)) {
+            for (block, factors) in factors.chunks_mut(4).enumerate() {
+                let words = philox([block as u32, self.index, 0, 0], [*key as u32, (key >> 32) as u32]);
+                for (factor, word) in factors.iter_mut().zip(words) {
+                    *factor = if word < self.rate { 0.0 } else { kept };
+                }
             }
         }
         multiply(pass.input, &scratch.floats, pass.output);
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn the_share_dropped_is_the_rate_and_the_mean_stays() {
         let dropout = Dropout { rate: 1 << 30, index: 3, len: 40_000 };
-        let mut scratch = dropout.scratch();
+        let mut scratch = Scratch::new(&dropout, 1);
         let parameters = dropout.prepare(&[]);
         let (input, mut output) = (vec![1.5; dropout.len], vec![0.0; dropout.len]);
         let pass = Forward {
@@ -102,7 +103,7 @@ mod tests {
             input: &input,
             output: &mut output,
             mask: None,
-            dropout_key: Some(0xfeed_beef_0123_4567),
+            dropout_keys: &[0xfeed_beef_0123_4567],
         };
         dropout.forward(&parameters, pass, &mut scratch);
         let n_dropped = output.iter().filter(|&&x| x == 0.0).count();

@@ -1,14 +1,15 @@
 //! Embedding: ids `[batch_size, ..]` to `[batch_size, .., output_dim]`, row `id` of the embeddings `[input_dim,
 //! output_dim]` for each id. With `mask_zero` an id of 0 masks its time step for the layers behind that know masks.
 //!
-//! The gradient is dense: rows that were not looked up are zero, and rows of equal ids are summed in order of the ids. An
+//! The gradient is dense: rows that were not looked up are zero, and rows of equal ids are summed in order of the ids,
+//! before the norm too. An
 //! id that is no whole number from 0 to input_dim - 1 has a row of NaN, which shows in the loss and in the output that
 //! names this layer, and no gradient.
 
 use eranos_base::Entropy;
 
-use super::{Backward, Forward, Layer, LayerParameters, Scratch};
-use crate::initializers;
+use super::{Backward, Forward, Layer, LayerParameters, Products, Scratch, ScratchLen, products};
+use crate::{initializers, kernel};
 
 /// A table of rows by id.
 #[derive(Debug)]
@@ -37,6 +38,10 @@ impl Layer for Embedding {
         self.input_dim * self.output_dim
     }
 
+    fn scratch_len(&self, _: usize) -> ScratchLen {
+        ScratchLen { floats: self.output_dim, indices: self.n_ids }
+    }
+
     fn initialise(&self, parameters: &mut [f32], entropy: &mut dyn Entropy) {
         initializers::random_uniform(parameters, 0.05, entropy);
     }
@@ -50,13 +55,38 @@ impl Layer for Embedding {
         }
     }
 
-    fn backward(&self, _: &LayerParameters, pass: Backward<'_>, _: &mut Scratch) {
-        pass.gradient.fill(0.0);
-        for (&id, output_gradient) in pass.input.iter().zip(pass.output_gradient.chunks_exact(self.output_dim)) {
-            let Some(at) = self.row(id) else { continue };
-            for (sum, x) in pass.gradient[at..at + self.output_dim].iter_mut().zip(output_gradient) {
-                *sum += x;
+    fn backward(&self, _: &LayerParameters, _: Backward<'_>, _: &mut Scratch) {}
+
+    fn add_squared_norms(&self, pass: Products<'_>, scratch: &mut Scratch, squared_norms: &mut [f64]) {
+        let records = pass.input.chunks_exact(self.n_ids).zip(pass.output_gradient.chunks_exact(self.output_len()));
+        let (places, sum) = (&mut scratch.indices[..], &mut scratch.floats[..]);
+        for ((ids, output_gradient), squared_norm) in records.zip(squared_norms) {
+            // Equal ids next to each other, in order of their places.
+            for (place, i) in places.iter_mut().zip(0..) {
+                *place = i;
             }
+            let id = |place: u32| self.row(ids[place as usize]);
+            places.sort_unstable_by_key(|&place| (id(place), place));
+            for equal in places.chunk_by(|&a, &b| id(a) == id(b)) {
+                if id(equal[0]).is_none() {
+                    continue;
+                }
+                sum.fill(0.0);
+                for &place in equal {
+                    products::add(sum, &output_gradient[place as usize * self.output_dim..][..self.output_dim]);
+                }
+                *squared_norm += kernel::squared_norm(sum);
+            }
+        }
+    }
+
+    fn gradient(&self, pass: Products<'_>, factors: Option<&[f32]>, _: &mut Scratch, out: &mut [f32]) {
+        let Products { input, output_gradient, .. } = pass;
+        products::scale_records(output_gradient, factors, self.output_len());
+        out.fill(0.0);
+        for (&id, output_gradient) in input.iter().zip(output_gradient.chunks_exact(self.output_dim)) {
+            let Some(at) = self.row(id) else { continue };
+            products::add(&mut out[at..at + self.output_dim], output_gradient);
         }
     }
 }

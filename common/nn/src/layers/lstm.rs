@@ -7,14 +7,20 @@
 //! cell_t = f cell_{t-1} + i c; h_t = o tanh(cell_t).
 //!
 //! A masked step hands cell and output on as they are. What the inputs contribute is one matrix product over all time
-//! steps, as are the gradients of both kernels and of the inputs; only the recurrence goes step by step.
+//! steps, as are the gradients of both kernels and of the inputs; only the recurrence goes step by step, all records of a
+//! chunk at once: its own values lie time step by time step, `[time steps, n_records, ..]`.
+
+use std::ops::Range;
 
 use eranos_base::Entropy;
 
-use super::{Backward, Forward, Layer, LayerParameters, Scratch, dense::sum_rows};
+use super::{
+    Backward, Forward, Layer, LayerParameters, Mask, Products, Scratch, ScratchLen,
+    products::{self, Order, Strided, row_products},
+};
 use crate::{
     Buffer, initializers,
-    kernel::{self, Rows, Start},
+    kernel::{self, Start},
 };
 
 /// A long short-term memory.
@@ -27,23 +33,25 @@ pub(super) struct Lstm {
     pub(super) use_bias: bool,
 }
 
-/// The parts of its memory; the rows of `cells` and `hidden` are one more than time steps, the first zero and staying it.
+/// The parts of its memory, n records in each row.
 struct Parts<'a> {
-    /// What the gates are computed from, then their values: `[time steps, 4 units]`.
+    /// What the gates are computed from, then their values: `[time steps, n, 4 units]`.
     gates: &'a mut [f32],
     /// The gradients with respect to what they are computed from.
     gates_gradient: &'a mut [f32],
-    /// `[time steps + 1, units]`.
+    /// `[time steps + 1, n, units]`, the first row zero.
     cells: &'a mut [f32],
-    /// tanh of the cells: `[time steps, units]`.
+    /// tanh of the cells: `[time steps, n, units]`.
     cells_tanh: &'a mut [f32],
-    /// `[time steps + 1, units]`.
+    /// `[time steps + 1, n, units]`, the first row zero.
     hidden: &'a mut [f32],
     hidden_gradient: &'a mut [f32],
     cell_gradient: &'a mut [f32],
+    /// What the norms take: records' gradients, or inner products.
+    norms: &'a mut [f32],
 }
 
-/// Values of [`Parts`] for each time step and unit, with the step before the first and the gradients rounded up.
+/// Values of [`Parts`] but the norms' for each time step and unit, with the step before the first and the gradients rounded up.
 pub(crate) const WORKING_VALUES: u64 = 4 + 4 + 1 + 1 + 1;
 
 impl Lstm {
@@ -55,30 +63,42 @@ impl Lstm {
         self.units * 4 * self.units
     }
 
-    fn part_sizes(&self) -> [usize; 7] {
-        let (steps, units) = (self.n_steps, self.units);
-        [4 * steps, 4 * steps, steps + 1, steps, steps + 1, 1, 1]
-            .map(|rows| (rows * units).next_multiple_of(kernel::LANES))
+    /// Whether each record's gradient is kept for its norm, where it is small for the number of time steps.
+    fn keeps_gradients(&self) -> bool {
+        !products::is_gram_smaller(self.n_steps, self.n_inputs + self.units, 4 * self.units)
     }
 
-    /// Cuts `memory` into its parts, each beginning at a cache line.
-    fn split<'a>(&self, memory: &'a mut [f32]) -> Parts<'a> {
+    /// Values of each part for `n_records`.
+    fn part_sizes(&self, n_records: usize) -> [usize; 8] {
         let (steps, units) = (self.n_steps, self.units);
-        let mut rest = memory;
-        let mut part = |(len, used): (usize, usize)| {
-            let (part, after) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = after;
-            &mut part[..used * units]
+        let row = n_records * units;
+        let norms = if self.keeps_gradients() {
+            n_records * self.n_parameters() + steps * 4 * units
+        } else {
+            2 * steps * steps + Strided::gram_memory(steps, self.n_inputs.max(4 * units))
         };
-        let [a, b, c, d, e, f, g] = self.part_sizes();
+        [4 * steps * row, 4 * steps * row, (steps + 1) * row, steps * row, (steps + 1) * row, row, row, norms]
+    }
+
+    /// Cuts memory made for `n_records_max` into its parts, each beginning at a cache line, for `n_records`.
+    fn split<'a>(&self, memory: &'a mut [f32], n_records_max: usize, n_records: usize) -> Parts<'a> {
+        let sizes = self.part_sizes(n_records_max).into_iter().zip(self.part_sizes(n_records));
+        let mut rest = memory;
+        let mut parts = sizes.map(|(len, used)| {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(len.next_multiple_of(kernel::LANES));
+            rest = after;
+            &mut part[..used]
+        });
+        let mut next = || parts.next().unwrap_or_default();
         Parts {
-            gates: part((a, 4 * steps)),
-            gates_gradient: part((b, 4 * steps)),
-            cells: part((c, steps + 1)),
-            cells_tanh: part((d, steps)),
-            hidden: part((e, steps + 1)),
-            hidden_gradient: part((f, 1)),
-            cell_gradient: part((g, 1)),
+            gates: next(),
+            gates_gradient: next(),
+            cells: next(),
+            cells_tanh: next(),
+            hidden: next(),
+            hidden_gradient: next(),
+            cell_gradient: next(),
+            norms: next(),
         }
     }
 
@@ -88,25 +108,31 @@ impl Lstm {
         (kernel, recurrent, bias)
     }
 
-    fn forward_one(&self, parameters: &LayerParameters, input: &[f32], ids: Option<&[f32]>, parts: &mut Parts<'_>) {
-        let (kernel, recurrent, bias) = self.cut(&parameters.flat);
-        let (units, width) = (self.units, 4 * self.units);
-        let start = if self.use_bias { Start::Row(bias) } else { Start::Zero };
-        row_products(input, self.n_inputs, kernel, width, start, parts.gates);
-        for t in 0..self.n_steps {
-            let (before, after) = parts.hidden.split_at_mut((t + 1) * units);
-            let (hidden_before, hidden) = (&before[t * units..], &mut after[..units]);
-            let (before, after) = parts.cells.split_at_mut((t + 1) * units);
-            let (cell_before, cell) = (&before[t * units..], &mut after[..units]);
-            if is_masked(ids, t) {
-                hidden.copy_from_slice(hidden_before);
-                cell.copy_from_slice(cell_before);
-                continue;
+    /// In which order the rows of inputs `[n, time steps, inputs]` are those of the gates, time step by time step.
+    fn input_order(&self, n_records: usize) -> Order {
+        if n_records == 1 {
+            return Order { n_segments: 1, segment_stride: 0, segment_len: self.n_steps, stride: self.n_inputs };
+        }
+        let stride = self.n_steps * self.n_inputs;
+        Order { n_segments: self.n_steps, segment_stride: self.n_inputs, segment_len: n_records, stride }
+    }
+
+    /// Calls `each` with the neighbouring records, as many as possible, for whom time step `t` counts, and with those for
+    /// whom it does not.
+    fn for_each_run(
+        &self,
+        mask: Option<Mask<'_>>,
+        n_records: usize,
+        t: usize,
+        mut each: impl FnMut(Range<usize>, bool),
+    ) {
+        let is_masked = |record: usize| mask.is_some_and(|mask| mask.ids(record)[t] == 0.0);
+        let mut start = 0;
+        for end in 1..=n_records {
+            if end == n_records || is_masked(end) != is_masked(start) {
+                each(start..end, is_masked(start));
+                start = end;
             }
-            let gates = &mut parts.gates[t * width..(t + 1) * width];
-            row_products(hidden_before, units, recurrent, width, Start::Add, gates);
-            let cell_tanh = &mut parts.cells_tanh[t * units..(t + 1) * units];
-            kernel::lstm_step(gates, cell_before, cell, cell_tanh, hidden);
         }
     }
 }
@@ -120,11 +146,9 @@ impl Layer for Lstm {
         self.kernel_len() + self.recurrent_len() + if self.use_bias { 4 * self.units } else { 0 }
     }
 
-    fn scratch(&self) -> Scratch {
-        Scratch {
-            floats: Buffer::zeroed(self.part_sizes().iter().sum()),
-            indices: vec![0; self.n_inputs.max(self.units)],
-        }
+    fn scratch_len(&self, n_records: usize) -> ScratchLen {
+        let floats = self.part_sizes(n_records).iter().map(|len| len.next_multiple_of(kernel::LANES)).sum();
+        ScratchLen { floats, indices: self.n_inputs.max(self.units) }
     }
 
     fn initialise(&self, parameters: &mut [f32], entropy: &mut dyn Entropy) {
@@ -149,94 +173,147 @@ impl Layer for Lstm {
     }
 
     fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {
-        let mut parts = self.split(&mut scratch.floats);
-        let inputs = pass.input.chunks_exact(self.n_steps * self.n_inputs);
-        let outputs = pass.output.chunks_exact_mut(self.output_len());
-        for (record, (input, output)) in inputs.zip(outputs).enumerate().take(pass.n_records) {
-            self.forward_one(parameters, input, pass.mask.map(|mask| mask.ids(record)), &mut parts);
-            output.copy_from_slice(&parts.hidden[parts.hidden.len() - output.len()..]);
+        let Forward { n_records, input, output, mask, .. } = pass;
+        let parts = self.split(&mut scratch.floats, scratch.n_records, n_records);
+        let (kernel, recurrent, bias) = self.cut(&parameters.flat);
+        let (steps, units, width, k) = (self.n_steps, self.units, 4 * self.units, self.n_inputs);
+        let start = if self.use_bias { Start::Row(bias) } else { Start::Zero };
+        let place = |row: usize| (row % n_records * steps + row / n_records) * k;
+        row_products(input, steps * n_records, place, k, kernel, width, start, parts.gates);
+        parts.hidden[..n_records * units].fill(0.0);
+        parts.cells[..n_records * units].fill(0.0);
+        for t in 0..steps {
+            let (before, hidden) = parts.hidden.split_at_mut((t + 1) * n_records * units);
+            let hidden_before = &before[t * n_records * units..];
+            let (before, cells) = parts.cells.split_at_mut((t + 1) * n_records * units);
+            let cells_before = &before[t * n_records * units..];
+            let gates = &mut parts.gates[t * n_records * width..(t + 1) * n_records * width];
+            let cells_tanh = &mut parts.cells_tanh[t * n_records * units..(t + 1) * n_records * units];
+            self.for_each_run(mask, n_records, t, |records, is_masked| {
+                let (values, wide) = (records.start * units..records.end * units, records.start * width..);
+                let hidden = &mut hidden[values.clone()];
+                let (hidden_before, cells_before) = (&hidden_before[values.clone()], &cells_before[values.clone()]);
+                if is_masked {
+                    hidden.copy_from_slice(hidden_before);
+                    cells[values].copy_from_slice(cells_before);
+                    return;
+                }
+                let gates = &mut gates[wide];
+                row_products(hidden_before, records.len(), |i| i * units, units, recurrent, width, Start::Add, gates);
+                let gates = gates.chunks_exact_mut(width).zip(cells_before.chunks_exact(units));
+                let cells = cells[values.clone()].chunks_exact_mut(units);
+                let cells = cells.zip(cells_tanh[values].chunks_exact_mut(units));
+                for ((gates, before), ((cell, cell_tanh), hidden)) in
+                    gates.zip(cells.zip(hidden.chunks_exact_mut(units)))
+                {
+                    kernel::lstm_step(gates, before, cell, cell_tanh, hidden);
+                }
+            });
+        }
+        let n_outputs = self.output_len() / units;
+        for (row, output) in output.chunks_exact_mut(units).enumerate() {
+            let (record, t) = (row / n_outputs, steps - n_outputs + row % n_outputs);
+            output.copy_from_slice(&parts.hidden[((t + 1) * n_records + record) * units..][..units]);
         }
     }
 
     fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch) {
-        let parts = self.split(&mut scratch.floats);
-        let (units, width) = (self.units, 4 * self.units);
-        let ids = pass.mask.map(|mask| mask.ids(0));
+        let Backward { n_records, output_gradient, input_gradient, mask, .. } = pass;
+        let parts = self.split(&mut scratch.floats, scratch.n_records, n_records);
+        let (steps, units, width) = (self.n_steps, self.units, 4 * self.units);
         let (kernel_transposed, recurrent_transposed) = parameters.derived.split_at(self.kernel_len());
-        parts.hidden_gradient.fill(0.0);
-        parts.cell_gradient.fill(0.0);
-        for t in (0..self.n_steps).rev() {
+        let (hidden_gradient, cell_gradient) = (parts.hidden_gradient, parts.cell_gradient);
+        hidden_gradient.fill(0.0);
+        cell_gradient.fill(0.0);
+        for t in (0..steps).rev() {
             if self.return_sequences {
-                add(parts.hidden_gradient, &pass.output_gradient[t * units..(t + 1) * units]);
-            } else if t + 1 == self.n_steps {
-                parts.hidden_gradient.copy_from_slice(pass.output_gradient);
+                for (record, sum) in hidden_gradient.chunks_exact_mut(units).enumerate() {
+                    products::add(sum, &output_gradient[(record * steps + t) * units..][..units]);
+                }
+            } else if t + 1 == steps {
+                hidden_gradient.copy_from_slice(output_gradient);
             }
-            let gates_gradient = &mut parts.gates_gradient[t * width..(t + 1) * width];
-            if is_masked(ids, t) {
-                gates_gradient.fill(0.0);
-                continue;
-            }
-            kernel::lstm_step_backward(
-                &parts.gates[t * width..(t + 1) * width],
-                &parts.cells[t * units..(t + 1) * units],
-                &parts.cells_tanh[t * units..(t + 1) * units],
-                parts.hidden_gradient,
-                parts.cell_gradient,
-                gates_gradient,
-            );
-            if t > 0 {
-                let start = Start::Zero;
-                row_products(gates_gradient, width, recurrent_transposed, units, start, parts.hidden_gradient);
+            let gates = &parts.gates[t * n_records * width..(t + 1) * n_records * width];
+            let gates_gradient = &mut parts.gates_gradient[t * n_records * width..(t + 1) * n_records * width];
+            let cells_before = &parts.cells[t * n_records * units..(t + 1) * n_records * units];
+            let cells_tanh = &parts.cells_tanh[t * n_records * units..(t + 1) * n_records * units];
+            self.for_each_run(mask, n_records, t, |records, is_masked| {
+                let gates_gradient = &mut gates_gradient[records.start * width..records.end * width];
+                if is_masked {
+                    gates_gradient.fill(0.0);
+                    return;
+                }
+                for (gates_gradient, record) in gates_gradient.chunks_exact_mut(width).zip(records.clone()) {
+                    let values = record * units..(record + 1) * units;
+                    kernel::lstm_step_backward(
+                        &gates[record * width..(record + 1) * width],
+                        &cells_before[values.clone()],
+                        &cells_tanh[values.clone()],
+                        &hidden_gradient[values.clone()],
+                        &mut cell_gradient[values],
+                        gates_gradient,
+                    );
+                }
+                if t > 0 {
+                    let (n, out) = (records.len(), &mut hidden_gradient[records.start * units..records.end * units]);
+                    let start = Start::Zero;
+                    row_products(gates_gradient, n, |i| i * width, width, recurrent_transposed, units, start, out);
+                }
+            });
+        }
+        if let Some(input_gradient) = input_gradient {
+            let place = |row: usize| (row % steps * n_records + row / steps) * width;
+            let (k, n_rows, start) = (self.n_inputs, n_records * steps, Start::Zero);
+            row_products(parts.gates_gradient, n_rows, place, width, kernel_transposed, k, start, input_gradient);
+        }
+    }
+
+    fn add_squared_norms(&self, pass: Products<'_>, scratch: &mut Scratch, squared_norms: &mut [f64]) {
+        let Products { n_records, input, .. } = pass;
+        let parts = self.split(&mut scratch.floats, scratch.n_records, n_records);
+        let (steps, units, width, k) = (self.n_steps, self.units, 4 * self.units, self.n_inputs);
+        for (record, sum) in squared_norms.iter_mut().enumerate().take(n_records) {
+            let inputs = Strided::new(&input[record * steps * k..], steps, k, k);
+            let hidden = Strided::new(&parts.hidden[record * units..], steps, units, n_records * units);
+            let gates = Strided::new(&parts.gates_gradient[record * width..], steps, width, n_records * width);
+            if self.keeps_gradients() {
+                let (gathered, kept) = parts.norms.split_at_mut(steps * width);
+                let kept = &mut kept[record * self.n_parameters()..(record + 1) * self.n_parameters()];
+                let (kernel_gradient, rest) = kept.split_at_mut(self.kernel_len());
+                let (recurrent_gradient, bias_gradient) = rest.split_at_mut(self.recurrent_len());
+                gates.gather(gathered);
+                inputs.column_products(gathered, width, &mut scratch.indices, kernel_gradient);
+                hidden.column_products(gathered, width, &mut scratch.indices, recurrent_gradient);
+                products::sum_rows(gathered, bias_gradient);
+                *sum += kernel::squared_norm(kept);
+            } else {
+                let (grams, memory) = parts.norms.split_at_mut(2 * steps * steps);
+                let (before, after) = grams.split_at_mut(steps * steps);
+                inputs.gram(Start::Zero, memory, before);
+                hidden.gram(Start::Add, memory, before);
+                gates.gram(Start::Zero, memory, after);
+                *sum += products::gram_product(before, after, if self.use_bias { 1.0 } else { 0.0 });
             }
         }
-        let (kernel_gradient, rest) = pass.gradient.split_at_mut(self.kernel_len());
+    }
+
+    fn gradient(&self, pass: Products<'_>, factors: Option<&[f32]>, scratch: &mut Scratch, out: &mut [f32]) {
+        let Products { n_records, input, .. } = pass;
+        let parts = self.split(&mut scratch.floats, scratch.n_records, n_records);
+        let (steps, units, width, k) = (self.n_steps, self.units, 4 * self.units, self.n_inputs);
+        if factors.is_some() && self.keeps_gradients() {
+            products::sum_records(&parts.norms[steps * width..], n_records, factors, out);
+            return;
+        }
+        products::scale_records(parts.gates_gradient, factors, width);
+        let (kernel_gradient, rest) = out.split_at_mut(self.kernel_len());
         let (recurrent_gradient, bias_gradient) = rest.split_at_mut(self.recurrent_len());
+        let inputs = Strided::new(input, steps * n_records, k, k);
+        let hidden = Strided::new(parts.hidden, steps * n_records, units, units);
         let listed = &mut scratch.indices;
-        let hidden_before = &parts.hidden[..self.n_steps * units];
-        column_products(pass.input, self.n_inputs, parts.gates_gradient, width, listed, kernel_gradient);
-        column_products(hidden_before, units, parts.gates_gradient, width, listed, recurrent_gradient);
-        sum_rows(parts.gates_gradient, bias_gradient);
-        if let Some(input_gradient) = pass.input_gradient {
-            let start = Start::Zero;
-            row_products(parts.gates_gradient, width, kernel_transposed, self.n_inputs, start, input_gradient);
-        }
+        let order = self.input_order(n_records);
+        inputs.column_products_in(order, parts.gates_gradient, width, listed, kernel_gradient);
+        hidden.column_products(parts.gates_gradient, width, listed, recurrent_gradient);
+        products::sum_rows(parts.gates_gradient, bias_gradient);
     }
 }
-
-/// Whether time step `t` does not count.
-fn is_masked(ids: Option<&[f32]>, t: usize) -> bool {
-    ids.is_some_and(|ids| ids[t] == 0.0)
-}
-
-fn add(sum: &mut [f32], values: &[f32]) {
-    for (sum, x) in sum.iter_mut().zip(values) {
-        *sum += x;
-    }
-}
-
-/// out = start + rows b, for rows of `k` values and a `b` of `n` columns.
-fn row_products(rows: &[f32], k: usize, b: &[f32], n: usize, start: Start<'_>, out: &mut [f32]) {
-    let mut offsets = [0; ROWS_AT_ONCE];
-    for (rows, out) in rows.chunks(ROWS_AT_ONCE * k).zip(out.chunks_mut(ROWS_AT_ONCE * n)) {
-        let offsets = &mut offsets[..rows.len() / k];
-        for (i, offset) in offsets.iter_mut().enumerate() {
-            *offset = (i * k) as u32;
-        }
-        let rows = Rows { data: rows, offsets, n_segments: 1, segment_len: k, segment_stride: 0, stride: 1 };
-        kernel::gemm(rows, b, n, start, out);
-    }
-}
-
-/// out\[i\] = sum over the rows of `rows`, in their order, of value i times the row of `b`.
-fn column_products(rows: &[f32], k: usize, b: &[f32], n: usize, listed: &mut [u32], out: &mut [f32]) {
-    let offsets = &mut listed[..k];
-    for (i, offset) in offsets.iter_mut().enumerate() {
-        *offset = i as u32;
-    }
-    let (segment_len, stride) = (rows.len() / k, k);
-    let columns = Rows { data: rows, offsets, n_segments: 1, segment_len, segment_stride: 0, stride };
-    kernel::gemm(columns, b, n, Start::Zero, out);
-}
-
-/// Rows of one product.
-const ROWS_AT_ONCE: usize = 48;

@@ -1,8 +1,8 @@
 //! MaxPooling2D: `[batch_size, height, width, channels]` to `[batch_size, height', width', channels]`, the maximum of
 //! each window; the gradient goes to the first maximum in row-major order. Padding counts as nothing at all.
 
-use super::{Backward, Forward, Layer, LayerParameters, Scratch};
-use crate::{Buffer, Padding, model::padding_before};
+use super::{Backward, Forward, Layer, LayerParameters, Scratch, ScratchLen};
+use crate::{Padding, model::padding_before};
 
 /// Pooling that stands alone; behind a convolution it usually runs with it.
 #[derive(Debug)]
@@ -41,16 +41,16 @@ impl Layer for MaxPooling2D {
         self.down.len() * self.across.len() * self.n_channels
     }
 
-    fn scratch(&self) -> Scratch {
-        Scratch { floats: Buffer::zeroed(0), indices: vec![0; self.output_len()] }
+    fn scratch_len(&self, n_records: usize) -> ScratchLen {
+        ScratchLen { floats: 0, indices: n_records * self.output_len() }
     }
 
     fn forward(&self, _: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {
         let Forward { n_records, input, output, .. } = pass;
-        let records = input.chunks_exact(self.input_len).zip(output.chunks_exact_mut(self.output_len()));
-        for (input, output) in records.take(n_records) {
-            let mut outputs =
-                output.chunks_exact_mut(self.n_channels).zip(scratch.indices.chunks_exact_mut(self.n_channels));
+        let outputs =
+            output.chunks_exact_mut(self.output_len()).zip(scratch.indices.chunks_exact_mut(self.output_len()));
+        for (input, (output, choice)) in input.chunks_exact(self.input_len).zip(outputs).take(n_records) {
+            let mut outputs = output.chunks_exact_mut(self.n_channels).zip(choice.chunks_exact_mut(self.n_channels));
             for &(top, bottom) in &self.down {
                 // A row of windows has as many outputs as there are columns of them.
                 for (&(left, right), (output, choice)) in self.across.iter().zip(&mut outputs) {
@@ -64,8 +64,12 @@ impl Layer for MaxPooling2D {
     fn backward(&self, _: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch) {
         let Some(input_gradient) = pass.input_gradient else { return };
         input_gradient.fill(0.0);
-        for (i, (gradient, position)) in pass.output_gradient.iter().zip(&scratch.indices).enumerate() {
-            input_gradient[*position as usize + i % self.n_channels] += gradient;
+        let choices = scratch.indices.chunks_exact(self.output_len());
+        let gradients = pass.output_gradient.chunks_exact(self.output_len()).zip(choices);
+        for (input_gradient, (gradient, choice)) in input_gradient.chunks_exact_mut(self.input_len).zip(gradients) {
+            for (i, (gradient, position)) in gradient.iter().zip(choice).enumerate() {
+                input_gradient[*position as usize + i % self.n_channels] += gradient;
+            }
         }
     }
 }

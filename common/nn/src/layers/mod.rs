@@ -10,6 +10,7 @@ mod flatten;
 mod input_layer;
 pub(crate) mod lstm;
 mod max_pooling2d;
+mod products;
 
 use std::{fmt, ops::Range};
 
@@ -27,9 +28,9 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
         0
     }
 
-    /// The memory that it needs beside input and output.
-    fn scratch(&self) -> Scratch {
-        Scratch { floats: Buffer::zeroed(0), indices: Vec::new() }
+    /// Values of the memory that it needs beside inputs and outputs, for `n_records` at once.
+    fn scratch_len(&self, _n_records: usize) -> ScratchLen {
+        ScratchLen { floats: 0, indices: 0 }
     }
 
     /// Writes fresh parameters.
@@ -44,9 +45,18 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
     /// several inputs is called once for each, and writes that input's share.
     fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch);
 
-    /// Writes the gradients of one record, the last one that [`Layer::forward`] saw. May change `output_gradient`,
-    /// unless it has several inputs: then it is called once for each.
+    /// Writes the gradients with respect to the inputs of the records that [`Layer::forward`] saw last. Where there is
+    /// one input, `output_gradient` may become the gradient with respect to what the activation was applied to; a layer
+    /// of several inputs is called once for each, and leaves it.
     fn backward(&self, parameters: &LayerParameters, pass: Backward<'_>, scratch: &mut Scratch);
+
+    /// After [`Layer::backward`]: adds to each record's number the squared L2 norm of the gradient with respect to the
+    /// layer's parameters.
+    fn add_squared_norms(&self, _pass: Products<'_>, _scratch: &mut Scratch, _squared_norms: &mut [f64]) {}
+
+    /// After [`Layer::backward`], and [`Layer::add_squared_norms`] if there are `factors`: writes the sum over the records
+    /// of the gradient with respect to the layer's parameters, each times its factor. May change `output_gradient`.
+    fn gradient(&self, _pass: Products<'_>, _factors: Option<&[f32]>, _scratch: &mut Scratch, _out: &mut [f32]) {}
 }
 
 /// What a layer reads and writes on the way forward.
@@ -58,14 +68,15 @@ pub(crate) struct Forward<'a> {
     pub(crate) output: &'a mut [f32],
     /// Which time steps count, if not all.
     pub(crate) mask: Option<Mask<'a>>,
-    /// What Dropout draws the mask of the only record from; none outside training.
-    pub(crate) dropout_key: Option<u64>,
+    /// What Dropout draws each record's mask from; empty outside training.
+    pub(crate) dropout_keys: &'a [u64],
 }
 
 /// What a layer reads and writes on the way back.
 pub(crate) struct Backward<'a> {
     /// Which of its inputs this is: 0 where there is one.
     pub(crate) part: usize,
+    pub(crate) n_records: usize,
     /// What it was given.
     pub(crate) input: &'a [f32],
     /// What it put out.
@@ -74,10 +85,17 @@ pub(crate) struct Backward<'a> {
     pub(crate) output_gradient: &'a mut [f32],
     /// Where the gradient with respect to its input goes, if anyone needs it.
     pub(crate) input_gradient: Option<&'a mut [f32]>,
-    /// Where the gradient with respect to its parameters goes.
-    pub(crate) gradient: &'a mut [f32],
     /// Which time steps count, if not all.
     pub(crate) mask: Option<Mask<'a>>,
+}
+
+/// What the gradient with respect to a layer's parameters is the product of.
+pub(crate) struct Products<'a> {
+    pub(crate) n_records: usize,
+    /// What the layer was given.
+    pub(crate) input: &'a [f32],
+    /// What [`Layer::backward`] has left there.
+    pub(crate) output_gradient: &'a mut [f32],
 }
 
 /// The ids that say which time steps of a record count: those that are not 0 (Keras' `mask_zero`).
@@ -114,6 +132,23 @@ pub(crate) struct LayerParameters {
 pub(crate) struct Scratch {
     pub(crate) floats: Buffer,
     pub(crate) indices: Vec<u32>,
+    /// The records that it was made for.
+    pub(crate) n_records: usize,
+}
+
+/// How many values a [`Scratch`] holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScratchLen {
+    pub(crate) floats: usize,
+    pub(crate) indices: usize,
+}
+
+impl Scratch {
+    /// The memory of `layer` for up to `n_records` at once.
+    pub(crate) fn new(layer: &dyn Layer, n_records: usize) -> Self {
+        let ScratchLen { floats, indices } = layer.scratch_len(n_records);
+        Self { floats: Buffer::zeroed(floats), indices: vec![0; indices], n_records }
+    }
 }
 
 /// What [`build`] has to know of a layer's place.
@@ -171,3 +206,6 @@ pub(crate) fn build(kind: &LayerKind, place: Place<'_>) -> Option<(Box<dyn Layer
         }
     }
 }
+
+/// Most records that go through a layer at once.
+pub(crate) const N_RECORDS_MAX: usize = 16;

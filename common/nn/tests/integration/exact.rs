@@ -10,14 +10,15 @@ use ndarray::Array2;
 
 use crate::{below, bits, cnn, reference, values};
 
-struct Case {
-    name: &'static str,
-    network: Network,
-    parameters: Vec<f32>,
-    records: Vec<Vec<f32>>,
+/// A network with parameters and records for it.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) network: Network,
+    pub(crate) parameters: Vec<f32>,
+    pub(crate) records: Vec<Vec<f32>>,
 }
 
-fn case(name: &'static str, network: Network, seed: u64, n_records: usize) -> Case {
+pub(crate) fn case(name: &'static str, network: Network, seed: u64, n_records: usize) -> Case {
     let mut entropy = SeededEntropy::new(seed);
     let parameters = network.initialise(&mut entropy);
     let records = (0..n_records).map(|_| reference::record(network.spec(), &mut entropy)).collect();
@@ -33,7 +34,7 @@ fn cnn_case(seed: u64) -> Case {
 }
 
 /// The mission's models, three of them small, and one graph of every layer there is.
-fn cases(seed: u64) -> Vec<Case> {
+pub(crate) fn cases(seed: u64) -> Vec<Case> {
     let small = |json, loss| Network::new(ModelSpec::from_keras_json(json).expect("model"), loss).expect("loss");
     let sparse = Loss::SparseCategoricalCrossentropy;
     vec![
@@ -95,7 +96,7 @@ fn everything() -> Network {
 }
 
 impl Case {
-    fn record(&self, i: usize) -> Record<'_> {
+    pub(crate) fn record(&self, i: usize) -> Record<'_> {
         Record { values: &self.records[i], dropout_key: Some(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64)) }
     }
 

@@ -1,5 +1,6 @@
 //! What the crate promises to those who build on it, through its public interface.
 
+mod batch;
 mod data;
 mod exact;
 mod models;

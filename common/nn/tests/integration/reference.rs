@@ -325,7 +325,7 @@ fn dense(units: u32, activation: Activation) -> LayerKind {
     LayerKind::Dense { units, activation, use_bias: true }
 }
 
-fn model(kinds: Vec<LayerKind>) -> Result<ModelSpec, eranos_nn::ModelError> {
+pub(crate) fn model(kinds: Vec<LayerKind>) -> Result<ModelSpec, eranos_nn::ModelError> {
     let layer = |(i, kind): (usize, LayerKind)| LayerSpec {
         name: format!("l{i}"),
         inputs: i.checked_sub(1).map(|i| i as u32).into_iter().collect(),

@@ -18,10 +18,12 @@
 #![forbid(unsafe_code)]
 
 pub mod accountant;
+pub mod audit;
 pub mod budget;
 pub mod mechanism;
 pub mod noise;
 pub mod rotation;
+pub mod rounding;
 pub mod sampler;
 pub mod silo;
 

@@ -1,10 +1,12 @@
 //! `eranos`: one command for everything. It parses the command line and hands over; the work is done in the crates, and
-//! in [`demo`], [`data`] and [`trial`] here.
+//! in [`demo`], [`data`], [`plan`] and [`trial`] here.
 
 #![forbid(unsafe_code)]
 
 mod data;
 mod demo;
+mod plan;
+mod plot;
 mod trial;
 
 use std::{io, process::ExitCode};
@@ -33,6 +35,9 @@ enum Noun {
     /// Make folders of data for a trial; see what a client sees in its data
     #[command(subcommand)]
     Data(data::Command),
+    /// What a plan costs in epsilon; which noise a promise needs, and whether training survives it
+    #[command(subcommand)]
+    Plan(plan::Command),
     /// The certificate authority: requests, approval, revocation
     #[command(subcommand)]
     Certs(eranos_certs::cli::Command),
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
     let result: Result<ExitCode, UserError> = match Cli::parse().noun {
         Noun::Demo(options) => demo::run(options).map(|()| ExitCode::SUCCESS),
         Noun::Data(command) => data::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Plan(command) => plan::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Certs(command) => eranos_certs::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Coordinator(command) => eranos_coordinator::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Client(command) => eranos_client::cli::run(command).map(|()| ExitCode::SUCCESS),

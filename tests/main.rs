@@ -5,6 +5,7 @@
 mod data;
 mod errors;
 mod house;
+mod plan;
 mod processes;
 mod simulation;
 mod transport;

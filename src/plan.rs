@@ -59,7 +59,7 @@ pub(crate) struct SpendOptions {
     #[arg(long)]
     clients: Option<u16>,
     /// Of them, how many work with the coordinator, so that their shares do not count
-    #[arg(long, default_value_t = 1, requires = "clients")]
+    #[arg(long, default_value_t = 1, requires = "clients", value_parser = clap::value_parser!(u16).range(1..))]
     max_colluders: u16,
     /// Draw epsilon over delta into this file, as SVG
     #[arg(long, value_name = "FILE")]
@@ -93,7 +93,7 @@ pub(crate) struct SolveOptions {
     #[arg(long)]
     survivors_min: Option<u16>,
     /// How many clients may work with the coordinator
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     max_colluders: u16,
     /// Records of all clients together, about as many at each (unit record only)
     #[arg(long)]

@@ -1,11 +1,13 @@
 //! `eranos`: one command for everything. It parses the command line and hands over; the work is done in the crates, and
-//! in [`demo`], [`data`], [`model`] and [`trial`] here.
+//! in [`demo`], [`trial`], [`data`], [`model`] and [`plan`] here.
 
 #![forbid(unsafe_code)]
 
 mod data;
 mod demo;
 mod model;
+mod plan;
+mod plot;
 mod trial;
 
 use std::{io, process::ExitCode};
@@ -37,6 +39,9 @@ enum Noun {
     /// Models: which are built in, what one is made of, what a trained one says
     #[command(subcommand)]
     Model(model::Command),
+    /// What a plan costs in epsilon; which noise a promise needs, and whether training survives it
+    #[command(subcommand)]
+    Plan(plan::Command),
     /// The certificate authority: requests, approval, revocation
     #[command(subcommand)]
     Certs(eranos_certs::cli::Command),
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         Noun::Demo(options) => demo::run(options).map(|()| ExitCode::SUCCESS),
         Noun::Data(command) => data::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Model(command) => model::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Plan(command) => plan::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Certs(command) => eranos_certs::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Coordinator(command) => eranos_coordinator::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Client(command) => eranos_client::cli::run(command).map(|()| ExitCode::SUCCESS),

@@ -7,6 +7,7 @@ mod errors;
 mod house;
 mod local;
 mod model;
+mod plan;
 mod processes;
 mod simulation;
 mod transport;

@@ -9,8 +9,11 @@
 //! 3. [`silo`]: every record gradient clipped to integers and summed exactly; [`rotation`] spreads the sum and brings
 //!    it back at the coordinator.
 //! 4. [`noise`]: the exact discrete Gaussian that every client adds.
-//! 5. [`accountant`]: from described events to epsilon.
+//! 5. [`accountant`]: from described events to epsilon, and from a target to the least noise.
 //! 6. [`budget`]: the client's durable record of what was spent, as bytes; the files are the client's.
+//!
+//! Beside it: [`rounding`] and [`wrap`], the sensitivity of client-level updates and the bits of a sum; [`audit`], what
+//! canaries show of a run.
 //!
 //! This crate does no I/O, reads no clock, and takes randomness only from an [`eranos_base::Entropy`] handed to it. It
 //! knows nothing of models, masks or messages.
@@ -26,6 +29,7 @@ pub mod rotation;
 pub mod rounding;
 pub mod sampler;
 pub mod silo;
+pub mod wrap;
 
 mod exact_exp;
 mod uniform;

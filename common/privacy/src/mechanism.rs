@@ -12,6 +12,7 @@ use eranos_base::{
 use crate::{
     accountant::{Accountant, Event, RdpCurve, binomial_tail},
     noise::NoiseVariance,
+    wrap,
 };
 
 /// Why parameters are no mechanism.
@@ -433,6 +434,13 @@ impl RecordMechanism {
         accountant.epsilon(delta)
     }
 
+    /// The probability, at most, that one round's sum wraps around, which harms its utility only.
+    pub fn wrap_probability(&self) -> f64 {
+        let p = &self.0;
+        let variance = coordinate_variance(p, p.shift, p.noise_variance.to_f64());
+        wrap::wrap_probability(p.bits.into(), variance, p.n_max.into(), p.d_pad.into())
+    }
+
     /// The factor that turns a coordinate of the summed vector, after H and D, into a gradient: 2^e C/(d K L).
     pub fn restoring_factor(&self) -> f64 {
         let p = &self.0;
@@ -548,8 +556,6 @@ const NOISE_DEVIATION_MIN: f64 = 4.0;
 const NOISE_DEVIATION_MAX: f64 = 1_048_576.0 - 1.0 / 8_589_934_592.0;
 const BITS_MAX: u8 = 32;
 const ATTEMPTS_MAX: u32 = 1 << 24;
-/// With what probability a round may wrap around; that harms its utility only.
-const WRAP_PROBABILITY: f64 = 1e-9;
 /// sg never exceeds this many thousandths of Delta2 below 2^20, since Delta2 >= 9.
 const SHARE_THOUSANDTHS_MAX: u32 = 1 << 27;
 
@@ -583,13 +589,16 @@ fn sample_tail(record_bound: u32, q: Probability, records_per_round: u32) -> f64
     binomial_tail(record_bound.into(), q.to_f64(), records_per_round.into())
 }
 
-/// b = ceil(1 + log2 R), R = sqrt(2 V ln(2d/p)) + n, V = S^2/d + n sg^2, S = C s n B_max.
+/// b, for a sum of n vectors.
 fn bits_needed(p: &RecordParameters, shift: u8, variance: f64) -> u32 {
-    let (n, d) = (f64::from(p.n_max), f64::from(p.d_pad));
+    wrap::bits_needed(coordinate_variance(p, shift, variance), p.n_max.into(), p.d_pad.into())
+}
+
+/// V = S^2/d + n sg^2, S = C s n B_max.
+fn coordinate_variance(p: &RecordParameters, shift: u8, variance: f64) -> f64 {
+    let n = f64::from(p.n_max);
     let sum = grid_steps(shift) as f64 * n * f64::from(p.records_per_round);
-    let v = sum * sum + n * variance;
-    let r = (2.0 * v * (2.0 * d / WRAP_PROBABILITY).ln()).sqrt() + n;
-    (1.0 + r.log2()).ceil() as u32
+    sum * sum + n * variance
 }
 
 /// The least value from `min` to `max` that holds, given that every value above one that holds does too.

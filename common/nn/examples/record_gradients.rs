@@ -14,10 +14,12 @@
 //! | nlp | 2,800 | a quarter to two fifths of it writing 640,000 values of the embedding's gradient, nearly all zero |
 //! | recommender | 143,000 | writing the 84,000 values of its embeddings' gradients |
 
+mod shared;
+
 use std::fs;
 
-use eranos_base::{Entropy, SeededEntropy};
-use eranos_nn::{Buffer, LayerKind, Loss, ModelSpec, Network, Record, Target, kernel};
+use eranos_base::SeededEntropy;
+use eranos_nn::{Buffer, Loss, ModelSpec, Network, Record, Target, kernel};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = std::env::args().nth(1).unwrap_or_else(|| "cnn".to_owned());
@@ -32,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prepared = network.prepare(&network.initialise(&mut entropy))?;
     let mut workspace = network.workspace();
     let mut out = Buffer::zeroed(network.n_parameters());
-    let records: Vec<Vec<f32>> = (0..64).map(|_| random_record(network.spec(), &mut entropy)).collect();
+    let records: Vec<Vec<f32>> = (0..64).map(|_| shared::random_record(network.spec(), &mut entropy)).collect();
     let n_classes = network.n_outputs().max(2);
     println!("model: {name}; instructions: {:?}", kernel::InstructionSet::detect());
     for run in 0..3 {
@@ -59,22 +61,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     Ok(())
-}
-
-/// Ids where an Embedding reads them, else values in [0, 1].
-fn random_record(spec: &ModelSpec, entropy: &mut SeededEntropy) -> Vec<f32> {
-    let mut record = Vec::with_capacity(spec.record_len());
-    for input in spec.inputs() {
-        let n_ids = spec.layers().iter().find_map(|layer| match layer.kind {
-            LayerKind::Embedding { input_dim, .. } if layer.inputs == [input as u32] => Some(input_dim),
-            _ => None,
-        });
-        record.extend((0..spec.shapes()[input].iter().product()).map(|_| match n_ids {
-            Some(n_ids) => (u32::from_le_bytes(entropy.bytes()) % n_ids) as f32,
-            None => f32::from(entropy.bytes::<1>()[0]) / 255.0,
-        }));
-    }
-    record
 }
 
 /// CPU seconds of this process: the first figure of /proc/self/schedstat, in nanoseconds.

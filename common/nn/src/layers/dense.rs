@@ -50,7 +50,7 @@ impl Layer for Dense {
         let floats = match (self.n_rows, self.keeps_gradients()) {
             (1, _) => 0,
             (_, true) => n_records * self.n_parameters(),
-            (n, false) => Strided::gram_memory(n, self.n_inputs.max(self.units)) + 2 * n * n,
+            (n, false) => products::gram_memory(n, self.n_inputs.max(self.units)),
         };
         ScratchLen { floats, indices: self.n_inputs }
     }
@@ -104,12 +104,12 @@ impl Layer for Dense {
 
     fn add_squared_norms(&self, pass: Products<'_>, scratch: &mut Scratch, squared_norms: &mut [f64]) {
         let (k, n) = (self.n_inputs, self.units);
-        let bias = if self.use_bias { 1.0 } else { 0.0 };
         let records = pass.input.chunks_exact(self.n_rows * k).zip(pass.output_gradient.chunks_exact(self.n_rows * n));
         for (i, ((input, output_gradient), sum)) in records.zip(&mut *squared_norms).enumerate() {
             if self.n_rows == 1 {
                 let squared_norm = kernel::squared_norm(output_gradient);
-                *sum += (kernel::squared_norm(input) + f64::from(bias)) * squared_norm;
+                let one = if self.use_bias { 1.0 } else { 0.0 };
+                *sum += (kernel::squared_norm(input) + one) * squared_norm;
             } else if self.keeps_gradients() {
                 let kept = &mut scratch.floats[i * self.n_parameters()..(i + 1) * self.n_parameters()];
                 let (kernel_gradient, bias_gradient) = kept.split_at_mut(self.kernel_len());
@@ -122,11 +122,9 @@ impl Layer for Dense {
                 products::sum_rows(output_gradient, bias_gradient);
                 *sum += kernel::squared_norm(kept);
             } else {
-                let (grams, memory) = scratch.floats.split_at_mut(2 * self.n_rows * self.n_rows);
-                let (inputs, outputs) = grams.split_at_mut(self.n_rows * self.n_rows);
-                Strided::new(input, self.n_rows, k, k).gram(Start::Zero, memory, inputs);
-                Strided::new(output_gradient, self.n_rows, n, n).gram(Start::Zero, memory, outputs);
-                *sum += products::gram_product(inputs, outputs, bias);
+                let inputs = [Strided::new(input, self.n_rows, k, k)];
+                let outputs = Strided::new(output_gradient, self.n_rows, n, n);
+                *sum += products::gram_squared_norm(&inputs, self.use_bias, outputs, &mut scratch.floats);
             }
         }
     }

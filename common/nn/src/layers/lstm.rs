@@ -75,7 +75,7 @@ impl Lstm {
         let norms = if self.keeps_gradients() {
             n_records * self.n_parameters() + steps * 4 * units
         } else {
-            2 * steps * steps + Strided::gram_memory(steps, self.n_inputs.max(4 * units))
+            products::gram_memory(steps, self.n_inputs.max(4 * units))
         };
         [4 * steps * row, 4 * steps * row, (steps + 1) * row, steps * row, (steps + 1) * row, row, row, norms]
     }
@@ -287,12 +287,7 @@ impl Layer for Lstm {
                 products::sum_rows(gathered, bias_gradient);
                 *sum += kernel::squared_norm(kept);
             } else {
-                let (grams, memory) = parts.norms.split_at_mut(2 * steps * steps);
-                let (before, after) = grams.split_at_mut(steps * steps);
-                inputs.gram(Start::Zero, memory, before);
-                hidden.gram(Start::Add, memory, before);
-                gates.gram(Start::Zero, memory, after);
-                *sum += products::gram_product(before, after, if self.use_bias { 1.0 } else { 0.0 });
+                *sum += products::gram_squared_norm(&[inputs, hidden], self.use_bias, gates, parts.norms);
             }
         }
     }

@@ -5,6 +5,8 @@
 //! "Efficient per-example gradient computations", for T = 1; Li et al. 2022, "Large language models can be strong
 //! differentially private learners", section 4). Where T is large, the gradient itself is the smaller of the two.
 
+use std::ops::Range;
+
 use crate::kernel::{self, Rows, Start};
 
 /// Rows of `len` values, `stride` apart: some of those of a larger matrix.
@@ -26,11 +28,6 @@ impl<'a> Strided<'a> {
         Self { data, n_rows, len, stride }
     }
 
-    /// Values of the memory of [`Strided::gram`].
-    pub(super) const fn gram_memory(n_rows: usize, len: usize) -> usize {
-        2 * n_rows * len
-    }
-
     /// Writes the rows one behind the other.
     pub(super) fn gather(self, to: &mut [f32]) {
         for (i, to) in to.chunks_exact_mut(self.len).enumerate().take(self.n_rows) {
@@ -38,13 +35,23 @@ impl<'a> Strided<'a> {
         }
     }
 
-    /// out = start + the products of each row with each, `[T, T]`.
-    pub(super) fn gram(self, start: Start<'_>, memory: &mut [f32], out: &mut [f32]) {
-        let (rows, rest) = memory.split_at_mut(self.n_rows * self.len);
-        let transposed = &mut rest[..self.n_rows * self.len];
-        self.gather(rows);
-        kernel::transpose(rows, self.n_rows, transposed);
-        row_products(rows, self.n_rows, |i| i * self.len, self.len, transposed, self.n_rows, start, out);
+    /// out = start + the products of the first rows with some of them, `[rows.end, GRAM_WIDTH]`, zero where there is none.
+    fn gram(self, rows: Range<usize>, start: Start<'_>, memory: &mut [f32], out: &mut [f32]) {
+        // Whole blocks of sixteen by sixteen are transposed quickest.
+        let padded_len = self.len.next_multiple_of(kernel::LANES);
+        let (gathered, rest) = memory.split_at_mut(GRAM_WIDTH * padded_len);
+        let transposed = &mut rest[..GRAM_WIDTH * padded_len];
+        for (i, to) in gathered.chunks_exact_mut(padded_len).enumerate() {
+            let row = rows.start + i;
+            if row < rows.end {
+                to[..self.len].copy_from_slice(&self.data[row * self.stride..row * self.stride + self.len]);
+                to[self.len..].fill(0.0);
+            } else {
+                to.fill(0.0);
+            }
+        }
+        kernel::transpose(gathered, GRAM_WIDTH, transposed);
+        row_products(self.data, rows.end, |i| i * self.stride, self.len, transposed, GRAM_WIDTH, start, out);
     }
 
     /// out\[i\] = sum over the rows, in their order, of value i times the row of `b`, which has `n` columns; `listed` has
@@ -76,12 +83,46 @@ pub(super) struct Order {
     pub(super) stride: usize,
 }
 
-/// The sum over s and t of (a_st + `more`) b_st, in `f64`.
-pub(super) fn gram_product(a: &[f32], b: &[f32], more: f32) -> f64 {
+/// Values of the memory of [`gram_squared_norm`] for `n_rows` rows of up to `len` values.
+pub(super) const fn gram_memory(n_rows: usize, len: usize) -> usize {
+    2 * GRAM_WIDTH * (n_rows + len.next_multiple_of(kernel::LANES))
+}
+
+/// The squared norm of `A^T D`, by inner products: the rows of A are those of `inputs` one behind the other, and a one
+/// where there is a bias; those of D are `outputs`.
+pub(super) fn gram_squared_norm(
+    inputs: &[Strided<'_>],
+    has_bias: bool,
+    outputs: Strided<'_>,
+    memory: &mut [f32],
+) -> f64 {
+    let n_rows = outputs.n_rows;
+    let (grams, memory) = memory.split_at_mut(2 * GRAM_WIDTH * n_rows);
+    let (before, after) = grams.split_at_mut(GRAM_WIDTH * n_rows);
+    let one = if has_bias { 1.0 } else { 0.0 };
+    let mut squared_norm = 0.0;
+    for first in (0..n_rows).step_by(GRAM_WIDTH) {
+        let rows = first..(first + GRAM_WIDTH).min(n_rows);
+        let mut start = Start::Zero;
+        for input in inputs {
+            input.gram(rows.clone(), start, memory, before);
+            start = Start::Add;
+        }
+        outputs.gram(rows.clone(), Start::Zero, memory, after);
+        // The rows above are met once, and count for their mirror images too.
+        let (above, all) = (GRAM_WIDTH * first, GRAM_WIDTH * rows.end);
+        squared_norm += 2.0 * product_sum(&before[..above], &after[..above], one);
+        squared_norm += product_sum(&before[above..all], &after[above..all], one);
+    }
+    squared_norm
+}
+
+/// The sum of (a + `more`) b, in `f64`.
+fn product_sum(a: &[f32], b: &[f32], more: f64) -> f64 {
     let mut lanes = [0.0_f64; 8];
-    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
         for (lane, (&a, &b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += (f64::from(a) + f64::from(more)) * f64::from(b);
+            *lane += (f64::from(a) + more) * f64::from(b);
         }
     }
     lanes.iter().sum()
@@ -157,5 +198,7 @@ pub(super) fn sum_records(kept: &[f32], n_records: usize, factors: Option<&[f32]
     kernel::gemm(rows, kept, out.len(), Start::Zero, out);
 }
 
+/// Rows that others are multiplied with at once, for a norm by inner products: whole vectors.
+const GRAM_WIDTH: usize = 32;
 /// Rows of one product.
 const ROWS_AT_ONCE: usize = 48;

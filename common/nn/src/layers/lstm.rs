@@ -51,7 +51,8 @@ struct Parts<'a> {
     norms: &'a mut [f32],
 }
 
-/// Values of [`Parts`] but the norms' for each time step and unit, with the step before the first and the gradients rounded up.
+/// Values of [`Parts`], but for the norms', for each time step and unit; the step before the first and the gradients
+/// rounded up.
 pub(crate) const WORKING_VALUES: u64 = 4 + 4 + 1 + 1 + 1;
 
 impl Lstm {

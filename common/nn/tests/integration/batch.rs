@@ -37,6 +37,9 @@ fn all_cases(seed: u64) -> Vec<Case> {
         ("few rows", vec![LayerKind::InputLayer { shape: vec![3, 17] }, dense(20), dense(6)]),
         ("many steps", vec![LayerKind::InputLayer { shape: vec![29, 5] }, lstm(4, true), lstm(6, false)]),
         ("few steps", vec![LayerKind::InputLayer { shape: vec![5, 17] }, lstm(20, true), lstm(6, true)]),
+        // More of them than the inner products of a norm take at once.
+        ("few of 40 rows", vec![LayerKind::InputLayer { shape: vec![40, 70] }, dense(60)]),
+        ("few of 40 steps", vec![LayerKind::InputLayer { shape: vec![40, 30] }, lstm(20, false)]),
     ] {
         let network = Network::new(reference::model(kinds).expect("model"), Loss::MeanSquaredError).expect("loss");
         all.push(case(name, network, seed, 33));

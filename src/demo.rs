@@ -432,7 +432,7 @@ impl Settings {
         let (epsilon, l2_clip_norm, optimizer) = match trial.model {
             "lstm" => (8.0, 1.0, "{ name = \"sgd\", learning_rate = 2.0 }"),
             "nlp" => (8.0, 1.0, "{ name = \"sgd\", learning_rate = 8.0 }"),
-            "recommender" => (8.0, 1.0, "{ name = \"sgd\", learning_rate = 16.0 }"),
+            "recommender" => (8.0, 1.0, "{ name = \"sgd\", learning_rate = 8.0 }"),
             _ => (4.0, coordinator_setup::CLIP, coordinator_setup::OPTIMIZER),
         };
         Self { epsilon, l2_clip_norm, optimizer }

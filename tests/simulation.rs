@@ -6,6 +6,7 @@
 //! and training do: contributions are random vectors whose sum is known. [`world`] drives both machines as
 //! `coordinator/src/federation.rs` and `client/src/session.rs` do, and every message travels as bytes.
 
+mod admission_attacks;
 mod adversary;
 mod client_attacks;
 mod coordinator_attacks;

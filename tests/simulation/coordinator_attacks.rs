@@ -1,28 +1,21 @@
 //! A coordinator that signs with its real ledger key and tells one client something else. The client refuses, says why,
 //! notes it durably, and nothing private leaves it any more.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use eranos_base::{
     ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, Timestamp,
 };
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
-use eranos_coordinator::round as coordinator;
 use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
-use eranos_nn::{DataSpec, data::Form};
-use eranos_privacy::{
-    Budget, RecordMechanism,
-    budget::{BudgetError, Terms, UnitOfPrivacy},
-    mechanism::RecordTarget,
-};
+use eranos_privacy::{Budget, RecordMechanism, mechanism::RecordTarget};
 use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
 use eranos_wire::{
-    Answer, Request, RoundPlan,
+    Answer, Request,
     messages::{
         Blob, RoundRef,
         abort::{Aborted, Reason},
-        configure::Debit,
         masked_input::Grant,
         select::{ComeBack, ComeBackLater},
     },
@@ -31,20 +24,26 @@ use eranos_wire::{
 use super::{
     adversary::{Adversary, alter_answers},
     world::{
-        ATTEMPTS_MAX, Client, DELAY_MS_MAX, DELTA, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles,
-        PHASE_TIMEOUT_MS, SHARE_KEYS, Setup, World, certificate, mechanism, model, records, target,
+        ATTEMPTS_MAX, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles, SHARE_KEYS, Setup, World,
+        certificate, mechanism, target,
     },
 };
 
 /// Whom the coordinator deceives.
-const VICTIM: usize = 0;
+pub(super) const VICTIM: usize = 0;
 
 /// What must be true of the reason.
-type Expect = fn(&RefusalKind) -> bool;
+pub(super) type Expect = fn(&RefusalKind) -> bool;
 
 /// The victim refused for the reason expected; if it knew a round, that is durable and the coordinator has heard it; and
 /// nothing else happened after what it heard last.
-fn check_refusal(world: &World, context: &str, knew_round: bool, charged: bool, expect: impl Fn(&RefusalKind) -> bool) {
+pub(super) fn check_refusal(
+    world: &World,
+    context: &str,
+    knew_round: bool,
+    charged: bool,
+    expect: impl Fn(&RefusalKind) -> bool,
+) {
     let victim = &world.clients[VICTIM];
     let Some(End::Refused(refusal)) = &victim.end else {
         panic!("{context}: not refused but {:?} ({:?})", victim.end, victim.broken)
@@ -71,7 +70,7 @@ fn check_refusal(world: &World, context: &str, knew_round: bool, charged: bool, 
 }
 
 /// One round in which the victim hears what `alter` makes of the answers.
-fn deceive(
+pub(super) fn deceive(
     context: &str,
     prepare: impl FnOnce(&mut World),
     alter: impl FnMut(&Adversary, &mut Answer, &mut Bytes) + 'static,
@@ -85,492 +84,10 @@ fn deceive(
     world
 }
 
-// Admission.
-
 /// What the coordinator says to a client that it does not admit.
-fn refusal_to_admit(world: &World, client: usize, when: ComeBack) -> ComeBackLater {
+pub(super) fn refusal_to_admit(world: &World, client: usize, when: ComeBack) -> ComeBackLater {
     let round = RoundRef { session: world.setup.session, round: RoundNumber(1) };
     ComeBackLater::sign(world.setup.ledger_key(), round, &world.peer(client).id, when, "no")
-}
-
-#[test]
-fn a_client_is_sent_away_by_the_pinned_key_alone() {
-    let hear = |refusal: fn(&World) -> ComeBackLater| {
-        let mut world = World::new(27, FIVE);
-        let refusal = refusal(&world);
-        alter_answers(&mut world, VICTIM, move |_, answer, _| {
-            if matches!(answer, Answer::Configure(_)) {
-                *answer = refusal.clone().into();
-            }
-        });
-        world.begin(1);
-        world.run();
-        world
-    };
-    let world = hear(|world| refusal_to_admit(world, VICTIM, ComeBack::Never));
-    let sent_away = End::ComeBackLater { when: ComeBack::Never, reason: "no".into() };
-    assert_eq!(world.clients[VICTIM].end, Some(sent_away));
-
-    type Forge = (&'static str, fn(&World) -> ComeBackLater);
-    let forged: [Forge; 5] = [
-        ("another key", |world| {
-            let honest = refusal_to_admit(world, VICTIM, ComeBack::Never);
-            let key = SigningKey::from_seed(&[9; 32]);
-            ComeBackLater::sign(&key, honest.round, &world.peer(VICTIM).id, honest.when, honest.reason)
-        }),
-        ("another client's", |world| refusal_to_admit(world, VICTIM + 1, ComeBack::Never)),
-        ("later made never", |world| {
-            let honest = refusal_to_admit(world, VICTIM, ComeBack::AfterMs(5));
-            ComeBackLater { when: ComeBack::Never, ..honest }
-        }),
-        ("another reason", |world| {
-            let honest = refusal_to_admit(world, VICTIM, ComeBack::Never);
-            ComeBackLater { reason: "your data are bad".into(), ..honest }
-        }),
-        ("another round's", |world| {
-            let honest = refusal_to_admit(world, VICTIM, ComeBack::Never);
-            ComeBackLater { round: RoundRef { round: RoundNumber(2), ..honest.round }, ..honest }
-        }),
-    ];
-    for (context, forge) in forged {
-        let world = hear(forge);
-        check_refusal(&world, context, false, false, |kind| {
-            matches!(kind, RefusalKind::NotSigned { what: "refusal to admit this client" })
-        });
-        let Some(End::Refused(refusal)) = &world.clients[VICTIM].end else { unreachable!() };
-        assert!(!refusal.is_final(), "{context}: whoever forges refusals ends no client");
-    }
-}
-
-/// When the last masked vector was sent.
-fn last_sent(world: &World) -> Timestamp {
-    let sent = world.clients.iter().flat_map(|client| &client.did).filter_map(|did| match did {
-        Did::Sent { at, request: Request::MaskedInput(_), .. } => Some(*at),
-        _ => None,
-    });
-    sent.max().unwrap()
-}
-
-#[test]
-fn a_client_restored_from_an_older_copy_refuses() {
-    use coordinator::Phase;
-    for (context, stopped_in) in [
-        ("released", None),
-        ("aborted while vectors come", Some(Phase::MaskedInput)),
-        ("aborted when all have come", Some(Phase::Consistency)),
-    ] {
-        let mut world = World::new(28, FIVE);
-        world.begin(1);
-        world.run();
-        assert!(world.settled_without(&[]));
-        let copy = (world.clients[VICTIM].budget.clone(), world.clients[VICTIM].file.clone());
-        if let Some(phase) = stopped_in {
-            // One client is slow, so that there is a time at which the others' vectors have come.
-            let slow = FIVE.n - 1;
-            world.clients[slow].trains_ms = 600;
-            world.begin(2);
-            assert!(world.run_until(|world| {
-                let sent = |client: &Client| client.sent().any(|request| matches!(request, Request::MaskedInput(_)));
-                let others_sent = world.clients[..slow].iter().all(sent);
-                others_sent
-                    && (phase == Phase::Consistency
-                        || world.now.since(last_sent(world)) >= Duration::from_millis(DELAY_MS_MAX))
-            }));
-            assert!(world.run_until(|world| world.coordinator.round.phase() == Some(phase)), "{context}");
-            world.feed(coordinator::Event::Stop { reason: "burnt".to_owned() });
-            world.run();
-            world.clients[slow].trains_ms = 30;
-        } else {
-            world.begin(2);
-            world.run();
-        }
-        assert_eq!(world.coordinator.released.is_some(), stopped_in.is_none(), "{context}");
-        let received = world.coordinator.received[&world.peer(VICTIM).id];
-        let charged = copy.0.n_charged_in(world.setup.session);
-        assert_eq!((received, charged), (2, 1), "{context}");
-
-        // Every client goes on from what it has, whatever the round came to.
-        world.begin(3);
-        world.run();
-        assert!(world.settled_without(&[]), "{context}");
-        (world.clients[VICTIM].budget, world.clients[VICTIM].file) = copy;
-        world.begin(4);
-        world.run();
-        let received = 3;
-        check_refusal(&world, context, true, false, |kind| *kind == RefusalKind::OlderBudget { received, charged });
-        assert!(world.settled_without(&[VICTIM]), "{context}: the others go on");
-        let Some(End::Refused(refusal)) = &world.clients[VICTIM].end else { unreachable!() };
-        assert!(refusal.is_final() && refusal.next_step().contains("newest copy"), "{context}");
-    }
-}
-
-#[test]
-fn a_debit_that_the_pinned_key_did_not_sign_for_this_client_and_plan_is_refused() {
-    type Forge = (&'static str, fn(&Adversary, &RoundPlan) -> Debit);
-    let forged: [Forge; 4] = [
-        ("another key", |adversary, plan| {
-            Debit::sign(&SigningKey::from_seed(&[9; 32]), &plan.context(), &adversary.victim, 0)
-        }),
-        ("another client's", |adversary, plan| {
-            let other = adversary.keys.keys().find(|id| **id != adversary.victim).unwrap();
-            adversary.debit(plan, other, 0)
-        }),
-        ("another round's", |adversary, plan| {
-            adversary.debit(&RoundPlan { round: RoundNumber(2), ..plan.clone() }, &adversary.victim, 0)
-        }),
-        ("another number", |adversary, plan| Debit { vectors: 0, ..adversary.debit(plan, &adversary.victim, 1) }),
-    ];
-    for (context, forge) in forged {
-        let world = deceive(
-            context,
-            |_| {},
-            move |adversary, answer, _| {
-                if let Answer::Configure(configure) = answer {
-                    configure.debit = forge(adversary, adversary.plan.as_ref().unwrap());
-                }
-            },
-        );
-        check_refusal(&world, context, true, false, |kind| matches!(kind, RefusalKind::NotSigned { what: "debit" }));
-    }
-}
-
-// The plan.
-
-#[test]
-fn a_plan_that_the_pinned_key_did_not_sign_is_refused() {
-    let world = deceive(
-        "another key",
-        |_| {},
-        |adversary, answer, _| {
-            if let Answer::Configure(configure) = answer {
-                configure.plan = adversary.plan.as_ref().unwrap().sign(&SigningKey::from_seed(&[9; 32]));
-            }
-        },
-    );
-    check_refusal(&world, "another key", false, false, |kind| matches!(kind, RefusalKind::Plan(_)));
-    assert!(world.clients[VICTIM].sent().all(|request| matches!(request, Request::CheckIn(_))));
-}
-
-#[test]
-fn a_plan_signed_in_another_session_than_its_own_is_refused() {
-    let world = deceive(
-        "another session",
-        |_| {},
-        |adversary, answer, _| {
-            if let Answer::Configure(configure) = answer {
-                let mut plan = adversary.plan.clone().unwrap();
-                let other = "another".parse().unwrap();
-                plan.session = SessionId::derive(&plan.trust_domain, &plan.ledger_origin, &other, &plan.session_nonce);
-                configure.plan = plan.sign(adversary.setup.ledger_key());
-            }
-        },
-    );
-    check_refusal(&world, "another session", false, false, |kind| matches!(kind, RefusalKind::Plan(_)));
-}
-
-#[test]
-fn a_plan_that_is_none_is_refused() {
-    for (context, slot, timeout) in
-        [("no slot", 0, 1000), ("no timeout", 100, 0), ("two days", 100, 2 * 24 * 3600 * 1000)]
-    {
-        let world = deceive(
-            context,
-            |_| {},
-            move |adversary, answer, _| {
-                adversary.replan(answer, |plan| (plan.ready_slot_ms, plan.phase_timeout_ms) = (slot, timeout));
-            },
-        );
-        check_refusal(&world, context, false, false, |kind| matches!(kind, RefusalKind::Plan(_)));
-    }
-}
-
-#[test]
-fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
-    let redesign = |change: fn(&mut RecordTarget)| {
-        move |adversary: &Adversary, answer: &mut Answer, _: &mut Bytes| {
-            let mut target = target(FIVE, adversary.setup.model.n_parameters());
-            change(&mut target);
-            adversary.replan(answer, |plan| plan.mechanism = mechanism(target));
-        }
-    };
-    let check = |context: &str, change: fn(&mut RecordTarget), expect: Expect| {
-        let world = deceive(context, |_| {}, redesign(change));
-        check_refusal(&world, context, true, false, expect);
-    };
-    check(
-        "epsilon",
-        |t| t.epsilon = EPSILON + 0.5,
-        |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }),
-    );
-    check("delta", |t| t.delta = 2.0 * DELTA, |kind| matches!(kind, RefusalKind::TooMuch { what: "delta", .. }));
-    check(
-        "u_min",
-        |t| t.u_min = 3,
-        |kind| matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. }),
-    );
-    check(
-        "more attempts",
-        |t| (t.max_attempts, t.epsilon) = (2 * ATTEMPTS_MAX, 20.0),
-        |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }),
-    );
-
-    let world = deceive(
-        "a slot longer than a phase",
-        |_| {},
-        |adversary, answer, _| {
-            adversary.replan(answer, |plan| plan.ready_slot_ms = PHASE_TIMEOUT_MS + 1);
-        },
-    );
-    check_refusal(&world, "a slot longer than a phase", true, false, |kind| {
-        matches!(kind, RefusalKind::TooMuch { what: "slot of READY in ms", .. })
-    });
-
-    // The same plan, to a client that demands one step more.
-    let check = |context: &str, demand: fn(&mut Client), expect: Expect| {
-        let world = deceive(context, |world| demand(&mut world.clients[VICTIM]), |_, _, _| {});
-        check_refusal(&world, context, true, false, expect);
-    };
-    check(
-        "max_colluders",
-        |c| c.member_mut().policy.max_colluders += 1,
-        |kind| matches!(kind, RefusalKind::TooLittle { what: "number of colluders tolerated", .. }),
-    );
-    check(
-        "noise multiplier",
-        |c| c.member_mut().policy.noise_multiplier_min *= 1.001,
-        |kind| matches!(kind, RefusalKind::TooLittle { what: "noise multiplier", .. }),
-    );
-    check(
-        "survivors",
-        |c| c.member_mut().policy.survivors_min += 1,
-        |kind| matches!(kind, RefusalKind::TooLittle { what: "least number of survivors", .. }),
-    );
-    check(
-        "records",
-        |c| c.member_mut().policy.records_max += 1,
-        |kind| matches!(kind, RefusalKind::TooLittle { what: "bound on a client's records", .. }),
-    );
-    check(
-        "slot of READY",
-        |c| c.member_mut().policy.ready_slot_ms_min += 1,
-        |kind| matches!(kind, RefusalKind::TooLittle { what: "slot of READY in ms", .. }),
-    );
-    check(
-        "time of a phase",
-        |c| c.member_mut().policy.phase_timeout_ms_max -= 1,
-        |kind| matches!(kind, RefusalKind::TooMuch { what: "time of a phase in ms", .. }),
-    );
-    check(
-        "parameters",
-        |c| c.member_mut().policy.parameters_max -= 1,
-        |kind| matches!(kind, RefusalKind::TooMuch { what: "number of parameters", .. }),
-    );
-    check(
-        "classes",
-        |c| c.member_mut().n_classes += 1,
-        |kind| matches!(kind, RefusalKind::Data(what) if what.contains("classes")),
-    );
-    check(
-        "what is left of the budget",
-        |c| rebudget(c, UnitOfPrivacy::Record, 0.1),
-        |kind| matches!(kind, RefusalKind::Budget(BudgetError::Exceeded { .. })),
-    );
-    check(
-        "unit of privacy",
-        |c| rebudget(c, UnitOfPrivacy::Client, EPSILON),
-        |kind| matches!(kind, RefusalKind::Other { what: "unit of privacy", .. }),
-    );
-}
-
-fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
-    let terms = Terms { unit, data_set: "random".to_owned(), epsilon_limit, delta: DELTA };
-    let (budget, file) = Budget::create(terms).unwrap();
-    (client.budget, client.file) = (Arc::new(budget), file);
-}
-
-#[test]
-fn work_that_no_plan_waits_for_is_broken_off() {
-    let mut world = World::new(30, FIVE);
-    world.clients[VICTIM].trains_ms = 100 * u64::from(PHASE_TIMEOUT_MS);
-    world.begin(1);
-    let contributes = |round: &client::Round| round.phase() == client::Phase::Contribute;
-    assert!(world.run_until(|world| world.clients[VICTIM].round.as_ref().is_some_and(contributes)));
-    let began = world.now;
-    assert!(world.run_until(|world| world.clients[VICTIM].end.is_some()));
-    assert_eq!(world.now.since(began).as_millis(), u128::from(PHASE_TIMEOUT_MS));
-    world.run();
-    world.check("endless work", &[]);
-    assert!(matches!(world.clients[VICTIM].end, Some(End::Left { .. })), "{:?}", world.clients[VICTIM].end);
-    assert!(!world.clients[VICTIM].is_charged() && world.settled_without(&[VICTIM]));
-}
-
-#[test]
-fn a_coordinator_that_burns_budget_is_left() {
-    let mut world = World::new(22, FIVE);
-    world.clients[VICTIM].member_mut().policy.charged_without_receipt_max = 0;
-    // The round is aborted when the vectors are there.
-    world.begin(1);
-    assert!(world.run_until(|world| world.clients[VICTIM].is_charged()));
-    world.feed(coordinator::Event::Stop { reason: "burnt".to_owned() });
-    world.run();
-    world.begin(2);
-    world.run();
-    world.check("burnt", &[VICTIM]);
-    check_refusal(&world, "burnt", true, false, |kind| {
-        matches!(kind, RefusalKind::TooMuch { what: "number of charged attempts without a receipt", .. })
-    });
-}
-
-#[test]
-fn a_plan_for_somebody_else_is_refused() {
-    fn check(context: &'static str, change: impl Fn(&mut RoundPlan) + 'static) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| adversary.replan(answer, |plan| change(plan)));
-        check_refusal(
-            &world,
-            context,
-            true,
-            false,
-            |kind| matches!(kind, RefusalKind::Other { what, .. } if *what == context),
-        );
-    }
-    check("trust domain", |plan| plan.trust_domain = "example.com".parse().unwrap());
-    check("ledger", |plan| plan.ledger_origin = "example.com/ledger".to_owned());
-    check("task", |plan| plan.task = "another".parse().unwrap());
-    // However long the reason, it is noted.
-    check("ledger", |plan| plan.ledger_origin = "x".repeat(5000));
-}
-
-#[test]
-fn a_model_or_checkpoint_that_does_not_fit_is_refused() {
-    fn check(
-        context: &'static str,
-        says: &'static str,
-        change: impl Fn(&Adversary, &mut Answer, &mut Bytes) + 'static,
-    ) {
-        let world = deceive(
-            context,
-            |_| {},
-            move |adversary, answer, body| {
-                if matches!(answer, Answer::Configure(_)) {
-                    change(adversary, answer, body);
-                }
-            },
-        );
-        check_refusal(
-            &world,
-            context,
-            true,
-            false,
-            |kind| matches!(kind, RefusalKind::Model(what) if what.contains(says)),
-        );
-    }
-    check("checkpoint of another hash", "not the one that the plan names", |_, _, body| {
-        let mut bytes = body.to_vec();
-        bytes[5] ^= 1;
-        *body = bytes.into();
-    });
-    check("checkpoint cut short", "bytes of checkpoint", |_, _, body| *body = body.slice(..body.len() - 1));
-    check("no checkpoint", "0 bytes of checkpoint", |_, _, body| *body = Bytes::new());
-    check("model of another size", "bytes of checkpoint", |adversary, answer, _| {
-        adversary.replan(answer, |plan| plan.model_spec = model(3, 5).to_canonical());
-    });
-    check("model of other data", "the data has 3", |adversary, answer, _| {
-        adversary.replan(answer, |plan| plan.model_spec = model(1, 8).to_canonical());
-    });
-    check("no model", "model bytes", |adversary, answer, _| {
-        adversary.replan(answer, |plan| plan.model_spec = b"a program".to_vec());
-    });
-}
-
-#[test]
-fn records_that_this_client_does_not_have_are_refused() {
-    let images = DataSpec::Images { shape: [1, 3, 1], n_classes: 4 }.to_canonical();
-    for (context, says, spec) in [
-        ("images", "the file is a table", images),
-        ("other classes", "the plan has 5 classes", records(3, 5).to_canonical()),
-        ("no specification", "malformed", b"a program".to_vec()),
-    ] {
-        let world = deceive(
-            context,
-            |_| {},
-            move |adversary, answer, _| adversary.replan(answer, |plan| plan.data_spec = spec.clone()),
-        );
-        check_refusal(
-            &world,
-            context,
-            true,
-            false,
-            |kind| matches!(kind, RefusalKind::Data(what) if what.contains(says)),
-        );
-    }
-    // A column more than the table has.
-    let prepare = |world: &mut World| world.clients[VICTIM].member_mut().form = Form::Table(vec!["a".to_owned()]);
-    let world = deceive("columns", prepare, |_, _, _| {});
-    check_refusal(
-        &world,
-        "columns",
-        true,
-        false,
-        |kind| matches!(kind, RefusalKind::Data(what) if what.contains("a column \"b\"")),
-    );
-}
-
-#[test]
-fn a_round_number_that_is_not_new_is_refused() {
-    for number in [2, 1] {
-        let mut world = World::new(23, FIVE);
-        for round in [1, 2] {
-            world.begin(round);
-            world.run();
-            assert!(world.settled_without(&[]));
-        }
-        // The same coordinator plans it again, or one before it.
-        world.begin(number);
-        world.run();
-        world.check(&format!("round {number} after 2"), &[VICTIM]);
-        check_refusal(&world, &format!("round {number} after 2"), true, false, |kind| {
-            matches!(kind, RefusalKind::Budget(BudgetError::RoundNotNew { .. }))
-        });
-    }
-}
-
-#[test]
-fn another_mechanism_in_a_session_that_was_charged_is_refused() {
-    let mut world = World::new(24, FIVE);
-    world.begin(1);
-    world.run();
-    assert!(world.settled_without(&[]));
-    // Weaker, and by itself within the policy: what the first and this one spend together, nobody accepted.
-    let weaker = mechanism(RecordTarget { epsilon: EPSILON / 2.0, ..target(FIVE, world.setup.model.n_parameters()) });
-    alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
-        adversary.replan(answer, |plan| plan.mechanism = weaker.clone());
-    });
-    world.begin(2);
-    world.run();
-    world.check("another mechanism", &[VICTIM]);
-    check_refusal(&world, "another mechanism", true, false, |kind| {
-        matches!(kind, RefusalKind::Budget(BudgetError::OtherMechanism))
-    });
-}
-
-#[test]
-fn a_round_number_beyond_the_attempts_of_the_plan_is_refused() {
-    for number in [0, u64::from(ATTEMPTS_MAX) + 1, u64::from(u32::MAX) + 2, u64::MAX] {
-        let context = format!("round {number}");
-        let world = deceive(
-            &context,
-            |_| {},
-            move |adversary, answer, _| {
-                adversary.replan(answer, |plan| plan.round = RoundNumber(number));
-            },
-        );
-        check_refusal(&world, &context, true, false, |kind| {
-            matches!(
-                kind,
-                RefusalKind::TooMuch { what: "attempt", .. } | RefusalKind::TooLittle { what: "attempt", .. }
-            )
-        });
-    }
 }
 
 // The roster.

@@ -17,7 +17,6 @@
 use std::path::Path;
 
 use eranos_base::{
-    Digest,
     encoding::{Canonical, CanonicalReader, DecodeError},
     limits::CANONICAL_LEN_MAX,
 };
@@ -171,11 +170,6 @@ impl DataSpec {
             (Self::Table(schema), Files::Table(table)) => schema.dataset(table, misfit),
             _ => Err(DataError::Schema { problem: "another form than the files".to_owned() }),
         }
-    }
-
-    /// SHA-256 of the canonical bytes.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&self.to_canonical())
     }
 
     /// The canonical bytes.

@@ -152,7 +152,7 @@ fn what_cannot_be_trained_is_said_in_two_lines() {
             "{options:?}: {error}"
         );
     };
-    check(&["--learning-rate", "1e12"], "training led to values that are not finite in epoch 1", "--learning-rate");
+    check(&["--learning-rate", "1e12"], "output of layer \"dense\" is not finite", "--learning-rate");
     check(&["--learning-rate=-1"], "learning_rate of -1, expected ", "0.001");
     check(&["--test-share", "2"], "--test-share 2 of 200 records", "such as 0.2");
     check(&["--model", "resnet"], "resnet: no built-in model \"resnet\"", "cnn");

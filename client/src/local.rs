@@ -13,6 +13,7 @@ use eranos_nn::{
     Target, Workspace,
     data::{Files, Misfit, split::shuffled},
     model::Source,
+    network::batch::{Outcome, Weight},
     weights,
 };
 use rayon::prelude::*;
@@ -185,9 +186,11 @@ impl LocalError {
     /// The error as a person reads it.
     pub fn user_error(&self) -> UserError {
         let next = match self {
+            Self::NotFinite { .. } | Self::Model(NnError::NonFinite { .. }) => {
+                "lower --learning-rate, or scale the records"
+            }
             Self::Model(_) => "use a model that takes the records of the data file",
             Self::Optimizer(_) => "0.001 is a common --learning-rate for Adam",
-            Self::NotFinite { .. } => "lower --learning-rate, or scale the records",
         };
         UserError::new(self.to_string(), next)
     }
@@ -199,22 +202,22 @@ struct Draw {
     dropout_key: Option<u64>,
 }
 
-/// The memory that one part of a batch is computed in.
+/// The memory that one chunk of a batch is computed in.
 struct Worker {
     workspace: Workspace,
     gradient: Vec<f32>,
-    sum: Vec<f32>,
+    outcomes: Vec<Outcome>,
 }
 
 impl Worker {
     fn new(network: &Network) -> Self {
-        let zeros = vec![0.0; network.n_parameters()];
-        Self { workspace: network.workspace(), gradient: zeros.clone(), sum: zeros }
+        let outcomes = vec![Outcome::default(); network.chunk_len()];
+        Self { workspace: network.workspace(), gradient: vec![0.0; network.n_parameters()], outcomes }
     }
 }
 
-/// The sum of a batch's losses, and the mean of its gradients. Where the batch is cut depends on its length alone, and all
-/// sums have one order, whatever threads there are.
+/// The sum of a batch's losses, and the mean of its gradients. A batch is cut into chunks whose length depends on the model
+/// alone, and all sums have one order, whatever threads there are.
 fn batch_gradient(
     network: &Network,
     weights: &Prepared,
@@ -223,30 +226,27 @@ fn batch_gradient(
     workers: &mut [Worker],
     pool: &Pool,
 ) -> Result<(f64, Vec<f32>), NnError> {
-    let parts = batch.chunks(batch.len().div_ceil(workers.len()).max(1));
-    let n_parts = parts.len();
-    let part_losses = pool.run(|| {
-        let sum_part = |(worker, part): (&mut Worker, &[Draw])| {
-            let (mut loss, Worker { workspace, gradient, sum }) = (0.0, worker);
-            sum.fill(0.0);
-            for draw in part {
+    let weight = Weight::Equal(1.0 / batch.len() as f32);
+    let (mut loss, mut mean) = (0.0, vec![0.0; network.n_parameters()]);
+    // As many chunks at once as there are workers: a batch of any size takes no more memory.
+    for wave in batch.chunks(network.chunk_len() * workers.len()) {
+        let chunks: Vec<&[Draw]> = wave.chunks(network.chunk_len()).collect();
+        let compute = |(worker, chunk): (&mut Worker, &&[Draw])| {
+            let Worker { workspace, gradient, outcomes } = worker;
+            let example = |draw: &Draw| {
                 let record = Record { values: data.record(draw.record), dropout_key: draw.dropout_key };
-                let target = Target::Class(data.label(draw.record));
-                loss += f64::from(network.record_gradient(weights, record, target, workspace, gradient)?);
-                sum.iter_mut().zip(&*gradient).for_each(|(sum, x)| *sum += x);
-            }
-            Ok(loss)
+                (record, Target::Class(data.label(draw.record)))
+            };
+            let examples: Vec<_> = chunk.iter().map(example).collect();
+            network.chunk_gradient(weights, &examples, weight, workspace, &mut outcomes[..chunk.len()], gradient)
         };
-        let parts: Vec<_> = workers.iter_mut().zip(parts).collect();
-        parts.into_par_iter().map(sum_part).collect::<Result<Vec<f64>, NnError>>()
-    })?;
-    let mut mean = vec![0.0; network.n_parameters()];
-    for worker in &workers[..n_parts] {
-        mean.iter_mut().zip(&worker.sum).for_each(|(mean, x)| *mean += x);
+        pool.run(|| workers.par_iter_mut().zip(&chunks).try_for_each(compute))?;
+        for (worker, chunk) in workers.iter().zip(&chunks) {
+            loss += worker.outcomes[..chunk.len()].iter().map(|outcome| f64::from(outcome.loss)).sum::<f64>();
+            mean.iter_mut().zip(&worker.gradient).for_each(|(mean, x)| *mean += x);
+        }
     }
-    let n = batch.len() as f32;
-    mean.iter_mut().for_each(|x| *x /= n);
-    Ok((part_losses.iter().sum(), mean))
+    Ok((loss, mean))
 }
 
 /// All but a share of the records, and that share, as `entropy` draws it.
@@ -299,7 +299,7 @@ fn report(network: &Network, train: &Dataset, test: Option<&Dataset>, epochs: &[
 
 /// Most epochs that may be asked for.
 const EPOCHS_MAX: i64 = 100_000;
-/// Into how many parts a batch is cut at most; each holds two vectors of the model's size.
+/// Chunks of a batch that are computed at once; each holds one vector of the model's size.
 const WORKERS: usize = 8;
 
 #[cfg(test)]
@@ -340,7 +340,9 @@ mod tests {
     fn a_batch_gives_the_mean_of_its_records_gradients_on_any_number_of_threads() {
         let (network, data) = (network(), data());
         let weights = network.prepare(&network.initialise(&mut SeededEntropy::new(5))).unwrap();
-        let mut workers: Vec<Worker> = (0..WORKERS).map(|_| Worker::new(&network)).collect();
+        // Two, so that a batch of fifty takes more than one wave of chunks.
+        let mut workers: Vec<Worker> = (0..2).map(|_| Worker::new(&network)).collect();
+        assert!(50 > 2 * network.chunk_len());
         // Larger batches first: what they left behind must not show.
         for n in [50, 33, 8, 7, 1] {
             let draw = |i: usize| Draw { record: (7 * i) % 50, dropout_key: Some(i as u64) };
@@ -360,7 +362,7 @@ mod tests {
                 expected_loss += f64::from(loss.unwrap());
                 expected.iter_mut().zip(&one.gradient).for_each(|(sum, &x)| *sum += f64::from(x) / f64::from(n as u32));
             }
-            assert!((loss - expected_loss).abs() < 1e-9, "{n} records: {loss}, expected {expected_loss}");
+            assert!((loss - expected_loss).abs() < 1e-5, "{n} records: {loss}, expected {expected_loss}");
             assert!(gradient.iter().zip(&expected).all(|(&x, y)| (f64::from(x) - y).abs() < 1e-6), "{n} records");
         }
     }

@@ -9,14 +9,12 @@ use std::{
 use clap::Args;
 use eranos_base::{Entropy, SeededEntropy, UserError};
 use eranos_nn::{
-    DataFile, Dataset, Evaluation, Loss, Network, NnError, Optimizer, OptimizerError, OptimizerSpec, Prepared, Record,
-    Target, Workspace,
+    DataFile, Dataset, Evaluation, Loss, Network, NnError, OptimizerSpec, Record, Target, Training, TrainingError,
     data::{Files, Misfit, split::shuffled},
     model::Source,
-    network::batch::{Outcome, Weight},
+    network::batch::Weight,
     weights,
 };
-use rayon::prelude::*;
 
 use crate::{config::Config, setup, trainer::Pool};
 
@@ -141,112 +139,64 @@ pub fn fit(
     entropy: &mut SeededEntropy,
     mut each: impl FnMut(Epoch),
 ) -> Result<Vec<f32>, LocalError> {
-    let mut parameters = network.initialise(entropy);
-    let mut optimizer = Optimizer::new(OptimizerSpec::adam(options.learning_rate), parameters.len())?;
-    let mut workers: Vec<Worker> = (0..WORKERS).map(|_| Worker::new(network)).collect();
+    let mut training =
+        Training::new(network, &network.initialise(entropy), OptimizerSpec::adam(options.learning_rate))?;
+    let mut workspace = network.workspace();
     for number in 1..=options.epochs {
-        let mut loss = 0.0;
-        for batch in shuffled(train.len(), entropy).chunks(options.batch as usize) {
-            // Drawn here, so that no thread's pace decides which record gets which key.
-            let mut key = || network.has_dropout().then(|| u64::from_le_bytes(entropy.bytes()));
-            let batch: Vec<Draw> = batch.iter().map(|&record| Draw { record, dropout_key: key() }).collect();
-            let weights = network.prepare(&parameters)?;
-            let (batch_loss, gradient) = batch_gradient(network, &weights, train, &batch, &mut workers, pool)?;
-            optimizer.step(&mut parameters, &gradient)?;
-            loss += batch_loss;
-            if !loss.is_finite() || !parameters.iter().all(|value| value.is_finite()) {
-                return Err(LocalError::NotFinite { epoch: number });
+        let order = shuffled(train.len(), entropy);
+        // Drawn here, so that no thread's pace decides which record gets which key.
+        let mut key = || network.has_dropout().then(|| u64::from_le_bytes(entropy.bytes()));
+        let keys: Vec<_> = order.iter().map(|_| key()).collect();
+        let loss = pool.run(|| {
+            let mut loss = 0.0;
+            for (order, keys) in order.chunks(options.batch as usize).zip(keys.chunks(options.batch as usize)) {
+                let example = |(&record, &dropout_key): (&usize, &_)| {
+                    (Record { values: train.record(record), dropout_key }, Target::Class(train.label(record)))
+                };
+                let batch: Vec<_> = order.iter().zip(keys).map(example).collect();
+                loss += training.step(&batch, Weight::Equal(1.0 / batch.len() as f32))?;
             }
-        }
-        let weights = network.prepare(&parameters)?;
-        let evaluate = |test| network.evaluate(&weights, test, &mut workers[0].workspace);
+            Ok::<_, TrainingError>(loss)
+        })?;
+        let evaluate = |test| network.evaluate(training.weights(), test, &mut workspace);
         each(Epoch { number, loss: loss / train.len() as f64, test: test.map(evaluate).transpose()? });
     }
-    Ok(parameters)
+    let parameters = training.parameters();
+    match parameters.iter().all(|value| value.is_finite()) {
+        true => Ok(parameters),
+        false => Err(LocalError::NotFinite),
+    }
 }
 
 /// Why training came to no model.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// The data does not fit the model.
+    /// The data does not fit the model, the optimizer's constants make no sense, or a value on the way is not finite.
     #[error(transparent)]
-    Model(#[from] NnError),
-    /// The optimizer's constants make no sense.
-    #[error(transparent)]
-    Optimizer(#[from] OptimizerError),
-    /// A loss or a parameter is NaN or infinite.
-    #[error("training led to values that are not finite in epoch {epoch}")]
-    NotFinite {
-        /// In which epoch.
-        epoch: u32,
-    },
+    Training(#[from] TrainingError),
+    /// The last parameters are not finite.
+    #[error("training led to parameters that are not finite")]
+    NotFinite,
+}
+
+impl From<NnError> for LocalError {
+    fn from(error: NnError) -> Self {
+        Self::Training(error.into())
+    }
 }
 
 impl LocalError {
     /// The error as a person reads it.
     pub fn user_error(&self) -> UserError {
         let next = match self {
-            Self::NotFinite { .. } | Self::Model(NnError::NonFinite { .. }) => {
+            Self::NotFinite | Self::Training(TrainingError::Model(NnError::NonFinite { .. })) => {
                 "lower --learning-rate, or scale the records"
             }
-            Self::Model(_) => "use a model that takes the records of the data file",
-            Self::Optimizer(_) => "0.001 is a common --learning-rate for Adam",
+            Self::Training(TrainingError::Model(_)) => "use a model that takes the records of the data file",
+            Self::Training(TrainingError::Optimizer(_)) => "0.001 is a common --learning-rate for Adam",
         };
         UserError::new(self.to_string(), next)
     }
-}
-
-/// A record as one epoch draws it.
-struct Draw {
-    record: usize,
-    dropout_key: Option<u64>,
-}
-
-/// The memory that one chunk of a batch is computed in.
-struct Worker {
-    workspace: Workspace,
-    gradient: Vec<f32>,
-    outcomes: Vec<Outcome>,
-}
-
-impl Worker {
-    fn new(network: &Network) -> Self {
-        let outcomes = vec![Outcome::default(); network.chunk_len()];
-        Self { workspace: network.workspace(), gradient: vec![0.0; network.n_parameters()], outcomes }
-    }
-}
-
-/// The sum of a batch's losses, and the mean of its gradients. A batch is cut into chunks whose length depends on the model
-/// alone, and all sums have one order, whatever threads there are.
-fn batch_gradient(
-    network: &Network,
-    weights: &Prepared,
-    data: &Dataset,
-    batch: &[Draw],
-    workers: &mut [Worker],
-    pool: &Pool,
-) -> Result<(f64, Vec<f32>), NnError> {
-    let weight = Weight::Equal(1.0 / batch.len() as f32);
-    let (mut loss, mut mean) = (0.0, vec![0.0; network.n_parameters()]);
-    // As many chunks at once as there are workers: a batch of any size takes no more memory.
-    for wave in batch.chunks(network.chunk_len() * workers.len()) {
-        let chunks: Vec<&[Draw]> = wave.chunks(network.chunk_len()).collect();
-        let compute = |(worker, chunk): (&mut Worker, &&[Draw])| {
-            let Worker { workspace, gradient, outcomes } = worker;
-            let example = |draw: &Draw| {
-                let record = Record { values: data.record(draw.record), dropout_key: draw.dropout_key };
-                (record, Target::Class(data.label(draw.record)))
-            };
-            let examples: Vec<_> = chunk.iter().map(example).collect();
-            network.chunk_gradient(weights, &examples, weight, workspace, &mut outcomes[..chunk.len()], gradient)
-        };
-        pool.run(|| workers.par_iter_mut().zip(&chunks).try_for_each(compute))?;
-        for (worker, chunk) in workers.iter().zip(&chunks) {
-            loss += worker.outcomes[..chunk.len()].iter().map(|outcome| f64::from(outcome.loss)).sum::<f64>();
-            mean.iter_mut().zip(&worker.gradient).for_each(|(mean, x)| *mean += x);
-        }
-    }
-    Ok((loss, mean))
 }
 
 /// All but a share of the records, and that share, as `entropy` draws it.
@@ -299,33 +249,12 @@ fn report(network: &Network, train: &Dataset, test: Option<&Dataset>, epochs: &[
 
 /// Most epochs that may be asked for.
 const EPOCHS_MAX: i64 = 100_000;
-/// Chunks of a batch that are computed at once; each holds one vector of the model's size.
-const WORKERS: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use eranos_nn::{Activation, LayerKind, LayerSpec, ModelSpec};
+    use eranos_base::Entropy;
 
     use super::*;
-
-    /// Eight values, half of a hidden layer dropped, three classes.
-    fn network() -> Network {
-        let dense = |units, activation| LayerKind::Dense { units, activation, use_bias: true };
-        let kinds = [
-            ("x", LayerKind::InputLayer { shape: vec![8] }),
-            ("hidden", dense(16, Activation::Tanh)),
-            ("dropout", LayerKind::Dropout { rate: 1 << 31 }),
-            ("classes", dense(3, Activation::Softmax)),
-        ];
-        let layer = |(i, (name, kind)): (usize, (&str, LayerKind))| LayerSpec {
-            name: name.to_owned(),
-            inputs: i.checked_sub(1).map(|before| before as u32).into_iter().collect(),
-            kind,
-        };
-        let spec = ModelSpec::new("small", kinds.into_iter().enumerate().map(layer).collect()).unwrap();
-        let loss = Loss::of_classes(&spec).unwrap();
-        Network::new(spec, loss).unwrap()
-    }
 
     /// 50 records, their class the place of the largest of their first three values.
     fn data() -> Dataset {
@@ -334,37 +263,6 @@ mod tests {
         let largest = |record: &[f32]| (0..3).fold(0, |best, j| if record[j] > record[best] { j } else { best }) as u32;
         let labels = values.chunks_exact(8).map(largest).collect();
         Dataset::from_values(values, labels, &[8])
-    }
-
-    #[test]
-    fn a_batch_gives_the_mean_of_its_records_gradients_on_any_number_of_threads() {
-        let (network, data) = (network(), data());
-        let weights = network.prepare(&network.initialise(&mut SeededEntropy::new(5))).unwrap();
-        // Two, so that a batch of fifty takes more than one wave of chunks.
-        let mut workers: Vec<Worker> = (0..2).map(|_| Worker::new(&network)).collect();
-        assert!(50 > 2 * network.chunk_len());
-        // Larger batches first: what they left behind must not show.
-        for n in [50, 33, 8, 7, 1] {
-            let draw = |i: usize| Draw { record: (7 * i) % 50, dropout_key: Some(i as u64) };
-            let batch: Vec<Draw> = (0..n).map(draw).collect();
-            let mut on = |n_threads| {
-                let pool = Pool::new(Some(n_threads)).unwrap();
-                batch_gradient(&network, &weights, &data, &batch, &mut workers, &pool).unwrap()
-            };
-            let (loss, gradient) = on(1);
-            assert!(on(3) == (loss, gradient.clone()), "{n} records");
-            let (mut expected, mut expected_loss) = (vec![0.0; network.n_parameters()], 0.0);
-            let mut one = Worker::new(&network);
-            for Draw { record, dropout_key } in batch {
-                let (target, dropped) =
-                    (Target::Class(data.label(record)), Record { values: data.record(record), dropout_key });
-                let loss = network.record_gradient(&weights, dropped, target, &mut one.workspace, &mut one.gradient);
-                expected_loss += f64::from(loss.unwrap());
-                expected.iter_mut().zip(&one.gradient).for_each(|(sum, &x)| *sum += f64::from(x) / f64::from(n as u32));
-            }
-            assert!((loss - expected_loss).abs() < 1e-5, "{n} records: {loss}, expected {expected_loss}");
-            assert!(gradient.iter().zip(&expected).all(|(&x, y)| (f64::from(x) - y).abs() < 1e-6), "{n} records");
-        }
     }
 
     #[test]

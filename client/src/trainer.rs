@@ -116,7 +116,7 @@ impl Trainer {
             .par_chunks(slots.len().div_ceil(WORKERS_MAX).max(RECORDS_PER_TASK_MIN))
             .map(|chunk| {
                 let mut workspace = prepared.take_workspace();
-                let mut gradient = vec![0.0; network.n_parameters()];
+                let mut gradient = network.gradient();
                 let mut sum = SiloSum::new(&job.mechanism);
                 for slot in chunk {
                     if cancelled.load(Ordering::Relaxed) {
@@ -135,7 +135,7 @@ impl Trainer {
                     let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
                     let (record, target) = (Record { values, dropout_key }, Target::Class(class));
                     network.record_gradient(&weights, record, target, &mut workspace, &mut gradient)?;
-                    sum.add(&gradient, slot.weight())?;
+                    sum.add_ranges(&gradient, gradient.ranges(), slot.weight())?;
                 }
                 prepared.give_back(workspace);
                 Ok(sum)

@@ -24,7 +24,7 @@ use std::{
 
 use eranos_base::{Digest, SeededEntropy, UserError};
 use eranos_nn::{
-    Buffer, Dataset, LearningRateSchedule, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Record, Target,
+    Dataset, LearningRateSchedule, Loss, ModelSpec, Network, Optimizer, OptimizerSpec, Record, Target,
     data::idx::{self, IdxValues},
     kernel,
 };
@@ -129,7 +129,7 @@ impl Run {
         schedule.check()?;
         let mut parameters = network.initialise(&mut SeededEntropy::new(self.seed));
         let mut optimizer = Optimizer::new(spec, parameters.len())?;
-        let (mut workspace, mut out) = (network.workspace(), Buffer::zeroed(network.n_parameters()));
+        let (mut workspace, mut out) = (network.workspace(), network.gradient());
         for step in 0..options.steps {
             let prepared = network.prepare(&parameters)?;
             // Single precision does: what it rounds away is far below the noise.

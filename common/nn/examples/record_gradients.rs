@@ -19,7 +19,7 @@ mod shared;
 use std::fs;
 
 use eranos_base::SeededEntropy;
-use eranos_nn::{Buffer, Loss, ModelSpec, Network, Record, Target, kernel};
+use eranos_nn::{Loss, ModelSpec, Network, Record, Target, kernel};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = std::env::args().nth(1).unwrap_or_else(|| "cnn".to_owned());
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut entropy = SeededEntropy::new(1);
     let prepared = network.prepare(&network.initialise(&mut entropy))?;
     let mut workspace = network.workspace();
-    let mut out = Buffer::zeroed(network.n_parameters());
+    let mut out = network.gradient();
     let records: Vec<Vec<f32>> = (0..64).map(|_| shared::random_record(network.spec(), &mut entropy)).collect();
     let n_classes = network.n_outputs().max(2);
     println!("model: {name}; instructions: {:?}", kernel::InstructionSet::detect());

@@ -115,13 +115,13 @@ fn measure(
 ) -> Result<Rate, Error> {
     let n_parameters = network.n_parameters();
     let chunks: Vec<_> = batch.chunks(network.chunk_len()).collect();
-    let gradients: Vec<_> = chunks.iter().map(|_| Mutex::new(Buffer::zeroed(n_parameters))).collect();
+    let gradients: Vec<_> = chunks.iter().map(|_| Mutex::new(network.gradient())).collect();
     let barrier = Barrier::new(n_threads);
     let steps = Mutex::new((1_usize, Instant::now()));
     let work = |thread: usize| -> Result<Rate, Error> {
         let mut workspace = network.workspace();
         let mut outcomes = vec![Outcome::default(); network.chunk_len()];
-        let mut record_gradient = Buffer::zeroed(n_parameters);
+        let mut record_gradient = network.gradient();
         let range = thread * n_parameters / n_threads..(thread + 1) * n_parameters / n_threads;
         let mut sum = Buffer::zeroed(range.len());
         // The first steps say how many there are to be; they are not counted.
@@ -149,7 +149,7 @@ fn measure(
                 if let Way::Batch(_) = way {
                     let gradients: Vec<_> =
                         gradients.iter().map(|gradient| gradient.lock().expect("no thread has panicked")).collect();
-                    sum_chunks(gradients.iter().map(|gradient| &gradient[range.clone()]), &mut sum);
+                    sum_chunks(gradients.iter().map(|gradient| &**gradient), range.start, &mut sum);
                 }
                 barrier.wait();
             }
@@ -185,7 +185,7 @@ fn processor_seconds() -> f64 {
 
 /// The norm that clips half of the records.
 fn median_norm(network: &Network, prepared: &Prepared, batch: &[Example<'_>]) -> Result<f64, Error> {
-    let (mut workspace, mut out) = (network.workspace(), Buffer::zeroed(network.n_parameters()));
+    let (mut workspace, mut out) = (network.workspace(), network.gradient());
     let mut norms = Vec::new();
     for &(record, target) in batch {
         network.record_gradient(prepared, record, target, &mut workspace, &mut out)?;

@@ -23,8 +23,9 @@ use eranos_base::{Digest, Entropy};
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
-    Activation, Buffer, Dataset, Loss, ModelSpec, NnError, Target,
+    Activation, Buffer, Dataset, Gradient, Loss, ModelSpec, NnError, Target,
     layers::{Backward, Forward, Layer, LayerParameters, Mask, N_RECORDS_MAX, Products, Scratch},
+    training::Block,
 };
 
 pub mod batch;
@@ -198,8 +199,43 @@ impl Network {
     /// If there are not [`Network::n_parameters`] of them.
     pub fn prepare(&self, parameters: &[f32]) -> Result<Prepared, NnError> {
         expect_len("parameters", parameters.len(), self.n_parameters())?;
-        let layers = self.steps.iter().map(|step| step.layer.prepare(&parameters[step.range()])).collect();
+        let layers =
+            self.steps.iter().map(|step| LayerParameters::new(&*step.layer, &parameters[step.range()])).collect();
         Ok(Prepared { network: self.digest, layers })
+    }
+
+    /// Makes `prepared` ready again after its parameters were changed in place.
+    pub(crate) fn derive(&self, prepared: &mut Prepared) {
+        for (step, layer) in self.steps.iter().zip(&mut prepared.layers) {
+            layer.derive(&*step.layer);
+        }
+    }
+
+    /// The parameters of `prepared` in blocks of at most `len`, to be changed in place, each with its part of both
+    /// `moments`.
+    pub(crate) fn blocks<'a>(
+        &self,
+        prepared: &'a mut Prepared,
+        moments: [&'a mut [f32]; 2],
+        len: usize,
+    ) -> impl Iterator<Item = Block<'a>> {
+        let [mut m, mut v] = moments;
+        let layers = self.steps.iter().map(|step| step.offset).zip(&mut prepared.layers);
+        let blocks = layers.flat_map(move |(offset, layer)| {
+            layer.flat.chunks_mut(len).enumerate().map(move |(i, parameters)| (offset + i * len, parameters))
+        });
+        blocks.map(move |(at, parameters)| {
+            let part = |moments: &mut &'a mut [f32]| {
+                moments.split_off_mut(..parameters.len().min(moments.len())).unwrap_or_default()
+            };
+            let moments = [part(&mut m), part(&mut v)];
+            Block { at, parameters, moments }
+        })
+    }
+
+    /// Memory for a gradient.
+    pub fn gradient(&self) -> Gradient {
+        Gradient::zeroed(self.digest, self.n_parameters())
     }
 
     /// The memory of one worker.
@@ -220,7 +256,7 @@ impl Network {
     /// The exact path: writes the gradient of one record's loss to `out` and gives the loss.
     ///
     /// Both are functions of the parameters, the record with its key, and its target alone, bit for bit, whatever was computed before
-    /// in the same workspace, on whatever thread and with whatever instruction set. Every value of `out` is written.
+    /// in the same workspace, on whatever thread and with whatever instruction set. Nothing of what `out` held before is left.
     ///
     /// Values that are not finite are not an error here: they show in the loss or in `out`, whose norm the caller
     /// computes in any case, and whose record then becomes zero by assignment. [`Network::check_record`] finds the layer
@@ -235,11 +271,11 @@ impl Network {
         record: Record<'_>,
         target: Target<'_>,
         workspace: &mut Workspace,
-        out: &mut [f32],
+        out: &mut Gradient,
     ) -> Result<f32, NnError> {
-        self.check_call(prepared, workspace)?;
-        expect_len("gradient", out.len(), self.n_parameters())?;
+        self.check_call(prepared, workspace, Some(out))?;
         self.check_example(record, target)?;
+        out.begin();
         let records = Records { values: record.values, n: 1, dropout_keys: record.dropout_key.as_slice() };
         for i in 0..self.steps.len() {
             self.step_forward(i, prepared, records, workspace);
@@ -253,6 +289,7 @@ impl Network {
             self.step_backward(i, prepared, records, workspace);
             self.step_gradient(i, records, None, workspace, out);
         }
+        self.touch(records, workspace, out);
         Ok(loss)
     }
 
@@ -267,7 +304,7 @@ impl Network {
         record: Record<'_>,
         target: Target<'_>,
         workspace: &mut Workspace,
-        out: &mut [f32],
+        out: &mut Gradient,
     ) -> Result<f32, NnError> {
         let loss = self.record_gradient(prepared, record, target, workspace, out)?;
         self.check_finite(prepared, record.values, 1, &[loss], workspace, out)?;
@@ -365,7 +402,7 @@ impl Network {
         workspace: &mut Workspace,
         n_runs: u32,
     ) -> Result<Vec<LayerTime>, NnError> {
-        let mut out = Buffer::zeroed(self.n_parameters());
+        let mut out = self.gradient();
         let mut times = vec![[Duration::ZERO; 2]; self.steps.len()];
         let records = Records { values: record.values, n: 1, dropout_keys: record.dropout_key.as_slice() };
         for _ in 0..n_runs {
@@ -392,12 +429,15 @@ impl Network {
         Ok(times.collect())
     }
 
-    fn check_call(&self, prepared: &Prepared, workspace: &Workspace) -> Result<(), NnError> {
+    fn check_call(&self, prepared: &Prepared, workspace: &Workspace, out: Option<&Gradient>) -> Result<(), NnError> {
         if prepared.network != self.digest {
             return Err(NnError::Foreign { what: "prepared parameters" });
         }
         if workspace.network != self.digest {
             return Err(NnError::Foreign { what: "workspace" });
+        }
+        if out.is_some_and(|gradient| gradient.network != self.digest) {
+            return Err(NnError::Foreign { what: "gradient" });
         }
         Ok(())
     }
@@ -418,7 +458,7 @@ impl Network {
         workspace: &mut Workspace,
         mut each: impl FnMut(usize, &mut [f32]) -> Result<(), NnError>,
     ) -> Result<(), NnError> {
-        self.check_call(prepared, workspace)?;
+        self.check_call(prepared, workspace, None)?;
         expect_len("record", records.ncols(), self.input_len)?;
         let records = records.as_standard_layout();
         let values = records.as_slice().unwrap_or_default();
@@ -493,10 +533,26 @@ impl Network {
         records: Records<'_>,
         factors: Option<&[f32]>,
         workspace: &mut Workspace,
-        out: &mut [f32],
+        out: &mut Gradient,
     ) {
         let Some((layer, pass, scratch)) = self.products(i, records, workspace) else { return };
-        layer.gradient(pass, factors, scratch, &mut out[self.steps[i].range()]);
+        layer.gradient(pass, factors, scratch, out.values_mut(self.steps[i].range()));
+    }
+
+    /// After [`Network::step_gradient`] of all steps: says in `out` what they wrote.
+    fn touch(&self, records: Records<'_>, workspace: &Workspace, out: &mut Gradient) {
+        for step in self.steps.iter().filter(|step| step.layer.n_parameters() > 0) {
+            let mut has_rows = false;
+            out.touch_rows(step.offset, |rows| {
+                has_rows = step
+                    .inputs
+                    .first()
+                    .is_some_and(|input| step.layer.rows(input.of(records, &workspace.outputs), rows));
+            });
+            if !has_rows {
+                out.touch(step.range());
+            }
+        }
     }
 
     /// What the gradient with respect to a step's parameters is made from, if it has any.
@@ -521,6 +577,13 @@ impl Network {
         let len = records.n * self.n_outputs;
         let logits = workspace.outputs.last().map_or(records.values, |output| output);
         workspace.logits[..len].copy_from_slice(&logits[..len]);
+    }
+}
+
+impl Prepared {
+    /// The parameters in one vector, as [`Network::prepare`] took them.
+    pub fn parameters(&self) -> Vec<f32> {
+        self.layers.iter().flat_map(|layer| layer.flat.iter().copied()).collect()
     }
 }
 

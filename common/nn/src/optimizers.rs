@@ -250,32 +250,60 @@ impl Optimizer {
                 return Err(OptimizerError::Length { what, found, expected });
             }
         }
-        self.n_steps += 1;
-        match self.spec {
-            OptimizerSpec::Sgd { learning_rate } => sgd(parameters, gradient, (share * learning_rate) as f32),
-            OptimizerSpec::Momentum { learning_rate, momentum: decay } => {
-                let learning_rate = (share * learning_rate) as f32;
-                momentum(parameters, gradient, &mut self.moments, learning_rate, decay as f32);
-            }
-            OptimizerSpec::Adam { learning_rate, beta_1, beta_2, epsilon } => {
-                self.adam_step(parameters, gradient, [share * learning_rate, beta_1, beta_2, epsilon]);
-            }
-            OptimizerSpec::AdamW { learning_rate, weight_decay, beta_1, beta_2, epsilon } => {
-                let learning_rate = share * learning_rate;
-                let lost = (learning_rate * weight_decay) as f32;
-                parameters.iter_mut().for_each(|w| *w -= lost * *w);
-                self.adam_step(parameters, gradient, [learning_rate, beta_1, beta_2, epsilon]);
-            }
-        }
+        let (update, moments) = self.begin_step(share);
+        update.apply(parameters, gradient, moments);
         Ok(())
     }
 
-    fn adam_step(&mut self, parameters: &mut [f32], gradient: &[f32], constants: [f64; 4]) {
-        let [learning_rate, beta_1, beta_2, epsilon] = constants;
-        let t = self.n_steps as f64;
-        let alpha = learning_rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
-        let (m, v) = self.moments.split_at_mut(self.n_parameters);
-        adam(parameters, gradient, m, v, [alpha, beta_1, beta_2, epsilon].map(|x| x as f32));
+    /// Counts a step that the caller takes itself, range by range: the update of each parameter depends on its own
+    /// gradient and moments only. The two moments are as long as the parameters, or empty where the optimizer has none.
+    pub(crate) fn begin_step(&mut self, share: f64) -> (Update, [&mut [f32]; 2]) {
+        self.n_steps += 1;
+        let adam = |learning_rate: f64, beta_1: f64, beta_2: f64, epsilon: f64| {
+            let t = self.n_steps as f64;
+            let alpha = share * learning_rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
+            [alpha, beta_1, beta_2, epsilon].map(|x| x as f32)
+        };
+        let update = match self.spec {
+            OptimizerSpec::Sgd { learning_rate } => Update::Sgd { learning_rate: (share * learning_rate) as f32 },
+            OptimizerSpec::Momentum { learning_rate, momentum } => {
+                Update::Momentum { learning_rate: (share * learning_rate) as f32, decay: momentum as f32 }
+            }
+            OptimizerSpec::Adam { learning_rate, beta_1, beta_2, epsilon } => {
+                Update::Adam { constants: adam(learning_rate, beta_1, beta_2, epsilon), lost: None }
+            }
+            OptimizerSpec::AdamW { learning_rate, weight_decay, beta_1, beta_2, epsilon } => Update::Adam {
+                constants: adam(learning_rate, beta_1, beta_2, epsilon),
+                lost: Some((share * learning_rate * weight_decay) as f32),
+            },
+        };
+        let first = self.n_parameters.min(self.moments.len());
+        let (m, v) = self.moments.split_at_mut(first);
+        (update, [m, v])
+    }
+}
+
+/// One step of an optimizer, its constants worked out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Update {
+    Sgd { learning_rate: f32 },
+    Momentum { learning_rate: f32, decay: f32 },
+    Adam { constants: [f32; 4], lost: Option<f32> },
+}
+
+impl Update {
+    /// Takes the step for a range of the parameters, with the same range of the gradient and of the moments.
+    pub(crate) fn apply(&self, parameters: &mut [f32], gradient: &[f32], [m, v]: [&mut [f32]; 2]) {
+        match *self {
+            Self::Sgd { learning_rate } => sgd(parameters, gradient, learning_rate),
+            Self::Momentum { learning_rate, decay } => momentum(parameters, gradient, m, learning_rate, decay),
+            Self::Adam { constants, lost } => {
+                if let Some(lost) = lost {
+                    parameters.iter_mut().for_each(|w| *w -= lost * *w);
+                }
+                adam(parameters, gradient, m, v, constants);
+            }
+        }
     }
 }
 

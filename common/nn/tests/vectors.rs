@@ -74,7 +74,7 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
     close(name, "output", outputs.as_slice().expect("standard"), &set.floats["output"]);
 
     let clip = info["clip_norm"].as_f64().expect("clip_norm");
-    let mut out = Buffer::zeroed(network.n_parameters());
+    let mut out = network.gradient();
     let mut mean = vec![0.0_f64; out.len()];
     let mut clipped = vec![0.0_f64; out.len()];
     let mut total = 0.0;
@@ -97,7 +97,8 @@ fn check(name: &str, spec: ModelSpec, info: &str, file: &[u8]) {
 
     // The fast path, all records at once.
     let batch: Vec<_> = targets.iter().enumerate().map(|(i, &target)| (record(i), target)).collect();
-    let (mut aside, mut outcomes) = (Buffer::zeroed(network.n_parameters()), vec![Outcome::default(); n]);
+    let (mut aside, mut outcomes) = (network.gradient(), vec![Outcome::default(); n]);
+    let mut out = Buffer::zeroed(network.n_parameters());
     for (weight, tensor) in
         [(Weight::Equal(1.0 / n as f32), "grad"), (Weight::Clip { l2_clip_norm: clip }, "clipped_sum")]
     {
@@ -156,7 +157,7 @@ fn mean_gradient<'a>(
     mean: &mut [f64],
 ) -> f64 {
     let prepared = network.prepare(parameters).expect("parameters");
-    let (mut workspace, mut out) = (network.workspace(), Buffer::zeroed(parameters.len()));
+    let (mut workspace, mut out) = (network.workspace(), network.gradient());
     mean.fill(0.0);
     let mut total = 0.0;
     for (i, &target) in targets.iter().enumerate() {

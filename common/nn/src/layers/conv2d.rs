@@ -14,7 +14,7 @@ use eranos_base::Entropy;
 
 use super::{Backward, Forward, Layer, LayerParameters, Products, Scratch, ScratchLen, activation, products};
 use crate::{
-    Activation, Buffer, LayerKind, Padding, initializers,
+    Activation, LayerKind, Padding, initializers,
     kernel::{self, Choices, Patch, Rows, Start},
     model::padding_before,
 };
@@ -235,11 +235,13 @@ impl Layer for Conv2D {
         bias.fill(0.0);
     }
 
-    fn prepare(&self, parameters: &[f32]) -> LayerParameters {
+    fn derived_len(&self) -> usize {
+        self.kernel_len()
+    }
+
+    fn derive(&self, parameters: &[f32], derived: &mut [f32]) {
         // The way back to the input reads the kernel by filters.
-        let mut derived = Buffer::zeroed(self.kernel_len());
-        kernel::transpose(&parameters[..self.kernel_len()], self.patch_len(), &mut derived);
-        LayerParameters { flat: Buffer::from(parameters), derived }
+        kernel::transpose(&parameters[..self.kernel_len()], self.patch_len(), derived);
     }
 
     fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {

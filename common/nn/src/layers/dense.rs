@@ -11,7 +11,7 @@ use super::{
     products::{self, Strided},
 };
 use crate::{
-    Activation, Buffer, initializers,
+    Activation, initializers,
     kernel::{self, Start},
 };
 
@@ -61,11 +61,13 @@ impl Layer for Dense {
         bias.fill(0.0);
     }
 
-    fn prepare(&self, parameters: &[f32]) -> LayerParameters {
+    fn derived_len(&self) -> usize {
+        self.kernel_len()
+    }
+
+    fn derive(&self, parameters: &[f32], derived: &mut [f32]) {
         // The way back of several records reads the kernel by columns.
-        let mut derived = Buffer::zeroed(self.kernel_len());
-        kernel::transpose(&parameters[..self.kernel_len()], self.n_inputs, &mut derived);
-        LayerParameters { flat: Buffer::from(parameters), derived }
+        kernel::transpose(&parameters[..self.kernel_len()], self.n_inputs, derived);
     }
 
     fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, _: &mut Scratch) {

@@ -95,7 +95,7 @@ mod tests {
     fn the_share_dropped_is_the_rate_and_the_mean_stays() {
         let dropout = Dropout { rate: 1 << 30, index: 3, len: 40_000 };
         let mut scratch = Scratch::new(&dropout, 1);
-        let parameters = dropout.prepare(&[]);
+        let parameters = LayerParameters::new(&dropout, &[]);
         let (input, mut output) = (vec![1.5; dropout.len], vec![0.0; dropout.len]);
         let pass = Forward {
             part: 0,

@@ -1,10 +1,12 @@
 //! Embedding: ids `[batch_size, ..]` to `[batch_size, .., output_dim]`, row `id` of the embeddings `[input_dim,
 //! output_dim]` for each id. With `mask_zero` an id of 0 masks its time step for the layers behind that know masks.
 //!
-//! The gradient is dense: rows that were not looked up are zero, and rows of equal ids are summed in order of the ids,
-//! before the norm too. An
+//! Of the gradient only the rows that were looked up are written. Rows of equal ids are summed in order of the ids, before
+//! the norm too. An
 //! id that is no whole number from 0 to input_dim - 1 has a row of NaN, which shows in the loss and in the output that
 //! names this layer, and no gradient.
+
+use std::ops::Range;
 
 use eranos_base::Entropy;
 
@@ -83,10 +85,14 @@ impl Layer for Embedding {
     fn gradient(&self, pass: Products<'_>, factors: Option<&[f32]>, _: &mut Scratch, out: &mut [f32]) {
         let Products { input, output_gradient, .. } = pass;
         products::scale_records(output_gradient, factors, self.output_len());
-        out.fill(0.0);
         for (&id, output_gradient) in input.iter().zip(output_gradient.chunks_exact(self.output_dim)) {
             let Some(at) = self.row(id) else { continue };
             products::add(&mut out[at..at + self.output_dim], output_gradient);
         }
+    }
+
+    fn rows(&self, input: &[f32], rows: &mut Vec<Range<usize>>) -> bool {
+        rows.extend(input.iter().filter_map(|&id| self.row(id)).map(|at| at..at + self.output_dim));
+        true
     }
 }

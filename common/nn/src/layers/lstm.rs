@@ -19,7 +19,7 @@ use super::{
     products::{self, Order, Strided, row_products},
 };
 use crate::{
-    Buffer, initializers,
+    initializers,
     kernel::{self, Start},
 };
 
@@ -163,14 +163,16 @@ impl Layer for Lstm {
         }
     }
 
-    fn prepare(&self, parameters: &[f32]) -> LayerParameters {
+    fn derived_len(&self) -> usize {
+        self.kernel_len() + self.recurrent_len()
+    }
+
+    fn derive(&self, parameters: &[f32], derived: &mut [f32]) {
         // The way back reads both kernels by columns.
         let (kernel, recurrent, _) = self.cut(parameters);
-        let mut derived = Buffer::zeroed(self.kernel_len() + self.recurrent_len());
         let (kernel_to, recurrent_to) = derived.split_at_mut(self.kernel_len());
         kernel::transpose(kernel, self.n_inputs, kernel_to);
         kernel::transpose(recurrent, self.units, recurrent_to);
-        LayerParameters { flat: Buffer::from(parameters), derived }
     }
 
     fn forward(&self, parameters: &LayerParameters, pass: Forward<'_>, scratch: &mut Scratch) {

@@ -36,10 +36,13 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
     /// Writes fresh parameters.
     fn initialise(&self, _parameters: &mut [f32], _entropy: &mut dyn Entropy) {}
 
-    /// Its parameters in the form that [`Layer::forward`] and [`Layer::backward`] read.
-    fn prepare(&self, parameters: &[f32]) -> LayerParameters {
-        LayerParameters { flat: Buffer::from(parameters), derived: Buffer::zeroed(0) }
+    /// Values that it derives from its parameters.
+    fn derived_len(&self) -> usize {
+        0
     }
+
+    /// Writes what it derives from its parameters, for [`Layer::forward`] and [`Layer::backward`] to read.
+    fn derive(&self, _parameters: &[f32], _derived: &mut [f32]) {}
 
     /// Writes the output of some records. Each record's output has the same bits whatever the others. A layer of
     /// several inputs is called once for each, and writes that input's share.
@@ -55,8 +58,15 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
     fn add_squared_norms(&self, _pass: Products<'_>, _scratch: &mut Scratch, _squared_norms: &mut [f64]) {}
 
     /// After [`Layer::backward`], and [`Layer::add_squared_norms`] if there are `factors`: writes the sum over the records
-    /// of the gradient with respect to the layer's parameters, each times its factor. May change `output_gradient`.
+    /// of the gradient with respect to the layer's parameters, each times its factor. May change `output_gradient`. A layer
+    /// with [`Layer::rows`] finds zeros in `out` and writes those rows; any other writes all of it.
     fn gradient(&self, _pass: Products<'_>, _factors: Option<&[f32]>, _scratch: &mut Scratch, _out: &mut [f32]) {}
+
+    /// Whether [`Layer::gradient`] writes some rows only; then lists them for this input, in any order, as ranges of the
+    /// parameters.
+    fn rows(&self, _input: &[f32], _rows: &mut Vec<Range<usize>>) -> bool {
+        false
+    }
 }
 
 /// What a layer reads and writes on the way forward.
@@ -125,6 +135,19 @@ pub(crate) struct LayerParameters {
     pub(crate) flat: Buffer,
     /// What the layer derives from them.
     pub(crate) derived: Buffer,
+}
+
+impl LayerParameters {
+    pub(crate) fn new(layer: &dyn Layer, parameters: &[f32]) -> Self {
+        let mut own = Self { flat: Buffer::from(parameters), derived: Buffer::zeroed(layer.derived_len()) };
+        own.derive(layer);
+        own
+    }
+
+    /// To be called whenever [`LayerParameters::flat`] has changed.
+    pub(crate) fn derive(&mut self, layer: &dyn Layer) {
+        layer.derive(&self.flat, &mut self.derived);
+    }
 }
 
 /// A layer's memory within one worker.

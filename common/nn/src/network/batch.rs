@@ -16,7 +16,7 @@
 //! with up to rounding.
 
 use super::{Network, Prepared, Record, Records, Workspace, expect_len};
-use crate::{NnError, Target, kernel, layers::N_RECORDS_MAX};
+use crate::{Gradient, NnError, Target, kernel, layers::N_RECORDS_MAX};
 
 /// What the gradient of each record of a batch is multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,7 +64,7 @@ impl Network {
         records: &[(Record<'_>, Target<'_>)],
         weight: Weight,
         workspace: &mut Workspace,
-        aside: &mut [f32],
+        aside: &mut Gradient,
         outcomes: &mut [Outcome],
         out: &mut [f32],
     ) -> Result<(), NnError> {
@@ -73,7 +73,7 @@ impl Network {
         out.fill(0.0);
         for (records, outcomes) in records.chunks(self.chunk_len).zip(outcomes.chunks_mut(self.chunk_len)) {
             self.chunk_gradient(prepared, records, weight, workspace, outcomes, aside)?;
-            add(out, aside);
+            aside.add_to(0, out);
         }
         Ok(())
     }
@@ -81,8 +81,8 @@ impl Network {
     /// Writes the weighted sum of the gradients of `records`, one chunk, to `out`, and what is found out about each record to
     /// `outcomes`.
     ///
-    /// Both are functions of the parameters, the records with their keys and targets, and the weight, bit for bit. Every
-    /// value of `out` is written; after an error it holds nothing of use.
+    /// Both are functions of the parameters, the records with their keys and targets, and the weight, bit for bit. Nothing
+    /// of what `out` held before is left; after an error it holds nothing of use.
     ///
     /// # Errors
     /// If there are more than [`Network::chunk_len`] records, a slice has the wrong length, a target does not fit the
@@ -95,10 +95,9 @@ impl Network {
         weight: Weight,
         workspace: &mut Workspace,
         outcomes: &mut [Outcome],
-        out: &mut [f32],
+        out: &mut Gradient,
     ) -> Result<(), NnError> {
-        self.check_call(prepared, workspace)?;
-        expect_len("gradient", out.len(), self.n_parameters())?;
+        self.check_call(prepared, workspace, Some(out))?;
         expect_len("outcomes", outcomes.len(), records.len())?;
         if records.len() > self.chunk_len {
             return Err(NnError::Length { what: "chunk", found: records.len(), expected: self.chunk_len });
@@ -110,7 +109,8 @@ impl Network {
         }
         records.iter().try_for_each(|&(record, target)| self.check_example(record, target))?;
         if records.is_empty() {
-            out.fill(0.0);
+            out.begin();
+            out.values_mut(0..self.n_parameters()).fill(0.0);
             return Ok(());
         }
         let mut memory = std::mem::take(&mut workspace.batch);
@@ -142,8 +142,9 @@ impl Network {
         weight: Weight,
         workspace: &mut Workspace,
         outcomes: &mut [Outcome],
-        out: &mut [f32],
+        out: &mut Gradient,
     ) -> Result<(), NnError> {
+        out.begin();
         let logits = &mut workspace.logits[..chunk.n * self.n_outputs];
         if let Weight::Equal(factor) = weight {
             logits.iter_mut().for_each(|x| *x *= factor);
@@ -158,7 +159,9 @@ impl Network {
                     self.step_backward(i, prepared, chunk, workspace);
                     self.step_gradient(i, chunk, None, workspace, out);
                 }
-                overflown = (!kernel::squared_norm(out).is_finite()).then_some(0);
+                self.touch(chunk, workspace, out);
+                let squared_norm: f64 = out.nonzero().map(kernel::squared_norm).sum();
+                overflown = (!squared_norm.is_finite()).then_some(0);
             }
             Weight::Clip { l2_clip_norm } => {
                 let mut squared_norms = [0.0; N_RECORDS_MAX];
@@ -182,6 +185,7 @@ impl Network {
                 for i in 0..self.steps.len() {
                     self.step_gradient(i, chunk, Some(&factors[..chunk.n]), workspace, out);
                 }
+                self.touch(chunk, workspace, out);
             }
         }
         if overflown.is_none() && outcomes.iter().all(|outcome| outcome.loss.is_finite()) {
@@ -196,20 +200,11 @@ impl Network {
     }
 }
 
-/// The gradient of a batch from those of its chunks, added in their order: `out` = 0 + chunk 0 + chunk 1 + .. . Any range of
-/// the values can be summed by itself, with the same bits.
-///
-/// # Panics
-/// If a chunk is shorter than `out`.
-pub fn sum_chunks<'a>(chunks: impl IntoIterator<Item = &'a [f32]>, out: &mut [f32]) {
+/// The gradient of a batch from those of its chunks, added in their order: `out` = 0 + chunk 0 + chunk 1 + .. , from the
+/// parameter `at` on. Any range can be summed by itself, with the same bits.
+pub fn sum_chunks<'a>(chunks: impl IntoIterator<Item = &'a Gradient>, at: usize, out: &mut [f32]) {
     out.fill(0.0);
     for chunk in chunks {
-        add(out, &chunk[..out.len()]);
-    }
-}
-
-fn add(sum: &mut [f32], values: &[f32]) {
-    for (sum, x) in sum.iter_mut().zip(values) {
-        *sum += x;
+        chunk.add_to(at, out);
     }
 }

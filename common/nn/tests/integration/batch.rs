@@ -74,10 +74,10 @@ fn a_batch_is_the_weighted_sum_of_its_records_exact_gradients() {
         let exact: Vec<(f32, Vec<f32>)> = batch
             .iter()
             .map(|&(record, target)| {
-                let mut out = vec![f32::NAN; n_parameters];
+                let mut out = network.gradient();
                 let loss =
                     network.record_gradient(&prepared, record, target, &mut workspace, &mut out).expect("record");
-                (loss, out)
+                (loss, out.to_vec())
             })
             .collect();
         let norms: Vec<f64> = exact.iter().map(|(_, gradient)| norm(gradient)).collect();
@@ -85,7 +85,7 @@ fn a_batch_is_the_weighted_sum_of_its_records_exact_gradients() {
         let mut sorted = norms.clone();
         sorted.sort_by(f64::total_cmp);
         let l2_clip_norm = 0.5 * (sorted[16] + sorted[17]);
-        let (mut aside, mut out) = (vec![f32::NAN; n_parameters], vec![f32::NAN; n_parameters]);
+        let (mut aside, mut out) = (network.gradient(), vec![f32::NAN; n_parameters]);
         for n in [0, 1, 7, 32, 33] {
             for weight in [Weight::Equal(1.0 / n.max(1) as f32), Weight::Clip { l2_clip_norm }] {
                 let mut outcomes = vec![Outcome::default(); n];
@@ -146,7 +146,7 @@ fn the_bits_of_a_sum_do_not_depend_on_the_threads() {
             (0..40).map(|i| (case.record(i % case.records.len()), target(network, &targets[i], i))).collect();
         let n_parameters = network.n_parameters();
         for weight in [Weight::Equal(0.025), Weight::Clip { l2_clip_norm: 0.1 }] {
-            let (mut aside, mut alone) = (vec![0.0; n_parameters], vec![0.0; n_parameters]);
+            let (mut aside, mut alone) = (network.gradient(), vec![0.0; n_parameters]);
             let mut outcomes = vec![Outcome::default(); 40];
             let mut workspace = network.workspace();
             network
@@ -154,7 +154,7 @@ fn the_bits_of_a_sum_do_not_depend_on_the_threads() {
                 .expect("finite");
             for n_threads in 1..=3 {
                 let chunks: Vec<_> = batch.chunks(network.chunk_len()).collect();
-                let mut gradients = vec![vec![f32::NAN; n_parameters]; chunks.len()];
+                let mut gradients = vec![network.gradient(); chunks.len()];
                 let mut found = vec![vec![]; chunks.len()];
                 thread::scope(|scope| {
                     // Each thread takes neighbouring chunks, the last ones first: no order of work shows in the sum.
@@ -175,8 +175,8 @@ fn the_bits_of_a_sum_do_not_depend_on_the_threads() {
                 });
                 let mut sum = vec![f32::NAN; n_parameters];
                 let (first, second) = sum.split_at_mut(n_parameters / 3);
-                sum_chunks(gradients.iter().map(|gradient| &gradient[..n_parameters / 3]), first);
-                sum_chunks(gradients.iter().map(|gradient| &gradient[n_parameters / 3..]), second);
+                sum_chunks(&gradients, 0, first);
+                sum_chunks(&gradients, n_parameters / 3, second);
                 assert!(bits(&sum) == bits(&alone), "{}: {weight:?}, {n_threads} threads", case.name);
                 assert_eq!(found.concat(), outcomes, "{}: {weight:?}, {n_threads} threads", case.name);
             }
@@ -189,8 +189,7 @@ fn a_value_that_is_not_finite_names_its_layer_and_stays_in_no_workspace() {
     let case = case("nlp", nlp(), 35, 5);
     let network = &case.network;
     let mut workspace = network.workspace();
-    let n_parameters = network.n_parameters();
-    let mut out = vec![0.0; n_parameters];
+    let mut out = network.gradient();
     let mut outcomes = vec![Outcome::default(); 5];
     let mut call = |parameters: &[f32], records: &[Vec<f32>], weight| {
         let prepared = network.prepare(parameters).expect("parameters");
@@ -228,7 +227,7 @@ fn a_norm_that_overflows_is_an_error_where_no_value_is() {
     let prepared = network.prepare(&vec![0.0; network.n_parameters()]).expect("parameters");
     let (record, target) = ([1e25; 80], [1.0; 6]);
     let batch = [(Record::new(&record), Target::Values(&target))];
-    let mut out = vec![0.0; network.n_parameters()];
+    let mut out = network.gradient();
     let (mut workspace, mut outcomes) = (network.workspace(), [Outcome::default()]);
     let mut call = |weight| network.chunk_gradient(&prepared, &batch, weight, &mut workspace, &mut outcomes, &mut out);
     assert_eq!(call(Weight::Equal(1.0)), Ok(()));
@@ -243,31 +242,30 @@ fn what_does_not_fit_a_batch_is_refused() {
     let network = &case.network;
     let prepared = network.prepare(&case.parameters).expect("parameters");
     let mut workspace = network.workspace();
-    let n_parameters = network.n_parameters();
+    let mut out = network.gradient();
     let record = &case.records[0];
-    let mut call = |record: &[f32], n: usize, n_outcomes: usize, n_out: usize, target, weight| {
+    let mut call = |record: &[f32], n: usize, n_outcomes: usize, target, weight| {
         let batch = vec![(Record::new(record), target); n];
         let mut outcomes = vec![Outcome::default(); n_outcomes];
-        network.chunk_gradient(&prepared, &batch, weight, &mut workspace, &mut outcomes, &mut vec![0.0; n_out])
+        network.chunk_gradient(&prepared, &batch, weight, &mut workspace, &mut outcomes, &mut out)
     };
     let (n, class, equal) = (network.chunk_len(), Target::Class(0), Weight::Equal(1.0));
     let length = |what, found, expected| Err(NnError::Length { what, found, expected });
-    assert_eq!(call(record, n, n, n_parameters, class, equal), Ok(()));
-    assert_eq!(call(record, n + 1, n + 1, n_parameters, class, equal), length("chunk", n + 1, n));
-    assert_eq!(call(record, 2, 1, n_parameters, class, equal), length("outcomes", 1, 2));
-    assert_eq!(call(record, 2, 2, 7, class, equal), length("gradient", 7, n_parameters));
-    assert_eq!(call(&record[1..], 1, 1, n_parameters, class, equal), length("record", 8, 9));
+    assert_eq!(call(record, n, n, class, equal), Ok(()));
+    assert_eq!(call(record, n + 1, n + 1, class, equal), length("chunk", n + 1, n));
+    assert_eq!(call(record, 2, 1, class, equal), length("outcomes", 1, 2));
+    assert_eq!(call(&record[1..], 1, 1, class, equal), length("record", 8, 9));
     let n_classes = network.n_outputs();
     let wrong = Target::Class(n_classes as u32);
-    assert!(matches!(call(record, 2, 2, n_parameters, wrong, equal), Err(NnError::Class { .. })));
+    assert!(matches!(call(record, 2, 2, wrong, equal), Err(NnError::Class { .. })));
     for l2_clip_norm in [0.0, -1.0, f64::NAN] {
-        let found = call(record, 1, 1, n_parameters, class, Weight::Clip { l2_clip_norm });
+        let found = call(record, 1, 1, class, Weight::Clip { l2_clip_norm });
         assert!(matches!(found, Err(NnError::ClipNorm { .. })), "{l2_clip_norm}");
     }
     let everything = cases(37).remove(4);
     let prepared = everything.network.prepare(&everything.parameters).expect("parameters");
     let batch = [(Record::new(&everything.records[0]), Target::Class(0))];
-    let mut out = vec![0.0; everything.network.n_parameters()];
+    let mut out = everything.network.gradient();
     let mut workspace = everything.network.workspace();
     let found = everything.network.chunk_gradient(
         &prepared,

@@ -106,7 +106,7 @@ impl Case {
 
     fn gradient(&self, i: usize, workspace: &mut Workspace) -> (u32, Vec<u32>) {
         let prepared = self.network.prepare(&self.parameters).expect("parameters");
-        let mut out = vec![f32::NAN; self.network.n_parameters()];
+        let mut out = self.network.gradient();
         let loss = self.network.record_gradient(&prepared, self.record(i), self.target(i), workspace, &mut out);
         (loss.expect("record").to_bits(), bits(&out))
     }
@@ -140,13 +140,17 @@ fn nothing_of_a_poisoned_record_stays_in_the_workspace() {
         let alone = case.gradient(0, &mut case.network.workspace());
         let mut workspace = case.network.workspace();
         let prepared = case.network.prepare(&case.parameters).expect("parameters");
-        let mut out = vec![0.0; case.network.n_parameters()];
+        let mut out = case.network.gradient();
         for poison in [f32::NAN, f32::INFINITY, f32::MAX, 0.5, -1.0] {
             let record = vec![poison; case.network.input_len()];
             let record = Record { values: &record, dropout_key: Some(1) };
             let target = case.target(0);
             case.network.record_gradient(&prepared, record, target, &mut workspace, &mut out).expect("lengths");
             assert!(case.gradient(0, &mut workspace) == alone, "{}: after {poison}", case.name);
+            // Nor in the memory of the gradient.
+            let (record, target) = (case.record(0), case.target(0));
+            case.network.record_gradient(&prepared, record, target, &mut workspace, &mut out).expect("lengths");
+            assert!(bits(&out) == alone.1, "{}: after {poison}, in the same memory", case.name);
         }
         let all: Array2<f32> = Array2::from_elem((20, case.network.input_len()), f32::NAN);
         case.network.predict(&prepared, all.view(), &mut workspace).expect("rows");
@@ -164,11 +168,10 @@ fn where_a_record_lies_in_memory_does_not_matter() {
         for shift in 0..17 {
             let mut record = vec![0.0; shift];
             record.extend_from_slice(&case.records[5]);
-            let mut out = vec![f32::NAN; shift + network.n_parameters()];
+            let mut out = network.gradient();
             let record = Record { values: &record[shift..], ..case.record(5) };
-            let out = &mut out[shift..];
-            network.record_gradient(&prepared, record, case.target(5), &mut workspace, out).expect("record");
-            assert!(bits(out) == alone, "{}: shifted by {shift}", case.name);
+            network.record_gradient(&prepared, record, case.target(5), &mut workspace, &mut out).expect("record");
+            assert!(bits(&out) == alone, "{}: shifted by {shift}", case.name);
         }
     }
 }
@@ -204,7 +207,7 @@ fn what_is_dropped_depends_on_the_key_alone() {
     let prepared = network.prepare(&case.parameters).expect("parameters");
     let mut workspace = network.workspace();
     let mut gradient = |dropout_key: Option<u64>| {
-        let mut out = vec![f32::NAN; network.n_parameters()];
+        let mut out = network.gradient();
         let record = Record { values: &case.records[0], dropout_key };
         network.record_gradient(&prepared, record, Target::Class(0), &mut workspace, &mut out).map(|_| bits(&out))
     };
@@ -221,7 +224,7 @@ fn values_of_new_layers_that_are_not_finite_name_their_layer() {
     let case = case("everything", everything(), 20, 1);
     let network = &case.network;
     let mut workspace = network.workspace();
-    let mut out = vec![0.0; network.n_parameters()];
+    let mut out = network.gradient();
     let mut check = |parameters: &[f32], values: &[f32]| {
         let prepared = network.prepare(parameters).expect("parameters");
         let record = Record { values, dropout_key: Some(7) };
@@ -282,7 +285,7 @@ fn values_that_are_not_finite_name_their_layer() {
     let case = cnn_case(17);
     let network = &case.network;
     let mut workspace = network.workspace();
-    let mut out = vec![0.0; network.n_parameters()];
+    let mut out = network.gradient();
     let mut check = |parameters: &[f32], record: &[f32]| {
         let prepared = network.prepare(parameters).expect("parameters");
         let (record, target) = (Record::new(record), Target::Class(1));
@@ -322,20 +325,18 @@ fn what_does_not_fit_is_refused() {
     let network = &case.network;
     let prepared = network.prepare(&case.parameters).expect("parameters");
     let mut workspace = network.workspace();
-    let mut out = vec![0.0; network.n_parameters()];
+    let mut out = network.gradient();
     let record = &case.records[0];
-    let mut call = |record: &[f32], target, len: usize| {
-        network.record_gradient(&prepared, Record::new(record), target, &mut workspace, &mut out[..len]).map(|_| ())
+    let mut call = |record: &[f32], target| {
+        network.record_gradient(&prepared, Record::new(record), target, &mut workspace, &mut out).map(|_| ())
     };
-    let n = network.n_parameters();
-    assert_eq!(call(record, Target::Class(9), n), Ok(()));
-    assert_eq!(call(record, Target::Class(10), n), Err(NnError::Class { class: 10, n_classes: 10 }));
+    assert_eq!(call(record, Target::Class(9)), Ok(()));
+    assert_eq!(call(record, Target::Class(10)), Err(NnError::Class { class: 10, n_classes: 10 }));
     assert_eq!(
-        call(&record[1..], Target::Class(0), n),
+        call(&record[1..], Target::Class(0)),
         Err(NnError::Length { what: "record", found: 783, expected: 784 })
     );
-    assert!(matches!(call(record, Target::Class(0), n - 1), Err(NnError::Length { what: "gradient", .. })));
-    assert!(matches!(call(record, Target::Values(&[0.1; 10]), n), Err(NnError::Target { .. })));
+    assert!(matches!(call(record, Target::Values(&[0.1; 10])), Err(NnError::Target { .. })));
     assert!(network.prepare(&case.parameters[1..]).is_err());
     let other = reference::small_network();
     let foreign = other.prepare(&vec![0.0; other.n_parameters()]).expect("parameters");
@@ -345,7 +346,7 @@ fn what_does_not_fit_is_refused() {
             Record::new(record),
             Target::Class(0),
             &mut network.workspace(),
-            &mut vec![0.0; n]
+            &mut network.gradient()
         ),
         Err(NnError::Foreign { what: "prepared parameters" })
     );
@@ -355,9 +356,19 @@ fn what_does_not_fit_is_refused() {
             Record::new(record),
             Target::Class(0),
             &mut other.workspace(),
-            &mut vec![0.0; n]
+            &mut network.gradient()
         ),
         Err(NnError::Foreign { what: "workspace" })
+    );
+    assert_eq!(
+        network.record_gradient(
+            &prepared,
+            Record::new(record),
+            Target::Class(0),
+            &mut network.workspace(),
+            &mut other.gradient()
+        ),
+        Err(NnError::Foreign { what: "gradient" })
     );
 }
 

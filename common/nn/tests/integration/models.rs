@@ -589,7 +589,7 @@ fn hostile_definitions_are_refused_or_run() {
         let prepared = network.prepare(&network.initialise(&mut entropy)).expect("parameters");
         let values = crate::reference::record(network.spec(), &mut entropy);
         let wanted = vec![0.5; network.n_outputs()];
-        let mut out = vec![f32::NAN; network.n_parameters()];
+        let mut out = network.gradient();
         let record = Record { values: &values, dropout_key: Some(round) };
         let found =
             network.check_record(&prepared, record, Target::Values(&wanted), &mut network.workspace(), &mut out);

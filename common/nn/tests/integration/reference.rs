@@ -357,7 +357,7 @@ fn check(name: &str, spec: ModelSpec, seed: u64) {
     let key = u64::from_le_bytes(entropy.bytes());
     let prepared = network.prepare(&parameters).expect("parameters");
     let mut workspace = network.workspace();
-    let mut gradient = vec![f32::NAN; parameters.len()];
+    let mut gradient = network.gradient();
     let with_key = Record { values: &record, dropout_key: Some(key) };
     let found = network.check_record(&prepared, with_key, target, &mut workspace, &mut gradient).expect("finite");
 

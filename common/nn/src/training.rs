@@ -80,9 +80,8 @@ impl<'a> Training<'a> {
         self.step_through(batch, weight, |_, _| {})
     }
 
-    /// [`Training::step`] along a gradient that `change` has had in hand. It is called once for every block of the
-    /// gradient, in any order and on any thread, with the place where the block begins; blocks have the same
-    /// borders in every step.
+    /// [`Training::step`] along a gradient that `change` has had in hand, called for its blocks as that of
+    /// [`Training::step_along`].
     ///
     /// # Errors
     /// As there.
@@ -118,18 +117,30 @@ impl<'a> Training<'a> {
                 is_first = false;
             }
         }
-        let (workers, earlier) = (&self.workers[..n_chunks], (!is_first).then_some(&self.earlier));
+        let workers = std::mem::take(&mut self.workers);
+        let earlier = std::mem::replace(&mut self.earlier, Buffer::zeroed(0));
+        self.step_along(|at, gradient| {
+            let earlier = (!is_first).then(|| &earlier[at..at + gradient.len()]);
+            sum_block(earlier, &workers[..n_chunks], at, gradient);
+            change(at, gradient);
+        });
+        (self.workers, self.earlier) = (workers, earlier);
+        Ok(loss)
+    }
+
+    /// Takes one step along the gradient that `write` writes. It is called once for every block, with zeros to write to, in
+    /// any order and on any thread, and with the place where the block begins; blocks have the same borders in every
+    /// step.
+    pub fn step_along(&mut self, write: impl Fn(usize, &mut [f32]) + Sync) {
         let (update, moments) = self.optimizer.begin_step(1.0);
         let blocks: Vec<_> = self.network.blocks(&mut self.weights, moments, BLOCK_LEN).collect();
         blocks.into_par_iter().for_each(|Block { at, parameters, moments }| {
             let mut gradient = [0.0; BLOCK_LEN];
             let gradient = &mut gradient[..parameters.len()];
-            sum_block(earlier.map(|sum| &sum[at..at + parameters.len()]), workers, at, gradient);
-            change(at, gradient);
+            write(at, gradient);
             update.apply(parameters, gradient, moments);
         });
         self.network.derive(&mut self.weights);
-        Ok(loss)
     }
 }
 
@@ -142,11 +153,10 @@ pub(crate) struct Block<'a> {
     pub(crate) moments: [&'a mut [f32]; 2],
 }
 
-/// Writes to `out` what of the sum begins at `at`.
+/// Writes to `out`, which is zero, what of the sum begins at `at`.
 fn sum_block(earlier: Option<&[f32]>, workers: &[Worker], at: usize, out: &mut [f32]) {
-    match earlier {
-        Some(earlier) => out.copy_from_slice(earlier),
-        None => out.fill(0.0),
+    if let Some(earlier) = earlier {
+        out.copy_from_slice(earlier);
     }
     workers.iter().for_each(|worker| worker.gradient.add_to(at, out));
 }

@@ -144,12 +144,36 @@ impl SiloSum {
         Ok(())
     }
 
-    /// The exact sum itself, W, in units of C/K.
+    /// Adds the exact sum itself, W in units of C/K, to `out`: as many values as it has, from the parameter `at` on.
     ///
     /// It is private: [`SiloSum::contribute`] is the way out of the silo. This is for tests, audits and measurements.
-    pub fn exact(mut self) -> Vec<i64> {
-        self.flush();
-        std::mem::take(&mut self.total)
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn add_to(&self, at: usize, out: &mut [i64]) {
+        let range = at..at + out.len();
+        for (sum, partial) in out.iter_mut().zip(&self.partial[range.clone()]) {
+            *sum += i64::from(*partial);
+        }
+        if self.has_total() {
+            for (sum, total) in out.iter_mut().zip(&self.total[range]) {
+                *sum += total;
+            }
+        }
+    }
+
+    /// Empty again, with the same memory, for another attempt.
+    pub fn clear(&mut self) {
+        if self.has_total() {
+            self.total.fill(0);
+        }
+        self.partial.fill(0);
+        (self.n_slots, self.n_partial) = (0, 0);
+    }
+
+    /// Whether anything but the partial sums can be other than zero.
+    fn has_total(&self) -> bool {
+        self.n_slots > self.n_partial
     }
 
     /// The rotated and rounded sum, before noise: V = (H(D W) + 2^(e-1)) >> e, of length d.
@@ -705,6 +729,29 @@ mod tests {
             let one = integers(&[sign, 0.0], 1.0)[0];
             assert!(one.abs() > (1 << 24) - 16, "as large as they come: {one}");
             assert_eq!(sum.total, [200 * one, 0]);
+        }
+    }
+
+    #[test]
+    fn a_cleared_sum_is_a_new_one_and_its_parts_are_the_whole() {
+        let m = mechanism(1000, 0.5);
+        let mut gradients = Gradients::new(79);
+        let records: Vec<_> = (0..150).map(|_| gradients.uniform(1000, 0.1)).collect();
+        let mut reused = SiloSum::new(&m);
+        // More and fewer than the partial sums hold, one after the other.
+        for n in [140, 150, 7, 127, 128, 1] {
+            let mut fresh = SiloSum::new(&m);
+            reused.clear();
+            for g in &records[..n] {
+                reused.add(g, Weight::One).expect("a slot");
+                fresh.add(g, Weight::One).expect("a slot");
+            }
+            let mut parts = vec![0; 1000];
+            let (first, second) = parts.split_at_mut(300);
+            reused.add_to(0, first);
+            reused.add_to(300, second);
+            fresh.flush();
+            assert_eq!(parts, fresh.total, "{n} records");
         }
     }
 

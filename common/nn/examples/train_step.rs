@@ -6,6 +6,7 @@
 //! Random records through a built-in model (`cnn` by default), batches of 32, two threads. Each figure is the median of
 //! several runs of about half a second, the three ways taking turns: by the processor time of the threads, all of them busy,
 //! which other work on the machine disturbs less, and by wall time. The exact path is the gradients alone, not their sum.
+//! The matrix products of the plain way are set beside the rate of large ones in the same run.
 
 mod shared;
 
@@ -18,9 +19,12 @@ use std::{
 
 use eranos_base::{SeededEntropy, UserError};
 use eranos_nn::{
-    Buffer, Loss, ModelSpec, Network, Prepared, Record, Target, kernel,
+    Buffer, LayerKind, LayerSpec, Loss, ModelSpec, Network, Prepared, Record, Target,
+    kernel::{self, Rows, Start},
     network::batch::{Outcome, Weight, sum_chunks},
 };
+
+use ndarray::{Array2, linalg::general_mat_mul};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -83,7 +87,76 @@ fn main() -> Result<(), Error> {
     let [plain, clipped, exact] = medians.map(|(by_processor, _)| by_processor[N_RUNS / 2]);
     println!("clipping costs {:.1} % over plain", 100.0 * (plain / clipped - 1.0));
     println!("clipped is {:.2} times as fast as exact", clipped / exact);
+    let flops = 2.0 * network_multiplications(network.spec()) as f64 * plain;
+    let peak = n_threads as f64 * gemm_flops();
+    println!(
+        "matrix products of plain: {:.1} GFLOP/s, {:.0} % of the {:.1} GFLOP/s of large ones on {n_threads} cores",
+        flops / 1e9,
+        100.0 * flops / peak,
+        peak / 1e9
+    );
     Ok(())
+}
+
+/// Multiply-adds of all matrix products for one record, forward and backward. A layer's weights are multiplied once on the
+/// way forward, once for their own gradient, and once for that of the input, which a first layer leaves out; behind a
+/// convolution that is pooled only the winners of each window have gradients.
+fn network_multiplications(spec: &ModelSpec) -> usize {
+    let is_first = |layer: &LayerSpec| {
+        layer.inputs.iter().all(|&i| matches!(spec.layers()[i as usize].kind, LayerKind::InputLayer { .. }))
+    };
+    let of = |(i, layer): (usize, &LayerSpec)| {
+        let input = layer.inputs.first().map_or(&[][..], |&i| &spec.shapes()[i as usize]);
+        let (output, last) = (&spec.shapes()[i], input.last().copied().unwrap_or(0));
+        let passes = if is_first(layer) { 2 } else { 3 };
+        let pooled = spec
+            .layers()
+            .iter()
+            .position(|reader| reader.inputs == [i as u32] && matches!(reader.kind, LayerKind::MaxPooling2D { .. }));
+        match &layer.kind {
+            LayerKind::Dense { .. } => passes * output.iter().product::<usize>() * last,
+            LayerKind::Conv2D { kernel_size: [height, width], .. } => {
+                let n_winners = spec.shapes()[pooled.unwrap_or(i)].iter().product::<usize>();
+                let n_values = output.iter().product::<usize>() + (passes - 1) * n_winners;
+                n_values * (*height * *width) as usize * last
+            }
+            LayerKind::Lstm { units, .. } => {
+                // The recurrent products have an input gradient in any case.
+                let (steps, units) = (input[0], *units as usize);
+                steps * 4 * units * (passes * last + 3 * units)
+            }
+            _ => 0,
+        }
+    };
+    spec.layers().iter().enumerate().map(of).sum()
+}
+
+/// Floating-point operations a processor second of a product of matrices of 512 by 512 on one thread: by ndarray or by the
+/// kernel here, whichever is faster.
+fn gemm_flops() -> f64 {
+    const N: usize = 512;
+    let matrix = |seed: usize| Array2::from_shape_fn((N, N), |(i, j)| ((i * 31 + j * 17 + seed) % 97) as f32 / 97.0);
+    let (a, b, mut c) = (matrix(1), matrix(2), Array2::<f32>::zeros((N, N)));
+    let median = |work: &mut dyn FnMut()| {
+        let mut rates = [0.0; N_RUNS].map(|_| {
+            let start = processor_seconds();
+            (0..20).for_each(|_| work());
+            20.0 * 2.0 * (N * N * N) as f64 / (processor_seconds() - start)
+        });
+        rates.sort_by(f64::total_cmp);
+        rates[N_RUNS / 2]
+    };
+    let theirs = median(&mut || general_mat_mul(1.0, &a, &b, 0.0, &mut c));
+    let (a, b) = (a.into_raw_vec_and_offset().0, b.into_raw_vec_and_offset().0);
+    let (offsets, mut c): (Vec<u32>, Vec<f32>) = ((0..N).map(|i| (i * N) as u32).collect(), vec![0.0; N * N]);
+    let rows = Rows { data: &a, offsets: &offsets, n_segments: 1, segment_len: N, segment_stride: 0, stride: 1 };
+    let ours = median(&mut || kernel::gemm(rows, &b, N, Start::Zero, &mut c));
+    println!(
+        "products of 512 by 512: {:.1} GFLOP/s by ndarray, {:.1} by the kernel, on one core",
+        theirs / 1e9,
+        ours / 1e9
+    );
+    theirs.max(ours)
 }
 
 fn usage() -> UserError {

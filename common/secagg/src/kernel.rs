@@ -152,7 +152,7 @@ pub fn aes_rounds(set: InstructionSet, n_rounds: usize) -> usize {
 /// `zero`, `load`, `store`, `broadcast`, `counters`, `xor`, `round`, `last_round` and `add`.
 macro_rules! loops {
     ($features:literal) => {
-        /// Sees [`super::accumulate`].
+        /// See [`super::accumulate`].
         #[target_feature(enable = $features)]
         pub(super) fn accumulate<L: Lane>(vector: &mut [L], first_block: u64, plus: &[RoundKeys], minus: &[RoundKeys]) {
             let group_len = GROUP * BLOCKS * 16 / size_of::<L>();
@@ -225,7 +225,7 @@ macro_rules! loops {
             states
         }
 
-        /// Sees [`aes_rounds`].
+        /// See [`aes_rounds`].
         #[target_feature(enable = $features)]
         pub(super) fn rounds(n_rounds: usize) -> usize {
             let mut states = [zero(); 2 * GROUP];

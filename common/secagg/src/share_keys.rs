@@ -115,7 +115,8 @@ impl SharePart {
         Ok(part)
     }
 
-    /// Whether the dealer signed the part for this roster.
+    /// Whether the dealer signed the part for this roster. One by one at the coordinator: what it routes, every holder
+    /// must find signed as well.
     fn verify(&self, roster: &Roster) -> bool {
         roster.verify(roster.context(), StatementKind::SharePart, self.dealer, &self.body(), &self.signature)
     }
@@ -387,13 +388,17 @@ impl SharedKeys {
                 return Err(Refusal::PartMissing { dealer: part.dealer });
             }
         }
+        let dealers = members.iter().filter(|dealer| *dealer != self.position);
+        let parts = dealers.map(|dealer| by_dealer[dealer.index()].ok_or(Refusal::PartMissing { dealer }));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
         let context = self.roster.context();
-        let (mut held, mut complaints) = (Vec::with_capacity(members.len()), Vec::new());
-        for dealer in members.iter().filter(|dealer| *dealer != self.position) {
-            let part = by_dealer[dealer.index()].ok_or(Refusal::PartMissing { dealer })?;
-            if !part.verify(&self.roster) {
-                return Err(Refusal::PartSignature { dealer });
-            }
+        let signed = parts.iter().map(|part| (part.dealer, part.body(), &part.signature));
+        if let Some(dealer) = self.roster.first_unverified(context, StatementKind::SharePart, signed) {
+            return Err(Refusal::PartSignature { dealer });
+        }
+        let (mut held, mut complaints) = (Vec::with_capacity(parts.len()), Vec::new());
+        for part in parts {
+            let dealer = part.dealer;
             let key = self.opening_keys[dealer.index()].as_ref();
             match key.and_then(|key| part.open(&context, key)) {
                 Some(shares) => held.push(shares),

@@ -44,6 +44,7 @@ pub mod advert;
 pub mod agreement;
 pub mod consistency;
 pub mod error;
+pub mod graph;
 #[expect(unsafe_code, reason = "vector instructions chosen at run time; what they gain is measured there")]
 pub mod kernel;
 pub mod mask;
@@ -64,6 +65,7 @@ pub use advert::{Advert, Advertised, Identity, RoundSecrets, StatementKey};
 pub use agreement::AgreementKey;
 pub use consistency::{ConsistencyCollector, Consistent, Quorum, Survivors};
 pub use error::{Arrival, Blame, Incomplete, Misbehaviour, Refusal};
+pub use graph::{Graph, GraphError, SparseParameters};
 pub use masked_input::{Accumulator, Finished, Masked, Ready, Upload};
 pub use packing::Bits;
 pub use positions::PositionSet;

@@ -17,7 +17,7 @@ use crate::{
     agreement::{AgreementSecret, derive, position_bytes},
     merkle,
     reader::{Reader, strictly_ascending},
-    shamir::{self, Coordinate, SECRET_LEN, Secret},
+    shamir::{Field, SECRET_LEN, Secret},
     thresholds::ROSTER_LEN_MAX,
 };
 
@@ -301,15 +301,16 @@ impl SharedKeys {
             return Err(Refusal::OwnEntryAltered);
         }
         let peers: Vec<_> = roster.positions().filter(|peer| *peer != position).collect();
+        let field = Field::of_roster(roster.n1());
         let coordinates = peers
             .iter()
-            .map(|peer| Coordinate::of(*peer))
+            .map(|peer| field.coordinate(*peer))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| too_large(roster.n1()))?;
         let threshold = roster.thresholds().threshold();
         let mut shares = |secret: &[u8; SECRET_LEN]| {
             // The coordinates are distinct, and t < u_min <= n1: an error would be a roster that the thresholds refuse.
-            shamir::share(secret, threshold, &coordinates, entropy).map_err(|_| too_large(roster.n1()))
+            field.share(secret, threshold, &coordinates, entropy).map_err(|_| too_large(roster.n1()))
         };
         let (seed_shares, key_shares) = (shares(&secrets.seed)?, shares(secrets.s.as_bytes())?);
 

@@ -79,11 +79,7 @@ impl VerifyingKey {
     /// If it is not.
     pub fn check(&self) -> Result<(), SigningError> {
         let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| SigningError::PublicKey)?;
-        // Decompression accepts y >= p = 2^255 - 19 as y - p. It also accepts -0 as x, but both points where x is 0 are
-        // of small order.
-        let [low, middle @ .., high] = &self.0;
-        let is_reduced = *low < 0xed || middle.iter().any(|byte| *byte != 0xff) || high & 0x7f != 0x7f;
-        if is_reduced && !key.is_weak() { Ok(()) } else { Err(SigningError::PublicKey) }
+        if is_suspect(&self.0) || key.is_weak() { Err(SigningError::PublicKey) } else { Ok(()) }
     }
 
     /// Verifies `signature` over `message`, strictly (no small-order keys or nonces).
@@ -100,8 +96,8 @@ impl VerifyingKey {
 /// The index of the first of `signed` (key, message, signature) that does not verify. All together they take about a
 /// third of the time that they take one by one, which happens only if one of them fails.
 ///
-/// What [`VerifyingKey::verify`] accepts, this accepts. It may also accept a signature into which its maker put a
-/// component of small order, which no one else can: such a signature is the key holder's own over these very bytes. Who
+/// What [`VerifyingKey::verify`] accepts, this accepts. It may also accept a signature to whose nonce or key its maker added
+/// a point of small order, which no one else can: such a signature is the key holder's own over these very bytes. Who
 /// passes signatures on to others, so that all must judge them alike, verifies them one by one.
 pub fn first_unverified(signed: &[(VerifyingKey, Vec<u8>, Signature)]) -> Option<usize> {
     let mut last = None;
@@ -119,11 +115,43 @@ pub fn first_unverified(signed: &[(VerifyingKey, Vec<u8>, Signature)]) -> Option
     let messages: Vec<_> = signed.iter().map(|(_, message, _)| &message[..]).collect();
     let signatures: Vec<_> =
         signed.iter().map(|(.., signature)| ed25519_dalek::Signature::from_bytes(&signature.0)).collect();
+    let any_suspect = signatures.iter().any(|signature| is_suspect(signature.r_bytes()));
     match keys.map(|keys| ed25519_dalek::verify_batch(&messages, &signatures, &keys)) {
-        Some(Ok(())) => None,
+        Some(Ok(())) if !any_suspect => None,
         _ => signed.iter().position(|(key, message, signature)| key.verify(message, signature).is_err()),
     }
 }
+
+/// Whether `point` is no canonical encoding, or that of a point of small order. Decompression accepts y >= p = 2^255 - 19
+/// as y - p. It also accepts -0 as x, but both points where x is 0 are of small order.
+fn is_suspect(point: &[u8; 32]) -> bool {
+    let mut y = *point;
+    y[31] &= 0x7f;
+    let [low, middle @ .., high] = &y;
+    let is_reduced = *low < 0xed || middle.iter().any(|byte| *byte != 0xff) || *high != 0x7f;
+    !is_reduced || SMALL_ORDER_Y.contains(&y)
+}
+
+/// The y-coordinates of the eight points of small order: 1 and p - 1, where x is 0; and 0 and those of the points of order
+/// 8, each of which has two.
+const SMALL_ORDER_Y: [[u8; 32]; 5] = {
+    let (zero, mut one, mut minus_one) = ([0; 32], [0; 32], [0xff; 32]);
+    one[0] = 1;
+    (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+    [
+        zero,
+        one,
+        minus_one,
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ]
+};
 
 impl fmt::Display for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -274,14 +302,14 @@ mod tests {
             }
         }
         assert!(n_accepted > 100, "{n_accepted}");
-        // The identity, and the point of order 2, with a sign on the x that is 0.
-        for mut zero_x in [identity, {
-            let mut y = [0xff; 32];
-            (y[0], y[31]) = (0xec, 0x7f);
-            y
-        }] {
-            zero_x[31] |= 0x80;
-            assert_eq!(VerifyingKey(zero_x).check(), Err(SigningError::PublicKey));
+        for y in SMALL_ORDER_Y {
+            for sign in [0, 0x80] {
+                let mut key = y;
+                key[31] |= sign;
+                let parsed = ed25519_dalek::VerifyingKey::from_bytes(&key);
+                assert!(sign != 0 || parsed.is_ok_and(|key| key.is_weak()), "{y:?} is of small order");
+                assert_eq!(VerifyingKey(key).check(), Err(SigningError::PublicKey));
+            }
         }
     }
 }

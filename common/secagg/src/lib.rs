@@ -60,6 +60,8 @@ pub mod thresholds;
 pub mod unmask;
 
 mod reader;
+#[cfg(test)]
+mod vectors;
 
 pub use advert::{Advert, Advertised, Identity, RoundSecrets, StatementKey};
 pub use agreement::AgreementKey;

@@ -459,7 +459,7 @@ fn seal(
     *bytes
 }
 
-fn sealing_key(key: &[u8; 32]) -> aead::LessSafeKey {
+pub(crate) fn sealing_key(key: &[u8; 32]) -> aead::LessSafeKey {
     // Unwrap safety: only a key of another length is refused.
     aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, key).expect("a key of 32 bytes"))
 }

@@ -21,8 +21,8 @@ use std::{
 
 use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
 use eranos_secagg::{
-    Advertised, Bits, Bundle, Finished, Identity, Quorum, Roster, RosterEntry, ShareRouter, Sharers, StatementKey,
-    Survivors, Terms, UnmaskAnswer, roster, share_keys, terms::Dimension,
+    Advertised, Bits, Bundle, Finished, Identity, Quorum, Roster, RosterEntry, SharePart, ShareRouter, Sharers,
+    StatementKey, Survivors, Terms, UnmaskAnswer, roster, share_keys, terms::Dimension,
 };
 
 fn main() {
@@ -168,8 +168,50 @@ fn round(
     assert!(expect.eq(sum.centered()), "the sum is not exact");
     let up = 272 + bundles[0].len() + 64 + terms.bits.packed_len(terms.dimension) + 98 + 64 + answers[0].len();
     let down = entries.len() + sharers.len() + parts[0].len() + survivors.len() + quorum.len();
+    if n_survivors == n1 {
+        let lengths = Lengths { entry: 4 + roster.entries()[0].to_bytes().len() };
+        let packed_len = terms.bits.packed_len(terms.dimension);
+        assert_eq!((up, down), (lengths.up(n1, packed_len), lengths.down(n1)), "messages have other lengths");
+        print_large(&lengths);
+    }
     assert_eq!(sum.survivors().iter().last(), Some(Position((n_survivors - 1) as u16)));
     (up, down)
+}
+
+/// The bytes of a client's messages in a round without dropouts, of as many clients as one likes; held against the
+/// messages of the round above.
+struct Lengths {
+    /// A roster's entry, with its length before it.
+    entry: usize,
+}
+
+impl Lengths {
+    /// Advert, bundle, READY, packed vector and its statement, consistency statement, unmask answer.
+    fn up(&self, n1: usize, packed_len: usize) -> usize {
+        272 + SharePart::LEN * (n1 - 1) + 64 + packed_len + 98 + 64 + (2 + 34 * (n1 - 1) + 64)
+    }
+
+    /// Roster, U2 and the parts, U3 and its READYs, quorum. Certificates are those seen before.
+    fn down(&self, n1: usize) -> usize {
+        let roster = 4 + "eranos/secagg/v1/entries".len() + 4 + 4 + self.entry * n1;
+        roster + (2 + 34 * n1) + SharePart::LEN * (n1 - 1) + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * n1)
+    }
+}
+
+/// What 1,024 clients would send and receive, 2^20 values of 16 bits each.
+fn print_large(lengths: &Lengths) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    let (n1, dimension) = (1024, 1 << 20);
+    let (up, down, plain) = (lengths.up(n1, dimension * 26 / 8), lengths.down(n1), dimension * 2);
+    let over_plain = |bytes: usize| bytes as f64 / plain as f64;
+    ONCE.call_once(|| {
+        println!(
+            "n = 1024, 2^20 inputs of 16 bits, by the lengths of these messages: {up} up, {down} down; over the plain \
+             input {:.3} up, {:.3} both ways",
+            over_plain(up),
+            over_plain(up + down)
+        );
+    });
 }
 
 /// How often the round is gone through.

@@ -4,7 +4,12 @@
 //! or 2^32. Since 2^b divides that, the sum is right modulo 2^b whatever the upper bits are; they are cut off when a
 //! vector is packed.
 
-use std::{fmt, num::NonZero, thread};
+use std::{
+    fmt,
+    num::NonZero,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aes::Aes128Enc;
 use ctr::{
@@ -229,16 +234,22 @@ lane!(u32);
 
 /// Each worker owns a range of the vector and passes all keys over it, so that nothing is merged.
 fn apply<L: Lane>(vector: &mut [L], set: InstructionSet, n_workers: usize, masks: &[(Sign, MaskKey)]) {
-    let range_len = vector.len().div_ceil(n_workers.max(1)).next_multiple_of(TILE_LEN);
-    let mut ranges = vector.chunks_mut(range_len).enumerate();
-    let first = ranges.next();
+    let range_len = vector.len().div_ceil(n_workers.max(1)).next_multiple_of(TILE_LEN).max(TILE_LEN);
+    let ranges = Mutex::new(vector.chunks_mut(range_len).enumerate());
+    let next = || ranges.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((i, range)) = next() {
+            apply_range(range, (i * range_len * L::LEN / 16) as u64, set, masks);
+        }
+    };
     thread::scope(|scope| {
-        for (i, range) in ranges {
-            scope.spawn(move || apply_range(range, (i * range_len * L::LEN / 16) as u64, set, masks));
+        for _ in 1..n_workers {
+            // If the system has no thread to give, others take the range.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
-        if let Some((_, range)) = first {
-            apply_range(range, 0, set, masks);
-        }
+        work();
     });
 }
 
@@ -392,6 +403,7 @@ mod tests {
 
     #[test]
     fn any_number_of_workers_gives_the_same_bits() {
+        Lanes::U32(Vec::new()).apply_by(InstructionSet::detect(), 2, &[]);
         let mut entropy = SeededEntropy::new(4);
         let keys: [[u8; 24]; 3] = [entropy.bytes(), entropy.bytes(), entropy.bytes()];
         let masks = keys.map(|key| (Sign::Plus, MaskKey::from_bytes(key)));
@@ -402,7 +414,7 @@ mod tests {
                     vector.apply_by(InstructionSet::detect(), n_workers, &masks);
                     vector
                 };
-                for n_workers in [2, 3, 7, 64] {
+                for n_workers in [0, 2, 3, 7, 64] {
                     assert!(on(n_workers) == on(1), "b={b}, {length} values on {n_workers} threads");
                 }
             }

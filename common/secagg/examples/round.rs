@@ -2,8 +2,11 @@
 //! and verified:
 //!
 //! ```text
-//! cargo run --release -p eranos-secagg --example round -- [clients] [dimension] [bits] [dropped]
+//! cargo build --release -p eranos-secagg --example round
+//! taskset -c 0 target/release/examples/round [clients] [dimension] [bits] [dropped]
 //! ```
+//!
+//! On one core, or the masks of long vectors go to threads of their own, whose time would not be counted.
 //!
 //! The last `dropped` clients share keys and send no vector, so that f = 1 and u_min = clients - max(dropped, 1).
 //! Means of several rounds, of processor time where Linux tells it (in ticks of up to 4 ms, hence the several rounds),
@@ -18,11 +21,17 @@ use std::{
 
 use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
 use eranos_secagg::{
-    Advertised, Bits, Bundle, Finished, Identity, Quorum, Roster, RosterEntry, ShareRouter, Sharers, StatementKey,
-    Survivors, Terms, UnmaskAnswer, roster, share_keys, terms::Dimension,
+    Advertised, Bits, Bundle, Finished, Identity, Quorum, Roster, RosterEntry, SharePart, ShareRouter, Sharers,
+    StatementKey, Survivors, Terms, UnmaskAnswer, roster, share_keys, terms::Dimension,
 };
 
 fn main() {
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+        eprintln!(
+            "on several cores not all time is counted\nrun it on one: taskset -c 0 target/release/examples/round"
+        );
+        std::process::exit(2);
+    }
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>().unwrap());
     let mut argument = |default| arguments.next().unwrap_or(default);
     let (n1, dimension, bits, n_dropped) = (argument(8), argument(131_072), argument(23), argument(1));
@@ -62,6 +71,14 @@ fn main() {
     }
     print("whole round", lap.phases.iter().map(|(_, total)| *total).sum());
     println!("bytes of bodies per client: {up} up, {down} down; every sum was exact");
+    // What n1 inputs need to sum without wrapping is not in them.
+    let input_bits = bits.saturating_sub(n1.next_power_of_two().ilog2() as usize).max(1);
+    let plain = (dimension * input_bits).div_ceil(8) as f64;
+    println!(
+        "over the plain input of {input_bits} bits a value: {:.3} up, {:.3} both ways",
+        up as f64 / plain,
+        (up + down) as f64 / plain
+    );
 }
 
 /// One round; gives the bytes that a surviving client sends and receives.
@@ -79,6 +96,9 @@ fn round(
         identities.iter().map(|id| Advertised::begin(terms.clone(), id.clone(), &mut OsEntropy)).collect();
     lap.of("advertise_keys, clients");
     let entries: Vec<RosterEntry> = clients.iter().map(Advertised::entry).collect();
+    for entry in &entries {
+        entry.verify(terms).unwrap();
+    }
     let roster = Arc::new(Roster::assemble(terms.clone(), entries).unwrap());
     let entries = roster::entries_to_bytes(roster.entries());
     lap.of("advertise_keys, coordinator");
@@ -148,8 +168,50 @@ fn round(
     assert!(expect.eq(sum.centered()), "the sum is not exact");
     let up = 272 + bundles[0].len() + 64 + terms.bits.packed_len(terms.dimension) + 98 + 64 + answers[0].len();
     let down = entries.len() + sharers.len() + parts[0].len() + survivors.len() + quorum.len();
+    if n_survivors == n1 {
+        let lengths = Lengths { entry: 4 + roster.entries()[0].to_bytes().len() };
+        let packed_len = terms.bits.packed_len(terms.dimension);
+        assert_eq!((up, down), (lengths.up(n1, packed_len), lengths.down(n1)), "messages have other lengths");
+        print_large(&lengths);
+    }
     assert_eq!(sum.survivors().iter().last(), Some(Position((n_survivors - 1) as u16)));
     (up, down)
+}
+
+/// The bytes of a client's messages in a round without dropouts, of as many clients as one likes; held against the
+/// messages of the round above.
+struct Lengths {
+    /// A roster's entry, with its length before it.
+    entry: usize,
+}
+
+impl Lengths {
+    /// Advert, bundle, READY, packed vector and its statement, consistency statement, unmask answer.
+    fn up(&self, n1: usize, packed_len: usize) -> usize {
+        272 + SharePart::LEN * (n1 - 1) + 64 + packed_len + 98 + 64 + (2 + 34 * (n1 - 1) + 64)
+    }
+
+    /// Roster, U2 and the parts, U3 and its READYs, quorum. Certificates are those seen before.
+    fn down(&self, n1: usize) -> usize {
+        let roster = 4 + "eranos/secagg/v1/entries".len() + 4 + 4 + self.entry * n1;
+        roster + (2 + 34 * n1) + SharePart::LEN * (n1 - 1) + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * n1)
+    }
+}
+
+/// What 1,024 clients would send and receive, 2^20 values of 16 bits each.
+fn print_large(lengths: &Lengths) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    let (n1, dimension) = (1024, 1 << 20);
+    let (up, down, plain) = (lengths.up(n1, dimension * 26 / 8), lengths.down(n1), dimension * 2);
+    let over_plain = |bytes: usize| bytes as f64 / plain as f64;
+    ONCE.call_once(|| {
+        println!(
+            "n = 1024, 2^20 inputs of 16 bits, by the lengths of these messages: {up} up, {down} down; over the plain \
+             input {:.3} up, {:.3} both ways",
+            over_plain(up),
+            over_plain(up + down)
+        );
+    });
 }
 
 /// How often the round is gone through.

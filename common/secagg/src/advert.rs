@@ -183,8 +183,8 @@ impl Advert {
 
     /// Verifies the signature and the certification by the certificate's public key.
     pub(crate) fn verify(&self, terms: &Terms, certificate_key: &VerifyingKey) -> Result<(), AdvertError> {
-        let statement = terms.context().statement(StatementKind::Advert, Position::NONE, &self.body());
-        certificate_key.verify(&statement, &self.signature).map_err(|_| AdvertError::Signature)?;
+        let [(_, statement, signature), _] = self.signed(terms, certificate_key);
+        certificate_key.verify(&statement, &signature).map_err(|_| AdvertError::Signature)?;
         verify_certification(
             &terms.trust_domain,
             &terms.task,
@@ -193,6 +193,22 @@ impl Advert {
             &self.certification,
         )
         .map_err(|_| AdvertError::Certification)
+    }
+
+    /// Checks that the statement key is canonical and not of small order.
+    pub(crate) fn check(&self) -> Result<(), AdvertError> {
+        self.statement_key.check().map_err(|_| AdvertError::Certification)
+    }
+
+    /// What the certificate's key signed: the advert, and the statement key.
+    pub(crate) fn signed(
+        &self,
+        terms: &Terms,
+        certificate_key: &VerifyingKey,
+    ) -> [(VerifyingKey, Vec<u8>, Signature); 2] {
+        let advert = terms.context().statement(StatementKind::Advert, Position::NONE, &self.body());
+        let certified = certified_bytes(&terms.trust_domain, &terms.task, &self.statement_key);
+        [(*certificate_key, advert, self.signature), (*certificate_key, certified, self.certification)]
     }
 
     fn body(&self) -> Vec<u8> {

@@ -38,6 +38,12 @@ impl AgreementKey {
         Ok(Self(bytes))
     }
 
+    /// Any bytes as a key, past all checks.
+    #[cfg(test)]
+    pub(crate) const fn unchecked(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The key's bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

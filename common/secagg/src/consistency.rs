@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use eranos_base::{Context, Position, Signature, StatementKind, encoding::DecodeError};
+use eranos_base::{Context, Position, Signature, StatementKind, encoding::DecodeError, signing::first_unverified};
 
 use crate::{
     Arrival, Incomplete, Masked, Misbehaviour, PositionSet, Refusal, Roster, UnmaskAnswer, Unmasker,
@@ -53,7 +53,7 @@ impl Survivors {
     }
 
     /// Each member with its READY, in ascending order.
-    pub fn readies(&self) -> impl Iterator<Item = (Position, &Signature)> {
+    pub fn readies(&self) -> impl Iterator<Item = (Position, &Signature)> + Clone {
         self.set.iter().zip(&self.readies)
     }
 
@@ -85,10 +85,9 @@ impl Masked {
         if !set.contains(self.position) {
             return Err(Refusal::NotASurvivor);
         }
-        for (position, ready) in survivors.readies() {
-            if !self.roster.verify(self.context, StatementKind::Ready, position, &[], ready) {
-                return Err(Refusal::ReadySignature { position });
-            }
+        let readies = survivors.readies().map(|(position, ready)| (position, Vec::new(), ready));
+        if let Some(position) = self.roster.first_unverified(self.context, StatementKind::Ready, readies) {
+            return Err(Refusal::ReadySignature { position });
         }
         let statement = self.context.statement(StatementKind::Consistency, self.position, set.as_bytes());
         let signature = self.identity.statement_key.sign(&statement);
@@ -197,17 +196,23 @@ impl Quorum {
         if self.0.len() < quorum {
             return Err(Refusal::QuorumTooSmall { n_signatures: self.0.len(), quorum });
         }
-        let mut last = None;
+        let (mut last, mut signed) = (None, Vec::with_capacity(self.0.len()));
         for (position, signature) in &self.0 {
             let position = *position;
             // Strictly ascending: none twice. `None` is below every position.
             let ascends = last.replace(position) < Some(position);
-            if !ascends || !survivors.contains(position) || !verify_one(roster, context, position, survivors, signature)
-            {
-                return Err(Refusal::QuorumSignature { position });
+            match roster.entry(position) {
+                Some(entry) if ascends && survivors.contains(position) => {
+                    let statement = consistency_statement(context, position, survivors);
+                    signed.push((entry.advert.statement_key, statement, *signature));
+                }
+                _ => return Err(Refusal::QuorumSignature { position }),
             }
         }
-        Ok(())
+        match first_unverified(&signed) {
+            Some(index) => Err(Refusal::QuorumSignature { position: self.0[index].0 }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -38,12 +38,15 @@
 //! Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead" (CCS 2020); the quorum, the READY
 //! statements and the binding of keys to identities are additions.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod advert;
 pub mod agreement;
 pub mod consistency;
 pub mod error;
+pub mod graph;
+#[expect(unsafe_code, reason = "vector instructions chosen at run time; what they gain is measured there")]
+pub mod kernel;
 pub mod mask;
 pub mod masked_input;
 pub mod merkle;
@@ -57,11 +60,14 @@ pub mod thresholds;
 pub mod unmask;
 
 mod reader;
+#[cfg(test)]
+mod vectors;
 
 pub use advert::{Advert, Advertised, Identity, RoundSecrets, StatementKey};
 pub use agreement::AgreementKey;
 pub use consistency::{ConsistencyCollector, Consistent, Quorum, Survivors};
 pub use error::{Arrival, Blame, Incomplete, Misbehaviour, Refusal};
+pub use graph::{Graph, GraphError, SparseParameters};
 pub use masked_input::{Accumulator, Finished, Masked, Ready, Upload};
 pub use packing::Bits;
 pub use positions::PositionSet;

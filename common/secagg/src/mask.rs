@@ -4,12 +4,17 @@
 //! or 2^32. Since 2^b divides that, the sum is right modulo 2^b whatever the upper bits are; they are cut off when a
 //! vector is packed.
 
-use std::fmt;
+use std::{
+    fmt,
+    num::NonZero,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aes::Aes128Enc;
 use ctr::{
     CtrCore,
-    cipher::{Array, Block, KeyIvInit, StreamCipherCore},
+    cipher::{Array, Block, KeyIvInit, StreamCipherCore, StreamCipherSeekCore},
     flavors::Ctr64LE,
 };
 use eranos_base::{Digest, Position};
@@ -18,6 +23,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::{
     AgreementKey, Bits,
     agreement::{AgreementSecret, derive, position_bytes},
+    kernel::{InstructionSet, RoundKeys, accumulate},
     shamir::Secret,
     terms::Dimension,
 };
@@ -82,12 +88,21 @@ impl MaskKey {
         Self(Zeroizing::new(bytes))
     }
 
-    fn keystream(&self) -> Keystream {
+    /// The AES key, and bytes 8..16 of every counter block.
+    fn parts(&self) -> (&[u8; 16], &[u8; 8]) {
+        let (key, counter_high) = self.0.split_at(16);
+        // Unwrap safety: of the 24 bytes, 16 and the other 8.
+        (key.try_into().expect("16 bytes"), counter_high.try_into().expect("8 bytes"))
+    }
+
+    /// The keystream from `first_block` on, by the `ctr` crate.
+    fn keystream(&self, first_block: u64) -> Keystream {
+        let (key, counter_high) = self.parts();
         let mut counter_block = Zeroizing::new([0; 16]);
-        counter_block[8..].copy_from_slice(&self.0[16..]);
-        let mut key = Zeroizing::new([0; 16]);
-        key.copy_from_slice(&self.0[..16]);
-        Keystream::new((&*key).into(), (&*counter_block).into())
+        counter_block[8..].copy_from_slice(counter_high);
+        let mut keystream = Keystream::new(key.into(), (&*counter_block).into());
+        keystream.set_block_pos(first_block);
+        keystream
     }
 }
 
@@ -140,12 +155,21 @@ impl Lanes {
         self.len() == 0
     }
 
-    /// Adds or subtracts the mask of each key. Tile by tile: a tile of the vector stays in the first cache while all
-    /// keys pass over it, and no keystream is ever stored beyond one tile's part.
+    /// Adds or subtracts the mask of each key, on all cores if that is worth it.
     pub fn apply(&mut self, masks: &[(Sign, MaskKey)]) {
+        let lane_len = if matches!(self, Self::U16(_)) { u16::LEN } else { u32::LEN };
+        let n_workers = match self.len() * lane_len * masks.len() {
+            0..WORKERS_FROM => 1,
+            _ => thread::available_parallelism().map_or(1, NonZero::get),
+        };
+        self.apply_by(InstructionSet::detect(), n_workers, masks);
+    }
+
+    /// The same by `set`, portably if this processor lacks it, and on `n_workers` threads; for measurements.
+    pub fn apply_by(&mut self, set: InstructionSet, n_workers: usize, masks: &[(Sign, MaskKey)]) {
         match self {
-            Self::U16(lanes) => apply(lanes, masks),
-            Self::U32(lanes) => apply(lanes, masks),
+            Self::U16(lanes) => apply(lanes, set, n_workers, masks),
+            Self::U32(lanes) => apply(lanes, set, n_workers, masks),
         }
     }
 }
@@ -165,17 +189,19 @@ impl fmt::Debug for Lanes {
     }
 }
 
-/// Values of a vector that all keys pass over before the next ones: 16 KiB of u32.
+/// Bytes of keystream from which on there is more than one worker: they take one about a millisecond.
+const WORKERS_FROM: usize = 1 << 24;
+/// A worker's range is a multiple of this many values, so of whole blocks: 16 KiB of u32, which stay in the first cache.
 const TILE_LEN: usize = 4096;
-/// Blocks of keystream held at once: 2 KiB.
-const KEYSTREAM_BLOCKS: usize = 128;
-/// Keys expanded at once: 256 of 176 bytes and their counters stay in the second cache.
+/// Keys expanded at once: 256 of 176 bytes stay in the second cache.
 const KEYS_AT_ONCE: usize = 256;
+/// Blocks of keystream that the portable expansion holds at once: 2 KiB.
+const KEYSTREAM_BLOCKS: usize = 128;
 
-/// A lane of a vector: `N` bytes little-endian, added modulo 2^(8 N).
-trait Lane: Sized {
+/// A lane of a vector: an integer of `LEN` bytes, little-endian, added modulo 2^(8 LEN).
+pub(crate) trait Lane: Copy + Default + Send + Zeroize {
     /// The length of a lane in bytes.
-    const LEN: usize;
+    const LEN: usize = size_of::<Self>();
 
     /// Adds or subtracts as many lanes of `keystream` as `lanes` has.
     fn accumulate(lanes: &mut [Self], keystream: &[u8], sign: Sign);
@@ -184,8 +210,6 @@ trait Lane: Sized {
 macro_rules! lane {
     ($lane:ty) => {
         impl Lane for $lane {
-            const LEN: usize = size_of::<Self>();
-
             fn accumulate(lanes: &mut [Self], keystream: &[u8], sign: Sign) {
                 let (keystream, _) = keystream.as_chunks::<{ size_of::<Self>() }>();
                 match sign {
@@ -208,20 +232,59 @@ macro_rules! lane {
 lane!(u16);
 lane!(u32);
 
-fn apply<L: Lane>(vector: &mut [L], masks: &[(Sign, MaskKey)]) {
-    let mut keystream = Zeroizing::new([[0; 16]; KEYSTREAM_BLOCKS]);
+/// Each worker owns a range of the vector and passes all keys over it, so that nothing is merged.
+fn apply<L: Lane>(vector: &mut [L], set: InstructionSet, n_workers: usize, masks: &[(Sign, MaskKey)]) {
+    let range_len = vector.len().div_ceil(n_workers.max(1)).next_multiple_of(TILE_LEN).max(TILE_LEN);
+    let ranges = Mutex::new(vector.chunks_mut(range_len).enumerate());
+    let next = || ranges.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((i, range)) = next() {
+            apply_range(range, (i * range_len * L::LEN / 16) as u64, set, masks);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..n_workers {
+            // If the system has no thread to give, others take the range.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
+/// Applies the masks from the block `first_block` of each on.
+fn apply_range<L: Lane>(range: &mut [L], first_block: u64, set: InstructionSet, masks: &[(Sign, MaskKey)]) {
     for masks in masks.chunks(KEYS_AT_ONCE) {
-        let mut streams: Vec<_> = masks.iter().map(|(sign, key)| (*sign, key.keystream())).collect();
-        for tile in vector.chunks_mut(TILE_LEN) {
-            for (sign, stream) in &mut streams {
-                for lanes in tile.chunks_mut(KEYSTREAM_BLOCKS * 16 / L::LEN) {
-                    // Only the vector's last piece may end inside a block: all others are whole blocks, so that the
-                    // counter goes on where the next piece begins.
-                    let blocks = &mut keystream[..(lanes.len() * L::LEN).div_ceil(16)];
-                    let blocks: &mut [Block<Aes128Enc>] = Array::cast_slice_from_core_mut(blocks);
-                    stream.write_keystream_blocks(blocks);
-                    L::accumulate(lanes, Array::cast_slice_to_core(blocks).as_flattened(), *sign);
-                }
+        let expanded = |sign: Sign| {
+            let keys = || masks.iter().filter(|(s, _)| *s == sign).map(|(_, key)| key.parts());
+            // Expanded where they stay: a key that moves leaves a copy behind.
+            let mut round_keys = vec![RoundKeys::ZERO; keys().count()];
+            for (round_keys, (key, counter_high)) in round_keys.iter_mut().zip(keys()) {
+                round_keys.expand(key, counter_high);
+            }
+            round_keys
+        };
+        if !accumulate(set, range, first_block, &expanded(Sign::Plus), &expanded(Sign::Minus)) {
+            apply_portably(range, first_block, masks);
+        }
+    }
+}
+
+/// The oracle: through the `aes` and `ctr` crates. Tile by tile: a tile of the vector stays in the first cache while all
+/// keys pass over it, and no keystream is stored beyond one tile's part.
+fn apply_portably<L: Lane>(range: &mut [L], first_block: u64, masks: &[(Sign, MaskKey)]) {
+    let mut keystream = Zeroizing::new([[0; 16]; KEYSTREAM_BLOCKS]);
+    let mut streams: Vec<_> = masks.iter().map(|(sign, key)| (*sign, key.keystream(first_block))).collect();
+    for tile in range.chunks_mut(TILE_LEN) {
+        for (sign, stream) in &mut streams {
+            for lanes in tile.chunks_mut(KEYSTREAM_BLOCKS * 16 / L::LEN) {
+                // Only the range's last piece may end inside a block: all others are whole blocks, so that the
+                // counter goes on where the next piece begins.
+                let blocks = &mut keystream[..(lanes.len() * L::LEN).div_ceil(16)];
+                let blocks: &mut [Block<Aes128Enc>] = Array::cast_slice_from_core_mut(blocks);
+                stream.write_keystream_blocks(blocks);
+                L::accumulate(lanes, Array::cast_slice_to_core(blocks).as_flattened(), *sign);
             }
         }
     }
@@ -234,7 +297,7 @@ mod tests {
         cipher::{BlockCipherEncrypt, KeyInit},
     };
     use ctr::cipher::StreamCipher;
-    use eranos_base::{Entropy, SeededEntropy};
+    use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 
     use super::*;
 
@@ -301,9 +364,61 @@ mod tests {
         let mut stream = vec![0; 4 * 100_003];
         ctr::Ctr64LE::<Aes128>::new_from_slices(&key[..16], &iv).expect("lengths").apply_keystream(&mut stream);
         let expect: Vec<u32> = stream.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
-        let mut ours = Lanes::zeros(dimension(100_003), bits(32));
-        ours.apply(&[(Sign::Plus, MaskKey::from_bytes(key))]);
-        assert!(ours == Lanes::U32(expect));
+        for set in InstructionSet::available() {
+            let mut ours = Lanes::zeros(dimension(100_003), bits(32));
+            ours.apply_by(*set, 1, &[(Sign::Plus, MaskKey::from_bytes(key))]);
+            assert!(ours == Lanes::U32(expect.clone()), "{set:?}");
+        }
+    }
+
+    /// Any length at any alignment, from any block on, under any number of keys of both signs.
+    fn check_every_set<L: Lane + PartialEq + From<u16>>(seed: u64) {
+        let mut entropy = SeededEntropy::new(seed);
+        let mut below = |n: usize| u64::from_le_bytes(entropy.bytes()) as usize % n;
+        let (len, unaligned, n_keys) = ([10, 300, 9000][below(3)], below(33), [4, 40, 300][below(3)]);
+        let (len, n_keys) = (below(len), below(n_keys));
+        // The last one near the 2^32 blocks that a mask has at most: the counter has 64 bits.
+        let first_block = [0, 1, 255, u64::from(u32::MAX) - 3][below(4)];
+        let vector: Vec<L> = (0..unaligned + len).map(|_| L::from(below(1 << 16) as u16)).collect();
+        let sign = |minus: usize| if minus == 1 { Sign::Minus } else { Sign::Plus };
+        let signs: Vec<_> = (0..n_keys).map(|_| sign(below(2))).collect();
+        let masks: Vec<_> = signs.into_iter().map(|sign| (sign, MaskKey::from_bytes(entropy.bytes()))).collect();
+        let mut expect = vector.clone();
+        apply_portably(&mut expect[unaligned..], first_block, &masks);
+        for set in InstructionSet::available() {
+            let mut ours = vector.clone();
+            apply_range(&mut ours[unaligned..], first_block, *set, &masks);
+            assert!(ours == expect, "{set:?}, seed {seed}: {len} lanes of {} bytes, {n_keys} keys", L::LEN);
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let first_seed = u64::from_le_bytes(OsEntropy.bytes()) >> 16;
+        for seed in first_seed..first_seed + 100 {
+            check_every_set::<u16>(seed);
+            check_every_set::<u32>(seed);
+        }
+    }
+
+    #[test]
+    fn any_number_of_workers_gives_the_same_bits() {
+        Lanes::U32(Vec::new()).apply_by(InstructionSet::detect(), 2, &[]);
+        let mut entropy = SeededEntropy::new(4);
+        let keys: [[u8; 24]; 3] = [entropy.bytes(), entropy.bytes(), entropy.bytes()];
+        let masks = keys.map(|key| (Sign::Plus, MaskKey::from_bytes(key)));
+        for b in [16, 32] {
+            for length in [1, 4095, 4097, 3 * TILE_LEN, 50_001] {
+                let on = |n_workers| {
+                    let mut vector = Lanes::zeros(dimension(length), bits(b));
+                    vector.apply_by(InstructionSet::detect(), n_workers, &masks);
+                    vector
+                };
+                for n_workers in [0, 2, 3, 7, 64] {
+                    assert!(on(n_workers) == on(1), "b={b}, {length} values on {n_workers} threads");
+                }
+            }
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl PositionSet {
     }
 
     /// The positions in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = Position> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Position> + Clone + '_ {
         (0..self.n1 as u16).map(Position).filter(|position| self.contains(*position))
     }
 

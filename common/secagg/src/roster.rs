@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use eranos_base::{
-    ClientId, Context, Digest, Position, StatementKind, VerifyingKey,
+    ClientId, Context, Digest, Position, Signature, StatementKind, VerifyingKey,
     encoding::{Canonical, CanonicalReader, DecodeError},
+    signing::first_unverified,
 };
 
 use crate::{
@@ -59,11 +60,17 @@ impl RosterEntry {
     /// # Errors
     /// Which of it does not hold.
     pub fn verify(&self, terms: &Terms) -> Result<(), EntryError> {
+        self.check(terms)?;
+        Ok(self.advert.verify(terms, &self.key)?)
+    }
+
+    /// Verifies all of it but the signatures.
+    fn check(&self, terms: &Terms) -> Result<(), EntryError> {
         if self.id.trust_domain() != terms.trust_domain.as_str() {
             return Err(EntryError::TrustDomain);
         }
         self.key.check().map_err(|_| EntryError::CertificateKey)?;
-        Ok(self.advert.verify(terms, &self.key)?)
+        Ok(self.advert.check()?)
     }
 }
 
@@ -170,7 +177,13 @@ impl Roster {
         // One set for both kinds: a key that encrypts shares to one client must make no mask with another.
         check_distinct::<AgreementKey, 2>("agreement key", &entries, |entry| [entry.advert.c_pk, entry.advert.s_pk])?;
         for entry in &entries {
-            entry.verify(&terms).map_err(|error| RosterError::Entry { id: entry.id.clone(), error })?;
+            entry.check(&terms).map_err(|error| RosterError::Entry { id: entry.id.clone(), error })?;
+        }
+        let signed: Vec<_> = entries.iter().flat_map(|entry| entry.advert.signed(&terms, &entry.key)).collect();
+        if let Some(index) = first_unverified(&signed) {
+            // Two signatures an entry: the advert's, and the statement key's certification.
+            let error = if index % 2 == 0 { AdvertError::Signature } else { AdvertError::Certification };
+            return Err(RosterError::Entry { id: entries[index / 2].id.clone(), error: error.into() });
         }
         let context = terms.context();
         let context = context.with_roster(digest(&context, &entries));
@@ -229,6 +242,23 @@ impl Roster {
         self.context.statement(StatementKind::Roster, Position::NONE, &[])
     }
 
+    /// The first of `signed` (position, body, signature) that is no statement of the client there under its certificate
+    /// key, or whose position the roster lacks.
+    pub(crate) fn first_unverified<'a>(
+        &self,
+        context: Context,
+        kind: StatementKind,
+        signed: impl Iterator<Item = (Position, Vec<u8>, &'a Signature)> + Clone,
+    ) -> Option<Position> {
+        let mut statements = Vec::new();
+        for (position, body, signature) in signed.clone() {
+            let Some(entry) = self.entry(position) else { return Some(position) };
+            statements.push((entry.key, context.statement(kind, position, &body), *signature));
+        }
+        let index = first_unverified(&statements)?;
+        signed.map(|(position, ..)| position).nth(index)
+    }
+
     /// Verifies a statement of the client at `position` under its certificate key.
     pub(crate) fn verify(
         &self,
@@ -236,7 +266,7 @@ impl Roster {
         kind: StatementKind,
         position: Position,
         body: &[u8],
-        signature: &eranos_base::Signature,
+        signature: &Signature,
     ) -> bool {
         let Some(entry) = self.entry(position) else { return false };
         entry.key.verify(&context.statement(kind, position, body), signature).is_ok()

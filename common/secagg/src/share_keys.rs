@@ -17,7 +17,7 @@ use crate::{
     agreement::{AgreementSecret, derive, position_bytes},
     merkle,
     reader::{Reader, strictly_ascending},
-    shamir::{self, Coordinate, SECRET_LEN, Secret},
+    shamir::{Field, SECRET_LEN, Secret},
     thresholds::ROSTER_LEN_MAX,
 };
 
@@ -115,7 +115,8 @@ impl SharePart {
         Ok(part)
     }
 
-    /// Whether the dealer signed the part for this roster.
+    /// Whether the dealer signed the part for this roster. One by one at the coordinator: what it routes, every holder
+    /// must find signed as well.
     fn verify(&self, roster: &Roster) -> bool {
         roster.verify(roster.context(), StatementKind::SharePart, self.dealer, &self.body(), &self.signature)
     }
@@ -300,15 +301,16 @@ impl SharedKeys {
             return Err(Refusal::OwnEntryAltered);
         }
         let peers: Vec<_> = roster.positions().filter(|peer| *peer != position).collect();
+        let field = Field::of_roster(roster.n1());
         let coordinates = peers
             .iter()
-            .map(|peer| Coordinate::of(*peer))
+            .map(|peer| field.coordinate(*peer))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| too_large(roster.n1()))?;
         let threshold = roster.thresholds().threshold();
         let mut shares = |secret: &[u8; SECRET_LEN]| {
             // The coordinates are distinct, and t < u_min <= n1: an error would be a roster that the thresholds refuse.
-            shamir::share(secret, threshold, &coordinates, entropy).map_err(|_| too_large(roster.n1()))
+            field.share(secret, threshold, &coordinates, entropy).map_err(|_| too_large(roster.n1()))
         };
         let (seed_shares, key_shares) = (shares(&secrets.seed)?, shares(secrets.s.as_bytes())?);
 
@@ -387,13 +389,17 @@ impl SharedKeys {
                 return Err(Refusal::PartMissing { dealer: part.dealer });
             }
         }
+        let dealers = members.iter().filter(|dealer| *dealer != self.position);
+        let parts = dealers.map(|dealer| by_dealer[dealer.index()].ok_or(Refusal::PartMissing { dealer }));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
         let context = self.roster.context();
-        let (mut held, mut complaints) = (Vec::with_capacity(members.len()), Vec::new());
-        for dealer in members.iter().filter(|dealer| *dealer != self.position) {
-            let part = by_dealer[dealer.index()].ok_or(Refusal::PartMissing { dealer })?;
-            if !part.verify(&self.roster) {
-                return Err(Refusal::PartSignature { dealer });
-            }
+        let signed = parts.iter().map(|part| (part.dealer, part.body(), &part.signature));
+        if let Some(dealer) = self.roster.first_unverified(context, StatementKind::SharePart, signed) {
+            return Err(Refusal::PartSignature { dealer });
+        }
+        let (mut held, mut complaints) = (Vec::with_capacity(parts.len()), Vec::new());
+        for part in parts {
+            let dealer = part.dealer;
             let key = self.opening_keys[dealer.index()].as_ref();
             match key.and_then(|key| part.open(&context, key)) {
                 Some(shares) => held.push(shares),
@@ -453,7 +459,7 @@ fn seal(
     *bytes
 }
 
-fn sealing_key(key: &[u8; 32]) -> aead::LessSafeKey {
+pub(crate) fn sealing_key(key: &[u8; 32]) -> aead::LessSafeKey {
     // Unwrap safety: only a key of another length is refused.
     aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, key).expect("a key of 32 bytes"))
 }

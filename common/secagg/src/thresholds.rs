@@ -1,9 +1,9 @@
 //! The three numbers that decide what a coordinator and its helpers can learn. Every client computes them itself.
 
-use crate::shamir;
+use crate::shamir::Field;
 
 /// Most clients of one roster: holders' coordinates in GF(2^8) are 1 to 255.
-pub const ROSTER_LEN_MAX: usize = shamir::HOLDERS_MAX;
+pub const ROSTER_LEN_MAX: usize = Field::Gf256.holders_max();
 
 /// Why a roster of this size cannot be summed safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,7 @@ use crate::{
     agreement::{AgreementSecret, position_bytes},
     mask::{Lanes, MaskKey, Sign},
     reader::{Reader, strictly_ascending},
-    shamir::{self, Coordinate, Secret, ShamirError},
+    shamir::{Field, Secret, ShamirError},
     share_keys::{ShareHashes, ShareKind, share_hash},
     thresholds::ROSTER_LEN_MAX,
 };
@@ -193,17 +193,17 @@ impl Unmasker {
     }
 
     fn rebuild(&self, dealer: Position) -> Result<Secret, Incomplete> {
-        let threshold = self.roster.thresholds().threshold();
+        let (threshold, field) = (self.roster.thresholds().threshold(), Field::of_roster(self.roster.n1()));
         let n_shares = self.n_shares(dealer);
         let too_few = Incomplete::Shares { dealer, n_shares, threshold };
         let mut shares = Vec::with_capacity(n_shares);
         for (holder, answer) in self.roster.positions().zip(&self.answers) {
             let Some(answer) = answer else { continue };
             let Ok(index) = answer.shares.binary_search_by_key(&dealer, |(dealer, _)| *dealer) else { continue };
-            let coordinate = Coordinate::of(holder).map_err(|_| too_few.clone())?;
+            let coordinate = field.coordinate(holder).map_err(|_| too_few.clone())?;
             shares.push((coordinate, &*answer.shares[index].1));
         }
-        shamir::combine(threshold, &shares).map_err(|error| match error {
+        field.combine(threshold, &shares).map_err(|error| match error {
             ShamirError::OffPolynomial => Incomplete::Dealer { dealer, blame: Blame::OffPolynomial { dealer } },
             _ => too_few,
         })
@@ -267,7 +267,7 @@ mod tests {
     use eranos_base::{Entropy, RoundNumber, SeededEntropy, SessionId, SigningKey};
 
     use super::*;
-    use crate::{Advertised, Identity, RosterEntry, StatementKey, Terms, terms::Dimension};
+    use crate::{Advertised, Identity, RosterEntry, StatementKey, Terms, shamir::Coordinate, terms::Dimension};
 
     /// Four clients who all survive. Client 0 commits to one seed and deals the shares that `deal` makes of it.
     fn unmask_after(
@@ -306,11 +306,12 @@ mod tests {
         let mut dealt = vec![Vec::new(); 4];
         for (dealer, client) in roster.positions().zip(&clients) {
             let holders: Vec<_> = roster.positions().filter(|holder| *holder != dealer).collect();
-            let xs: Vec<_> = holders.iter().map(|holder| Coordinate::of(*holder).expect("below 255")).collect();
+            let xs: Vec<_> =
+                holders.iter().map(|holder| Field::Gf256.coordinate(*holder).expect("below 255")).collect();
             let seed = &client.secrets.seed;
             let shares = match dealer {
                 Position(0) => deal(seed, &xs, &mut entropy),
-                _ => shamir::share(seed, roster.thresholds().threshold(), &xs, &mut entropy).expect("valid"),
+                _ => Field::Gf256.share(seed, roster.thresholds().threshold(), &xs, &mut entropy).expect("valid"),
             };
             for (holder, share) in holders.into_iter().zip(shares) {
                 let hash = share_hash(&context.roster, ShareKind::Seed, dealer, holder, &share);
@@ -333,7 +334,7 @@ mod tests {
     }
 
     fn share(secret: &Secret, xs: &[Coordinate], entropy: &mut SeededEntropy) -> Vec<Secret> {
-        shamir::share(secret, 2, xs, entropy).expect("valid")
+        Field::Gf256.share(secret, 2, xs, entropy).expect("valid")
     }
 
     #[test]

@@ -115,8 +115,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
         rounds: options.rounds,
         attempts_max,
         noise: settings.noise,
-        sampling_probability: settings.sampling_probability,
-        expected_lot: settings.expected_lot(trial),
+        expected_lot: (trial.n_records / 4).into(),
         records_per_client_max: records_max.into(),
         data: Some(std::path::absolute(&folders.data).unwrap_or_else(|_| folders.data.clone())),
         optimizer: settings.optimizer.clone(),
@@ -464,8 +463,6 @@ struct Settings {
     noise: NoiseTarget,
     /// The most that each client lets its data set be charged.
     epsilon: f64,
-    /// With what probability a record enters an attempt.
-    sampling_probability: [u64; 2],
     l2_clip_norm: f64,
     /// The server optimizer, as a task file has it.
     optimizer: String,
@@ -473,31 +470,17 @@ struct Settings {
 
 impl Settings {
     fn of(trial: &Trial, no_noise: bool) -> Self {
-        // The cnn's were chosen on digits outside the sample; the others' on a held-out part of the parties' own records,
-        // which stands as public knowledge here: benches/README.md.
+        // With noise the cnn's were chosen on digits outside the sample; the others', and all without noise, on a held-out
+        // part of the parties' own records, which stands as public knowledge here: benches/README.md.
         let epsilon = if trial.model == "cnn" { 4.0 } else { 8.0 };
-        if no_noise {
-            let (sampling_probability, l2_clip_norm, optimizer) = match trial.model {
-                "lstm" => ([1, 2], 1.0, adam(0.005)),
-                "nlp" => ([1, 2], 1.0, adam(0.01)),
-                "recommender" => ([1, 2], 1.0, adam(0.01)),
-                _ => ([1, 4], 1.0, adam(0.003)),
-            };
-            return Self { noise: NoiseTarget::None, epsilon, sampling_probability, l2_clip_norm, optimizer };
-        }
-        let (l2_clip_norm, optimizer) = match trial.model {
-            "lstm" => (1.0, sgd(2.0)),
-            "nlp" | "recommender" => (1.0, sgd(8.0)),
-            _ => (coordinator_setup::CLIP, coordinator_setup::OPTIMIZER.to_owned()),
+        let promise = NoiseTarget::Distributed { epsilon };
+        let (noise, l2_clip_norm, optimizer) = match (no_noise, trial.model) {
+            (true, _) => (NoiseTarget::None, 1.0, adam(0.01)),
+            (false, "cnn") => (promise, coordinator_setup::CLIP, coordinator_setup::OPTIMIZER.to_owned()),
+            (false, "lstm") => (promise, 1.0, sgd(2.0)),
+            (false, _) => (promise, 1.0, sgd(8.0)),
         };
-        let noise = NoiseTarget::Distributed { epsilon };
-        Self { noise, epsilon, sampling_probability: [1, 4], l2_clip_norm, optimizer }
-    }
-
-    /// How many records an attempt is expected to see, over all clients: a public constant.
-    fn expected_lot(&self, trial: &Trial) -> u64 {
-        let [numerator, denominator] = self.sampling_probability;
-        u64::from(trial.n_records) * numerator / denominator
+        Self { noise, epsilon, l2_clip_norm, optimizer }
     }
 }
 

@@ -99,7 +99,6 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
                 noise: if no_noise { NoiseTarget::None } else { NoiseTarget::Distributed { epsilon } },
-                sampling_probability: [1, 4],
                 expected_lot: u64::from(clients) * records_per_client_max / 4,
                 records_per_client_max,
                 data: data.map(|path| std::path::absolute(&path).unwrap_or(path)),

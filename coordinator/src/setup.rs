@@ -126,8 +126,6 @@ pub struct Init {
     pub attempts_max: u32,
     /// The noise, by the epsilon that it promises for all attempts.
     pub noise: NoiseTarget,
-    /// With what probability a record enters an attempt: numerator and denominator.
-    pub sampling_probability: [u64; 2],
     /// Records that are expected over all clients in an attempt.
     pub expected_lot: u64,
     /// The most records that one client may hold.
@@ -224,7 +222,7 @@ fn task_text(init: &Init) -> String {
          {noise}\
          delta = 1e-5\n\
          # Each record enters an attempt with this probability: numerator and denominator.\n\
-         sampling_probability = {sampling_probability:?}\n\
+         sampling_probability = [1, 4]\n\
          # Public constants, never computed from what the clients hold: records expected in an attempt over all\n\
          # clients, and the most that one client may hold.\n\
          expected_lot = {expected_lot}\n\
@@ -249,7 +247,6 @@ fn task_text(init: &Init) -> String {
         clip = init.l2_clip_norm,
         optimizer = init.optimizer,
         noise = noise_text(init.noise),
-        sampling_probability = init.sampling_probability,
         expected_lot = init.expected_lot,
         records_max = init.records_per_client_max,
         clients = init.clients,

@@ -371,7 +371,11 @@ fn conclude(
     let n_clients = u64::from(options.clients);
     let (up, down) = (summary.bytes_up / n_clients, summary.bytes_down / n_clients);
     let (accuracy, figure) = figures(trial, summary.test.as_ref());
-    let told = figure.as_ref().map(|(name, value)| format!(", {name} {}", share(*value))).unwrap_or_default();
+    let told = figure.as_ref().map(|(name, value)| match (trial.figure, value) {
+        (Some(Figure::Auc), Some(auc)) => format!(", {name} {auc:.3}"),
+        _ => format!(", {name} {}", share(*value)),
+    });
+    let told = told.unwrap_or_default();
     let (epsilon, promise) = match options.no_noise {
         true => (None, format!("WITHOUT NOISE.\n{NO_NOISE}")),
         false => {

@@ -266,7 +266,7 @@ fn a_plan_without_noise_is_refused_by_whoever_did_not_allow_it_and_marks_the_oth
     // The refusal cost it nothing.
     assert!(budget(1, &[]).starts_with("0.000 of epsilon 4 spent"), "{}", budget(1, &[]));
     while !budget(2, &[]).contains("no guarantee") {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
     }
     drop(others);
     assert!(budget(2, &[]).starts_with("no guarantee: "), "{}", budget(2, &[]));

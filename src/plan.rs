@@ -8,12 +8,12 @@ use std::{fs, path::PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use eranos_base::UserError;
 use eranos_privacy::{
-    Accountant, Event, MechanismError, Probability,
+    Accountant, Event, MechanismError, NoiseVariance, Probability,
     accountant::{
         calibrate::{self, AccountantKind, CalibrationError, Target},
         pld, zcdp,
     },
-    mechanism::{RecordTarget, design},
+    mechanism::{NoiseTarget, RecordTarget, design},
     rounding, wrap,
 };
 use serde_json::json;
@@ -349,7 +349,7 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
         u_min: survivors_min,
         max_colluders: options.max_colluders,
         max_attempts: options.rounds,
-        epsilon: options.epsilon,
+        noise: NoiseTarget::Distributed { epsilon: options.epsilon },
         delta: options.delta,
     };
     let mechanism = design(&target).map_err(|error| undesigned(&error))?;
@@ -359,7 +359,7 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
         noise_multiplier: mechanism.promised_noise_multiplier(),
         event: Box::new(move |shares| event.event(shares)),
         failure: mechanism.cut_probability(),
-        share_deviation: p.noise_variance.deviation(),
+        share_deviation: p.noise.share_variance().map_or(0.0, NoiseVariance::deviation),
         d_pad: p.d_pad,
         bits: p.bits.into(),
         wrap_probability: mechanism.wrap_probability(),

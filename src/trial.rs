@@ -30,6 +30,8 @@ pub(crate) struct Trial {
     pub(crate) record: [&'static str; 2],
     /// What the model is tested on, for a person.
     pub(crate) tested_on: &'static str,
+    /// What is told of the test beside accuracy.
+    pub(crate) figure: Option<Figure>,
     /// The file of records in a party's folder.
     pub(crate) records: &'static str,
     /// The file of labels, for IDX.
@@ -45,6 +47,20 @@ pub(crate) struct Trial {
     /// The most parties that the sample can be split into.
     pub(crate) clients_max: u16,
     split: fn(&Trial, usize, u64) -> Result<Shares, DataError>,
+}
+
+/// A figure that says more than accuracy where classes are uneven, or answers are ranked.
+#[derive(Clone, Copy)]
+pub(crate) enum Figure {
+    /// The recall of a class.
+    Recall {
+        /// Its number.
+        class: u32,
+        /// Its name.
+        of: &'static str,
+    },
+    /// The area under the ROC curve.
+    Auc,
 }
 
 /// The folders of a split.
@@ -75,6 +91,7 @@ pub(crate) const TRIALS: [Trial; 4] = [
         model: "cnn",
         record: ["image", "images"],
         tested_on: "unseen digits",
+        figure: None,
         records: IMAGES,
         labels: Some(LABELS),
         columns: &[],
@@ -89,6 +106,7 @@ pub(crate) const TRIALS: [Trial; 4] = [
         model: "lstm",
         record: ["window", "windows"],
         tested_on: "windows of two people who took no part",
+        figure: None,
         records: "windows-idx3-ubyte.gz",
         labels: Some(LABELS),
         columns: &[],
@@ -103,6 +121,7 @@ pub(crate) const TRIALS: [Trial; 4] = [
         model: "nlp",
         record: ["message", "messages"],
         tested_on: "unseen messages",
+        figure: Some(Figure::Recall { class: 1, of: "spam" }),
         records: "messages.tsv.gz",
         labels: None,
         columns: &["label", "text"],
@@ -117,6 +136,7 @@ pub(crate) const TRIALS: [Trial; 4] = [
         model: "recommender",
         record: ["rating", "ratings"],
         tested_on: "later ratings of the same people",
+        figure: Some(Figure::Auc),
         records: "ratings.csv.gz",
         labels: None,
         columns: &[],

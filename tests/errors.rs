@@ -71,6 +71,8 @@ fn values_that_cannot_be_are_named() {
         ("main/task.toml", "attempts_max", "attempts_max = 0", "allow a few attempts more"),
         ("main/task.toml", "l2_clip_norm", "l2_clip_norm = 0.0", "1.0"),
         ("main/task.toml", "epsilon =", "epsilon = 1e-9", "allow a larger epsilon"),
+        ("main/task.toml", "epsilon =", "", "name epsilon with noise = \"distributed\""),
+        ("main/task.toml", "noise =", "noise = \"none\"", "leave it out with noise = \"none\""),
         ("main/coordinator.toml", "listen", "listen = \"203.0.113.1:7433\"", "choose another address"),
     ] {
         let path = world.path(file);
@@ -238,6 +240,53 @@ fn a_plan_beyond_the_policy_is_refused_with_the_reason() {
     for (client, what) in clients.into_iter().zip(expected) {
         check(&client.finish(), what, &policy);
     }
+}
+
+#[test]
+fn a_plan_without_noise_is_refused_by_whoever_did_not_allow_it_and_marks_the_others_for_ever() {
+    let world = World::new();
+    set(&world.path("main/task.toml"), "noise =", "noise = \"none\"");
+    set(&world.path("main/task.toml"), "epsilon =", "");
+    let coordinator = world.run_coordinator();
+    for number in 1..=N_CLIENTS {
+        world.init_client(number, &coordinator.address);
+        if number > 1 {
+            set(&world.path(&format!("silo-{number}/policy.toml")), "allow_no_noise", "allow_no_noise = true");
+        }
+    }
+    let clients: Vec<Running> = (1..=N_CLIENTS).map(|number| world.start_client(number)).collect();
+    let [careful, others @ ..] = <[Running; 4]>::try_from(clients).unwrap_or_else(|_| panic!("four clients"));
+    let what = "refuses the coordinator's plan: policy: the plan adds no noise, so that it promises nothing";
+    check(&careful.finish(), &[what], &["allow_no_noise = true in policy.toml"]);
+    let budget = |number: usize, json: &[&str]| {
+        let folder = format!("silo-{number}");
+        let output = world.run(&[&["client", "budget", "--dir", &folder], json].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The refusal cost it nothing.
+    assert!(budget(1, &[]).starts_with("0.000 of epsilon 4 spent"), "{}", budget(1, &[]));
+    while !budget(2, &[]).contains("no guarantee") {
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop(others);
+    assert!(budget(2, &[]).starts_with("no guarantee: "), "{}", budget(2, &[]));
+    let report: serde_json::Value = serde_json::from_str(&budget(2, &["--json"])).unwrap();
+    assert_eq!((&report["epsilon_spent"], &report["guarantee"]), (&serde_json::Value::Null, &false.into()), "{report}");
+    assert_eq!(report["attempts_without_noise"], report["attempts_charged"], "{report}");
+    // The same budget under a policy that does not allow it refuses a plan with noise: the guarantee is lost.
+    drop(coordinator);
+    let other = World::new();
+    let coordinator = other.run_coordinator();
+    for number in 1..=N_CLIENTS {
+        other.init_client(number, &coordinator.address);
+    }
+    fs::create_dir_all(other.path("silo-1/state")).unwrap();
+    fs::copy(world.path("silo-2/state/budget"), other.path("silo-1/state/budget")).unwrap();
+    fs::copy(world.path("silo-2/state/secret"), other.path("silo-1/state/secret")).unwrap();
+    let marked = other.start_client(1);
+    let _rest: Vec<Running> = (2..=N_CLIENTS).map(|number| other.start_client(number)).collect();
+    let what = "budget: attempts without noise were charged to this data set: no guarantee is left";
+    check(&marked.finish(), &[what], &["never trained on without noise"]);
 }
 
 #[test]

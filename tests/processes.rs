@@ -221,7 +221,9 @@ fn a_demo_that_is_interrupted_says_so_and_leaves_nothing_behind() {
 
 #[test]
 fn a_demo_of_each_model_trains_it_and_leaves_a_ledger_that_verifies() {
-    for (model, n_test) in [("lstm", 247), ("nlp", 1114), ("recommender", 8517)] {
+    for (model, n_test, figure) in
+        [("lstm", 247, None), ("nlp", 1114, Some("test_spam_recall")), ("recommender", 8517, Some("test_auc"))]
+    {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eranos"));
         command.args(["demo", "--clients", "4", "--rounds", "2", "--drop", "0", "--json", "--model", model]);
         let output = command.output().unwrap();
@@ -230,9 +232,44 @@ fn a_demo_of_each_model_trains_it_and_leaves_a_ledger_that_verifies() {
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((&report["model"], &report["rounds"]), (&model.into(), &2.into()), "{report}");
         assert_eq!(report["ledger_verified"], true, "{report}");
+        assert_eq!(report["noise"], "distributed", "{report}");
+        assert!(!error.contains("NOT PRIVATE"), "{error}");
+        for name in ["test_spam_recall", "test_auc"] {
+            let value = report[name].as_f64();
+            assert_eq!(value.is_some_and(|value| (0.0..=1.0).contains(&value)), figure == Some(name), "{report}");
+        }
         assert!(report["epsilon"].as_f64().is_some_and(|epsilon| 0.0 < epsilon && epsilon <= 8.0), "{report}");
         // Whole records were tested on: the share of right ones is a multiple of one.
         let right = report["test_accuracy"].as_f64().unwrap() * f64::from(n_test);
         assert!(right > 0.0 && (right - right.round()).abs() < 1e-6, "{report}");
     }
+}
+
+#[test]
+fn a_demo_without_noise_says_so_first_and_last_and_claims_no_epsilon() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("kept");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eranos"));
+    command.args(["demo", "--clients", "4", "--rounds", "2", "--drop", "0", "--json", "--model", "nlp", "--no-noise"]);
+    let output = command.arg("--keep").arg(&kept).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let marks: Vec<usize> = error.match_indices("NOT PRIVATE: no noise is added").map(|(at, _)| at).collect();
+    let [first, last] = marks[..] else { panic!("twice: {error}") };
+    let rounds: Vec<usize> = error.match_indices("\nround ").map(|(at, _)| at).collect();
+    assert!(first == 0 && rounds.len() == 2 && rounds.iter().all(|&at| first < at && at < last), "{error}");
+    assert!(error.contains("  NO NOISE  up ") && !error.contains("epsilon ="), "{error}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let null = serde_json::Value::Null;
+    assert_eq!((&report["noise"], &report["epsilon"]), (&"none".into(), &null), "{report}");
+    assert_eq!(report["ledger_verified"], true, "{report}");
+    assert!(report["test_spam_recall"].as_f64().is_some(), "{report}");
+    // Whoever looks later is told the same.
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_eranos")).args(arguments).current_dir(&kept).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let audited = run(&["audit", "verify", "ledger", "--key", "ledger.pub"]);
+    assert!(audited.contains("NO NOISE") && audited.contains("NOT PRIVATE: no noise, and no epsilon"), "{audited}");
+    assert!(run(&["client", "budget", "--dir", "parties/party-1"]).starts_with("no guarantee: 2 "));
 }

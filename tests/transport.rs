@@ -613,6 +613,7 @@ fn session(folder: &Path, coordinator: SocketAddr) -> Session {
         ledger_key: key.ledger_key().to_string(),
         task: "mnist".to_owned(),
         epsilon_max: 4.0,
+        allow_no_noise: false,
         survivors_min: 3,
         max_colluders: 1,
         records_max: 100_000,

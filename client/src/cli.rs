@@ -35,6 +35,9 @@ pub enum Command {
         /// The most epsilon that this data set may ever be charged
         #[arg(long, default_value_t = 4.0)]
         epsilon_max: f64,
+        /// Take part in plans without any noise too: nothing is promised to this data set then, now or later
+        #[arg(long)]
+        allow_no_noise: bool,
         /// The least number of clients in a sum
         #[arg(long, default_value_t = 3)]
         survivors_min: u16,
@@ -88,6 +91,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             ledger_key,
             task,
             epsilon_max,
+            allow_no_noise,
             survivors_min,
             max_colluders,
             records_max,
@@ -104,6 +108,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 ledger_key,
                 task,
                 epsilon_max,
+                allow_no_noise,
                 survivors_min,
                 max_colluders,
                 records_max,
@@ -143,7 +148,11 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
                         tracing::debug!(?phase, round = round.map(|round| round.0), "phase");
                     }
                     Progress::End { end, epsilon_spent } => {
-                        println!("{name}: {end}; epsilon spent {epsilon_spent:.3}");
+                        let spent = match epsilon_spent {
+                            Some(spent) => format!("epsilon spent {spent:.3}"),
+                            None => "no guarantee: rounds without noise were charged".to_owned(),
+                        };
+                        println!("{name}: {end}; {spent}");
                     }
                 }
             }
@@ -166,7 +175,8 @@ fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {
         let what = format!("the budget in {} is damaged: {error}", path.display());
         UserError::new(what, "do not delete it: it is the record of what was spent; restore it from a backup")
     })?;
-    let (terms, spent) = (budget.terms(), budget.epsilon_spent());
+    let (terms, n_without_noise) = (budget.terms(), budget.n_without_noise());
+    let spent = Some(budget.epsilon_spent()).filter(|epsilon| epsilon.is_finite());
     let unit = match terms.unit {
         UnitOfPrivacy::Record => "record",
         UnitOfPrivacy::Client => "client",
@@ -175,18 +185,25 @@ fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {
         let report = serde_json::json!({
             "data_set": terms.data_set,
             "unit": unit,
+            // Null where no epsilon is promised any more.
             "epsilon_spent": spent,
+            "guarantee": spent.is_some(),
             "epsilon_limit": terms.epsilon_limit,
             "delta": terms.delta,
             "attempts_charged": budget.n_charged(),
+            "attempts_without_noise": n_without_noise,
             "receipts": budget.n_receipts(),
         });
         println!("{report}");
     } else {
+        let of = match spent {
+            Some(spent) => format!("{spent:.3} of epsilon {} spent", terms.epsilon_limit),
+            None => format!(
+                "no guarantee: {n_without_noise} charged attempts had no noise, so nothing is promised of this data set"
+            ),
+        };
         println!(
-            "{spent:.3} of epsilon {} spent at delta {:e} (unit: one {unit}), in {} charged attempts; {} are in the \
-             ledger as released",
-            terms.epsilon_limit,
+            "{of} at delta {:e} (unit: one {unit}), in {} charged attempts; {} are in the ledger as released",
             terms.delta,
             budget.n_charged(),
             budget.n_receipts(),

@@ -27,6 +27,10 @@ pub struct Policy {
     pub max_colluders: u16,
     /// The least noise multiplier of an attempt, colluders' shares left out.
     pub noise_multiplier_min: f64,
+    /// Whether plans without any noise are taken part in, and plans with noise on a data set that was used without. Nothing
+    /// is promised to this client's records then, now or later; the limits on epsilon and noise above do not apply.
+    #[serde(default)]
+    pub allow_no_noise: bool,
     /// The most records that this client may hold: a public constant, which a plan's own bound must cover. Whether the
     /// data keeps to it is checked before anybody is dialled, so that no answer to a plan depends on the data.
     pub records_max: u32,
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn a_policy_from_before_a_limit_was_named_has_the_limit() {
         let dir = tempfile::tempdir().expect("a folder");
-        let init = crate::setup::Init {
+        let mut init = crate::setup::Init {
             records: "records".to_owned(),
             labels: Some("labels".to_owned()),
             columns: Vec::new(),
@@ -116,6 +120,7 @@ mod tests {
             .to_string(),
             task: "mnist".to_owned(),
             epsilon_max: 4.0,
+            allow_no_noise: false,
             survivors_min: 3,
             max_colluders: 1,
             records_max: 10,
@@ -126,8 +131,14 @@ mod tests {
         let written = Policy::read(&path).expect("a policy");
         assert_eq!((written.phase_timeout_ms_max, written.parameters_max), (600_000, 16_777_216));
         let text = std::fs::read_to_string(&path).expect("written");
-        let before = |line: &&str| !line.starts_with("phase_timeout_ms_max") && !line.starts_with("parameters_max");
+        let named = ["phase_timeout_ms_max", "parameters_max", "allow_no_noise"];
+        let before = |line: &&str| !named.iter().any(|name| line.starts_with(name));
         std::fs::write(&path, text.lines().filter(before).collect::<Vec<_>>().join("\n")).expect("written");
         assert_eq!(Policy::read(&path).expect("a policy"), written);
+        // Nobody goes without noise who did not write so.
+        assert!(!written.allow_no_noise);
+        (init.allow_no_noise, init.dir) = (true, dir.path().join("bare"));
+        crate::setup::init(&init).expect("written");
+        assert!(Policy::read(&init.dir.join(crate::setup::POLICY)).expect("a policy").allow_no_noise);
     }
 }

@@ -41,8 +41,8 @@ pub enum Progress {
     End {
         /// How.
         end: End,
-        /// Epsilon spent in all.
-        epsilon_spent: f64,
+        /// Epsilon spent in all; none where no guarantee is left.
+        epsilon_spent: Option<f64>,
     },
 }
 
@@ -109,7 +109,7 @@ impl Session {
         while !*stop.borrow() {
             let (end, returned) = self.round(link, &progress, &mut stop).await?;
             link = returned;
-            let epsilon_spent = self.store.budget().epsilon_spent();
+            let epsilon_spent = Some(self.store.budget().epsilon_spent()).filter(|epsilon| epsilon.is_finite());
             tracing::info!(?end, epsilon_spent, "round over");
             // Nobody need watch.
             let _ = progress.try_send(Progress::End { end: end.clone(), epsilon_spent });

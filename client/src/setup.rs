@@ -117,6 +117,8 @@ pub struct Init {
     pub task: String,
     /// The most epsilon for this data set.
     pub epsilon_max: f64,
+    /// Whether plans without noise are taken part in.
+    pub allow_no_noise: bool,
     /// The least number of survivors.
     pub survivors_min: u16,
     /// The most colluders there may be.
@@ -189,6 +191,10 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          max_colluders = {max_colluders}\n\
          # The least noise multiplier of an attempt, colluders' shares left out.\n\
          noise_multiplier_min = 0.5\n\
+         # Whether to take part in plans WITHOUT any noise. They promise nothing: what such a round releases may tell\n\
+         # anybody about single records, and this data set has no guarantee left afterwards, whatever comes later. Plans\n\
+         # with noise are then taken part in without a limit on epsilon, since none is left to keep.\n\
+         allow_no_noise = {allow_no_noise}\n\
          # The most records that this client may hold, a public constant; a plan must allow for as many.\n\
          records_max = {records_max}\n\
          # The shortest slot of READY in ms: a shorter one would tell how long training took.\n\
@@ -201,6 +207,7 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # The most parameters of a model: the memory of training grows with them.\n\
          parameters_max = {PARAMETERS_MAX_DEFAULT}\n",
         epsilon = init.epsilon_max,
+        allow_no_noise = init.allow_no_noise,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
         records_max = init.records_max,

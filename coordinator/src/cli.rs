@@ -7,6 +7,7 @@ use std::{
 
 use clap::Subcommand;
 use eranos_base::UserError;
+use eranos_privacy::mechanism::NoiseTarget;
 
 use crate::{
     export::{Exported, export},
@@ -40,6 +41,9 @@ pub enum Command {
         /// Epsilon of all attempts together, at delta 1e-5
         #[arg(long, default_value_t = 4.0)]
         epsilon: f64,
+        /// NOT PRIVATE: nobody adds noise, nothing is promised, and clients refuse unless their policies allow it
+        #[arg(long, conflicts_with = "epsilon")]
+        no_noise: bool,
         /// The most records that one client may hold
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u64,
@@ -70,7 +74,18 @@ pub enum Command {
 /// What went wrong and what to do next.
 pub fn run(command: Command) -> Result<(), UserError> {
     match command {
-        Command::Init { dir, listen, model, task, clients, rounds, epsilon, records_per_client_max, data } => {
+        Command::Init {
+            dir,
+            listen,
+            model,
+            task,
+            clients,
+            rounds,
+            epsilon,
+            no_noise,
+            records_per_client_max,
+            data,
+        } => {
             let party = eranos_certs::Party::load(&dir).map_err(UserError::from)?;
             // A quarter of all records is expected in an attempt, one client may drop out of each.
             let init = Init {
@@ -83,7 +98,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 max_colluders: 1,
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
-                epsilon,
+                noise: if no_noise { NoiseTarget::None } else { NoiseTarget::Distributed { epsilon } },
                 expected_lot: u64::from(clients) * records_per_client_max / 4,
                 records_per_client_max,
                 data: data.map(|path| std::path::absolute(&path).unwrap_or(path)),
@@ -94,6 +109,9 @@ pub fn run(command: Command) -> Result<(), UserError> {
             };
             let line = setup::init(&init, party.anchor.trust_domain().as_str())?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::TASK).display());
+            if no_noise {
+                println!("{NO_NOISE}");
+            }
             println!("the ledger key, for clients and auditors to pin ({}):", dir.join(setup::LEDGER_PUB).display());
             println!("{line}");
             Ok(())
@@ -116,13 +134,15 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
         let mechanism = federation.mechanism();
         let (attempts, released) = federation.progress();
         println!(
-            "listening on {}; {} parameters, at most {} attempts for epsilon {:.3} at delta {:e}",
+            "listening on {}; {} parameters, at most {} attempts for {}",
             server.local_address(),
             mechanism.parameters().n_parameters,
             mechanism.parameters().max_attempts,
-            mechanism.epsilon(),
-            mechanism.parameters().delta,
+            epsilon_at(mechanism.epsilon(), mechanism.parameters().delta),
         );
+        if !mechanism.has_noise() {
+            println!("{NO_NOISE}");
+        }
         if attempts > 0 {
             println!("going on after {released} released rounds in {attempts} attempts");
         }
@@ -138,15 +158,24 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
             UserError::new(error.to_string(), "nothing is half-done: mend the cause and start the coordinator again")
         })?;
         println!(
-            "{} rounds in {} attempts, epsilon {:.3} at delta {:e}{}",
+            "{} rounds in {} attempts, {}{}",
             summary.released,
             summary.attempts,
-            summary.epsilon,
-            summary.delta,
-            summary.test_accuracy.map_or(String::new(), |a| format!(", test accuracy {:.1} %", 100.0 * a)),
+            epsilon_at(summary.epsilon, summary.delta),
+            summary.test.map_or(String::new(), |test| format!(", test accuracy {:.1} %", 100.0 * test.accuracy)),
         );
         Ok(())
     })
+}
+
+/// What is said of a task without noise, wherever it is said.
+pub const NO_NOISE: &str = "NOT PRIVATE: no noise is added; nothing is promised to anybody's records";
+
+fn epsilon_at(epsilon: f64, delta: f64) -> String {
+    match epsilon.is_finite() {
+        true => format!("epsilon {epsilon:.3} at delta {delta:e}"),
+        false => "no epsilon: nothing is promised".to_owned(),
+    }
 }
 
 /// One round on one line.
@@ -155,11 +184,14 @@ pub fn line(report: &RoundReport) -> String {
     let dropped: Vec<String> = report.dropped.iter().map(|(id, phase)| format!("{} ({phase})", id.name())).collect();
     let dropped = if dropped.is_empty() { String::new() } else { format!("  dropped: {}", dropped.join(", ")) };
     let aborted = report.aborted.as_ref().map_or(String::new(), |reason| format!("  aborted: {reason}"));
+    let epsilon = match report.epsilon.is_finite() {
+        true => format!("epsilon {:.3}", report.epsilon),
+        false => "NO NOISE".to_owned(),
+    };
     format!(
-        "round {:3}/{}{accuracy}  epsilon {:.3}  up {:.1} MB, down {:.1} MB  {:.2} s{dropped}{aborted}",
+        "round {:3}/{}{accuracy}  {epsilon}  up {:.1} MB, down {:.1} MB  {:.2} s{dropped}{aborted}",
         report.released,
         report.rounds,
-        report.epsilon,
         report.bytes_up as f64 / 1e6,
         report.bytes_down as f64 / 1e6,
         report.took.as_secs_f64(),

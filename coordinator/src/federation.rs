@@ -38,7 +38,7 @@ use tokio::{sync::mpsc, task::block_in_place};
 use crate::{
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
-    model::{Model, ModelError},
+    model::{Model, ModelError, TestFigures},
     objects::{self, Objects},
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
@@ -84,7 +84,7 @@ pub struct RoundReport {
     pub n_selected: usize,
     /// Clients that dropped out, with the phase.
     pub dropped: Vec<(ClientId, &'static str)>,
-    /// Epsilon charged so far, against the coordinator with its colluders.
+    /// Epsilon charged so far, against the coordinator with its colluders; infinite without noise.
     pub epsilon: f64,
     /// Accuracy on the operator's test set.
     pub test_accuracy: Option<f64>,
@@ -103,12 +103,12 @@ pub struct Summary {
     pub released: u32,
     /// Attempts, released or not.
     pub attempts: u32,
-    /// Epsilon charged, against the coordinator with its colluders.
+    /// Epsilon charged, against the coordinator with its colluders; infinite without noise.
     pub epsilon: f64,
     /// Delta.
     pub delta: f64,
-    /// Accuracy on the operator's test set after the last round.
-    pub test_accuracy: Option<f64>,
+    /// How the model does on the operator's test set after the last round.
+    pub test: Option<TestFigures>,
     /// (client, round) pairs that dropped out.
     pub n_dropped: usize,
     /// Bytes received in all.
@@ -394,13 +394,13 @@ impl Federation {
             }
         }
         self.dismiss(&mut server, &upload_sender).await?;
-        let test_accuracy = self.evaluate();
+        let test = self.test_figures();
         Ok(Summary {
             released: self.released,
             attempts: self.n_attempts,
             epsilon: self.epsilon(),
             delta: self.mechanism.parameters().delta,
-            test_accuracy,
+            test,
             n_dropped: self.totals.n_dropped,
             bytes_up: self.totals.bytes_up,
             bytes_down: self.totals.bytes_down,
@@ -894,9 +894,9 @@ impl Federation {
         });
     }
 
-    fn evaluate(&self) -> Option<f64> {
+    fn test_figures(&self) -> Option<TestFigures> {
         let set = self.test_set.as_ref()?;
-        block_in_place(|| self.model.evaluate(set)).ok().map(|evaluation| evaluation.accuracy)
+        block_in_place(|| self.model.test_figures(set)).ok()
     }
 
     fn epsilon(&self) -> f64 {
@@ -939,7 +939,7 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<RecordMechanism, UserEr
         u_min: cohort.survivors_min,
         max_colluders: cohort.max_colluders,
         max_attempts: task.schedule.attempts_max,
-        epsilon: privacy.epsilon,
+        noise: privacy.noise_target().map_err(|error| failed(&error))?,
         delta: privacy.delta,
     };
     design(&target).map_err(|error| failed(&error))
@@ -967,7 +967,7 @@ fn opening(
         model: model.spec().digest(),
         weights: model.digest(),
         mechanism: mechanism.clone(),
-        budget_epsilon: task.privacy.epsilon,
+        budget_epsilon: task.privacy.epsilon.unwrap_or(f64::INFINITY),
         budget_delta: task.privacy.delta,
     };
     let leaves = vec![Entry::LogOpened(opened).encode()?, Entry::TaskOpened(Box::new(task_opened)).encode()?];

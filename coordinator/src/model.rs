@@ -6,7 +6,7 @@ use bytes::Bytes;
 use eranos_base::{Digest, Entropy, encoding::Canonical, encoding::CanonicalReader, encoding::DecodeError};
 use eranos_nn::{
     Dataset, Evaluation, LearningRateSchedule, Loss, ModelSpec, Network, NnError, Optimizer, OptimizerError,
-    OptimizerSpec,
+    OptimizerSpec, metrics,
 };
 use eranos_privacy::{
     RecordMechanism, RotationSeed,
@@ -32,6 +32,17 @@ pub enum ModelError {
     /// The new parameters are not finite: the sum is not applied.
     #[error("the update leads to parameters that are not finite; lower the learning rate")]
     NotFinite,
+}
+
+/// How a model does on the operator's test set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestFigures {
+    /// The share of records that it says right.
+    pub accuracy: f64,
+    /// The same of each class; none of a class that the test set does not have.
+    pub recalls: Vec<Option<f64>>,
+    /// The area under the ROC curve; none unless two classes, and both of them, are there.
+    pub auc: Option<f64>,
 }
 
 /// The model between two rounds.
@@ -133,6 +144,23 @@ impl Model {
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation, ModelError> {
         let prepared = self.network.prepare(&self.parameters)?;
         Ok(self.network.evaluate(&prepared, data, &mut self.network.workspace())?)
+    }
+
+    /// The same, class by class.
+    ///
+    /// # Errors
+    /// If the test set does not fit the model.
+    pub fn test_figures(&self, data: &Dataset) -> Result<TestFigures, ModelError> {
+        let accuracy = self.evaluate(data)?.accuracy;
+        let prepared = self.network.prepare(&self.parameters)?;
+        let outputs = self.network.predict(&prepared, data.features(), &mut self.network.workspace())?;
+        // One output tells two classes apart.
+        let classes = 0..(self.network.n_outputs() as u32).max(2);
+        Ok(TestFigures {
+            accuracy,
+            recalls: classes.map(|class| metrics::recall(outputs.view(), data.labels(), class)).collect(),
+            auc: metrics::roc_auc(outputs.view(), data.labels()),
+        })
     }
 
     /// The digest of the parameters.

@@ -12,6 +12,7 @@ use std::{
 use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
 use eranos_certs::Party;
 use eranos_ledger::{LedgerSigner, Origin};
+use eranos_privacy::mechanism::NoiseTarget;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -123,8 +124,8 @@ pub struct Init {
     pub rounds: u32,
     /// Attempts allowed.
     pub attempts_max: u32,
-    /// Epsilon for all attempts.
-    pub epsilon: f64,
+    /// The noise, by the epsilon that it promises for all attempts.
+    pub noise: NoiseTarget,
     /// Records that are expected over all clients in an attempt.
     pub expected_lot: u64,
     /// The most records that one client may hold.
@@ -216,11 +217,9 @@ fn task_text(init: &Init) -> String {
          # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
          learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = {LAST_SHARE:?} }}\n\n\
          [privacy]\n\
-         # What is protected: one record, added or removed; the noise is shared out over the clients.\n\
+         # What is protected: one record, added or removed.\n\
          unit = \"record\"\n\
-         noise = \"distributed\"\n\
-         # Of all attempts together, against the coordinator working with max_colluders clients.\n\
-         epsilon = {epsilon:?}\n\
+         {noise}\
          delta = 1e-5\n\
          # Each record enters an attempt with this probability: numerator and denominator.\n\
          sampling_probability = [1, 4]\n\
@@ -247,7 +246,7 @@ fn task_text(init: &Init) -> String {
         model = init.model,
         clip = init.l2_clip_norm,
         optimizer = init.optimizer,
-        epsilon = init.epsilon,
+        noise = noise_text(init.noise),
         expected_lot = init.expected_lot,
         records_max = init.records_per_client_max,
         clients = init.clients,
@@ -257,6 +256,24 @@ fn task_text(init: &Init) -> String {
         attempts_max = init.attempts_max,
         ready_slot_ms = init.ready_slot_ms,
     )
+}
+
+fn noise_text(noise: NoiseTarget) -> String {
+    match noise {
+        NoiseTarget::Distributed { epsilon } => format!(
+            "# The noise is shared out over the clients. (\"none\", without epsilon, promises nothing to anybody's records;\n\
+             # clients refuse it unless their policies allow it.)\n\
+             noise = \"distributed\"\n\
+             # Of all attempts together, against the coordinator working with max_colluders clients.\n\
+             epsilon = {epsilon:?}\n"
+        ),
+        NoiseTarget::None => {
+            "# NOT PRIVATE: nobody adds noise, nothing is promised to anybody's records, and clients refuse the plan \
+             unless\n# their policies allow it. With noise = \"distributed\" epsilon is named too.\n\
+             noise = \"none\"\n"
+                .to_owned()
+        }
+    }
 }
 
 fn read_signer(dir: &Path, origin: &str) -> Result<LedgerSigner, UserError> {

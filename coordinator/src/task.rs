@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use eranos_base::{TaskId, UserError};
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
+use eranos_privacy::mechanism::NoiseTarget;
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -69,8 +70,9 @@ pub struct Privacy {
     pub unit: Unit,
     /// Who adds the noise.
     pub noise: Noise,
-    /// Epsilon of all attempts together, at `delta`, against the coordinator with its colluders.
-    pub epsilon: f64,
+    /// Epsilon of all attempts together, at `delta`, against the coordinator with its colluders. Not named without noise:
+    /// it is infinite then.
+    pub epsilon: Option<f64>,
     /// Delta.
     pub delta: f64,
     /// The probability with which each record enters an attempt: numerator and denominator.
@@ -96,6 +98,23 @@ pub enum Unit {
 pub enum Noise {
     /// Every client a share; only the sum is ever seen.
     Distributed,
+    /// Nobody: nothing is promised, and clients refuse unless their policies allow it.
+    None,
+}
+
+impl Privacy {
+    /// The noise, by what it promises.
+    ///
+    /// # Errors
+    /// If epsilon is missing where there is noise, or named where there is none.
+    pub fn noise_target(&self) -> Result<NoiseTarget, &'static str> {
+        match (self.noise, self.epsilon) {
+            (Noise::Distributed, Some(epsilon)) => Ok(NoiseTarget::Distributed { epsilon }),
+            (Noise::None, None) => Ok(NoiseTarget::None),
+            (Noise::Distributed, None) => Err("privacy.epsilon is missing"),
+            (Noise::None, Some(_)) => Err("privacy.epsilon is named, but noise = \"none\" promises none"),
+        }
+    }
 }
 
 /// Who takes part.
@@ -158,6 +177,9 @@ impl Task {
         }
         if !(task.training.l2_clip_norm.is_finite() && task.training.l2_clip_norm > 0.0) {
             return refuse("training.l2_clip_norm is not a positive number", "1.0 is a common choice");
+        }
+        if let Err(what) = task.privacy.noise_target() {
+            return refuse(what, "name epsilon with noise = \"distributed\", and leave it out with noise = \"none\"");
         }
         if let Err(error) = task.training.learning_rate_schedule.check() {
             return refuse(&format!("training.learning_rate_schedule: {error}"), "compare with the commented example");

@@ -11,7 +11,7 @@ use eranos_nn::{DataSpec, data::Form};
 use eranos_privacy::{
     Budget,
     budget::{BudgetError, Terms, UnitOfPrivacy},
-    mechanism::RecordTarget,
+    mechanism::{NoiseTarget, RecordTarget},
 };
 use eranos_wire::{
     Answer, Request, RoundPlan,
@@ -239,7 +239,7 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
     };
     check(
         "epsilon",
-        |t| t.epsilon = EPSILON + 0.5,
+        |t| t.noise = NoiseTarget::Distributed { epsilon: EPSILON + 0.5 },
         |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }),
     );
     check("delta", |t| t.delta = 2.0 * DELTA, |kind| matches!(kind, RefusalKind::TooMuch { what: "delta", .. }));
@@ -250,7 +250,7 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
     );
     check(
         "more attempts",
-        |t| (t.max_attempts, t.epsilon) = (2 * ATTEMPTS_MAX, 20.0),
+        |t| (t.max_attempts, t.noise) = (2 * ATTEMPTS_MAX, NoiseTarget::Distributed { epsilon: 20.0 }),
         |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. }),
     );
 
@@ -320,6 +320,98 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
         |c| rebudget(c, UnitOfPrivacy::Client, EPSILON),
         |kind| matches!(kind, RefusalKind::Other { what: "unit of privacy", .. }),
     );
+}
+
+/// The plan without noise, or with it.
+fn replan_noise(noise: NoiseTarget) -> impl Fn(&Adversary, &mut Answer, &mut Bytes) {
+    move |adversary, answer, _| {
+        let target = RecordTarget { noise, ..target(FIVE, adversary.setup.model.n_parameters()) };
+        adversary.replan(answer, |plan| plan.mechanism = mechanism(target));
+    }
+}
+
+#[test]
+fn a_plan_without_noise_is_refused_unless_the_policy_allows_it() {
+    // The coordinator says so to everybody: whoever does not allow it sends nothing but its refusal.
+    let mut world = World::with_noise(31, FIVE, NoiseTarget::None);
+    for client in &mut world.clients[1..] {
+        client.member_mut().policy.allow_no_noise = true;
+    }
+    // Nor does a limit that no epsilon and no noise would reach stand in for the permission.
+    world.clients[VICTIM].member_mut().policy.task_epsilon_max = f64::MAX;
+    world.begin(1);
+    world.run();
+    world.check("without noise", &[VICTIM]);
+    check_refusal(&world, "without noise", true, false, |kind| matches!(kind, RefusalKind::NoNoise));
+    let Some(End::Refused(refusal)) = &world.clients[VICTIM].end else { panic!("refused") };
+    assert!(refusal.is_final() && refusal.next_step().contains("allow_no_noise = true"), "{}", refusal.next_step());
+    let sent: Vec<&Request> = world.clients[VICTIM].sent().collect();
+    assert!(matches!(sent[..], [Request::CheckIn(_), Request::Abort(_)]), "{sent:?}");
+    // The others had a round as any other, and their budgets and the ledger say what it was.
+    assert!(world.settled_without(&[VICTIM]), "{:?}", world.coordinator.abandoned);
+    for client in &world.clients[1..] {
+        assert_eq!((client.budget.n_without_noise(), client.budget.epsilon_spent()), (1, f64::INFINITY));
+    }
+    // A victim that changes its mind takes part in the next.
+    world.clients[VICTIM].member_mut().policy.allow_no_noise = true;
+    world.begin(2);
+    world.run();
+    world.check("without noise, allowed", &[]);
+    assert!(world.settled_without(&[]) && world.clients[VICTIM].is_charged());
+}
+
+#[test]
+fn one_client_alone_is_not_talked_out_of_its_noise() {
+    // The task is with noise, and the plan to the victim without: its own policy refuses.
+    let world = deceive("to one alone", |_| {}, replan_noise(NoiseTarget::None));
+    check_refusal(&world, "to one alone", true, false, |kind| matches!(kind, RefusalKind::NoNoise));
+    assert!(world.settled_without(&[VICTIM]), "{:?}", world.coordinator.abandoned);
+
+    // A victim that would go without noise signs its keys for that plan, and the others theirs for another: nobody takes
+    // the other for a member of the same round.
+    let mut world = World::new(32, FIVE);
+    world.clients[VICTIM].member_mut().policy.allow_no_noise = true;
+    alter_answers(&mut world, VICTIM, replan_noise(NoiseTarget::None));
+    world.begin(1);
+    world.run();
+    world.check("two modes", &[VICTIM]);
+    let victim = &world.clients[VICTIM];
+    assert!(!victim.is_charged() && !matches!(victim.end, Some(End::Settled { .. })), "{:?}", victim.end);
+    assert!(!victim.sent().any(|request| matches!(request, Request::ShareKeys(_) | Request::MaskedInput(_))));
+    for client in &world.clients[1..] {
+        assert_eq!(client.budget.n_without_noise(), 0);
+    }
+}
+
+#[test]
+fn noise_is_no_use_to_a_data_set_that_went_without() {
+    let mut world = World::new(33, FIVE);
+    // In another task it was charged without noise.
+    let bare = mechanism(RecordTarget { noise: NoiseTarget::None, ..target(FIVE, world.setup.model.n_parameters()) });
+    let (session, round) = (SessionId(eranos_base::Digest::of(b"another task")), RoundNumber(1));
+    let client = &mut world.clients[VICTIM];
+    let mut budget = (*client.budget).clone();
+    for step in 0..2 {
+        let append = match step {
+            0 => budget.begin(session, round),
+            _ => budget.charge(session, round, 1, eranos_base::Digest::ZERO, &bare, true),
+        };
+        let append = append.unwrap();
+        client.file.extend_from_slice(append.bytes());
+        budget.commit(append).unwrap();
+    }
+    client.budget = Arc::new(budget);
+    world.begin(1);
+    world.run();
+    world.check("after none", &[VICTIM]);
+    check_refusal(&world, "after none", true, false, |kind| {
+        matches!(kind, RefusalKind::Budget(BudgetError::GuaranteeLost))
+    });
+    world.clients[VICTIM].member_mut().policy.allow_no_noise = true;
+    world.begin(2);
+    world.run();
+    world.check("after none, allowed", &[]);
+    assert!(world.settled_without(&[]));
 }
 
 fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
@@ -481,7 +573,8 @@ fn another_mechanism_in_a_session_that_was_charged_is_refused() {
     world.run();
     assert!(world.settled_without(&[]));
     // Weaker, and by itself within the policy: what the first and this one spend together, nobody accepted.
-    let weaker = mechanism(RecordTarget { epsilon: EPSILON / 2.0, ..target(FIVE, world.setup.model.n_parameters()) });
+    let noise = NoiseTarget::Distributed { epsilon: EPSILON / 2.0 };
+    let weaker = mechanism(RecordTarget { noise, ..target(FIVE, world.setup.model.n_parameters()) });
     alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
         adversary.replan(answer, |plan| plan.mechanism = weaker.clone());
     });

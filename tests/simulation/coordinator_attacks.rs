@@ -9,7 +9,10 @@ use eranos_base::{
 };
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
 use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
-use eranos_privacy::{Budget, RecordMechanism, mechanism::RecordTarget};
+use eranos_privacy::{
+    Budget, RecordMechanism,
+    mechanism::{NoiseTarget, RecordTarget},
+};
 use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
 use eranos_wire::{
     Answer, Request,
@@ -827,7 +830,7 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
     check("round number", |attempt| attempt.round = RoundNumber(2));
     check("plan", |attempt| attempt.plan = Digest::of(b"x"));
     check("mechanism", |attempt| {
-        let target = RecordTarget { epsilon: EPSILON + 0.5, ..target(FIVE, 16) };
+        let target = RecordTarget { noise: NoiseTarget::Distributed { epsilon: EPSILON + 0.5 }, ..target(FIVE, 16) };
         let weaker: RecordMechanism = mechanism(target);
         attempt.mechanism = weaker;
     });

@@ -38,7 +38,7 @@ use eranos_nn::{
 use eranos_privacy::{
     Budget, Probability, RecordMechanism,
     budget::{Terms, UnitOfPrivacy},
-    mechanism::{RecordTarget, design},
+    mechanism::{NoiseTarget, RecordTarget, design},
 };
 use eranos_secagg::{Identity, StatementKey};
 use eranos_wire::{
@@ -215,6 +215,11 @@ pub(crate) enum CoordinatorDid {
 impl World {
     /// A federation of `size` that has never met.
     pub(crate) fn new(seed: u64, size: Size) -> Self {
+        Self::with_noise(seed, size, NoiseTarget::Distributed { epsilon: EPSILON })
+    }
+
+    /// One whose task has this noise.
+    pub(crate) fn with_noise(seed: u64, size: Size, noise: NoiseTarget) -> Self {
         let mut dice = Dice(SeededEntropy::new(seed));
         let trust_domain: TrustDomain = "example.org".parse().unwrap();
         let task: TaskId = "tiny".parse().unwrap();
@@ -227,7 +232,7 @@ impl World {
             size,
             session: SessionId::derive(&trust_domain, signer.ledger_key().name().as_str(), &task, &nonce),
             nonce,
-            mechanism: mechanism(target(size, model.n_parameters())),
+            mechanism: mechanism(RecordTarget { noise, ..target(size, model.n_parameters()) }),
             checkpoint: Bytes::from(vec![0; 4 * model.n_parameters()]),
             trust_domain,
             task,
@@ -430,7 +435,8 @@ impl World {
                     client.did.push(Did::Persisted(step));
                 }
                 client::Action::Train(job) => {
-                    assert_eq!(job.mechanism, self.setup.mechanism);
+                    let plan = client.round.as_ref().and_then(client::Round::plan);
+                    assert_eq!(plan.map(|plan| &plan.mechanism), Some(&job.mechanism));
                     let (life, due) = (client.life, self.now + Duration::from_millis(client.trains_ms));
                     self.push(due, Item::Trained { client: i, life });
                 }
@@ -698,6 +704,7 @@ impl Client {
                 survivors_min: parameters.u_min,
                 max_colluders: parameters.max_colluders,
                 noise_multiplier_min: setup.mechanism.promised_noise_multiplier(),
+                allow_no_noise: false,
                 records_max: parameters.record_bound,
                 ready_slot_ms_min: READY_SLOT_MS,
                 charged_without_receipt_max: u32::MAX,
@@ -868,7 +875,7 @@ impl Coordinator {
             model: setup.model.digest(),
             weights: Digest::of(&setup.checkpoint),
             mechanism: setup.mechanism.clone(),
-            budget_epsilon: EPSILON,
+            budget_epsilon: if setup.mechanism.has_noise() { EPSILON } else { f64::INFINITY },
             budget_delta: DELTA,
         };
         let leaves =
@@ -1036,7 +1043,7 @@ pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
         u_min: size.u_min,
         max_colluders: size.f,
         max_attempts: ATTEMPTS_MAX,
-        epsilon: EPSILON,
+        noise: NoiseTarget::Distributed { epsilon: EPSILON },
         delta: DELTA,
     }
 }

@@ -55,6 +55,9 @@ pub enum RefusalKind {
         /// The most.
         most: f64,
     },
+    /// The plan adds no noise, and the policy allows none without.
+    #[error("policy: the plan adds no noise, so that it promises nothing to anybody's records")]
+    NoNoise,
     /// The budget does not allow it.
     #[error("budget: {0}")]
     Budget(BudgetError),
@@ -126,6 +129,14 @@ impl Refusal {
             RefusalKind::OlderBudget { .. } => {
                 "restore the newest copy of this client's state folder: without it nobody knows what was spent"
             }
+            RefusalKind::NoNoise => {
+                "ask the operator for a plan with noise; if no record here needs protection, now or later, set \
+                 allow_no_noise = true in policy.toml"
+            }
+            RefusalKind::Budget(BudgetError::GuaranteeLost) => {
+                "use a data set that was never trained on without noise; if no record here needs protection, set \
+                 allow_no_noise = true in policy.toml"
+            }
             _ => "talk to the operator about the plan, or change policy.toml if you agree to it",
         }
     }
@@ -138,6 +149,7 @@ impl Refusal {
             | RefusalKind::Other { .. }
             | RefusalKind::TooLittle { .. }
             | RefusalKind::TooMuch { .. }
+            | RefusalKind::NoNoise
             | RefusalKind::Budget(_)
             | RefusalKind::OlderBudget { .. }
             | RefusalKind::Model(_)

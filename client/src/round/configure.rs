@@ -97,11 +97,17 @@ fn check(
         false => Ok(()),
     };
     above("delta", parameters.delta, policy.delta_max)?;
-    // Recomputed here from the raw parameters: the coordinator's own figure is not even in the plan.
-    above("epsilon of the task", mechanism.epsilon(), policy.task_epsilon_max)?;
+    if mechanism.has_noise() {
+        // Recomputed here from the raw parameters: the coordinator's own figure is not even in the plan.
+        above("epsilon of the task", mechanism.epsilon(), policy.task_epsilon_max)?;
+    } else if !policy.allow_no_noise {
+        return refuse(RefusalKind::NoNoise);
+    }
     below("least number of survivors", f64::from(parameters.u_min), f64::from(policy.survivors_min))?;
     below("number of colluders tolerated", f64::from(parameters.max_colluders), f64::from(policy.max_colluders))?;
-    below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
+    if mechanism.has_noise() {
+        below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
+    }
     below("bound on a client's records", f64::from(parameters.record_bound), f64::from(policy.records_max))?;
     above("time of a phase in ms", f64::from(plan.phase_timeout_ms), f64::from(policy.phase_timeout_ms_max))?;
     above("number of parameters", f64::from(parameters.n_parameters), f64::from(policy.parameters_max))?;
@@ -119,7 +125,7 @@ fn check(
         return refuse(RefusalKind::Other { what: "unit of privacy", found: "record".into() });
     }
     memory.budget.keeps_mechanism(plan.session, mechanism).map_err(RefusalKind::Budget)?;
-    memory.budget.can_afford(mechanism).map_err(RefusalKind::Budget)?;
+    memory.budget.can_afford(mechanism, policy.allow_no_noise).map_err(RefusalKind::Budget)?;
     let model = ModelSpec::from_canonical(&plan.model_spec).map_err(|error| RefusalKind::Model(error.to_string()))?;
     let n_parameters = model.n_parameters();
     if n_parameters != parameters.n_parameters as usize || checkpoint.len() != 4 * n_parameters {

@@ -104,6 +104,7 @@ impl AwaitGrant {
             attempt: u32::try_from(self.common.plan.round.0).unwrap_or(u32::MAX),
             plan: self.common.plan_digest,
             mechanism: Box::new(self.common.plan.mechanism.clone()),
+            allow_no_noise: self.common.member.policy.allow_no_noise,
         };
         let request =
             masked_input::MaskedInput { round: self.common.round_ref(), finished: upload.finished.to_bytes() };

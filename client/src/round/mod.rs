@@ -80,7 +80,7 @@ pub enum Event {
         /// The body.
         body: Bytes,
     },
-    /// The contribution that [`Action::Train`] asked for: noised, modulo 2^b.
+    /// The contribution that [`Action::Train`] asked for: noised as the plan says, modulo 2^b.
     Contribution(Zeroizing<Vec<u32>>),
     /// It could not be made.
     TrainingFailed {
@@ -136,6 +136,8 @@ pub enum Step {
         plan: Digest,
         /// What is released.
         mechanism: Box<RecordMechanism>,
+        /// Whether the policy allows an attempt that leaves no guarantee.
+        allow_no_noise: bool,
     },
     /// The one consistency statement.
     SignConsistency {
@@ -382,7 +384,9 @@ impl Step {
     ) -> Result<budget::Append, budget::BudgetError> {
         match self {
             Self::Begin => budget.begin(session, round),
-            Self::Charge { attempt, plan, mechanism } => budget.charge(session, round, *attempt, *plan, mechanism),
+            Self::Charge { attempt, plan, mechanism, allow_no_noise } => {
+                budget.charge(session, round, *attempt, *plan, mechanism, *allow_no_noise)
+            }
             Self::SignConsistency { statement } => budget.sign_consistency(session, round, *statement),
             Self::Receipt { entry } => budget.receipt(session, round, *entry),
             Self::Refuse { round, reason } => budget.refuse(round.session, round.round, reason),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, TrustDomain, VerifyingKey};
-use eranos_privacy::{RecordMechanism, View, accountant::Accountant};
+use eranos_privacy::{Noise, RecordMechanism, View, accountant::Accountant};
 
 use crate::{
     entry::{
@@ -93,6 +93,11 @@ impl Report {
         self.tasks.iter().map(|task| task.attempts).sum()
     }
 
+    /// The tasks of which nothing is promised, since nobody adds noise in them.
+    pub fn without_noise(&self) -> impl Iterator<Item = &TaskSummary> {
+        self.tasks.iter().filter(|task| task.noise == Noise::None)
+    }
+
     /// Released rounds in all tasks.
     pub fn n_released(&self) -> u64 {
         self.tasks.iter().map(|task| task.released).sum()
@@ -106,6 +111,8 @@ pub struct TaskSummary {
     pub task: TaskId,
     /// The session.
     pub session: SessionId,
+    /// Who adds noise. Where nobody does, every epsilon here is infinite.
+    pub noise: Noise,
     /// Attempts.
     pub attempts: u64,
     /// Attempts that released a model.
@@ -982,6 +989,7 @@ impl Task {
         TaskSummary {
             task: self.opened.task.clone(),
             session: self.opened.session,
+            noise: mechanism.parameters().noise,
             attempts: self.attempts,
             released: self.released,
             aborted_before_reveal: self.aborted_before_reveal,

@@ -11,6 +11,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use eranos_base::UserError;
+use eranos_privacy::Noise;
 use serde_json::{Value, json};
 
 use crate::{
@@ -167,22 +168,38 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
             "  {attempts} of {max_attempts} attempts: {released} released, {} aborted before and {} after the reveal",
             task.aborted_before_reveal, task.aborted_after_reveal
         );
-        let _ = writeln!(text, "  unit record, add or remove, delta {delta}, budget epsilon {budget_epsilon}");
-        let mut view = |name: &str, charged: f64, attained: f64| {
-            let _ = writeln!(text, "  epsilon against {name}: {charged:.6} charged, {attained:.6} attained");
-        };
-        view("the coordinator with colluders", task.charged.coordinator, task.attained.coordinator);
-        view("anyone without a participant", task.charged.outsider, task.attained.outsider);
+        match task.noise {
+            Noise::Distributed(_) => {
+                let _ = writeln!(text, "  unit record, add or remove, delta {delta}, budget epsilon {budget_epsilon}");
+                let mut view = |name: &str, charged: f64, attained: f64| {
+                    let _ = writeln!(text, "  epsilon against {name}: {charged:.6} charged, {attained:.6} attained");
+                };
+                view("the coordinator with colluders", task.charged.coordinator, task.attained.coordinator);
+                view("anyone without a participant", task.charged.outsider, task.attained.outsider);
+            }
+            Noise::None => {
+                let _ = writeln!(text, "  NO NOISE: nothing is promised to anybody's records; epsilon is infinite");
+            }
+        }
         let _ = writeln!(text, "  {} pseudonyms, 0 bindings disclosed", task.pseudonyms.len());
         for one in task.pseudonyms.iter().filter(|_| each_pseudonym) {
-            let _ = writeln!(
-                text,
-                "  {}: {} attempts, {} revealed sums, epsilon {:.6} (outsiders {:.6})",
-                one.pseudonym, one.attempts, one.revealed, one.charged.coordinator, one.charged.outsider
-            );
+            let epsilon = match task.noise {
+                Noise::Distributed(_) => {
+                    format!("epsilon {:.6} (outsiders {:.6})", one.charged.coordinator, one.charged.outsider)
+                }
+                Noise::None => "no guarantee".to_owned(),
+            };
+            let (pseudonym, attempts, revealed) = (one.pseudonym, one.attempts, one.revealed);
+            let _ = writeln!(text, "  {pseudonym}: {attempts} attempts, {revealed} revealed sums, {epsilon}");
         }
     }
+    let without_noise: Vec<&str> = report.without_noise().map(|task| task.task.as_str()).collect();
     let _ = match report.n_findings {
+        0 if !without_noise.is_empty() => writeln!(
+            text,
+            "verified: every hash, signature and quorum holds; NOT PRIVATE: no noise, and no epsilon, in {}",
+            without_noise.join(", ")
+        ),
         0 => writeln!(text, "verified: every hash, signature, quorum and epsilon holds"),
         1 => writeln!(text, "NOT verified: 1 finding"),
         n => writeln!(text, "NOT verified: {n} findings"),
@@ -192,7 +209,8 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
 
 fn to_json(report: &Report) -> Value {
     // JSON has no infinity: an epsilon that cannot be stated is null.
-    let epsilons = |e: Epsilons| json!({ "coordinator": e.coordinator, "outsider": e.outsider });
+    let finite = |epsilon: f64| epsilon.is_finite().then_some(epsilon);
+    let epsilons = |e: Epsilons| json!({ "coordinator": finite(e.coordinator), "outsider": finite(e.outsider) });
     let tasks: Vec<Value> = report
         .tasks
         .iter()
@@ -213,6 +231,7 @@ fn to_json(report: &Report) -> Value {
                 "task": task.task.as_str(),
                 "session": task.session.to_string(),
                 "unit": "record",
+                "noise": task.noise.name(),
                 "attempts": task.attempts,
                 "max_attempts": task.max_attempts,
                 "released": task.released,
@@ -221,7 +240,7 @@ fn to_json(report: &Report) -> Value {
                 "epsilon_charged": epsilons(task.charged),
                 "epsilon_attained": epsilons(task.attained),
                 "delta": task.delta,
-                "budget_epsilon": task.budget_epsilon,
+                "budget_epsilon": finite(task.budget_epsilon),
                 "weights": task.weights.to_string(),
                 "bindings_disclosed": 0,
                 "pseudonyms": pseudonyms,
@@ -243,6 +262,8 @@ fn to_json(report: &Report) -> Value {
         .collect();
     json!({
         "verified": report.is_clean(),
+        // False as soon as one task promises nothing, however sound the log is.
+        "every_task_has_noise": report.without_noise().next().is_none(),
         "origin": report.checkpoint.as_ref().map(|c| c.origin.as_str()),
         "size": report.checkpoint.as_ref().map(|c| c.size),
         "root": report.checkpoint.as_ref().map(|c| c.root.to_string()),

@@ -14,7 +14,7 @@ use eranos_base::{
     Context, Digest, Position, RoundNumber, SessionId, Signature, StatementKind, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
-use eranos_privacy::{MechanismError, RecordMechanism, RotationSeed, View, accountant};
+use eranos_privacy::{MechanismError, Noise, RecordMechanism, RotationSeed, View, accountant};
 
 use crate::{
     note::{LedgerKey, Origin},
@@ -32,6 +32,9 @@ const DOMAIN_ATTEMPT: &str = "eranos/ledger/v1 attempt";
 const UNIT: &str = "record";
 const RELATION: &str = "add-or-remove";
 const NOISE: &str = "distributed discrete gaussian";
+const NO_NOISE: &str = "none";
+/// Epsilon where nothing is promised: without noise, and only there.
+const INFINITE: &str = "infinite";
 const ACCOUNTANT: &str = "renyi, integer orders";
 /// The orders of [`accountant::ORDERS`], as an entry spells them.
 const ORDERS: &str = "2-256,512,1024";
@@ -152,14 +155,15 @@ impl Entry {
     /// The leaf: the entry's one encoding.
     ///
     /// # Errors
-    /// If the parts of an attempt contradict each other, an epsilon is infinite, or the leaf would be longer than [`ENTRY_LEN_MAX`] (a roster
-    /// of 255 with all its signatures fits).
+    /// If the parts of an attempt contradict each other, an epsilon is finite without noise or infinite with it, or the leaf
+    /// would be longer than [`ENTRY_LEN_MAX`] (a roster of 255 with all its signatures fits).
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut lines = Lines::new(self.kind().domain());
         match self {
             Self::LogOpened(entry) => entry.write(&mut lines),
             Self::TaskOpened(entry) => {
-                check_finite([entry.budget_epsilon, entry.budget_delta])?;
+                check_epsilons(&entry.mechanism, [entry.budget_epsilon])?;
+                check_finite([entry.budget_delta])?;
                 entry.write(&mut lines);
             }
             Self::Attempt(entry) => {
@@ -269,7 +273,7 @@ pub struct TaskOpened {
     pub weights: Digest,
     /// The mechanism of every attempt.
     pub mechanism: RecordMechanism,
-    /// The budget's epsilon.
+    /// The budget's epsilon; infinite if the mechanism has no noise, and only then.
     pub budget_epsilon: f64,
     /// The budget's delta.
     pub budget_delta: f64,
@@ -285,26 +289,20 @@ impl TaskOpened {
         write_mechanism(&self.mechanism, lines);
         lines.line("accountant", ACCOUNTANT);
         lines.line("orders", ORDERS);
-        lines.line("budget-epsilon", self.budget_epsilon);
+        lines.line("budget-epsilon", Epsilon(self.budget_epsilon));
         lines.line("budget-delta", self.budget_delta);
     }
 
     fn read(fields: &mut Fields<'_, '_>) -> Result<Self, EntryError> {
-        let opened = Self {
-            task: fields.parsed("task")?,
-            nonce: fields.with("nonce", parse_hex)?,
-            session: SessionId(fields.digest("session")?),
-            model: fields.digest("model")?,
-            weights: fields.digest("weights")?,
-            mechanism: fields.mechanism()?,
-            budget_epsilon: {
-                fields.exactly("accountant", ACCOUNTANT)?;
-                fields.exactly("orders", ORDERS)?;
-                fields.with("budget-epsilon", parse_f64)?
-            },
-            budget_delta: fields.with("budget-delta", parse_f64)?,
-        };
-        Ok(opened)
+        let (task, nonce) = (fields.parsed("task")?, fields.with("nonce", parse_hex)?);
+        let session = SessionId(fields.digest("session")?);
+        let (model, weights) = (fields.digest("model")?, fields.digest("weights")?);
+        let mechanism = fields.mechanism()?;
+        fields.exactly("accountant", ACCOUNTANT)?;
+        fields.exactly("orders", ORDERS)?;
+        let budget_epsilon = fields.epsilon("budget-epsilon", &mechanism)?;
+        let budget_delta = fields.with("budget-delta", parse_f64)?;
+        Ok(Self { task, nonce, session, model, weights, mechanism, budget_epsilon, budget_delta })
     }
 }
 
@@ -430,7 +428,7 @@ impl Outcome {
     }
 }
 
-/// Epsilon at the mechanism's delta, as promised (u_min survivors), in both views.
+/// Epsilon at the mechanism's delta, as promised (u_min survivors), in both views; infinite without noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Epsilons {
     /// The headline: the coordinator together with the colluders tolerated.
@@ -506,7 +504,7 @@ impl Attempt {
     /// Refuses parts that contradict each other.
     fn check(&self) -> Result<(), EntryError> {
         let contradiction = |what| Err(EntryError::Contradiction { what });
-        check_finite([self.epsilons.coordinator, self.epsilons.outsider])?;
+        check_epsilons(&self.mechanism, [self.epsilons.coordinator, self.epsilons.outsider])?;
         if self.outcome.reveals() && self.survivors().is_none() {
             return contradiction("a sum was revealed without survivors");
         }
@@ -562,8 +560,8 @@ impl Attempt {
         for (position, signature) in survivors.map(|survivors| survivors.signatures.as_slice()).unwrap_or_default() {
             lines.line("signature", format_args!("{position} {signature}"));
         }
-        lines.line("epsilon-coordinator", self.epsilons.coordinator);
-        lines.line("epsilon-outsider", self.epsilons.outsider);
+        lines.line("epsilon-coordinator", Epsilon(self.epsilons.coordinator));
+        lines.line("epsilon-outsider", Epsilon(self.epsilons.outsider));
     }
 
     fn read(fields: &mut Fields<'_, '_>) -> Result<Self, EntryError> {
@@ -590,8 +588,8 @@ impl Attempt {
         }
         let roster = read_roster(fields, &mechanism)?;
         let epsilons = Epsilons {
-            coordinator: fields.with("epsilon-coordinator", parse_f64)?,
-            outsider: fields.with("epsilon-outsider", parse_f64)?,
+            coordinator: fields.epsilon("epsilon-coordinator", &mechanism)?,
+            outsider: fields.epsilon("epsilon-outsider", &mechanism)?,
         };
         let attempt = Self {
             task,
@@ -613,8 +611,26 @@ impl Attempt {
     }
 }
 
-/// Refuses what no entry can spell. Beyond its plan's attempts a mechanism's epsilon may be infinite.
-fn check_finite(numbers: [f64; 2]) -> Result<(), EntryError> {
+/// An epsilon as an entry spells it.
+struct Epsilon(f64);
+
+impl fmt::Display for Epsilon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == f64::INFINITY { f.write_str(INFINITE) } else { self.0.fmt(f) }
+    }
+}
+
+/// Refuses epsilons that do not belong to the mechanism's noise: without any they are infinite, and with it an infinite
+/// one, as a mechanism's may be beyond its plan's attempts, has no place in an entry.
+fn check_epsilons<const N: usize>(mechanism: &RecordMechanism, epsilons: [f64; N]) -> Result<(), EntryError> {
+    if mechanism.has_noise() {
+        return check_finite(epsilons);
+    }
+    let infinite = epsilons.iter().all(|epsilon| *epsilon == f64::INFINITY);
+    if infinite { Ok(()) } else { Err(EntryError::Contradiction { what: "an epsilon is finite without noise" }) }
+}
+
+fn check_finite<const N: usize>(numbers: [f64; N]) -> Result<(), EntryError> {
     let sound = numbers.iter().all(|number| number.is_finite() && number.is_sign_positive());
     if sound { Ok(()) } else { Err(EntryError::Contradiction { what: "an epsilon or delta is no finite number" }) }
 }
@@ -694,17 +710,21 @@ fn write_mechanism(mechanism: &RecordMechanism, lines: &mut Lines) {
 fn mechanism_fields(mechanism: &RecordMechanism) -> [(&'static str, String); 20] {
     let p = mechanism.parameters();
     let q = p.sampling_probability;
+    let (noise, variance) = match p.noise {
+        Noise::Distributed(variance) => (NOISE, format!("{}/1024", variance.numerator())),
+        Noise::None => (NO_NOISE, ABSENT.to_owned()),
+    };
     [
         ("unit", UNIT.to_owned()),
         ("relation", RELATION.to_owned()),
-        ("noise", NOISE.to_owned()),
+        ("noise", noise.to_owned()),
         ("l2-clip-norm", p.l2_clip_norm.to_string()),
         ("grid", p.grid.to_string()),
         ("shift", p.shift.to_string()),
         ("n-parameters", p.n_parameters.to_string()),
         ("d-pad", p.d_pad.to_string()),
         ("sensitivity-squared", mechanism.sensitivity_squared().to_string()),
-        ("noise-variance", format!("{}/1024", p.noise_variance.numerator())),
+        ("noise-variance", variance),
         ("bits", p.bits.to_string()),
         ("u-min", p.u_min.to_string()),
         ("max-colluders", p.max_colluders.to_string()),
@@ -857,6 +877,14 @@ impl<'a> Fields<'a, '_> {
 
     fn digest(&mut self, field: &'static str) -> Result<Digest, EntryError> {
         self.with(field, parse_digest)
+    }
+
+    /// An epsilon, of a sum with this mechanism's noise.
+    fn epsilon(&mut self, field: &'static str, mechanism: &RecordMechanism) -> Result<f64, EntryError> {
+        match mechanism.has_noise() {
+            true => self.with(field, parse_f64),
+            false => self.exactly(field, INFINITE).map(|()| f64::INFINITY),
+        }
     }
 
     fn exactly(&mut self, field: &'static str, expected: &str) -> Result<(), EntryError> {

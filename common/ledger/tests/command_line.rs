@@ -6,7 +6,9 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::support::Federation;
+use eranos_privacy::mechanism::NoiseTarget;
+
+use crate::support::{Federation, mechanism_with};
 
 fn audit(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_eranos-audit")).args(arguments).output().expect("runs")
@@ -51,6 +53,38 @@ fn an_honest_log_exits_zero_with_the_key_as_line_or_as_file() {
     let checkpoint = ledger.join("checkpoint");
     let output = audit(&["verify", as_str(&ledger), "--key", &line, "--known", as_str(&checkpoint)]);
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_log_without_noise_is_never_shown_with_an_epsilon() {
+    let mut federation = Federation::with_mechanism(mechanism_with(NoiseTarget::None));
+    federation.attempt("released", &[0, 1, 2, 3]);
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let line = federation.signer.ledger_key().to_string();
+    for verb in ["verify", "recompute"] {
+        let output = audit(&[verb, as_str(dir.path()), "--key", &line]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let printed = text(&output.stdout);
+        assert!(printed.contains("  NO NOISE: nothing is promised to anybody's records"), "{printed}");
+        let last =
+            "verified: every hash, signature and quorum holds; NOT PRIVATE: no noise, and no epsilon, in digits\n";
+        assert!(printed.ends_with(last), "{printed}");
+        assert!(!printed.contains("inf ") && !printed.contains("epsilon against"), "{printed}");
+        let json: serde_json::Value =
+            serde_json::from_slice(&audit(&[verb, as_str(dir.path()), "--key", &line, "--json"]).stdout).expect("JSON");
+        assert_eq!((&json["verified"], &json["every_task_has_noise"]), (&true.into(), &false.into()));
+        let task = &json["tasks"][0];
+        assert_eq!(task["noise"], "none");
+        let null = serde_json::Value::Null;
+        assert_eq!((&task["budget_epsilon"], &task["epsilon_charged"]["coordinator"]), (&null, &null));
+        assert_eq!(
+            (&task["epsilon_attained"]["outsider"], &task["pseudonyms"][0]["epsilon_charged"]["outsider"]),
+            (&null, &null)
+        );
+    }
+    let printed = text(&audit(&["recompute", as_str(dir.path()), "--key", &line]).stdout);
+    assert_eq!(printed.matches("1 revealed sums, no guarantee").count(), 4, "{printed}");
 }
 
 #[test]

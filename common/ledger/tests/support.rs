@@ -18,7 +18,7 @@ use eranos_ledger::{
 };
 use eranos_privacy::{
     Probability, RecordMechanism, RotationSeed,
-    mechanism::{RecordTarget, design},
+    mechanism::{NoiseTarget, RecordTarget, design},
 };
 
 pub(crate) const N_CLIENTS: usize = 4;
@@ -30,6 +30,10 @@ pub(crate) fn mechanism() -> RecordMechanism {
 }
 
 pub(crate) fn mechanism_for(epsilon: f64) -> RecordMechanism {
+    mechanism_with(NoiseTarget::Distributed { epsilon })
+}
+
+pub(crate) fn mechanism_with(noise: NoiseTarget) -> RecordMechanism {
     let target = RecordTarget {
         l2_clip_norm: 1.0,
         n_parameters: 1000,
@@ -40,7 +44,7 @@ pub(crate) fn mechanism_for(epsilon: f64) -> RecordMechanism {
         u_min: 3,
         max_colluders: 1,
         max_attempts: 40,
-        epsilon,
+        noise,
         delta: 1e-5,
     };
     design(&target).expect("reachable")
@@ -85,8 +89,8 @@ impl Federation {
                 session,
                 model: Digest::of(b"model"),
                 weights,
+                budget_epsilon: if mechanism.has_noise() { 4.0 } else { f64::INFINITY },
                 mechanism: mechanism.clone(),
-                budget_epsilon: 4.0,
                 budget_delta: 1e-5,
             })),
         ];

@@ -8,7 +8,12 @@ use eranos_ledger::{
     audit::{self, Fault, Options},
 };
 
-use crate::support::{Federation, assert_found, copy, files, mechanism_for, participants, sign, survivors, write_log};
+use eranos_privacy::{Noise, mechanism::NoiseTarget};
+
+use crate::support::{
+    Federation, assert_found, copy, files, mechanism, mechanism_for, mechanism_with, participants, sign, survivors,
+    write_log,
+};
 
 #[test]
 fn an_honest_log_verifies_and_its_sums_come_out() {
@@ -18,7 +23,7 @@ fn an_honest_log_verifies_and_its_sums_come_out() {
     let task = &report.tasks[0];
     assert_eq!((task.aborted_before_reveal, task.aborted_after_reveal, task.max_attempts), (1, 1, 40));
     assert_eq!(task.weights, Digest::of(b"weights 5"));
-    let mechanism = crate::support::mechanism();
+    let mechanism = mechanism();
     assert_eq!(task.charged.coordinator, mechanism.promised_epsilon(5, 1e-5));
     assert!(task.charged.outsider < task.charged.coordinator && task.attained.coordinator < task.charged.coordinator);
     assert_eq!(task.pseudonyms.len(), 4);
@@ -27,6 +32,64 @@ fn an_honest_log_verifies_and_its_sums_come_out() {
     }
     let revealed: u64 = task.pseudonyms.iter().map(|one| one.revealed).sum();
     assert_eq!(revealed, 4 + 3 + 3 + 4);
+}
+
+#[test]
+fn an_honest_log_without_noise_is_sound_and_promises_nothing() {
+    let mut federation = Federation::with_mechanism(mechanism_with(NoiseTarget::None));
+    federation.attempt("released", &[0, 1, 2, 3]);
+    let leaves = federation.leaves();
+    for (leaf, marks) in leaves.iter().skip(1).zip([
+        ["\nnoise: none\n", "\nnoise-variance: -\n", "\nbudget-epsilon: infinite\n"],
+        ["\nnoise: none\n", "\nepsilon-coordinator: infinite\n", "\nepsilon-outsider: infinite\n"],
+    ]) {
+        let text = str::from_utf8(leaf).expect("text");
+        assert!(marks.iter().all(|mark| text.contains(mark)), "{text}");
+        assert_eq!(Entry::parse(leaf).expect("an entry").encode().expect("encodes"), *leaf);
+        // A finite epsilon has no place in it.
+        for line in ["budget-epsilon", "epsilon-coordinator", "epsilon-outsider"] {
+            let claims = text.replace(&format!("\n{line}: infinite\n"), &format!("\n{line}: 4\n"));
+            assert!(claims == text || Entry::parse(claims.as_bytes()).is_err(), "{line}");
+        }
+    }
+    let report = federation.audit();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let task = &report.tasks[0];
+    assert_eq!((task.noise, report.without_noise().count()), (Noise::None, 1));
+    for epsilons in [task.charged, task.attained, task.pseudonyms[0].charged] {
+        assert_eq!((epsilons.coordinator, epsilons.outsider), (f64::INFINITY, f64::INFINITY));
+    }
+    // Nor has an infinite one a place beside noise, or a finite one without.
+    let mut federation = Federation::with_history();
+    federation.change_task(|opened| opened.budget_epsilon = f64::INFINITY);
+    assert!(federation.entries[1].encode().is_err());
+    federation.change_task(|opened| opened.budget_epsilon = 4.0);
+    federation.change_task(|opened| opened.mechanism = mechanism_with(NoiseTarget::None));
+    assert!(federation.entries[1].encode().is_err());
+}
+
+#[test]
+fn an_attempt_without_noise_in_a_task_with_noise_is_found() {
+    check(
+        |f| {
+            f.change(3, |a| {
+                a.mechanism = mechanism_with(NoiseTarget::None);
+                (a.epsilons.coordinator, a.epsilons.outsider) = (f64::INFINITY, f64::INFINITY);
+            });
+        },
+        3,
+        |fault| matches!(fault, Fault::Mechanism),
+    );
+    // And one with noise in a task that was opened without: the task promises nothing all the same.
+    let mut federation = Federation::with_mechanism(mechanism_with(NoiseTarget::None));
+    federation.attempt("released", &[0, 1, 2, 3]);
+    federation.change(2, |a| {
+        a.mechanism = mechanism();
+        (a.epsilons.coordinator, a.epsilons.outsider) = (1.0, 1.0);
+    });
+    let report = federation.audit();
+    assert_found(&report, Some(2), |fault| matches!(fault, Fault::Mechanism));
+    assert_eq!(report.tasks[0].charged.coordinator, f64::INFINITY);
 }
 
 /// What an operator who holds the key changes before signing: `change` it, and find `expected` at `entry`.

@@ -22,6 +22,7 @@ pub mod kernel;
 mod layers;
 pub mod losses;
 mod math;
+pub mod metrics;
 pub mod model;
 pub mod network;
 pub mod optimizers;

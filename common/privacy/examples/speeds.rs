@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Instant};
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_privacy::{
     NoiseSource, NoiseVariance, Probability, RotationSeed, SiloSum, Weight,
-    mechanism::{RecordTarget, design},
+    mechanism::{NoiseTarget, RecordTarget, design},
     rotation::{restore, walsh_hadamard},
 };
 
@@ -20,7 +20,7 @@ fn main() {
         u_min: 7,
         max_colluders: 1,
         max_attempts: 155,
-        epsilon: 4.0,
+        noise: NoiseTarget::Distributed { epsilon: 4.0 },
         delta: 1e-5,
     };
     let mechanism = design(&target).expect("the demo's target is reachable");

@@ -6,6 +6,9 @@
 //! was spent is recomputed by the accountant from the charged events; nothing is ever refunded. One budget covers a data
 //! set and a unit whatever the task, mode or certificate.
 //!
+//! A charge without noise costs more than any limit: epsilon is infinite from then on, for this data set and for ever.
+//! It is made only where the caller says that its policy allows it, and so is every later charge, with noise or without.
+//!
 //! # The file
 //!
 //! A sequence of frames: `u32` length n of the body, `u32` its complement (all integers little-endian), n bytes of body,
@@ -94,6 +97,12 @@ pub enum BudgetError {
         /// The limit.
         epsilon_limit: f64,
     },
+    /// An attempt without noise, after which no guarantee would be left.
+    #[error("the attempt adds no noise: after it no guarantee would be left for this data set")]
+    NoNoise,
+    /// An attempt without noise was charged before: no guarantee is left that another could keep.
+    #[error("attempts without noise were charged to this data set: no guarantee is left that noise could keep")]
+    GuaranteeLost,
     /// A budget of another unit.
     #[error("a record-level release cannot be charged to a budget of unit client")]
     Unit,
@@ -222,6 +231,7 @@ pub struct Budget {
     head: Digest,
     accountant: Accountant,
     n_charged: u64,
+    n_without_noise: u64,
     sessions: HashMap<SessionId, Session>,
     curves: Curves,
 }
@@ -328,6 +338,11 @@ impl Budget {
         self.n_charged
     }
 
+    /// How many of them had no noise. If any had none, nothing is promised of this data set any more.
+    pub fn n_without_noise(&self) -> u64 {
+        self.n_without_noise
+    }
+
     /// How many attempts of `session` were charged.
     pub fn n_charged_in(&self, session: SessionId) -> u64 {
         self.sessions.get(&session).map_or(0, |s| s.charged.len() as u64)
@@ -359,7 +374,7 @@ impl Budget {
         self.sessions.get(&session)?.signed.get(&round).copied()
     }
 
-    /// Epsilon of all that was charged, at the budget's delta; 0 if nothing was.
+    /// Epsilon of all that was charged, at the budget's delta; 0 if nothing was, infinite if anything without noise was.
     pub fn epsilon_spent(&self) -> f64 {
         if self.n_charged == 0 { 0.0 } else { self.accountant.epsilon(self.terms.delta) }
     }
@@ -374,13 +389,20 @@ impl Budget {
         accountant.epsilon(self.terms.delta)
     }
 
-    /// Whether one more attempt of `mechanism` stays within the limit.
+    /// Whether one more attempt of `mechanism` stays within the limit. With `allow_no_noise`, the policy's word, an attempt
+    /// that leaves no guarantee is allowed too: one without noise, or any after such a one.
     ///
     /// # Errors
     /// If it does not, or this budget is of another unit.
-    pub fn can_afford(&self, mechanism: &RecordMechanism) -> Result<(), BudgetError> {
+    pub fn can_afford(&self, mechanism: &RecordMechanism, allow_no_noise: bool) -> Result<(), BudgetError> {
         if self.terms.unit != UnitOfPrivacy::Record {
             return Err(BudgetError::Unit);
+        }
+        match (mechanism.has_noise(), self.n_without_noise) {
+            (true, 0) => {}
+            _ if allow_no_noise => return Ok(()),
+            (false, _) => return Err(BudgetError::NoNoise),
+            (true, _) => return Err(BudgetError::GuaranteeLost),
         }
         let epsilon_after = self.epsilon_after(mechanism, 1);
         if epsilon_after <= self.terms.epsilon_limit {
@@ -427,8 +449,8 @@ impl Budget {
     /// Prepares to charge one attempt.
     ///
     /// # Errors
-    /// If the round was not begun, is charged already, the session was charged under another mechanism, or the charge would
-    /// exceed the limit.
+    /// If the round was not begun, is charged already, the session was charged under another mechanism, or the charge cannot
+    /// be afforded ([`Budget::can_afford`]).
     pub fn charge(
         &self,
         session: SessionId,
@@ -436,8 +458,9 @@ impl Budget {
         attempt: u32,
         plan: Digest,
         mechanism: &RecordMechanism,
+        allow_no_noise: bool,
     ) -> Result<Append, BudgetError> {
-        self.can_afford(mechanism)?;
+        self.can_afford(mechanism, allow_no_noise)?;
         self.prepare(Record::Charged { session, round, attempt, plan, mechanism: Box::new(mechanism.clone()) })
     }
 
@@ -489,6 +512,7 @@ impl Budget {
             head,
             accountant: Accountant::new(),
             n_charged: 0,
+            n_without_noise: 0,
             sessions: HashMap::new(),
             curves: Curves::default(),
         }
@@ -571,6 +595,7 @@ impl Budget {
                 let curve = self.curves.remember(mechanism);
                 self.accountant.compose_curve(&curve, 1, mechanism.cut_probability());
                 self.n_charged += 1;
+                self.n_without_noise += u64::from(!mechanism.has_noise());
                 let session = self.sessions.entry(*session).or_default();
                 session.charged.insert(*round);
                 session.last_attempt = *attempt;
@@ -787,26 +812,29 @@ const KIND_REFUSED: u8 = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mechanism::{Probability, RecordTarget, design};
+    use crate::mechanism::{Noise, NoiseTarget, Probability, RecordTarget, design};
 
     fn mechanism() -> RecordMechanism {
-        static MECHANISM: std::sync::LazyLock<RecordMechanism> = std::sync::LazyLock::new(|| {
-            design(&RecordTarget {
-                l2_clip_norm: 1.0,
-                n_parameters: 121_930,
-                sampling_probability: Probability::new(1, 4).expect("a probability"),
-                expected_lot: 1500,
-                record_bound: 750,
-                n_max: 8,
-                u_min: 7,
-                max_colluders: 1,
-                max_attempts: 155,
-                epsilon: 4.0,
-                delta: 1e-5,
-            })
-            .expect("reachable")
-        });
+        static MECHANISM: std::sync::LazyLock<RecordMechanism> =
+            std::sync::LazyLock::new(|| mechanism_with(NoiseTarget::Distributed { epsilon: 4.0 }));
         MECHANISM.clone()
+    }
+
+    fn mechanism_with(noise: NoiseTarget) -> RecordMechanism {
+        design(&RecordTarget {
+            l2_clip_norm: 1.0,
+            n_parameters: 121_930,
+            sampling_probability: Probability::new(1, 4).expect("a probability"),
+            expected_lot: 1500,
+            record_bound: 750,
+            n_max: 8,
+            u_min: 7,
+            max_colluders: 1,
+            max_attempts: 155,
+            noise,
+            delta: 1e-5,
+        })
+        .expect("reachable")
     }
 
     fn terms() -> Terms {
@@ -839,7 +867,7 @@ mod tests {
         fn round(&mut self, session: SessionId, round: u64) {
             let round = RoundNumber(round);
             self.take(self.budget.begin(session, round));
-            self.take(self.budget.charge(session, round, round.0 as u32, Digest::of(b"plan"), &mechanism()));
+            self.take(self.budget.charge(session, round, round.0 as u32, Digest::of(b"plan"), &mechanism(), false));
             self.take(self.budget.sign_consistency(session, round, Digest::of(b"u3")));
             self.take(self.budget.receipt(session, round, Digest::of(b"entry")));
         }
@@ -971,11 +999,11 @@ mod tests {
         let (session, round) = (session(b"a"), RoundNumber(5));
         let plan = Digest::of(b"plan");
         let m = mechanism();
-        assert!(matches!(file.budget.charge(session, round, 1, plan, &m), Err(BudgetError::NotBegun { .. })));
+        assert!(matches!(file.budget.charge(session, round, 1, plan, &m, false), Err(BudgetError::NotBegun { .. })));
         assert!(matches!(file.budget.sign_consistency(session, round, plan), Err(BudgetError::NotBegun { .. })));
         file.take(file.budget.begin(session, round));
         assert!(matches!(file.budget.receipt(session, round, plan), Err(BudgetError::NotCharged { .. })));
-        file.take(file.budget.charge(session, round, 3, plan, &m));
+        file.take(file.budget.charge(session, round, 3, plan, &m, false));
         file.take(file.budget.sign_consistency(session, round, plan));
         file.take(file.budget.receipt(session, round, plan));
 
@@ -984,7 +1012,7 @@ mod tests {
             for earlier in [0, 4, 5] {
                 assert!(matches!(budget.begin(session, RoundNumber(earlier)), Err(BudgetError::RoundNotNew { .. })));
             }
-            assert!(matches!(budget.charge(session, round, 4, plan, &m), Err(BudgetError::AlreadyDone { .. })));
+            assert!(matches!(budget.charge(session, round, 4, plan, &m, false), Err(BudgetError::AlreadyDone { .. })));
             // Neither another statement nor the same one.
             for statement in [plan, Digest::ZERO] {
                 let signed = budget.sign_consistency(session, round, statement);
@@ -995,10 +1023,10 @@ mod tests {
         let next = RoundNumber(6);
         file.take(file.budget.begin(session, next));
         for attempt in [0, 3, 156] {
-            let charge = file.budget.charge(session, next, attempt, plan, &m);
+            let charge = file.budget.charge(session, next, attempt, plan, &m, false);
             assert!(matches!(charge, Err(BudgetError::Attempt { least: 4, most: 155, .. })), "{attempt}: {charge:?}");
         }
-        assert!(file.budget.charge(session, next, 155, plan, &m).is_ok());
+        assert!(file.budget.charge(session, next, 155, plan, &m, false).is_ok());
     }
 
     #[test]
@@ -1014,7 +1042,7 @@ mod tests {
             let round = RoundNumber(2);
             let begin = budget.begin(session(b"task"), round).expect("allowed");
             budget.commit(begin).expect("on its state");
-            let charge = budget.charge(session(b"task"), round, 2, Digest::of(b"plan"), &other);
+            let charge = budget.charge(session(b"task"), round, 2, Digest::of(b"plan"), &other, false);
             assert_eq!(charge.err(), Some(BudgetError::OtherMechanism));
         }
     }
@@ -1031,13 +1059,13 @@ mod tests {
         // Charged and never released: counted all the same, also after a restart.
         let (s, round) = (session(b"c"), RoundNumber(9));
         file.take(file.budget.begin(s, round));
-        file.take(file.budget.charge(s, round, 1, Digest::ZERO, &m));
+        file.take(file.budget.charge(s, round, 1, Digest::ZERO, &m, false));
         file.round(session(b"d"), 3);
         let (restarted, _) = Budget::parse(&file.bytes).expect("sound");
         for budget in [&file.budget, &restarted] {
             assert_eq!(budget.epsilon_spent(), limit);
             assert_eq!(budget.attempts_left(&m, 100), 0);
-            match budget.can_afford(&m) {
+            match budget.can_afford(&m, false) {
                 Err(BudgetError::Exceeded { epsilon_spent, epsilon_after, epsilon_limit }) => {
                     assert_eq!((epsilon_spent, epsilon_limit), (limit, limit));
                     assert_eq!(epsilon_after, m.promised_epsilon(5, 1e-5));
@@ -1047,7 +1075,43 @@ mod tests {
         }
         let (s, round) = (session(b"e"), RoundNumber(1));
         file.take(file.budget.begin(s, round));
-        assert!(matches!(file.budget.charge(s, round, 1, Digest::ZERO, &m), Err(BudgetError::Exceeded { .. })));
+        assert!(matches!(file.budget.charge(s, round, 1, Digest::ZERO, &m, false), Err(BudgetError::Exceeded { .. })));
+    }
+
+    #[test]
+    fn a_charge_without_noise_leaves_no_guarantee_for_ever() {
+        let (noisy, bare) = (mechanism(), mechanism_with(NoiseTarget::None));
+        let mut file = File::new(terms());
+        file.round(session(b"a"), 1);
+        let spent = file.budget.epsilon_spent();
+        let (s, round, plan) = (session(b"b"), RoundNumber(1), Digest::of(b"plan"));
+        file.take(file.budget.begin(s, round));
+        let refused = file.budget.charge(s, round, 1, plan, &bare, false);
+        assert_eq!(refused.err(), Some(BudgetError::NoNoise));
+        // What was refused cost nothing.
+        assert_eq!((file.budget.epsilon_spent(), file.budget.n_without_noise()), (spent, 0));
+        file.take(file.budget.charge(s, round, 1, plan, &bare, true));
+        let (restarted, _) = Budget::parse(&file.bytes).expect("sound");
+        for budget in [&file.budget, &restarted] {
+            assert_eq!((budget.epsilon_spent(), budget.n_without_noise()), (f64::INFINITY, 1));
+            assert_eq!(budget.attempts_left(&noisy, 10), 0);
+            // Nor does noise bring it back, in this task or another.
+            assert_eq!(budget.can_afford(&noisy, false), Err(BudgetError::GuaranteeLost));
+            assert_eq!((budget.can_afford(&noisy, true), budget.can_afford(&bare, true)), (Ok(()), Ok(())));
+            let next = budget.begin(session(b"c"), round).expect("allowed");
+            let mut budget = budget.clone();
+            budget.commit(next).expect("on its state");
+            let charge = |allow| budget.charge(session(b"c"), round, 1, plan, &noisy, allow).map(|_| ());
+            assert_eq!(charge(false), Err(BudgetError::GuaranteeLost));
+            assert_eq!(charge(true), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_permission_to_go_without_noise_raises_no_limit() {
+        let m = mechanism();
+        let file = File::new(Terms { epsilon_limit: m.promised_epsilon(1, 1e-5) / 2.0, ..terms() });
+        assert!(matches!(file.budget.can_afford(&m, true), Err(BudgetError::Exceeded { .. })));
     }
 
     #[test]
@@ -1058,7 +1122,7 @@ mod tests {
         file.round(session(b"a"), 1);
         let (s, round) = (session(b"b"), RoundNumber(1));
         file.take(file.budget.begin(s, round));
-        file.take(file.budget.charge(s, round, 1, Digest::ZERO, &more_noise));
+        file.take(file.budget.charge(s, round, 1, Digest::ZERO, &more_noise, false));
         let mut accountant = Accountant::new();
         accountant.compose_curve(&m.promised_curve(), 1, 1e-12);
         accountant.compose_curve(&more_noise.promised_curve(), 1, 1e-12);
@@ -1072,8 +1136,9 @@ mod tests {
     impl NoiseDoubled {
         fn of(mechanism: &RecordMechanism) -> RecordMechanism {
             let mut parameters = mechanism.parameters().clone();
-            let numerator = parameters.noise_variance.numerator() * 2;
-            parameters.noise_variance = crate::NoiseVariance::from_numerator(numerator).expect("in range");
+            let variance = parameters.noise.share_variance().expect("noise");
+            let doubled = crate::NoiseVariance::from_numerator(variance.numerator() * 2).expect("in range");
+            parameters.noise = Noise::Distributed(doubled);
             parameters.bits += 1;
             RecordMechanism::new(parameters).expect("sound")
         }
@@ -1102,7 +1167,7 @@ mod tests {
             assert!(Budget::create(bad).is_err());
         }
         let file = File::new(Terms { unit: UnitOfPrivacy::Client, ..terms() });
-        assert_eq!(file.budget.can_afford(&mechanism()), Err(BudgetError::Unit));
+        assert_eq!(file.budget.can_afford(&mechanism(), false), Err(BudgetError::Unit));
         let long = file.budget.refuse(session(b"a"), RoundNumber(1), &"x".repeat(REASON_LEN_MAX + 1));
         assert!(matches!(long, Err(BudgetError::TextTooLong { .. })));
     }

@@ -36,7 +36,7 @@ mod uniform;
 
 pub use accountant::{Accountant, Event, RdpCurve};
 pub use budget::Budget;
-pub use mechanism::{MechanismError, Probability, RecordMechanism, RecordParameters, View};
+pub use mechanism::{MechanismError, Noise, Probability, RecordMechanism, RecordParameters, View};
 pub use noise::{DiscreteGaussian, NoiseSource, NoiseVariance};
 pub use rotation::RotationSeed;
 pub use sampler::{Slot, Weight};

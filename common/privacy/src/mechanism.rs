@@ -1,5 +1,5 @@
-//! The public parameters of one record-level attempt with distributed noise, as the signed plan and the ledger carry
-//! them, and everything that follows from them.
+//! The public parameters of one record-level attempt, as the signed plan and the ledger carry them, and everything that
+//! follows from them. Who adds the noise is one of them ([`Noise`]); an attempt without any says so in its first field.
 //!
 //! A [`RecordMechanism`] is parsed once from raw [`RecordParameters`] and cannot be wrong afterwards: sensitivity and
 //! noise multiplier are derived, never stated. Whether a client's policy likes what it says is the client's business.
@@ -158,7 +158,39 @@ impl Probability {
     }
 }
 
-/// The raw parameters of one attempt with unit = record, noise = distributed, in the order of their encoding.
+/// Who adds noise to a sum, and how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noise {
+    /// Every client a share of discrete Gaussian noise of this parameter sg^2; only the sum is ever seen.
+    Distributed(NoiseVariance),
+    /// Nobody. Nothing is promised: epsilon is infinite.
+    None,
+}
+
+impl Noise {
+    /// Its name in task files, entries and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Distributed(_) => "distributed",
+            Self::None => NO_NOISE,
+        }
+    }
+
+    /// sg^2, of one client's noise; none where there is no noise.
+    pub const fn share_variance(self) -> Option<NoiseVariance> {
+        match self {
+            Self::Distributed(variance) => Some(variance),
+            Self::None => None,
+        }
+    }
+
+    /// What one client's noise adds to the variance of a coordinate.
+    fn added_variance(self) -> f64 {
+        self.share_variance().map_or(0.0, NoiseVariance::to_f64)
+    }
+}
+
+/// The raw parameters of one attempt with unit = record, in the order of their encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordParameters {
     /// C: the L2 norm to which a record's gradient is clipped.
@@ -186,8 +218,8 @@ pub struct RecordParameters {
     pub sampling_probability: Probability,
     /// The most records that a silo may have.
     pub record_bound: u32,
-    /// sg^2: the parameter of each client's discrete Gaussian noise.
-    pub noise_variance: NoiseVariance,
+    /// Who adds noise, and how much.
+    pub noise: Noise,
     /// b: bits of a coordinate of the masked vector.
     pub bits: u8,
     /// Attempts over which epsilon is stated.
@@ -244,24 +276,26 @@ impl RecordMechanism {
             return Err(MechanismError::SumTooWide { d_pad, records_per_round: p.records_per_round });
         }
         in_range("expected_lot", p.expected_lot, 1, u32::MAX)?;
-        in_range("noise_deviation", p.noise_variance.deviation(), NOISE_DEVIATION_MIN, NOISE_DEVIATION_MAX)?;
+        if let Noise::Distributed(variance) = p.noise {
+            in_range("noise_deviation", variance.deviation(), NOISE_DEVIATION_MIN, NOISE_DEVIATION_MAX)?;
+        }
         in_range("max_attempts", p.max_attempts, 1, ATTEMPTS_MAX)?;
         in_range("bits", p.bits, 1, BITS_MAX)?;
         in_range("delta", p.delta, f64::MIN_POSITIVE, 1.0)?;
 
-        let needed = bits_needed(p, p.shift, p.noise_variance.to_f64());
+        let needed = bits_needed(p, p.shift, p.noise.added_variance());
         if u32::from(p.bits) < needed {
             return Err(MechanismError::TooFewBits { found: p.bits.into(), needed });
         }
         for least in SHIFT_MIN..p.shift {
             let widening = sensitivity_squared(d_pad, least) as f64 / sensitivity_squared(d_pad, p.shift) as f64;
-            let variance = p.noise_variance.to_f64() * widening;
+            let variance = p.noise.added_variance() * widening;
             if variance.sqrt() < NOISE_DEVIATION_MAX && bits_needed(p, least, variance) <= u32::from(BITS_MAX) {
                 return Err(MechanismError::ShiftNotLeast { found: p.shift.into(), least: least.into() });
             }
         }
         let mechanism = Self(parameters);
-        if !mechanism.epsilon().is_finite() {
+        if mechanism.has_noise() && !mechanism.epsilon().is_finite() {
             let Self(p) = mechanism;
             return Err(MechanismError::Unbounded { delta: p.delta, max_attempts: p.max_attempts });
         }
@@ -273,11 +307,23 @@ impl RecordMechanism {
         &self.0
     }
 
+    /// Whether anybody adds noise. Without it nothing is promised, and epsilon is infinite.
+    pub fn has_noise(&self) -> bool {
+        self.0.noise != Noise::None
+    }
+
     /// The canonical encoding: the fields of [`RecordParameters`] in their order, the probability as numerator and
     /// denominator (`u64` each), the noise variance as its `u64` numerator over 2^10.
+    ///
+    /// Version 1 is that of distributed noise, and of nothing else. Version 2 begins with the name of the noise, and has no
+    /// variance where there is none: who knows version 1 alone refuses it, and nothing reads as noise of variance 0.
     pub fn encode(&self) -> Vec<u8> {
         let p = &self.0;
-        Canonical::new(DOMAIN)
+        let head = match p.noise {
+            Noise::Distributed(_) => Canonical::new(DOMAIN),
+            Noise::None => Canonical::new(DOMAIN_V2).text(p.noise.name()),
+        };
+        let before_noise = head
             .f64(p.l2_clip_norm)
             .u32(p.grid)
             .u8(p.shift)
@@ -290,12 +336,12 @@ impl RecordMechanism {
             .u32(p.expected_lot)
             .u64(p.sampling_probability.numerator)
             .u64(p.sampling_probability.denominator)
-            .u32(p.record_bound)
-            .u64(p.noise_variance.numerator())
-            .u8(p.bits)
-            .u32(p.max_attempts)
-            .f64(p.delta)
-            .finish()
+            .u32(p.record_bound);
+        let with_noise = match p.noise {
+            Noise::Distributed(variance) => before_noise.u64(variance.numerator()),
+            Noise::None => before_noise,
+        };
+        with_noise.u8(p.bits).u32(p.max_attempts).f64(p.delta).finish()
     }
 
     /// Reads the canonical encoding.
@@ -303,7 +349,14 @@ impl RecordMechanism {
     /// # Errors
     /// If the bytes are not one, or the parameters are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, MechanismError> {
-        let mut reader = CanonicalReader::new(bytes, DOMAIN)?;
+        let (mut reader, is_noisy) = match CanonicalReader::new(bytes, DOMAIN_V2) {
+            Ok(mut reader) => match reader.text()? {
+                NO_NOISE => (reader, false),
+                // Distributed noise has version 1.
+                _ => return Err(DecodeError::Malformed { what: "noise" }.into()),
+            },
+            Err(_) => (CanonicalReader::new(bytes, DOMAIN)?, true),
+        };
         let parameters = RecordParameters {
             l2_clip_norm: reader.f64()?,
             grid: reader.u32()?,
@@ -317,15 +370,18 @@ impl RecordMechanism {
             expected_lot: reader.u32()?,
             sampling_probability: Probability::new(reader.u64()?, reader.u64()?)?,
             record_bound: reader.u32()?,
-            noise_variance: {
+            noise: if is_noisy {
                 let numerator = reader.u64()?;
                 let max = NoiseVariance::NUMERATOR_MAX as f64;
-                NoiseVariance::from_numerator(numerator).ok_or(MechanismError::Range {
+                let variance = NoiseVariance::from_numerator(numerator).ok_or(MechanismError::Range {
                     what: "noise_variance numerator",
                     found: numerator as f64,
                     min: 1.0,
                     max,
-                })?
+                })?;
+                Noise::Distributed(variance)
+            } else {
+                Noise::None
             },
             bits: reader.u8()?,
             max_attempts: reader.u32()?,
@@ -356,9 +412,9 @@ impl RecordMechanism {
         u32::from(self.0.u_min - self.0.max_colluders)
     }
 
-    /// z' = sqrt(u') sg/Delta2, with `shares` = u'.
+    /// z' = sqrt(u') sg/Delta2, with `shares` = u'; 0 without noise.
     pub fn noise_multiplier(&self, shares: u32) -> f64 {
-        (f64::from(shares) * self.0.noise_variance.to_f64() / self.sensitivity_squared() as f64).sqrt()
+        (f64::from(shares) * self.0.noise.added_variance() / self.sensitivity_squared() as f64).sqrt()
     }
 
     /// The promised noise multiplier: what a client's policy compares with its minimum.
@@ -369,7 +425,7 @@ impl RecordMechanism {
     /// Whether [`promised_shares`](Self::promised_shares) shares of noise reach the multiplier `z`:
     /// sg^2 (u_min - k) >= (z Delta2)^2.
     pub fn reaches(&self, z: f64) -> bool {
-        let variance = f64::from(self.promised_shares()) * self.0.noise_variance.to_f64();
+        let variance = f64::from(self.promised_shares()) * self.0.noise.added_variance();
         variance >= z * z * self.sensitivity_squared() as f64
     }
 
@@ -387,12 +443,13 @@ impl RecordMechanism {
 
     /// One attempt protected by `shares` shares, as an event.
     pub fn event(&self, shares: u32) -> Event {
+        let Noise::Distributed(variance) = self.0.noise else { return Event::NonPrivate };
         let l2_sensitivity = self.l2_sensitivity();
         Event::DiscreteGaussianSum {
             sampling_probability: self.0.sampling_probability.to_f64(),
             l2_sensitivity,
             l1_sensitivity: l2_sensitivity * f64::from(self.0.d_pad).sqrt().min(l2_sensitivity),
-            share_variance: self.0.noise_variance.to_f64(),
+            share_variance: variance.to_f64(),
             shares,
             dimension: self.0.d_pad,
         }
@@ -409,7 +466,7 @@ impl RecordMechanism {
         if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX }
     }
 
-    /// The epsilon that the plan states: all attempts, the promised shares, the plan's delta.
+    /// The epsilon that the plan states: all attempts, the promised shares, the plan's delta. Infinite without noise.
     pub fn epsilon(&self) -> f64 {
         self.promised_epsilon(self.0.max_attempts, self.0.delta)
     }
@@ -437,7 +494,7 @@ impl RecordMechanism {
     /// The probability, at most, that one round's sum wraps around, which harms its utility only.
     pub fn wrap_probability(&self) -> f64 {
         let p = &self.0;
-        let variance = coordinate_variance(p, p.shift, p.noise_variance.to_f64());
+        let variance = coordinate_variance(p, p.shift, p.noise.added_variance());
         wrap::wrap_probability(p.bits.into(), variance, p.n_max.into(), p.d_pad.into())
     }
 
@@ -454,6 +511,18 @@ impl TryFrom<RecordParameters> for RecordMechanism {
     fn try_from(parameters: RecordParameters) -> Result<Self, MechanismError> {
         Self::new(parameters)
     }
+}
+
+/// The noise that a task asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NoiseTarget {
+    /// Shares of all clients, the least that keep the promise.
+    Distributed {
+        /// The promise, over all attempts.
+        epsilon: f64,
+    },
+    /// None, and no promise.
+    None,
 }
 
 /// What a record-level task asks for; [`design`] finds the rest.
@@ -477,14 +546,15 @@ pub struct RecordTarget {
     pub max_colluders: u16,
     /// Attempts over which epsilon holds.
     pub max_attempts: u32,
-    /// The promise.
-    pub epsilon: f64,
-    /// Its delta.
+    /// The noise, by what it promises.
+    pub noise: NoiseTarget,
+    /// The delta of the promise.
     pub delta: f64,
 }
 
 /// The mechanism of least noise that keeps `target`'s promise: the least B_max, e and b, and sg the least multiple of
-/// Delta2/1000 (a multiplier that is rounded up) by Renyi accounting at integer orders.
+/// Delta2/1000 (a multiplier that is rounded up) by Renyi accounting at integer orders. Without noise, the least B_max, e
+/// and b of a sum that is rounded alone.
 ///
 /// # Errors
 /// If the target is out of range or no noise reaches it.
@@ -497,49 +567,58 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
     let tail = |b: u32| sample_tail(target.record_bound, target.sampling_probability, b);
     let records_per_round =
         least(1, target.record_bound, |b| tail(b) <= SAMPLE_TAIL_MAX).unwrap_or(target.record_bound);
-    for shift in SHIFT_MIN..=SHIFT_MAX {
-        let with_share = |thousandths: u32| {
-            let d_pad = target.n_parameters.next_power_of_two();
-            let variance = share_variance(d_pad, shift, thousandths)?;
-            let mut parameters = RecordParameters {
-                l2_clip_norm: target.l2_clip_norm,
-                grid: GRID,
-                shift,
-                n_parameters: target.n_parameters,
-                d_pad,
-                u_min: target.u_min,
-                max_colluders: target.max_colluders,
-                n_max: target.n_max,
-                records_per_round,
-                expected_lot: target.expected_lot,
-                sampling_probability: target.sampling_probability,
-                record_bound: target.record_bound,
-                noise_variance: variance,
-                bits: 0,
-                max_attempts: target.max_attempts,
-                delta: target.delta,
-            };
-            parameters.bits = u8::try_from(bits_needed(&parameters, shift, variance.to_f64())).unwrap_or(u8::MAX);
-            Some(parameters)
+    let d_pad = target.n_parameters.next_power_of_two();
+    let with_noise = |shift: u8, noise: Noise| {
+        let mut parameters = RecordParameters {
+            l2_clip_norm: target.l2_clip_norm,
+            grid: GRID,
+            shift,
+            n_parameters: target.n_parameters,
+            d_pad,
+            u_min: target.u_min,
+            max_colluders: target.max_colluders,
+            n_max: target.n_max,
+            records_per_round,
+            expected_lot: target.expected_lot,
+            sampling_probability: target.sampling_probability,
+            record_bound: target.record_bound,
+            noise,
+            bits: 0,
+            max_attempts: target.max_attempts,
+            delta: target.delta,
         };
+        parameters.bits = u8::try_from(bits_needed(&parameters, shift, noise.added_variance())).unwrap_or(u8::MAX);
+        parameters
+    };
+    let NoiseTarget::Distributed { epsilon } = target.noise else {
+        let parameters =
+            (SHIFT_MIN..SHIFT_MAX).map(|shift| with_noise(shift, Noise::None)).find(|p| p.bits <= BITS_MAX);
+        return RecordMechanism::new(parameters.unwrap_or_else(|| with_noise(SHIFT_MAX, Noise::None)));
+    };
+    for shift in SHIFT_MIN..=SHIFT_MAX {
+        let with_share =
+            |thousandths: u32| Some(with_noise(shift, Noise::Distributed(share_variance(d_pad, shift, thousandths)?)));
         // Unchecked parameters are used only to compare epsilons; what is returned has been checked.
         let reaches = |thousandths: u32| {
-            with_share(thousandths).is_none_or(|parameters| RecordMechanism(parameters).epsilon() <= target.epsilon)
+            with_share(thousandths).is_none_or(|parameters| RecordMechanism(parameters).epsilon() <= epsilon)
         };
         let found = least(1, SHARE_THOUSANDTHS_MAX, reaches).and_then(with_share);
         let Some(parameters) = found.filter(|p| p.bits <= BITS_MAX) else { continue };
         let mechanism = RecordMechanism::new(parameters)?;
-        if mechanism.epsilon() <= target.epsilon {
+        if mechanism.epsilon() <= epsilon {
             return Ok(mechanism);
         }
     }
-    Err(MechanismError::Unreachable { epsilon: target.epsilon, delta: target.delta })
+    Err(MechanismError::Unreachable { epsilon, delta: target.delta })
 }
 
 /// K: the integer norm that stands for the clip.
 pub const GRID: u32 = 1 << 24;
 
+/// The name of no noise.
+const NO_NOISE: &str = "none";
 const DOMAIN: &str = "eranos/privacy/record-mechanism/v1";
+const DOMAIN_V2: &str = "eranos/privacy/record-mechanism/v2";
 /// Below this the clip's reciprocal, above it the restored gradient, leaves the comfortable range of `f32`.
 const CLIP_MIN: f64 = 1e-12;
 const CLIP_MAX: f64 = 1e12;
@@ -633,9 +712,17 @@ mod tests {
             u_min: 7,
             max_colluders: 1,
             max_attempts: 155,
-            epsilon: 4.0,
+            noise: NoiseTarget::Distributed { epsilon: 4.0 },
             delta: 1e-5,
         }
+    }
+
+    fn promising(epsilon: f64) -> RecordTarget {
+        RecordTarget { noise: NoiseTarget::Distributed { epsilon }, ..demo_target() }
+    }
+
+    fn share_variance(parameters: &RecordParameters) -> NoiseVariance {
+        parameters.noise.share_variance().expect("noise")
     }
 
     #[test]
@@ -645,7 +732,7 @@ mod tests {
         assert_eq!((p.d_pad, p.records_per_round, p.shift, p.bits), (1 << 17, 274, 17, 23));
         assert_eq!(mechanism.sensitivity_squared(), (1 << 17) * 129 * 129);
         assert_eq!(mechanism.promised_shares(), 6);
-        let share = p.noise_variance.deviation() / mechanism.l2_sensitivity();
+        let share = share_variance(p).deviation() / mechanism.l2_sensitivity();
         assert!((share - 1.540).abs() < 1e-6, "sg = {share} Delta2");
         assert!((mechanism.epsilon() - 3.9971).abs() < 5e-5, "epsilon {}", mechanism.epsilon());
         // All live: 4.36 in total, and outsiders see one share more than the headline.
@@ -694,9 +781,9 @@ mod tests {
         assert!(good.reaches(z * (1.0 - 1e-12)) && !good.reaches(z * 1.001));
         let with_total = |divisor: u64| {
             // The total noise z^2 Delta2^2 that t_min = 6 shares must reach, cut into `divisor` instead.
-            let numerator = good.parameters().noise_variance.numerator() * 6 / divisor;
-            let noise_variance = NoiseVariance::from_numerator(numerator).expect("in range");
-            RecordMechanism::new(RecordParameters { noise_variance, ..good.parameters().clone() })
+            let numerator = share_variance(good.parameters()).numerator() * 6 / divisor;
+            let noise = Noise::Distributed(NoiseVariance::from_numerator(numerator).expect("in range"));
+            RecordMechanism::new(RecordParameters { noise, ..good.parameters().clone() })
         };
         for (what, divisor) in [("planned cohort", 8), ("k = 0", 7)] {
             let bad = with_total(divisor).expect("well formed");
@@ -728,6 +815,41 @@ mod tests {
         let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(&found[..golden.len()], golden);
         assert_eq!(&found[golden.len() + 24..], "0100000017040000009b00000008000000f168e388b5f8e43e");
+    }
+
+    #[test]
+    fn without_noise_nothing_is_promised_and_the_encoding_says_so_first() {
+        let mechanism = design(&RecordTarget { noise: NoiseTarget::None, ..demo_target() }).expect("reachable");
+        let p = mechanism.parameters();
+        // The rounded sum alone: as many records in a round, and the bits of their sum.
+        assert_eq!((p.noise, p.records_per_round, p.shift, p.bits), (Noise::None, 274, 17, 23));
+        assert!(!mechanism.has_noise() && mechanism.wrap_probability() <= 1e-9);
+        let fewer = RecordParameters { bits: 22, ..p.clone() };
+        assert_eq!(RecordMechanism::new(fewer), Err(MechanismError::TooFewBits { found: 22, needed: 23 }));
+        assert_eq!((mechanism.epsilon(), mechanism.promised_noise_multiplier()), (f64::INFINITY, 0.0));
+        assert!(!mechanism.reaches(1e-9));
+        for view in [View::CoordinatorWithColluders, View::Outsider] {
+            assert_eq!(mechanism.attained_epsilon(view, &[8], 1e-5), f64::INFINITY);
+        }
+        let bytes = mechanism.encode();
+        let head = Canonical::new(DOMAIN_V2).text("none").f64(1.0).finish();
+        assert_eq!(bytes[..head.len()], head);
+        assert_eq!(RecordMechanism::decode(&bytes), Ok(mechanism.clone()));
+        // One mechanism has one encoding, and none of version 1 lacks its noise.
+        let noisy = design(&demo_target()).expect("reachable").encode();
+        let body = |bytes: &[u8]| bytes[Canonical::new(DOMAIN).finish().len()..].to_vec();
+        for (domain, name, body) in [
+            (DOMAIN_V2, Some("distributed"), body(&noisy)),
+            (DOMAIN_V2, Some("local"), body(&noisy)),
+            (DOMAIN_V2, None, body(&noisy)),
+            (DOMAIN_V2, Some("none"), body(&noisy)),
+            (DOMAIN, None, body(&bytes)),
+            (DOMAIN, None, bytes[head.len() - 12..].to_vec()),
+        ] {
+            let head = Canonical::new(domain);
+            let head = name.map_or(head.clone(), |name| head.text(name)).finish();
+            assert!(RecordMechanism::decode(&[head, body].concat()).is_err(), "{domain} {name:?}");
+        }
     }
 
     /// A change to the demo's parameters, and what the refusal must say.
@@ -767,7 +889,7 @@ mod tests {
         refused(|p| p.record_bound = 800, "exceeds 274");
         refused(|p| p.sampling_probability = Probability::new(1, 3).expect("valid"), "exceeds 274");
         refused(|p| p.expected_lot = 0, "expected_lot");
-        refused(|p| p.noise_variance = variance((16 << 10) - 1), "noise_deviation");
+        refused(|p| p.noise = Noise::Distributed(variance((16 << 10) - 1)), "noise_deviation");
         refused(|p| p.bits = 22, "needs 23");
         refused(|p| p.bits = 33, "bits");
         refused(|p| p.max_attempts = 0, "max_attempts");
@@ -791,23 +913,27 @@ mod tests {
     #[test]
     fn a_larger_shift_is_taken_only_where_it_is_needed() {
         // The noise of a tight promise at d = 2^26 does not fit sg < 2^20 at e = 17.
-        let target = RecordTarget { n_parameters: 1 << 26, u_min: 3, n_max: 4, epsilon: 2.0, ..demo_target() };
+        let target = RecordTarget { n_parameters: 1 << 26, u_min: 3, n_max: 4, ..promising(2.0) };
         let mechanism = design(&target).expect("reachable");
         assert!(mechanism.parameters().shift > 17, "{:?}", mechanism.parameters());
-        assert_eq!(design(&RecordTarget { epsilon: 1e-3, ..target }).map_err(|e| e.to_string()).err().as_deref(), {
-            Some("no noise below 2^20 and 32 bits reaches epsilon 0.001 at delta 1e-5")
-        });
+        assert_eq!(
+            design(&RecordTarget { noise: NoiseTarget::Distributed { epsilon: 1e-3 }, ..target })
+                .map_err(|e| e.to_string())
+                .err()
+                .as_deref(),
+            { Some("no noise below 2^20 and 32 bits reaches epsilon 0.001 at delta 1e-5") }
+        );
     }
 
     #[test]
     fn sampling_everything_needs_no_dummies_and_no_cut() {
-        let target = RecordTarget { sampling_probability: Probability::ONE, epsilon: 21.0, ..demo_target() };
+        let target = RecordTarget { sampling_probability: Probability::ONE, ..promising(21.0) };
         let mechanism = design(&target).expect("reachable");
         assert_eq!(mechanism.parameters().records_per_round, 750);
         assert_eq!(mechanism.cut_probability(), 0.0);
         // PRIVACY.md: at q = 1 the demo's noise costs 21 instead of 4.
         let parameters = RecordParameters {
-            noise_variance: design(&demo_target()).expect("reachable").parameters().noise_variance,
+            noise: design(&demo_target()).expect("reachable").parameters().noise,
             ..mechanism.parameters().clone()
         };
         let epsilon = RecordMechanism::new(parameters).expect("valid").epsilon();

@@ -98,7 +98,7 @@ mod tests {
     use eranos_base::SeededEntropy;
 
     use super::*;
-    use crate::mechanism::{Probability, RecordTarget, design};
+    use crate::mechanism::{NoiseTarget, Probability, RecordTarget, design};
 
     fn mechanism(numerator: u64, denominator: u64, record_bound: u32) -> RecordMechanism {
         design(&RecordTarget {
@@ -111,7 +111,7 @@ mod tests {
             u_min: 3,
             max_colluders: 1,
             max_attempts: 1,
-            epsilon: 20.0,
+            noise: NoiseTarget::Distributed { epsilon: 20.0 },
             delta: 1e-5,
         })
         .expect("reachable")

@@ -12,7 +12,7 @@ use eranos_base::Entropy;
 use zeroize::Zeroize;
 
 use crate::{
-    mechanism::{GRID, RecordMechanism},
+    mechanism::{GRID, Noise, RecordMechanism},
     noise::NoiseSource,
     rotation::{RotationSeed, reduce, rotate},
     sampler::Weight,
@@ -192,7 +192,8 @@ impl SiloSum {
         sum
     }
 
-    /// What may be masked and sent: rotated, rounded, with a fresh share of noise from `entropy`, modulo 2^b.
+    /// What may be masked and sent: rotated, rounded, with a fresh share of noise from `entropy` where the mechanism has
+    /// noise, modulo 2^b.
     ///
     /// An attempt that is repeated starts from a new sample and a new sum; nothing of this one can be used again.
     ///
@@ -212,7 +213,10 @@ impl SiloSum {
             return Err(SiloError::OtherMechanism);
         }
         let mut sum = self.finish(seed);
-        NoiseSource::new(p.noise_variance, entropy).add_to(&mut sum);
+        match p.noise {
+            Noise::Distributed(variance) => NoiseSource::new(variance, entropy).add_to(&mut sum),
+            Noise::None => {}
+        }
         let vector = reduce(&sum, p.bits);
         sum.zeroize();
         Ok(vector)
@@ -407,11 +411,15 @@ const PARTIAL_LEN_MAX: u32 = 127;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mechanism::{Probability, RecordTarget, design};
+    use crate::mechanism::{NoiseTarget, Probability, RecordTarget, design};
 
     /// q = 1 and few records, so that every slot may hold a record.
     fn mechanism(n_parameters: u32, l2_clip_norm: f64) -> RecordMechanism {
-        design(&RecordTarget {
+        design(&target(n_parameters, l2_clip_norm)).expect("reachable")
+    }
+
+    fn target(n_parameters: u32, l2_clip_norm: f64) -> RecordTarget {
+        RecordTarget {
             l2_clip_norm,
             n_parameters,
             sampling_probability: Probability::ONE,
@@ -421,10 +429,9 @@ mod tests {
             u_min: 3,
             max_colluders: 1,
             max_attempts: 2,
-            epsilon: 8.0,
+            noise: NoiseTarget::Distributed { epsilon: 8.0 },
             delta: 1e-5,
-        })
-        .expect("reachable")
+        }
     }
 
     struct Gradients(eranos_base::SeededEntropy);
@@ -822,7 +829,7 @@ mod tests {
         // With noise the error has the deviation sqrt(n) sg sqrt(d) times the factor, in every coordinate.
         let noisy = federate(&m, &silos, true);
         let deviation = (4.0 * f64::from(m.parameters().d_pad)).sqrt()
-            * m.parameters().noise_variance.deviation()
+            * m.parameters().noise.share_variance().expect("noise").deviation()
             * m.restoring_factor();
         let squares: f64 = noisy.iter().zip(&restored).map(|(a, b)| f64::from(a - b).powi(2)).sum();
         let ratio = squares / (len as f64 * deviation * deviation);
@@ -843,6 +850,30 @@ mod tests {
             Err(SiloError::OtherMechanism)
         );
         assert_eq!(format!("{:?}", SiloSum::new(&m)), "SiloSum(omitted)");
+    }
+
+    #[test]
+    fn without_noise_the_contribution_is_the_rounded_sum_and_draws_nothing() {
+        struct Untouched;
+        impl Entropy for Untouched {
+            fn fill(&mut self, _: &mut [u8]) {
+                panic!("drew noise");
+            }
+        }
+        let m = design(&RecordTarget { noise: NoiseTarget::None, ..target(300, 1.0) }).expect("reachable");
+        let seed = RotationSeed([4; 32]);
+        let record = Gradients::new(8).uniform(300, 5.0);
+        let sum = || {
+            let mut sum = SiloSum::new(&m);
+            sum.add(&record, Weight::One).expect("a slot");
+            sum
+        };
+        // Clipped, rotated and rounded as ever.
+        let expected = reduce(&sum().finish(&seed), m.parameters().bits);
+        assert_eq!(sum().contribute(&m, &seed, &mut Untouched), Ok(expected));
+        let restored = federate(&m, &[vec![record.clone()], vec![]], true);
+        let norm = restored.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() * 100.0;
+        assert!((norm - 1.0).abs() < 0.05, "{norm}");
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub enum Event {
         /// Coordinates of the sum.
         dimension: u32,
     },
+    /// A release without noise: nothing is claimed, whatever it is composed with.
+    NonPrivate,
 }
 
 impl Event {
@@ -99,6 +101,7 @@ impl Event {
                     by_variance.min(by_l1).min(by_l2)
                 })
             }
+            Self::NonPrivate => RdpCurve::from_fn(|_| f64::INFINITY),
         }
     }
 }
@@ -189,6 +192,17 @@ mod tests {
             dimension: 8,
         };
         assert_eq!(no_shares.rdp().epsilon(1e-5), f64::INFINITY);
+        let good = Event::PoissonGaussian { sampling_probability: 0.25, noise_multiplier: 4.0 };
+        let epsilons = |n| {
+            let mut accountant = Accountant::new();
+            accountant.compose(&good, 10);
+            accountant.compose_curve(&Event::NonPrivate.rdp(), n, 1e-12);
+            let events = [(good, 10), (Event::NonPrivate, n)];
+            [accountant.epsilon(1e-5), pld::epsilon(&events, 1e-5), zcdp::epsilon(&events[1..], 1e-5)]
+        };
+        assert_eq!(epsilons(1), [f64::INFINITY; 3]);
+        // A release that did not happen costs nothing.
+        assert!(epsilons(0).iter().all(|epsilon| epsilon.is_finite()), "{:?}", epsilons(0));
         assert_eq!(Accountant::new().epsilon(0.0), f64::INFINITY);
     }
 

@@ -74,7 +74,7 @@ impl Schedule {
                     let variance = f64::from(shares) * share_variance - SMOOTHING_VARIANCE;
                     (sampling_probability, variance.max(0.0).sqrt() / l2_sensitivity)
                 }
-                Event::FixedSizeGaussian { .. } => return None,
+                Event::FixedSizeGaussian { .. } | Event::NonPrivate => return None,
             };
             if !((0.0..=1.0).contains(&q) && z > 0.0 && z.is_finite()) {
                 return None;

@@ -51,7 +51,7 @@ impl Zcdp {
 /// Epsilon at `delta` of all of `events`, each with how often it is released; infinite if one is sampled.
 pub fn epsilon(events: &[(Event, u64)], delta: f64) -> f64 {
     let mut totals = [Zcdp::default(); 3];
-    for (event, n_times) in events {
+    for (event, n_times) in events.iter().filter(|(_, n_times)| *n_times > 0) {
         let Some(guarantees) = guarantees(event) else { return f64::INFINITY };
         for (total, one) in totals.iter_mut().zip(guarantees) {
             *total = total.compose(one, *n_times);
@@ -89,6 +89,7 @@ pub fn guarantees(event: &Event) -> Option<[Zcdp; 3]> {
                 Zcdp { xi: 0.0, rho: 0.5 * (d2 + d.sqrt() * tau).powi(2) },
             ])
         }
+        Event::NonPrivate => None,
     }
 }
 

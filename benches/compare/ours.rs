@@ -23,7 +23,7 @@ use eranos_nn::{
 };
 use eranos_privacy::{
     NoiseSource, RecordMechanism, RotationSeed, SiloSum,
-    mechanism::{GRID, Probability, RecordTarget, design},
+    mechanism::{GRID, NoiseTarget, Probability, RecordTarget, design},
     rotation::{reduce, restore},
     sampler,
 };
@@ -160,7 +160,7 @@ impl<'a> Exact<'a> {
             u_min: 3,
             max_colluders: 1,
             max_attempts: 2,
-            epsilon: 8.0,
+            noise: NoiseTarget::Distributed { epsilon: 8.0 },
             delta: 1e-5,
         })?;
         Ok(Self { network, batch, training, mechanism, is_private, workers: Vec::new() })
@@ -199,8 +199,9 @@ impl<'a> Exact<'a> {
         sums.try_for_each(|sum| total.merge(sum))?;
         let seed = RotationSeed(OsEntropy.bytes());
         let mut sum = total.finish(&seed);
+        let variance = mechanism.parameters().noise.share_variance().ok_or("a mechanism with noise")?;
         sum.par_chunks_mut(NOISE_BLOCK_LEN).for_each(|block| {
-            NoiseSource::new(mechanism.parameters().noise_variance, &mut OsEntropy).add_to(block);
+            NoiseSource::new(variance, &mut OsEntropy).add_to(block);
         });
         let restored = restore(&reduce(&sum, mechanism.parameters().bits), mechanism, &seed)?;
         training.step_along(|at, gradient| gradient.copy_from_slice(&restored[at..at + gradient.len()]));

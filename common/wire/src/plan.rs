@@ -7,7 +7,7 @@ use eranos_base::{
     signing::SigningError,
 };
 use eranos_privacy::RecordMechanism;
-use eranos_secagg::{Bits, Terms, terms::Dimension};
+use eranos_secagg::{Bits, GraphKind, Terms, terms::Dimension};
 
 /// The plan of one round (an attempt: a retry is a new plan in everything).
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +114,7 @@ impl RoundPlan {
             plan: self.digest(),
             trust_domain: self.trust_domain.clone(),
             task: self.task.clone(),
+            graph: GraphKind::Complete,
             max_colluders: usize::from(parameters.max_colluders),
             u_min: usize::from(parameters.u_min),
             n_max: usize::from(parameters.n_max),

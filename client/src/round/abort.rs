@@ -55,6 +55,9 @@ pub enum RefusalKind {
         /// The most.
         most: f64,
     },
+    /// The plan runs on a sparse graph, and the policy has no section for those.
+    #[error("policy: the plan runs on a sparse graph, complete ones alone are accepted")]
+    SparseGraph,
     /// The budget does not allow it.
     #[error("budget: {0}")]
     Budget(BudgetError),
@@ -126,6 +129,9 @@ impl Refusal {
             RefusalKind::OlderBudget { .. } => {
                 "restore the newest copy of this client's state folder: without it nobody knows what was spent"
             }
+            RefusalKind::SparseGraph => {
+                "ask the operator for the complete graph, or uncomment sparse_graph in policy.toml after reading what is said there"
+            }
             _ => "talk to the operator about the plan, or change policy.toml if you agree to it",
         }
     }
@@ -138,6 +144,7 @@ impl Refusal {
             | RefusalKind::Other { .. }
             | RefusalKind::TooLittle { .. }
             | RefusalKind::TooMuch { .. }
+            | RefusalKind::SparseGraph
             | RefusalKind::Budget(_)
             | RefusalKind::OlderBudget { .. }
             | RefusalKind::Model(_)

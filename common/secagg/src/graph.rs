@@ -64,6 +64,17 @@ pub enum GraphKind {
     Sparse = 1,
 }
 
+impl GraphKind {
+    /// The kind that a plan writes as this number.
+    pub const fn from_u8(kind: u8) -> Option<Self> {
+        match kind {
+            0 => Some(Self::Complete),
+            1 => Some(Self::Sparse),
+            _ => None,
+        }
+    }
+}
+
 /// Who shares keys with whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Graph {
@@ -297,6 +308,14 @@ mod tests {
             assert_eq!(solved.ok(), smallest, "seed {seed}: n={n}, C={c}, D={d}, {sigma}, {eta}");
         }
         assert!(n_solved > 50, "seed {seed}");
+    }
+
+    #[test]
+    fn a_plan_names_two_kinds_and_no_third() {
+        for kind in [GraphKind::Complete, GraphKind::Sparse] {
+            assert_eq!(GraphKind::from_u8(kind as u8), Some(kind));
+        }
+        assert_eq!(GraphKind::from_u8(2), None);
     }
 
     #[test]

@@ -69,6 +69,13 @@ fn values_that_cannot_be_are_named() {
         ("silo-1/policy.toml", "max_colluders", "max_colluders = 0", "1 or more"),
         ("silo-1/client.toml", "coordinator", "coordinator = \"no port\"", "write it like"),
         ("main/task.toml", "attempts_max", "attempts_max = 0", "allow a few attempts more"),
+        ("main/task.toml", "graph =", "graph = \"sparse\"", "or graph = \"complete\""),
+        (
+            "silo-1/policy.toml",
+            "# [sparse_graph]",
+            "[sparse_graph]\ncorrupt_share_min = 0.1\ndropped_share_max = 1.5",
+            "are a start",
+        ),
         ("main/task.toml", "l2_clip_norm", "l2_clip_norm = 0.0", "1.0"),
         ("main/task.toml", "epsilon =", "epsilon = 1e-9", "allow a larger epsilon"),
         ("main/task.toml", "epsilon =", "", "name epsilon with noise = \"distributed\""),

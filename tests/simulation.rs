@@ -12,4 +12,5 @@ mod client_attacks;
 mod coordinator_attacks;
 mod fuzz;
 mod rounds;
+mod sparse_graph;
 mod world;

@@ -45,6 +45,19 @@ pub struct Policy {
     /// The most parameters of a model. A client that trains holds about a hundred bytes for each.
     #[serde(default = "parameters_max")]
     pub parameters_max: u32,
+    /// Which sparse graphs it takes part in; none, if there is no such section: then complete graphs alone.
+    pub sparse_graph: Option<SparseGraph>,
+}
+
+/// Which sparse graphs a client takes part in. None of them holds against a coordinator that chooses who dropped out, or
+/// which of many rosters it takes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SparseGraph {
+    /// gamma: the least share of the plan's largest roster that it must tolerate as colluders.
+    pub corrupt_share_min: f64,
+    /// delta: the largest share of that roster that it may let drop out.
+    pub dropped_share_max: f64,
 }
 
 /// The longest phase of a plan where the policy says nothing: ten minutes.
@@ -95,6 +108,14 @@ impl Policy {
         if !(policy.noise_multiplier_min.is_finite() && policy.noise_multiplier_min >= 0.0) {
             return refuse("noise_multiplier_min is not a number", "0.5 refuses the weakest settings");
         }
+        if let Some(SparseGraph { corrupt_share_min, dropped_share_max }) = policy.sparse_graph
+            && ![corrupt_share_min, dropped_share_max].iter().all(|share| (0.0..1.0).contains(share))
+        {
+            return refuse(
+                "sparse_graph has a share that does not lie between 0 and 1",
+                "corrupt_share_min = 0.1 and dropped_share_max = 0.34 are a start",
+            );
+        }
         Ok(policy)
     }
 }
@@ -131,6 +152,15 @@ mod tests {
         let written = Policy::read(&path).expect("a policy");
         assert_eq!((written.phase_timeout_ms_max, written.parameters_max), (600_000, 16_777_216));
         let text = std::fs::read_to_string(&path).expect("written");
+        // Sparse graphs are to be allowed on purpose, by what stands there as a comment.
+        assert_eq!(written.sparse_graph, None);
+        let mut allowed = text.clone();
+        for line in ["[sparse_graph]", "corrupt_share_min", "dropped_share_max"] {
+            allowed = allowed.replace(&format!("# {line}"), line);
+        }
+        std::fs::write(&path, allowed).expect("written");
+        let sparse = SparseGraph { corrupt_share_min: 0.1, dropped_share_max: 0.34 };
+        assert_eq!(Policy::read(&path).expect("a policy").sparse_graph, Some(sparse));
         let named = ["phase_timeout_ms_max", "parameters_max", "allow_no_noise"];
         let before = |line: &&str| !named.iter().any(|name| line.starts_with(name));
         std::fs::write(&path, text.lines().filter(before).collect::<Vec<_>>().join("\n")).expect("written");

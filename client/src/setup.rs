@@ -205,7 +205,17 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # leaves the round, so that no plan keeps this machine busy for longer.\n\
          phase_timeout_ms_max = {PHASE_TIMEOUT_MS_MAX_DEFAULT}\n\
          # The most parameters of a model: the memory of training grows with them.\n\
-         parameters_max = {PARAMETERS_MAX_DEFAULT}\n",
+         parameters_max = {PARAMETERS_MAX_DEFAULT}\n\n\
+         # Plans on the complete graph alone are accepted: everybody shares keys with everybody, which holds against a\n\
+         # coordinator that breaks the rules. On a sparse graph each client shares keys with a few others only. That is\n\
+         # cheaper, and it protects only while the coordinator keeps to the rules: one that chooses who \"dropped out\", or\n\
+         # which of many rosters it takes, cuts the ring of clients in two and learns each part's sum alone, at worst one\n\
+         # client's noised vector. Accept such plans only if you trust your coordinator to report drop-outs honestly.\n\
+         # [sparse_graph]\n\
+         # The least share of the largest roster that the plan must tolerate as colluders.\n\
+         # corrupt_share_min = 0.1\n\
+         # The largest share of it that the plan may let drop out.\n\
+         # dropped_share_max = 0.34\n",
         epsilon = init.epsilon_max,
         allow_no_noise = init.allow_no_noise,
         survivors_min = init.survivors_min,

@@ -479,6 +479,7 @@ impl Federation {
             checkpoint_digest: self.model_state.checkpoint,
             checkpoint,
             mechanism: self.mechanism.clone(),
+            graph: self.task.cohort.graph.into(),
             received: self.received.clone(),
             ready_slot_ms: self.task.schedule.ready_slot_ms,
             phase_timeout_ms: self.task.schedule.phase_timeout_ms,

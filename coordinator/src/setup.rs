@@ -232,7 +232,11 @@ fn task_text(init: &Init) -> String {
          # The least number of survivors of a round. Noise is sized for them, less the colluders.\n\
          survivors_min = {survivors_min}\n\
          # The most identities that may work with the coordinator against the others.\n\
-         max_colluders = {max_colluders}\n\n\
+         max_colluders = {max_colluders}\n\
+         # complete: everybody shares keys with everybody, which holds against a coordinator that breaks the rules. sparse:\n\
+         # each with a few, for a fraction of the work and bytes, if the parties trust the coordinator to keep to them;\n\
+         # each must allow it in its policy.\n\
+         graph = \"complete\"\n\n\
          [schedule]\n\
          # Rounds to release, and attempts allowed for them: one that aborts is charged too.\n\
          rounds = {rounds}\n\

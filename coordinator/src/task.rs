@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use eranos_base::{TaskId, UserError};
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::mechanism::NoiseTarget;
+use eranos_secagg::{GraphKind, Thresholds};
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -127,6 +128,29 @@ pub struct Cohort {
     pub survivors_min: u16,
     /// The most identities of a roster that may work with the coordinator against the others.
     pub max_colluders: u16,
+    /// Who shares keys with whom.
+    #[serde(default)]
+    pub graph: Graph,
+}
+
+/// Who shares keys with whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Graph {
+    /// Everybody with everybody.
+    #[default]
+    Complete,
+    /// Each with a few: only clients whose policy allows it take part.
+    Sparse,
+}
+
+impl From<Graph> for GraphKind {
+    fn from(graph: Graph) -> Self {
+        match graph {
+            Graph::Complete => Self::Complete,
+            Graph::Sparse => Self::Sparse,
+        }
+    }
 }
 
 /// How many rounds, and how they are paced.
@@ -186,6 +210,15 @@ impl Task {
         }
         if let Err(error) = task.training.server_optimizer.check() {
             return refuse(&format!("training.server_optimizer: {error}"), "compare with the commented example");
+        }
+        let Cohort { clients_max, survivors_min, max_colluders, graph } = task.cohort;
+        if graph == Graph::Sparse
+            && let Err(error) = Thresholds::sparse(clients_max.into(), max_colluders.into(), survivors_min.into())
+        {
+            return refuse(
+                &format!("cohort.graph = \"sparse\": {error}"),
+                "take more clients, fewer colluders or more survivors, or graph = \"complete\"",
+            );
         }
         if task.schedule.rounds == 0 || task.schedule.attempts_max < task.schedule.rounds {
             return refuse(

@@ -68,7 +68,7 @@ fn random_world(seed: u64) -> World {
 }
 
 /// Draws who goes, where and how; who is slow; and how bad the network is. How many will be missed.
-fn draw_exits(world: &mut World, seed: u64) -> usize {
+pub(super) fn draw_exits(world: &mut World, seed: u64) -> usize {
     let size = world.setup.size;
     // About as many as the plan tolerates, sometimes more.
     let tolerated = size.n - usize::from(size.u_min);

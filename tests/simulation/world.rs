@@ -14,7 +14,7 @@ use eranos_base::{
     encoding::{Canonical, CanonicalReader},
 };
 use eranos_client::{
-    policy::{Policy, Unit},
+    policy::{Policy, SparseGraph, Unit},
     round::{self as client, CertificateCheck, End, Member, Memory, Step},
 };
 use eranos_coordinator::{
@@ -40,7 +40,7 @@ use eranos_privacy::{
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
-use eranos_secagg::{Identity, StatementKey};
+use eranos_secagg::{GraphKind, Identity, StatementKey};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
@@ -75,6 +75,7 @@ pub(crate) struct Setup {
     pub(crate) session: SessionId,
     pub(crate) nonce: [u8; 32],
     pub(crate) mechanism: RecordMechanism,
+    pub(crate) graph: GraphKind,
     pub(crate) model: ModelSpec,
     pub(crate) checkpoint: Bytes,
 }
@@ -213,13 +214,22 @@ pub(crate) enum CoordinatorDid {
 }
 
 impl World {
-    /// A federation of `size` that has never met.
+    /// A federation of `size` that has never met, on the complete graph.
     pub(crate) fn new(seed: u64, size: Size) -> Self {
-        Self::with_noise(seed, size, NoiseTarget::Distributed { epsilon: EPSILON })
+        Self::with(GraphKind::Complete, NoiseTarget::Distributed { epsilon: EPSILON }, seed, size)
     }
 
     /// One whose task has this noise.
     pub(crate) fn with_noise(seed: u64, size: Size, noise: NoiseTarget) -> Self {
+        Self::with(GraphKind::Complete, noise, seed, size)
+    }
+
+    /// One on this graph.
+    pub(crate) fn on(graph: GraphKind, seed: u64, size: Size) -> Self {
+        Self::with(graph, NoiseTarget::Distributed { epsilon: EPSILON }, seed, size)
+    }
+
+    fn with(graph: GraphKind, noise: NoiseTarget, seed: u64, size: Size) -> Self {
         let mut dice = Dice(SeededEntropy::new(seed));
         let trust_domain: TrustDomain = "example.org".parse().unwrap();
         let task: TaskId = "tiny".parse().unwrap();
@@ -233,6 +243,7 @@ impl World {
             session: SessionId::derive(&trust_domain, signer.ledger_key().name().as_str(), &task, &nonce),
             nonce,
             mechanism: mechanism(RecordTarget { noise, ..target(size, model.n_parameters()) }),
+            graph,
             checkpoint: Bytes::from(vec![0; 4 * model.n_parameters()]),
             trust_domain,
             task,
@@ -273,6 +284,7 @@ impl World {
             checkpoint: setup.checkpoint.clone(),
             checkpoint_digest: Digest::of(&setup.checkpoint),
             mechanism: setup.mechanism.clone(),
+            graph: setup.graph,
             received: Arc::new(self.coordinator.received.clone()),
             ready_slot_ms: READY_SLOT_MS,
             phase_timeout_ms: PHASE_TIMEOUT_MS,
@@ -710,6 +722,10 @@ impl Client {
                 charged_without_receipt_max: u32::MAX,
                 phase_timeout_ms_max: PHASE_TIMEOUT_MS,
                 parameters_max: parameters.n_parameters,
+                sparse_graph: (setup.graph == GraphKind::Sparse).then(|| SparseGraph {
+                    corrupt_share_min: f64::from(parameters.max_colluders) / f64::from(parameters.n_max),
+                    dropped_share_max: f64::from(parameters.n_max - parameters.u_min) / f64::from(parameters.n_max),
+                }),
             },
             trust: Arc::new(Authority(setup.authority.verifying_key())),
             n_classes: 4,

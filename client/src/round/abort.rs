@@ -58,6 +58,9 @@ pub enum RefusalKind {
     /// The plan adds no noise, and the policy allows none without.
     #[error("policy: the plan adds no noise, so that it promises nothing to anybody's records")]
     NoNoise,
+    /// The plan runs on a sparse graph, and the policy has no section for those.
+    #[error("policy: the plan runs on a sparse graph, complete ones alone are accepted")]
+    SparseGraph,
     /// The budget does not allow it.
     #[error("budget: {0}")]
     Budget(BudgetError),
@@ -137,6 +140,9 @@ impl Refusal {
                 "use a data set that was never trained on without noise; if no record here needs protection, set \
                  allow_no_noise = true in policy.toml"
             }
+            RefusalKind::SparseGraph => {
+                "ask the operator for the complete graph, or uncomment sparse_graph in policy.toml after reading what is said there"
+            }
             _ => "talk to the operator about the plan, or change policy.toml if you agree to it",
         }
     }
@@ -150,6 +156,7 @@ impl Refusal {
             | RefusalKind::TooLittle { .. }
             | RefusalKind::TooMuch { .. }
             | RefusalKind::NoNoise
+            | RefusalKind::SparseGraph
             | RefusalKind::Budget(_)
             | RefusalKind::OlderBudget { .. }
             | RefusalKind::Model(_)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use eranos_base::{Digest, Entropy, Timestamp};
 use eranos_nn::{DataSpec, ModelSpec};
 use eranos_privacy::{RotationSeed, budget::UnitOfPrivacy};
-use eranos_secagg::Advertised;
+use eranos_secagg::{Advertised, GraphKind};
 use eranos_wire::{
     RoundPlan,
     messages::{RoundRef, advertise_keys::Advertise, configure::Configure},
@@ -105,6 +105,12 @@ fn check(
     }
     below("least number of survivors", f64::from(parameters.u_min), f64::from(policy.survivors_min))?;
     below("number of colluders tolerated", f64::from(parameters.max_colluders), f64::from(policy.max_colluders))?;
+    if plan.graph == GraphKind::Sparse {
+        let Some(sparse) = &policy.sparse_graph else { return refuse(RefusalKind::SparseGraph) };
+        let share = |n: u16| f64::from(n) / f64::from(parameters.n_max);
+        below("share of colluders tolerated", share(parameters.max_colluders), sparse.corrupt_share_min)?;
+        above("share of drop-outs", share(parameters.n_max - parameters.u_min), sparse.dropped_share_max)?;
+    }
     if mechanism.has_noise() {
         below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
     }

@@ -3,12 +3,12 @@
 //!
 //! ```text
 //! cargo build --release -p eranos-secagg --example round
-//! taskset -c 0 target/release/examples/round [clients] [dimension] [bits] [dropped]
+//! taskset -c 0 target/release/examples/round [clients] [dimension] [bits] [dropped] [colluders] [complete|sparse]
 //! ```
 //!
 //! On one core, or the masks of long vectors go to threads of their own, whose time would not be counted.
 //!
-//! The last `dropped` clients share keys and send no vector, so that f = 1 and u_min = clients - max(dropped, 1).
+//! The last `dropped` clients share keys and send no vector, and u_min = clients - max(dropped, 1).
 //! Means of several rounds, of processor time where Linux tells it (in ticks of up to 4 ms, hence the several rounds),
 //! otherwise of the clock.
 
@@ -21,8 +21,9 @@ use std::{
 
 use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
 use eranos_secagg::{
-    Advertised, Bits, Bundle, Finished, Identity, Quorum, Roster, RosterEntry, SharePart, ShareRouter, Sharers,
-    StatementKey, Survivors, Terms, UnmaskAnswer, roster, share_keys, terms::Dimension,
+    Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry, SharePart, ShareRouter,
+    Sharers, SparseParameters, StatementKey, Survivors, Terms, UnmaskAnswer, graph, roster, share_keys,
+    terms::Dimension,
 };
 
 fn main() {
@@ -32,16 +33,23 @@ fn main() {
         );
         std::process::exit(2);
     }
-    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>().unwrap());
-    let mut argument = |default| arguments.next().unwrap_or(default);
+    let mut arguments = std::env::args().skip(1);
+    let mut argument = |default| arguments.next().map_or(default, |argument| argument.parse::<usize>().unwrap());
     let (n1, dimension, bits, n_dropped) = (argument(8), argument(131_072), argument(23), argument(1));
+    let max_colluders = argument(1);
+    let graph = match arguments.next().as_deref() {
+        Some("sparse") => GraphKind::Sparse,
+        Some("complete") | None => GraphKind::Complete,
+        Some(other) => panic!("{other} is neither complete nor sparse"),
+    };
     let terms = Arc::new(Terms {
         session: SessionId(Digest::of(b"session")),
         round: RoundNumber(1),
         plan: Digest::of(b"plan"),
         trust_domain: "example.org".parse().unwrap(),
         task: "task".parse().unwrap(),
-        max_colluders: 1,
+        graph,
+        max_colluders,
         u_min: n1 - n_dropped.max(1),
         n_max: n1,
         dimension: Dimension::new(dimension).unwrap(),
@@ -60,7 +68,9 @@ fn main() {
     let inputs: Vec<_> = (0..n1).map(input).collect();
     let n_survivors = n1 - n_dropped;
 
-    println!("{n1} clients, {n_dropped} dropped before upload, {dimension} values of {bits} bits; milliseconds");
+    println!(
+        "{n1} clients, {n_dropped} dropped before upload, {dimension} values of {bits} bits, {graph:?} graph; milliseconds"
+    );
     let mut lap = Lap { phases: Vec::new(), clock: Instant::now(), last: Duration::ZERO };
     for _ in 0..N_ROUNDS - 1 {
         round(&terms, &identities, &inputs, n_survivors, &mut lap);
@@ -171,7 +181,9 @@ fn round(
     if n_survivors == n1 {
         let lengths = Lengths { entry: 4 + roster.entries()[0].to_bytes().len() };
         let packed_len = terms.bits.packed_len(terms.dimension);
-        assert_eq!((up, down), (lengths.up(n1, packed_len), lengths.down(n1)), "messages have other lengths");
+        let degree = roster.thresholds().degree();
+        let expect = (lengths.up(degree, packed_len), lengths.down(n1, degree));
+        assert_eq!((up, down), expect, "messages have other lengths");
         print_large(&lengths);
     }
     assert_eq!(sum.survivors().iter().last(), Some(Position((n_survivors - 1) as u16)));
@@ -187,30 +199,34 @@ struct Lengths {
 
 impl Lengths {
     /// Advert, bundle, READY, packed vector and its statement, consistency statement, unmask answer.
-    fn up(&self, n1: usize, packed_len: usize) -> usize {
-        272 + SharePart::LEN * (n1 - 1) + 64 + packed_len + 98 + 64 + (2 + 34 * (n1 - 1) + 64)
+    fn up(&self, degree: usize, packed_len: usize) -> usize {
+        272 + SharePart::LEN * degree + 64 + packed_len + 98 + 64 + (2 + 34 * degree + 64)
     }
 
     /// Roster, U2 and the parts, U3 and its READYs, quorum. Certificates are those seen before.
-    fn down(&self, n1: usize) -> usize {
+    fn down(&self, n1: usize, degree: usize) -> usize {
         let roster = 4 + "eranos/secagg/v1/entries".len() + 4 + 4 + self.entry * n1;
-        roster + (2 + 34 * n1) + SharePart::LEN * (n1 - 1) + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * n1)
+        roster + (2 + 34 * n1) + SharePart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * n1)
     }
 }
 
-/// What 1,024 clients would send and receive, 2^20 values of 16 bits each.
+/// What 1,024 clients would send and receive, 2^20 values of 16 bits each, on the complete graph and on the sparse one for
+/// a tenth corrupt and a third dropping out.
 fn print_large(lengths: &Lengths) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     let (n1, dimension) = (1024, 1 << 20);
-    let (up, down, plain) = (lengths.up(n1, dimension * 26 / 8), lengths.down(n1), dimension * 2);
-    let over_plain = |bytes: usize| bytes as f64 / plain as f64;
+    let sparse = SparseParameters::solve(n1, n1 / 10, n1 / 3, graph::SIGMA, graph::ETA).unwrap();
     ONCE.call_once(|| {
-        println!(
-            "n = 1024, 2^20 inputs of 16 bits, by the lengths of these messages: {up} up, {down} down; over the plain \
-             input {:.3} up, {:.3} both ways",
-            over_plain(up),
-            over_plain(up + down)
-        );
+        for degree in [n1 - 1, sparse.degree] {
+            let (up, down) = (lengths.up(degree, dimension * 26 / 8), lengths.down(n1, degree));
+            let over_plain = |bytes: usize| bytes as f64 / (dimension * 2) as f64;
+            println!(
+                "n = 1024, {degree} neighbors, 2^20 inputs of 16 bits, by the lengths of these messages: {up} up, {down} \
+                 down; over the plain input {:.3} up, {:.3} both ways",
+                over_plain(up),
+                over_plain(up + down)
+            );
+        }
     });
 }
 

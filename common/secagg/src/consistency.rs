@@ -68,8 +68,8 @@ impl Masked {
     /// caller makes it durable before it is sent.
     ///
     /// # Errors
-    /// If U3 is not within U2, smaller than max(q, u_min) or without this client, or a member's READY is not its
-    /// signature over the U2 that this client masked against.
+    /// If U3 is not within U2, smaller than max(q, u_min), without this client or with fewer than t of its neighbors, or a
+    /// member's READY is not its signature over the U2 that this client masked against.
     pub fn sign(self, survivors: &Survivors) -> Result<Consistent, Refusal> {
         let set = &survivors.set;
         if set.n1() != self.roster.n1() {
@@ -85,6 +85,7 @@ impl Masked {
         if !set.contains(self.position) {
             return Err(Refusal::NotASurvivor);
         }
+        self.roster.check_neighbors(self.position, set)?;
         let readies = survivors.readies().map(|(position, ready)| (position, Vec::new(), ready));
         if let Some(position) = self.roster.first_unverified(self.context, StatementKind::Ready, readies) {
             return Err(Refusal::ReadySignature { position });

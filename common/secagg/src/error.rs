@@ -49,7 +49,7 @@ pub enum Refusal {
         /// The dealer.
         dealer: Position,
     },
-    /// A part from someone outside U2, or for another holder.
+    /// A part from someone outside U2 or with whom no keys are shared, or for another holder.
     #[error("a part from client {dealer} to client {holder} was delivered here")]
     ForeignPart {
         /// Who is said to have made it.
@@ -62,6 +62,14 @@ pub enum Refusal {
     PartSignature {
         /// The dealer.
         dealer: Position,
+    },
+    /// Too few of those with whom this client shares keys are in U2, or in U3. Against those few its masks may not hold.
+    #[error("only {n_neighbors} of this client's neighbors in the graph are left, {threshold} are needed")]
+    TooFewNeighbors {
+        /// How many are left.
+        n_neighbors: usize,
+        /// t.
+        threshold: usize,
     },
     /// The vector to be masked has another length than the plan says.
     #[error("vector of {found} values, the plan says {expected}")]
@@ -151,8 +159,8 @@ pub enum Misbehaviour {
         /// What was sent.
         message: &'static str,
     },
-    /// A bundle whose parts are not exactly one for each other client, in ascending order.
-    #[error("the bundle of client {dealer} is not one part for each other client")]
+    /// A bundle whose parts are not exactly one for each neighbor, in ascending order.
+    #[error("the bundle of client {dealer} is not one part for each client that it shares keys with")]
     BundleIncomplete {
         /// Who.
         dealer: Position,

@@ -1,9 +1,10 @@
 //! Who shares keys with whom: everybody with everybody, or each client with k neighbors on a ring (SecAgg+), for cohorts
 //! whose complete graph would cost too much.
 //!
-//! A sparse graph keeps its promises only where those who drop out are not chosen: k clients around one cut it off. It
-//! is for a coordinator that reports dropouts honestly, and the complete graph for any other. The phases of this crate
-//! run on the complete graph so far.
+//! A sparse graph keeps its promises only where neither those who drop out nor the order of the ring are chosen. Whoever
+//! chooses the dropouts cuts the ring in two by taking k / 2 clients in a row out at two places; whoever tries many
+//! rosters finds an order that puts its helpers around a victim. So it is for a coordinator that keeps to the protocol,
+//! and the complete graph for any other.
 //!
 //! Source: Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead" (CCS 2020): the Harary graph in
 //! a random order, and the three conditions on its degree and threshold.
@@ -52,6 +53,28 @@ pub enum GraphError {
     },
 }
 
+/// Which graph a plan asks for. Degree and threshold are in no plan: every party computes them from the roster's size and
+/// the plan's f and u_min, so none can be told weaker ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GraphKind {
+    /// Everybody with everybody: for any coordinator.
+    Complete = 0,
+    /// The Harary graph on a ring: for a coordinator that keeps to the protocol.
+    Sparse = 1,
+}
+
+impl GraphKind {
+    /// The kind that a plan writes as this number.
+    pub const fn from_u8(kind: u8) -> Option<Self> {
+        match kind {
+            0 => Some(Self::Complete),
+            1 => Some(Self::Sparse),
+            _ => None,
+        }
+    }
+}
+
 /// Who shares keys with whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Graph {
@@ -78,14 +101,18 @@ impl Graph {
     /// # Errors
     /// If there are fewer than 3 clients or more than a cohort may have, or the degree is odd, zero, above
     /// [`DEGREE_MAX`] or not below the number of clients.
-    pub fn sparse(roster: &Digest, ids: &[ClientId], degree: usize) -> Result<Self, GraphError> {
+    pub fn sparse<'a>(
+        roster: &Digest,
+        ids: impl ExactSizeIterator<Item = &'a ClientId>,
+        degree: usize,
+    ) -> Result<Self, GraphError> {
         let n = ids.len();
         check_clients(n)?;
         if degree == 0 || degree % 2 == 1 || degree >= n || degree > DEGREE_MAX {
             return Err(GraphError::Degree { degree, n });
         }
         let hash = |id: &ClientId| Digest::of_parts(&[roster.as_bytes(), id.as_str().as_bytes()]);
-        let mut ring: Vec<_> = ids.iter().map(hash).zip((0..=u16::MAX).map(Position)).collect();
+        let mut ring: Vec<_> = ids.map(hash).zip((0..=u16::MAX).map(Position)).collect();
         ring.sort();
         let ring: Vec<_> = ring.into_iter().map(|(_, position)| position).collect();
         let mut places = vec![0; n];
@@ -284,6 +311,14 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_names_two_kinds_and_no_third() {
+        for kind in [GraphKind::Complete, GraphKind::Sparse] {
+            assert_eq!(GraphKind::from_u8(kind as u8), Some(kind));
+        }
+        assert_eq!(GraphKind::from_u8(2), None);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         let solve = |n, c, d| SparseParameters::solve(n, c, d, SIGMA, ETA);
         let infeasible = |n, n_corrupt, n_dropped| Err(GraphError::Infeasible { n, n_corrupt, n_dropped });
@@ -303,7 +338,7 @@ mod tests {
     fn graph(seed: u64, n: usize, degree: usize) -> Result<Graph, GraphError> {
         let domain: TrustDomain = "example.org".parse().expect("name");
         let ids: Vec<_> = (0..n).map(|i| ClientId::new(&domain, &format!("c{i:05}")).expect("name")).collect();
-        Graph::sparse(&Digest::of(&seed.to_le_bytes()), &ids, degree)
+        Graph::sparse(&Digest::of(&seed.to_le_bytes()), ids.iter(), degree)
     }
 
     /// Whether those left can all reach one another.
@@ -360,6 +395,29 @@ mod tests {
         assert_eq!(complete.neighbors(Position(17)).len(), 49);
         assert!(is_connected(&complete, &left));
         assert!(complete.contains(Position(0), Position(49)) && !complete.contains(Position(0), Position(50)));
+    }
+
+    /// Two gaps of k / 2 part the ring, made of fewer dropouts than the plan allows and some of the corrupt. Everybody left
+    /// still sees t neighbors or more among the survivors: no client can tell that each half's sum becomes known alone.
+    #[test]
+    fn a_ring_cut_in_two_by_chosen_dropouts_goes_unnoticed() {
+        let (n, n_corrupt, n_dropped) = (100, 10, 33);
+        let parameters = SparseParameters::solve(n, n_corrupt, n_dropped, SIGMA, ETA).expect("feasible");
+        let (degree, threshold) = (parameters.degree, *parameters.thresholds.end());
+        assert!(degree <= n_corrupt + n_dropped);
+        let graph = graph(1, n, degree).expect("valid");
+        let Graph::Sparse { ring, .. } = &graph else { panic!("a sparse graph") };
+        let (mut honest, mut survives) = (vec![true; n], vec![true; n]);
+        let gaps = ring[..degree / 2].iter().chain(&ring[n / 2..n / 2 + degree / 2]);
+        for (i, position) in gaps.enumerate() {
+            honest[position.index()] = false;
+            survives[position.index()] = i >= n_dropped;
+        }
+        assert!(!is_connected(&graph, &honest));
+        for position in (0..n as u16).map(Position).filter(|position| honest[position.index()]) {
+            let n_left = graph.neighbors(position).iter().filter(|neighbor| survives[neighbor.index()]).count();
+            assert!(n_left >= threshold, "{position}: {n_left}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Key agreement, shares, masks, packing and unmasking of one secure sum: the complete graph of up to 255 clients,
-//! safe against a malicious coordinator that works with up to f of them.
+//! Key agreement, shares, masks, packing and unmasking of one secure sum of up to 255 clients: on the complete graph, safe
+//! against a malicious coordinator that works with up to f of them; on a sparse one ([`graph`]), with a fraction of the
+//! work and the bytes, against f of them and a coordinator that keeps to the protocol.
 //!
 //! This crate does no I/O, reads no clock and owns no generator of randomness: [`eranos_base::Entropy`] is handed in.
 //! It knows nothing of sockets, plans, models or noise. What it takes from a signed plan is a [`Terms`]; what it sums
@@ -67,7 +68,7 @@ pub use advert::{Advert, Advertised, Identity, RoundSecrets, StatementKey};
 pub use agreement::AgreementKey;
 pub use consistency::{ConsistencyCollector, Consistent, Quorum, Survivors};
 pub use error::{Arrival, Blame, Incomplete, Misbehaviour, Refusal};
-pub use graph::{Graph, GraphError, SparseParameters};
+pub use graph::{Graph, GraphError, GraphKind, SparseParameters};
 pub use masked_input::{Accumulator, Finished, Masked, Ready, Upload};
 pub use packing::Bits;
 pub use positions::PositionSet;

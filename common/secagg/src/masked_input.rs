@@ -76,7 +76,8 @@ impl Ready {
         let r1 = self.context.roster;
         let key = |position: Position| (position, &self.roster.entries()[position.index()].advert.s_pk);
         let mut masks = vec![(Sign::Plus, MaskKey::of_seed(&self.seed, &r1, self.position))];
-        for peer in self.sharers.iter().filter(|peer| *peer != self.position) {
+        let neighbors = self.roster.graph().neighbors(self.position);
+        for peer in neighbors.into_iter().filter(|peer| self.sharers.contains(*peer)) {
             let mask = MaskKey::of_pair(&self.masking_key, &r1, key(self.position), key(peer))
                 .ok_or(Refusal::ZeroSharedSecret { peer })?;
             masks.push((Sign::of_pair(self.position, peer), mask));
@@ -269,7 +270,8 @@ impl Accumulator {
         if Digest::of(packed) != finished.digest {
             return Err(Misbehaviour::VectorDigest { position });
         }
-        let foreign = |dealer: &&Position| **dealer == position || !self.sharers.contains(**dealer);
+        let graph = self.routed.roster.graph();
+        let foreign = |dealer: &&Position| !graph.contains(**dealer, position) || !self.sharers.contains(**dealer);
         if let Some(dealer) = finished.complaints.iter().find(foreign) {
             return Err(Misbehaviour::ComplaintForeign { holder: position, dealer: *dealer });
         }
@@ -329,7 +331,7 @@ impl Accumulator {
     /// Fixes U3: those whose vector is in the sum.
     ///
     /// # Errors
-    /// If they are fewer than max(q, u_min).
+    /// If they are fewer than max(q, u_min), or hold fewer than t shares of some member of U2.
     pub fn close(self) -> Result<ConsistencyCollector, Incomplete> {
         let (n_survivors, needed) = (self.n_survivors(), self.routed.roster.thresholds().survivors_min());
         if n_survivors < needed {
@@ -338,6 +340,10 @@ impl Accumulator {
         let finished = self.routed.roster.positions().zip(self.finished);
         let finished: Vec<(Position, Finished)> = finished.filter_map(|(position, f)| Some((position, f?))).collect();
         let set = PositionSet::of(self.readies.len(), finished.iter().map(|(position, _)| *position));
+        if let Some((dealer, n_shares)) = self.routed.roster.first_out_of_reach(&self.sharers, &set) {
+            let threshold = self.routed.roster.thresholds().threshold();
+            return Err(Incomplete::Shares { dealer, n_shares, threshold });
+        }
         // No vector was taken without a READY.
         let readies = set.iter().filter_map(|position| self.readies[position.index()]).collect();
         let mut complaints = vec![Vec::new(); self.readies.len()];

@@ -10,7 +10,8 @@ use eranos_base::{
 };
 
 use crate::{
-    Advert, AgreementKey, Terms, ThresholdError, Thresholds, advert::AdvertError, merkle, thresholds::ROSTER_LEN_MAX,
+    Advert, AgreementKey, Graph, GraphKind, PositionSet, Refusal, Terms, ThresholdError, Thresholds,
+    advert::AdvertError, merkle, thresholds::ROSTER_LEN_MAX,
 };
 
 /// One client of a roster.
@@ -152,6 +153,7 @@ pub enum RosterError {
 pub struct Roster {
     terms: Arc<Terms>,
     thresholds: Thresholds,
+    graph: Graph,
     context: Context,
     entries: Vec<RosterEntry>,
 }
@@ -160,11 +162,14 @@ impl Roster {
     /// Checks `entries`, in ascending order of identity, and computes R1.
     ///
     /// # Errors
-    /// If the size fits no safe thresholds or exceeds the plan's, an identity is out of order or doubled, an entry does
+    /// If the size fits no safe thresholds or no graph, or exceeds the plan's, an identity is out of order or doubled, an entry does
     /// not verify, or two entries share a certificate, a certificate key, a statement key or an agreement key.
     pub fn assemble(terms: Arc<Terms>, entries: Vec<RosterEntry>) -> Result<Self, RosterError> {
         let n1 = entries.len();
-        let thresholds = Thresholds::new(n1, terms.max_colluders, terms.u_min)?;
+        let thresholds = match terms.graph {
+            GraphKind::Complete => Thresholds::complete(n1, terms.max_colluders, terms.u_min)?,
+            GraphKind::Sparse => Thresholds::sparse(n1, terms.max_colluders, terms.u_min)?,
+        };
         if n1 > terms.n_max {
             return Err(RosterError::TooMany { n1, n_max: terms.n_max });
         }
@@ -187,7 +192,14 @@ impl Roster {
         }
         let context = terms.context();
         let context = context.with_roster(digest(&context, &entries));
-        Ok(Self { terms, thresholds, context, entries })
+        let graph = match terms.graph {
+            GraphKind::Complete => Graph::Complete { n: n1 },
+            GraphKind::Sparse => {
+                let ids = entries.iter().map(|entry| &entry.id);
+                Graph::sparse(&context.roster, ids, thresholds.degree()).map_err(ThresholdError::Graph)?
+            }
+        };
+        Ok(Self { terms, thresholds, graph, context, entries })
     }
 
     /// R1: what every later signature, salt and associated datum of the round binds.
@@ -208,6 +220,28 @@ impl Roster {
     /// f, u_min, q and t.
     pub fn thresholds(&self) -> &Thresholds {
         &self.thresholds
+    }
+
+    /// Who shares keys with whom: each with the same number of others.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Checks that t of those with whom the client at `position` shares keys are left: its secrets can be rebuilt, and more
+    /// than the corrupt among them hide its vector. In the complete graph they are while u_min are left.
+    pub(crate) fn check_neighbors(&self, position: Position, left: &PositionSet) -> Result<(), Refusal> {
+        let (n_neighbors, threshold) = (self.n_neighbors_in(position, left), self.thresholds.threshold());
+        if n_neighbors < threshold { Err(Refusal::TooFewNeighbors { n_neighbors, threshold }) } else { Ok(()) }
+    }
+
+    fn n_neighbors_in(&self, position: Position, set: &PositionSet) -> usize {
+        self.graph.neighbors(position).into_iter().filter(|neighbor| set.contains(*neighbor)).count()
+    }
+
+    /// The first of `dealers` whose secrets those in `left` cannot rebuild, with the number of its shares that they hold.
+    pub(crate) fn first_out_of_reach(&self, dealers: &PositionSet, left: &PositionSet) -> Option<(Position, usize)> {
+        let held = dealers.iter().map(|dealer| (dealer, self.n_neighbors_in(dealer, left)));
+        held.into_iter().find(|(_, n_shares)| *n_shares < self.thresholds.threshold())
     }
 
     /// n1, the number of clients.

@@ -1,5 +1,5 @@
-//! share_keys: every client deals a share of its seed and of its masking key to every other one, sealed to it, each
-//! part signed alone. The coordinator routes the parts and fixes U2, the set of those whose bundle arrived.
+//! share_keys: every client deals a share of its seed and of its masking key to each of its neighbors (in the complete
+//! graph everybody else), sealed to it, each part signed alone. The coordinator routes the parts and fixes U2, the set of those whose bundle arrived.
 
 use std::{fmt, sync::Arc};
 
@@ -172,7 +172,7 @@ pub fn parts_from_bytes(bytes: &[u8]) -> Result<Vec<SharePart>, DecodeError> {
     parts.iter().map(|part| SharePart::from_bytes(part)).collect()
 }
 
-/// All parts of one dealer, one for each other client in ascending order. Its bytes are [`parts_to_bytes`].
+/// All parts of one dealer, one for each neighbor in ascending order. Its bytes are [`parts_to_bytes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle(Vec<SharePart>);
 
@@ -281,7 +281,7 @@ pub struct SharedKeys {
     position: Position,
     masking_key: AgreementSecret,
     seed: Secret,
-    /// The key that opens each peer's part, by position; none for this client itself.
+    /// The key that opens each neighbor's part, by position; none for anybody else.
     opening_keys: Vec<Option<Zeroizing<[u8; 32]>>>,
     bundle: Bundle,
 }
@@ -300,7 +300,7 @@ impl SharedKeys {
         if roster.entry(position) != Some(&own_entry) {
             return Err(Refusal::OwnEntryAltered);
         }
-        let peers: Vec<_> = roster.positions().filter(|peer| *peer != position).collect();
+        let peers = roster.graph().neighbors(position);
         let field = Field::of_roster(roster.n1());
         let coordinates = peers
             .iter()
@@ -309,7 +309,8 @@ impl SharedKeys {
             .map_err(|_| too_large(roster.n1()))?;
         let threshold = roster.thresholds().threshold();
         let mut shares = |secret: &[u8; SECRET_LEN]| {
-            // The coordinates are distinct, and t < u_min <= n1: an error would be a roster that the thresholds refuse.
+            // The coordinates are distinct, and t is at most the degree: an error would be a roster that the thresholds
+            // refuse.
             field.share(secret, threshold, &coordinates, entropy).map_err(|_| too_large(roster.n1()))
         };
         let (seed_shares, key_shares) = (shares(&secrets.seed)?, shares(secrets.s.as_bytes())?);
@@ -363,8 +364,8 @@ impl SharedKeys {
     /// not open, or does not match its hashes, becomes a complaint; the masks with its dealer stay.
     ///
     /// # Errors
-    /// If U2 is smaller than u_min, lacks this client, has another hash for its bundle, or has a member whose signed
-    /// part did not arrive and verify; or a part is from someone else. The secrets are wiped.
+    /// If U2 is smaller than u_min, lacks this client, has another hash for its bundle, has fewer than t of its neighbors,
+    /// or has one whose signed part did not arrive and verify; or a part is from someone else. The secrets are wiped.
     pub fn receive(self, sharers: &Sharers, parts: &[SharePart]) -> Result<Ready, Refusal> {
         let n1 = self.roster.n1();
         let members = PositionSet::of(n1, sharers.0.iter().map(|(position, _)| *position));
@@ -380,16 +381,19 @@ impl SharedKeys {
         if *own_digest != self.bundle.digest(self.position) {
             return Err(Refusal::OwnBundleAltered);
         }
+        self.roster.check_neighbors(self.position, &members)?;
+        let graph = self.roster.graph();
         let mut by_dealer: Vec<Option<&SharePart>> = vec![None; n1];
         for part in parts {
-            if part.holder != self.position || part.dealer == self.position || !members.contains(part.dealer) {
+            let expected = graph.contains(part.dealer, self.position) && members.contains(part.dealer);
+            if part.holder != self.position || !expected {
                 return Err(Refusal::ForeignPart { dealer: part.dealer, holder: part.holder });
             }
             if by_dealer[part.dealer.index()].replace(part).is_some() {
                 return Err(Refusal::PartMissing { dealer: part.dealer });
             }
         }
-        let dealers = members.iter().filter(|dealer| *dealer != self.position);
+        let dealers = graph.neighbors(self.position).into_iter().filter(|dealer| members.contains(*dealer));
         let parts = dealers.map(|dealer| by_dealer[dealer.index()].ok_or(Refusal::PartMissing { dealer }));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         let context = self.roster.context();
@@ -504,7 +508,7 @@ impl ShareRouter {
     /// Takes the bundle of the client at `position`.
     ///
     /// # Errors
-    /// If it is not one signed part for each other client, or another than the one taken before.
+    /// If it is not one signed part for each neighbor, or another than the one taken before.
     pub fn accept(&mut self, position: Position, bundle: Bundle) -> Result<Arrival, Misbehaviour> {
         let message = "bundle";
         let Some(taken) = self.bundles.get_mut(position.index()) else {
@@ -513,7 +517,7 @@ impl ShareRouter {
         if taken.as_ref() == Some(&bundle) {
             return Ok(Arrival::Again);
         }
-        let holders = self.roster.positions().filter(|holder| *holder != position);
+        let holders = self.roster.graph().neighbors(position).into_iter();
         let complete =
             bundle.0.iter().map(|part| (part.dealer, part.holder)).eq(holders.map(|holder| (position, holder)));
         if !complete {
@@ -537,7 +541,7 @@ impl ShareRouter {
     /// Fixes U2.
     ///
     /// # Errors
-    /// If fewer than u_min bundles arrived.
+    /// If fewer than u_min bundles arrived, or fewer than t of some member's neighbors.
     pub fn close(self) -> Result<Routed, Incomplete> {
         let (n_sharers, u_min) = (self.n_sharers(), self.roster.thresholds().u_min());
         if n_sharers < u_min {
@@ -547,6 +551,10 @@ impl ShareRouter {
         let members = digests.filter_map(|(position, bundle)| Some((position, bundle.as_ref()?.digest(position))));
         // In order of position, and no more than the roster has.
         let sharers = Sharers(members.collect());
+        let set = PositionSet::of(self.roster.n1(), sharers.0.iter().map(|(position, _)| *position));
+        if let Some((dealer, n_shares)) = self.roster.first_out_of_reach(&set, &set) {
+            return Err(Incomplete::Shares { dealer, n_shares, threshold: self.roster.thresholds().threshold() });
+        }
         Ok(Routed { roster: self.roster, sharers, bundles: self.bundles })
     }
 }
@@ -565,7 +573,7 @@ impl Routed {
         &self.sharers
     }
 
-    /// The parts addressed to `holder`, by the other members of U2 in order.
+    /// The parts addressed to `holder`, by its neighbors in U2 in order.
     pub fn parts_for(&self, holder: Position) -> Vec<SharePart> {
         let parts = self.bundles.iter().flatten();
         parts.filter_map(|bundle| bundle.0.iter().find(|part| part.holder == holder).cloned()).collect()

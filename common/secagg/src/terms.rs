@@ -2,7 +2,7 @@
 
 use eranos_base::{Context, Digest, RoundNumber, SessionId, TaskId, TrustDomain, limits::VECTOR_LEN_MAX};
 
-use crate::Bits;
+use crate::{Bits, GraphKind};
 
 /// Why a vector cannot be summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +52,8 @@ pub struct Terms {
     pub trust_domain: TrustDomain,
     /// The task, for which statement keys are certified.
     pub task: TaskId,
+    /// Who shares keys with whom.
+    pub graph: GraphKind,
     /// f: identities that may work with the coordinator, an absolute number.
     pub max_colluders: usize,
     /// The least number of survivors.

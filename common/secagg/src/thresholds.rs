@@ -1,6 +1,9 @@
 //! The three numbers that decide what a coordinator and its helpers can learn. Every client computes them itself.
 
-use crate::shamir::Field;
+use crate::{
+    graph::{ETA, GraphError, SIGMA, SparseParameters},
+    shamir::Field,
+};
 
 /// Most clients of one roster: holders' coordinates in GF(2^8) are 1 to 255.
 pub const ROSTER_LEN_MAX: usize = Field::Gf256.holders_max();
@@ -43,13 +46,20 @@ pub enum ThresholdError {
         /// The colluders tolerated.
         max_colluders: usize,
     },
+    /// There is no sparse graph for these numbers.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
 }
 
-/// The thresholds of one roster in the complete graph.
+/// The thresholds of one roster, and how many others each of its clients shares keys with.
 ///
 /// ```
-/// let thresholds = eranos_secagg::Thresholds::new(8, 1, 7)?;
-/// assert_eq!((thresholds.quorum(), thresholds.threshold()), (5, 5));
+/// use eranos_secagg::Thresholds;
+///
+/// let complete = Thresholds::complete(8, 1, 7)?;
+/// assert_eq!((complete.degree(), complete.quorum(), complete.threshold()), (7, 5, 5));
+/// let sparse = Thresholds::sparse(100, 10, 90)?;
+/// assert_eq!((sparse.degree(), sparse.quorum(), sparse.threshold()), (22, 56, 12));
 /// # Ok::<(), eranos_secagg::ThresholdError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,16 +68,17 @@ pub struct Thresholds {
     max_colluders: usize,
     u_min: usize,
     quorum: usize,
+    degree: usize,
     threshold: usize,
 }
 
 impl Thresholds {
-    /// The thresholds of a roster of `n1` clients, of whom `max_colluders` (f) may work with the coordinator and
+    /// The thresholds in the complete graph of a roster of `n1` clients, of whom `max_colluders` (f) may work with the coordinator and
     /// `u_min` must survive: q = floor((n1 + f) / 2) + 1 and t = min(q, u_min - 1).
     ///
     /// # Errors
     /// If f < 1, u_min > n1, q > u_min, u_min - f < 2, or n1 > 255.
-    pub fn new(n1: usize, max_colluders: usize, u_min: usize) -> Result<Self, ThresholdError> {
+    pub fn complete(n1: usize, max_colluders: usize, u_min: usize) -> Result<Self, ThresholdError> {
         if max_colluders < 1 {
             return Err(ThresholdError::NoColluder);
         }
@@ -85,7 +96,21 @@ impl Thresholds {
             return Err(ThresholdError::QuorumBeyondSurvivors { quorum, u_min });
         }
         // u_min - 1: a survivor's own seed is rebuilt from the shares of the others alone.
-        Ok(Self { n1, max_colluders, u_min, quorum, threshold: quorum.min(u_min - 1) })
+        Ok(Self { n1, max_colluders, u_min, quorum, degree: n1 - 1, threshold: quorum.min(u_min - 1) })
+    }
+
+    /// The thresholds in the sparse graph: q as in the complete one, whose rules all hold here too; k and t are those that
+    /// [`SparseParameters::solve`] finds for C = f and D = n1 - u_min, with the largest t, which protects most.
+    ///
+    /// That D is what the survivors that a client signs keep to: no more than n1 - u_min are missing from them.
+    ///
+    /// # Errors
+    /// As for the complete graph, or if no k and t keep the promises of a sparse one.
+    pub fn sparse(n1: usize, max_colluders: usize, u_min: usize) -> Result<Self, ThresholdError> {
+        let complete = Self::complete(n1, max_colluders, u_min)?;
+        let SparseParameters { degree, thresholds } =
+            SparseParameters::solve(n1, max_colluders, n1 - u_min, SIGMA, ETA)?;
+        Ok(Self { degree, threshold: *thresholds.end(), ..complete })
     }
 
     /// n1, the size of the roster.
@@ -108,6 +133,11 @@ impl Thresholds {
         self.quorum
     }
 
+    /// k, with how many others each client shares keys.
+    pub const fn degree(&self) -> usize {
+        self.degree
+    }
+
     /// t, the shares that rebuild a secret.
     pub const fn threshold(&self) -> usize {
         self.threshold
@@ -126,7 +156,7 @@ mod tests {
     #[test]
     fn the_documented_examples_hold() {
         let check = |n1, f, u_min, q, t| {
-            let thresholds = Thresholds::new(n1, f, u_min).expect("valid");
+            let thresholds = Thresholds::complete(n1, f, u_min).expect("valid");
             assert_eq!((thresholds.quorum(), thresholds.threshold()), (q, t), "n1={n1} f={f} u_min={u_min}");
         };
         check(4, 1, 3, 3, 2);
@@ -140,7 +170,7 @@ mod tests {
         for n1 in 0..=40 {
             for f in 0..=n1 + 1 {
                 for u_min in 0..=n1 + 1 {
-                    let Ok(thresholds) = Thresholds::new(n1, f, u_min) else { continue };
+                    let Ok(thresholds) = Thresholds::complete(n1, f, u_min) else { continue };
                     let (q, t) = (thresholds.quorum(), thresholds.threshold());
                     // Two quorums share more than f signers, so an honest one.
                     assert!(2 * q > n1 + f);
@@ -154,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_plan_that_cannot_be_safe_is_refused() {
-        let check = |n1, f, u_min, expect| assert_eq!(Thresholds::new(n1, f, u_min), Err(expect));
+        let check = |n1, f, u_min, expect| assert_eq!(Thresholds::complete(n1, f, u_min), Err(expect));
         check(8, 0, 7, ThresholdError::NoColluder);
         check(6, 1, 7, ThresholdError::RosterTooSmall { n1: 6, u_min: 7 });
         check(8, 1, 4, ThresholdError::QuorumBeyondSurvivors { quorum: 5, u_min: 4 });
@@ -162,9 +192,40 @@ mod tests {
         check(8, usize::MAX, 7, ThresholdError::TooFewHonest { u_min: 7, max_colluders: usize::MAX });
     }
 
+    /// k and t_max of the specification's table, at n = 100; the same rules of quorum and survivors as in the complete graph.
+    #[test]
+    fn a_sparse_roster_has_the_degree_and_threshold_of_the_table() {
+        let check = |f, u_min, degree, threshold| {
+            let sparse = Thresholds::sparse(100, f, u_min).expect("feasible");
+            assert_eq!((sparse.degree(), sparse.threshold()), (degree, threshold), "f={f} u_min={u_min}");
+            let complete = Thresholds::complete(100, f, u_min).expect("valid");
+            assert_eq!((complete.degree(), sparse.quorum()), (99, complete.quorum()));
+            assert_eq!(sparse.survivors_min(), complete.survivors_min());
+        };
+        check(5, 95, 12, 7);
+        check(10, 90, 22, 12);
+        check(10, 67, 40, 12);
+        check(20, 80, 42, 22);
+        check(20, 67, 54, 22);
+        check(33, 67, 68, 35);
+    }
+
+    #[test]
+    fn a_sparse_roster_that_cannot_keep_its_promises_is_refused() {
+        let check = |n1, f, u_min, expect| assert_eq!(Thresholds::sparse(n1, f, u_min), Err(expect));
+        // What the complete graph refuses, the sparse one does.
+        check(100, 0, 90, ThresholdError::NoColluder);
+        check(100, 10, 50, ThresholdError::QuorumBeyondSurvivors { quorum: 56, u_min: 50 });
+        check(256, 10, 256, ThresholdError::RosterTooLarge { n1: 256, max: 255 });
+        // And what no degree below 4 can do.
+        assert!(Thresholds::complete(4, 1, 3).is_ok());
+        let infeasible = GraphError::Infeasible { n: 4, n_corrupt: 1, n_dropped: 1 };
+        check(4, 1, 3, ThresholdError::Graph(infeasible));
+    }
+
     #[test]
     fn n1_of_256_is_refused_in_gf_2_8() {
-        assert!(Thresholds::new(255, 1, 255).is_ok());
-        assert_eq!(Thresholds::new(256, 1, 256), Err(ThresholdError::RosterTooLarge { n1: 256, max: 255 }));
+        assert!(Thresholds::complete(255, 1, 255).is_ok());
+        assert_eq!(Thresholds::complete(256, 1, 256), Err(ThresholdError::RosterTooLarge { n1: 256, max: 255 }));
     }
 }

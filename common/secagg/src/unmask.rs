@@ -180,7 +180,8 @@ impl Unmasker {
             if !bool::from(secret.public().as_bytes().ct_eq(advert.s_pk.as_bytes())) {
                 return Err(not_as_committed);
             }
-            for survivor in self.survivors.iter() {
+            let neighbors = self.roster.graph().neighbors(dealer);
+            for survivor in neighbors.into_iter().filter(|neighbor| self.survivors.contains(*neighbor)) {
                 let survivor_pk = &self.roster.entries()[survivor.index()].advert.s_pk;
                 // The roster admits no key with which an agreement gives zero.
                 let mask = MaskKey::of_pair(&secret, &r1, (dealer, &advert.s_pk), (survivor, survivor_pk))
@@ -216,7 +217,7 @@ impl Unmasker {
 
     /// Whether `holder` accepted shares of `dealer`.
     fn holds(&self, holder: Position, dealer: Position) -> bool {
-        holder != dealer && !self.complaints[holder.index()].contains(&dealer)
+        self.roster.graph().contains(holder, dealer) && !self.complaints[holder.index()].contains(&dealer)
     }
 
     /// Which kind of share of `dealer` is released: decided by the signed U3 alone.
@@ -267,7 +268,9 @@ mod tests {
     use eranos_base::{Entropy, RoundNumber, SeededEntropy, SessionId, SigningKey};
 
     use super::*;
-    use crate::{Advertised, Identity, RosterEntry, StatementKey, Terms, shamir::Coordinate, terms::Dimension};
+    use crate::{
+        Advertised, GraphKind, Identity, RosterEntry, StatementKey, Terms, shamir::Coordinate, terms::Dimension,
+    };
 
     /// Four clients who all survive. Client 0 commits to one seed and deals the shares that `deal` makes of it.
     fn unmask_after(
@@ -281,6 +284,7 @@ mod tests {
             plan: Digest::of(b"plan"),
             trust_domain: "example.org".parse().expect("name"),
             task: "task".parse().expect("name"),
+            graph: GraphKind::Complete,
             max_colluders: 1,
             u_min: 3,
             n_max: 4,

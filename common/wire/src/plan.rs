@@ -7,7 +7,7 @@ use eranos_base::{
     signing::SigningError,
 };
 use eranos_privacy::RecordMechanism;
-use eranos_secagg::{Bits, Terms, terms::Dimension};
+use eranos_secagg::{Bits, GraphKind, Terms, terms::Dimension};
 
 /// The plan of one round (an attempt: a retry is a new plan in everything).
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct RoundPlan {
     pub checkpoint: Digest,
     /// Mechanism, noise, thresholds and accounting parameters.
     pub mechanism: RecordMechanism,
+    /// Who shares keys with whom. Degree and threshold follow from the roster's size and the mechanism's f and u_min.
+    pub graph: GraphKind,
     /// The seed of the public rotation of this round.
     pub rotation_seed: [u8; 32],
     /// READY leaves at the first whole multiple of this after the plan's arrival at which the contribution exists.
@@ -54,6 +56,7 @@ impl RoundPlan {
             .field(&self.data_spec)
             .digest(&self.checkpoint)
             .field(&self.mechanism.encode())
+            .u8(self.graph as u8)
             .field(&self.rotation_seed)
             .u32(self.ready_slot_ms)
             .u32(self.phase_timeout_ms)
@@ -80,6 +83,7 @@ impl RoundPlan {
             checkpoint: reader.digest()?,
             mechanism: RecordMechanism::decode(reader.field()?)
                 .map_err(|error| PlanError::Mechanism(error.to_string()))?,
+            graph: GraphKind::from_u8(reader.u8()?).ok_or(DecodeError::Malformed { what: DOMAIN })?,
             rotation_seed: reader.array()?,
             ready_slot_ms: reader.u32()?,
             phase_timeout_ms: reader.u32()?,
@@ -114,6 +118,7 @@ impl RoundPlan {
             plan: self.digest(),
             trust_domain: self.trust_domain.clone(),
             task: self.task.clone(),
+            graph: self.graph,
             max_colluders: usize::from(parameters.max_colluders),
             u_min: usize::from(parameters.u_min),
             n_max: usize::from(parameters.n_max),

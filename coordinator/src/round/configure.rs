@@ -32,6 +32,7 @@ pub(super) fn configure(
         data_spec: spec.data_spec.clone(),
         checkpoint: spec.checkpoint_digest,
         mechanism: spec.mechanism.clone(),
+        graph: spec.graph,
         rotation_seed,
         ready_slot_ms: spec.ready_slot_ms,
         phase_timeout_ms: spec.phase_timeout_ms,

@@ -31,7 +31,7 @@ use eranos_base::{
     VerifyingKey,
 };
 use eranos_privacy::RecordMechanism;
-use eranos_secagg::{Blame, Misbehaviour, Roster, Sum, Terms};
+use eranos_secagg::{Blame, GraphKind, Misbehaviour, Roster, Sum, Terms};
 use eranos_wire::{
     Answer, RoundPlan,
     messages::{
@@ -325,6 +325,8 @@ pub struct RoundSpec {
     pub checkpoint_digest: Digest,
     /// Mechanism, noise, thresholds.
     pub mechanism: RecordMechanism,
+    /// Who shares keys with whom.
+    pub graph: GraphKind,
     /// How many vectors of each client were received in the session's rounds so far; clients without one are left out.
     pub received: Arc<BTreeMap<ClientId, u64>>,
     /// READY's slot.

@@ -3,23 +3,29 @@
 use std::collections::BTreeSet;
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
-use eranos_secagg::{Arrival, Incomplete, Ready, Sharers, Thresholds, UnmaskAnswer, share_keys};
+use eranos_secagg::{Arrival, GraphKind, Incomplete, Ready, Sharers, Thresholds, UnmaskAnswer, share_keys};
 
 use crate::federation::{federation, position};
 
-/// Goes through a round in which each client drops out at each phase with a chance of `drop_per_mille`. Gives what the
-/// coordinator got, and who survived.
-fn random_round(seed: u64) -> Result<(), Incomplete> {
+/// Goes through a round in which each client drops out at each phase with a chance of `drop_per_mille`. Gives whether the
+/// coordinator got a sum.
+fn random_round(graph: GraphKind, seed: u64) -> Result<(), Incomplete> {
     let mut entropy = SeededEntropy::new(seed);
     let mut below = |n: usize| u64::from_le_bytes(entropy.bytes()) as usize % n;
     let (n1, f, u_min) = loop {
-        let n1 = 3 + below(10);
+        // Small sparse graphs are complete ones.
+        let n1 = if graph == GraphKind::Sparse { 16 + below(20) } else { 3 + below(10) };
         let (f, u_min) = (1 + below(3), 1 + below(n1));
-        if Thresholds::new(n1, f, u_min).is_ok() {
+        let is_wanted = match graph {
+            GraphKind::Complete => Thresholds::complete(n1, f, u_min).is_ok(),
+            GraphKind::Sparse => Thresholds::sparse(n1, f, u_min).is_ok_and(|sparse| sparse.degree() < n1 - 2),
+        };
+        if is_wanted {
             break (n1, f, u_min);
         }
     };
     let federation = federation(n1, f, u_min, 1 + below(300), 1 + below(32) as u8, seed);
+    let federation = federation.with_terms(|terms| terms.graph = graph);
     // At each of the five phases some of those still there leave; few, or most rounds would end early.
     let drop_per_mille = [0, 20, 60, 150][below(4)];
     let mut alive: BTreeSet<usize> = (0..n1).collect();
@@ -30,9 +36,9 @@ fn random_round(seed: u64) -> Result<(), Incomplete> {
         let dropped: Vec<usize> = (0..n1).filter(|i| !alive.contains(i)).collect();
         federation.shared(&dropped)
     };
-    let n_sharers = alive.len();
+    let sharers = alive.clone();
     let routed = router.close();
-    assert_eq!(routed.is_ok(), n_sharers >= u_min);
+    assert_eq!(routed.is_ok(), sharers.len() >= u_min);
     let routed = routed?;
 
     drop_some(&mut alive);
@@ -78,7 +84,12 @@ fn random_round(seed: u64) -> Result<(), Incomplete> {
         let answer = UnmaskAnswer::from_bytes(&answer).expect("our own bytes");
         assert_eq!(unmasker.accept(position(i), answer), Ok(Arrival::New));
     }
-    let is_complete = unmasker.is_complete();
+    let roster = federation.roster();
+    let is_complete = (0..n1).filter(|i| sharers.contains(i)).all(|dealer| {
+        let n_shares = alive.iter().filter(|holder| roster.graph().contains(position(dealer), position(**holder)));
+        n_shares.count() >= roster.thresholds().threshold()
+    });
+    assert_eq!(unmasker.is_complete(), is_complete);
     let sum = unmasker.finish();
     assert_eq!(sum.is_ok(), is_complete);
     let sum = sum?;
@@ -87,12 +98,22 @@ fn random_round(seed: u64) -> Result<(), Incomplete> {
     Ok(())
 }
 
+/// Each of the checks on who is left may fail in an honest sparse round with a probability of 2^-30.
 #[test]
 fn random_rounds_sum_exactly_or_not_at_all() {
+    check_random_rounds(GraphKind::Complete, 250);
+}
+
+#[test]
+fn random_rounds_on_the_sparse_graph_sum_exactly_or_not_at_all() {
+    check_random_rounds(GraphKind::Sparse, 40);
+}
+
+fn check_random_rounds(graph: GraphKind, n_rounds: u64) {
     let first_seed = u64::from_le_bytes(OsEntropy.bytes()) >> 16;
-    let (mut n_summed, n_rounds) = (0, 250);
+    let mut n_summed = 0;
     for seed in first_seed..first_seed + n_rounds {
-        let outcome = std::panic::catch_unwind(|| random_round(seed));
+        let outcome = std::panic::catch_unwind(|| random_round(graph, seed));
         let outcome = outcome.unwrap_or_else(|_| panic!("the round of seed {seed} fails"));
         n_summed += u64::from(outcome.is_ok());
     }

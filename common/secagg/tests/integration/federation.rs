@@ -7,9 +7,9 @@ use eranos_base::{
     ClientId, Context, Digest, Entropy, Position, RoundNumber, SeededEntropy, SessionId, SigningKey, TaskId,
 };
 use eranos_secagg::{
-    Accumulator, Advertised, Arrival, Bits, Bundle, ConsistencyCollector, Consistent, Finished, Identity, Masked,
-    Quorum, Ready, Roster, RosterEntry, ShareRouter, SharedKeys, Sharers, StatementKey, Survivors, Terms, Unmasker,
-    Upload, roster, share_keys, terms::Dimension,
+    Accumulator, Advertised, Arrival, Bits, Bundle, ConsistencyCollector, Consistent, Finished, GraphKind, Identity,
+    Masked, Quorum, Ready, Roster, RosterEntry, ShareRouter, SharedKeys, Sharers, StatementKey, Survivors, Terms,
+    Unmasker, Upload, roster, share_keys, terms::Dimension,
 };
 
 pub(crate) struct Federation {
@@ -27,6 +27,7 @@ pub(crate) fn federation(n1: usize, f: usize, u_min: usize, dimension: usize, bi
         plan: Digest::of(b"plan"),
         trust_domain: "example.org".parse().expect("name"),
         task: task.clone(),
+        graph: GraphKind::Complete,
         max_colluders: f,
         u_min,
         n_max: n1,
@@ -44,6 +45,11 @@ pub(crate) fn federation(n1: usize, f: usize, u_min: usize, dimension: usize, bi
         })
         .collect();
     Federation { terms: Arc::new(terms), identities, seed }
+}
+
+/// The same on the sparse graph.
+pub(crate) fn sparse(n1: usize, f: usize, u_min: usize, dimension: usize, bits: u8, seed: u64) -> Federation {
+    federation(n1, f, u_min, dimension, bits, seed).with_terms(|terms| terms.graph = GraphKind::Sparse)
 }
 
 impl Federation {

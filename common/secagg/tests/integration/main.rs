@@ -8,3 +8,4 @@ mod decoders;
 mod exactness;
 mod federation;
 mod flips;
+mod sparse;

@@ -13,12 +13,15 @@
 //! DEFINITION is Keras JSON. Every line on standard input, a number of seconds, makes it work that long and answer with a
 //! line: records done, seconds taken. It ends when standard input does.
 
+#[path = "../../common/nn/examples/shared/mod.rs"]
+mod shared;
+
 use std::{io::BufRead, time::Instant};
 
 use chacha20::{ChaCha8Rng, rand_core::SeedableRng};
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_nn::{
-    Dataset, Gradient, LayerKind, Loss, ModelSpec, Network, OptimizerSpec, Record, Target, Training, Workspace,
+    Dataset, Gradient, Loss, ModelSpec, Network, OptimizerSpec, Record, Target, Training, Workspace,
     network::batch::Weight,
 };
 use eranos_privacy::{
@@ -44,7 +47,7 @@ fn main() -> Result<(), Error> {
     let network = Network::new(spec, loss)?;
     let mut entropy = SeededEntropy::new(1);
     let n_classes = network.n_outputs().max(2);
-    let records: Vec<Vec<f32>> = (0..n_batch).map(|_| random_record(network.spec(), &mut entropy)).collect();
+    let records: Vec<Vec<f32>> = (0..n_batch).map(|_| shared::random_record(network.spec(), &mut entropy)).collect();
     let target = |i: usize| Target::Class((i % n_classes) as u32);
     let batch: Vec<Example<'_>> = records.iter().enumerate().map(|(i, r)| (Record::new(r), target(i))).collect();
     let mut work = work(way, &network, &batch, &mut entropy)?;
@@ -207,23 +210,6 @@ impl<'a> Exact<'a> {
         training.step_along(|at, gradient| gradient.copy_from_slice(&restored[at..at + gradient.len()]));
         Ok(())
     }
-}
-
-/// Ids where an Embedding reads them, else values in [0, 1].
-fn random_record(spec: &ModelSpec, entropy: &mut SeededEntropy) -> Vec<f32> {
-    let mut record = Vec::with_capacity(spec.record_len());
-    for input in spec.inputs() {
-        let n_ids = spec.layers().iter().find_map(|layer| match layer.kind {
-            LayerKind::Embedding { input_dim, .. } if layer.inputs == [input as u32] => Some(input_dim),
-            _ => None,
-        });
-        record.extend((0..spec.shapes()[input].iter().product()).map(|_| match n_ids {
-            // No id is 0, which would mask a step and save work.
-            Some(n_ids) => (1 + u32::from_le_bytes(entropy.bytes()) % (n_ids - 1)) as f32,
-            None => f32::from(entropy.bytes::<1>()[0]) / 255.0,
-        }));
-    }
-    record
 }
 
 /// Small, so that hours of steps on the same records stay finite.

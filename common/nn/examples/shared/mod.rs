@@ -12,7 +12,8 @@ pub(crate) fn random_record(spec: &ModelSpec, entropy: &mut SeededEntropy) -> Ve
             _ => None,
         });
         record.extend((0..spec.shapes()[input].iter().product()).map(|_| match n_ids {
-            Some(n_ids) => (u32::from_le_bytes(entropy.bytes()) % n_ids) as f32,
+            // No id is 0, which would mask a step and save work.
+            Some(n_ids) => (1 + u32::from_le_bytes(entropy.bytes()) % (n_ids - 1)) as f32,
             None => f32::from(entropy.bytes::<1>()[0]) / 255.0,
         }));
     }

@@ -36,8 +36,12 @@ impl Gradient {
     }
 
     /// Adds the values from `at` on to `sum`, as many as it has.
-    pub(crate) fn add_to(&self, at: usize, sum: &mut [f32]) {
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn add_to(&self, at: usize, sum: &mut [f32]) {
         let end = at + sum.len();
+        assert!(end <= self.values.len(), "within the gradient");
         let first = self.ranges.partition_point(|range| range.end <= at);
         for range in self.ranges[first..].iter().take_while(|range| range.start < end) {
             let (from, to) = (range.start.max(at), range.end.min(end));

@@ -139,14 +139,14 @@ impl Loss {
             return Ok(values.iter().all(|&z| (z > 0.0) == (class == 1)));
         }
         Self::SparseCategoricalCrossentropy.check_target(Target::Class(class), values.len())?;
-        let mut best = 0;
-        for (j, z) in values.iter().enumerate() {
-            if *z > values[best] {
-                best = j;
-            }
-        }
-        Ok(best == class as usize)
+        Ok(largest(values.iter().copied()) == class)
     }
+}
+
+/// Which of the outputs is the largest, the first among equals: the class that they say.
+pub(crate) fn largest(outputs: impl Iterator<Item = f32>) -> u32 {
+    let first = (0, f32::NEG_INFINITY);
+    outputs.zip(0..).fold(first, |best, (output, class)| if output > best.1 { (class, output) } else { best }).0
 }
 
 /// The mean of `each` output's loss; the mean's gradients take the outputs' place.

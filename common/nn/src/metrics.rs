@@ -5,6 +5,8 @@
 
 use ndarray::ArrayView2;
 
+use crate::losses::largest;
+
 /// Of the records whose label is `class`, the share for which `outputs` (`[n_records, n_outputs]`) say so. Among equal
 /// outputs the first counts as the largest; a single output says class 1 if it is above one half. None without such
 /// records.
@@ -15,10 +17,7 @@ pub fn recall(outputs: ArrayView2<'_, f32>, labels: &[u32], class: u32) -> Optio
     assert_eq!(outputs.nrows(), labels.len(), "one label per record");
     let (mut n, mut n_found) = (0_u64, 0_u64);
     for (row, _) in outputs.rows().into_iter().zip(labels).filter(|(_, label)| **label == class) {
-        let said = match row.as_slice() {
-            Some(&[output]) => u32::from(output > 0.5),
-            _ => row.iter().enumerate().fold(0, |best, (j, output)| if *output > row[best] { j } else { best }) as u32,
-        };
+        let said = if row.len() == 1 { u32::from(row[0] > 0.5) } else { largest(row.iter().copied()) };
         n += 1;
         n_found += u64::from(said == class);
     }

@@ -2,7 +2,7 @@
 //!
 //! A batch is cut into chunks of [`Network::chunk_len`] records, a number that depends on the model alone. Each chunk's
 //! gradient is computed by itself ([`Network::chunk_gradient`]), in a buffer of its own, and the buffers are added in
-//! order of the chunks ([`sum_chunks`]): the caller may spread the chunks over its threads as it likes, and the bits of
+//! order of the chunks ([`Gradient::add_to`]): the caller may spread the chunks over its threads as it likes, and the bits of
 //! the sum stay the same. [`Network::batch_gradient`] does it on one thread.
 //!
 //! Within a chunk the way back has two phases. The first computes the gradients with respect to what all layers put
@@ -197,14 +197,5 @@ impl Network {
         // All values are finite, but inner products of them are not.
         let index = self.steps[overflown.unwrap_or_default()].index;
         Err(NnError::NonFinite { layer: self.spec.layers()[index].name.clone(), what: "norm of the gradient" })
-    }
-}
-
-/// The gradient of a batch from those of its chunks, added in their order: `out` = 0 + chunk 0 + chunk 1 + .. , from the
-/// parameter `at` on. Any range can be summed by itself, with the same bits.
-pub fn sum_chunks<'a>(chunks: impl IntoIterator<Item = &'a Gradient>, at: usize, out: &mut [f32]) {
-    out.fill(0.0);
-    for chunk in chunks {
-        chunk.add_to(at, out);
     }
 }

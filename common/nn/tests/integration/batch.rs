@@ -5,7 +5,7 @@ use std::thread;
 use eranos_base::SeededEntropy;
 use eranos_nn::{
     Activation, LayerKind, Loss, ModelSpec, Network, NnError, Record, Target,
-    network::batch::{Outcome, Weight, sum_chunks},
+    network::batch::{Outcome, Weight},
 };
 
 use crate::{
@@ -173,10 +173,10 @@ fn the_bits_of_a_sum_do_not_depend_on_the_threads() {
                         });
                     }
                 });
-                let mut sum = vec![f32::NAN; n_parameters];
+                let mut sum = vec![0.0; n_parameters];
                 let (first, second) = sum.split_at_mut(n_parameters / 3);
-                sum_chunks(&gradients, 0, first);
-                sum_chunks(&gradients, n_parameters / 3, second);
+                gradients.iter().for_each(|gradient| gradient.add_to(0, first));
+                gradients.iter().for_each(|gradient| gradient.add_to(n_parameters / 3, second));
                 assert!(bits(&sum) == bits(&alone), "{}: {weight:?}, {n_threads} threads", case.name);
                 assert_eq!(found.concat(), outcomes, "{}: {weight:?}, {n_threads} threads", case.name);
             }

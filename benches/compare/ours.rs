@@ -25,8 +25,9 @@ use eranos_nn::{
     network::batch::Weight,
 };
 use eranos_privacy::{
-    NoiseSource, RecordMechanism, RotationSeed, SiloSum,
+    RecordMechanism, RotationSeed, SiloSum,
     mechanism::{GRID, NoiseTarget, Probability, RecordTarget, design},
+    noise::add_noise,
     rotation::{reduce, restore},
     sampler,
 };
@@ -197,15 +198,12 @@ impl<'a> Exact<'a> {
             });
             return Ok(());
         }
-        let mut sums = self.workers.drain(..).map(|worker| worker.sum);
-        let mut total = sums.next().ok_or("no threads")?;
-        sums.try_for_each(|sum| total.merge(sum))?;
+        let mut total = SiloSum::new(mechanism);
+        self.workers.iter_mut().try_for_each(|worker| total.merge(&mut worker.sum))?;
         let seed = RotationSeed(OsEntropy.bytes());
         let mut sum = total.finish(&seed);
         let variance = mechanism.parameters().noise.share_variance().ok_or("a mechanism with noise")?;
-        sum.par_chunks_mut(NOISE_BLOCK_LEN).for_each(|block| {
-            NoiseSource::new(variance, &mut OsEntropy).add_to(block);
-        });
+        add_noise(variance, &mut OsEntropy, &mut sum);
         let restored = restore(&reduce(&sum, mechanism.parameters().bits), mechanism, &seed)?;
         training.step_along(|at, gradient| gradient.copy_from_slice(&restored[at..at + gradient.len()]));
         Ok(())
@@ -216,5 +214,3 @@ impl<'a> Exact<'a> {
 const LEARNING_RATE: f64 = 1e-5;
 const L2_CLIP_NORM: f64 = 1.0;
 const NOISE_MULTIPLIER: f32 = 1.0;
-/// Values that one source of noise draws for.
-const NOISE_BLOCK_LEN: usize = 1 << 14;

@@ -143,8 +143,8 @@ impl Trainer {
             .collect();
         let mut sums = chunks?.into_iter();
         let mut total = sums.next().unwrap_or_else(|| SiloSum::new(&job.mechanism));
-        for sum in sums {
-            total.merge(sum)?;
+        for mut sum in sums {
+            total.merge(&mut sum)?;
         }
         Ok(Zeroizing::new(total.contribute(&job.mechanism, &job.rotation_seed, &mut OsEntropy)?))
     }

@@ -1,4 +1,4 @@
-//! The exact discrete Gaussian: integers only, from the words of a ChaCha20 generator seeded by the operating system.
+//! The exact discrete Gaussian: integers only, from the words of AES in counter mode under a key of the operating system's.
 //!
 //! Canonne, Kamath and Steinke 2020, algorithm 3: propose a discrete Laplace variable Y of scale t = floor(sigma) + 1
 //! (algorithm 2), accept it with probability exp(-(|Y| - sigma^2/t)^2/(2 sigma^2)). One trial here is one pass of both:
@@ -14,14 +14,15 @@
 //! How many words a vector takes varies, and the time with it: whoever draws sends only after the whole vector is drawn,
 //! at the time the plan names.
 
-use chacha20::{ChaCha20Rng, rand_core::Rng};
+use chacha20::rand_core::Rng;
 use eranos_base::Entropy;
 use rand_distr::Distribution;
+use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use crate::{
     exact_exp::{LazyUniform, exp_floor},
-    uniform::generator,
+    uniform::{Generator, generator},
 };
 
 /// sigma^2 = p/2^10, with 2^8 <= p < 2^50. The variance of the noise is at most this, and equal to it for all that can be
@@ -174,7 +175,7 @@ impl Distribution<i64> for DiscreteGaussian {
 /// A client's noise for one attempt: a generator of its own, seeded afresh, and wiped when dropped.
 pub struct NoiseSource {
     distribution: DiscreteGaussian,
-    rng: ChaCha20Rng,
+    rng: Generator,
 }
 
 impl NoiseSource {
@@ -202,6 +203,14 @@ impl NoiseSource {
     }
 }
 
+/// Adds one client's noise for one attempt to every value of `sum`, on the threads of the pool it is called on. Each block
+/// has a generator of its own, seeded afresh, so the noise does not depend on how many threads there are.
+pub fn add_noise(variance: NoiseVariance, entropy: &mut dyn Entropy, sum: &mut [i64]) {
+    let blocks = sum.chunks_mut(SOURCE_LEN);
+    let mut blocks: Vec<_> = blocks.map(|block| (NoiseSource::new(variance, entropy), block)).collect();
+    blocks.par_iter_mut().for_each(|(source, block)| source.add_to(block));
+}
+
 impl std::fmt::Debug for NoiseSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("NoiseSource(omitted)")
@@ -210,7 +219,7 @@ impl std::fmt::Debug for NoiseSource {
 
 /// Fills `out`. The same trials as [`DiscreteGaussian::sample`], without a branch on whether one was accepted: its value is
 /// written anyway, and overwritten by the next one's if it was not.
-fn fill(distribution: &DiscreteGaussian, rng: &mut ChaCha20Rng, out: &mut [i64]) {
+fn fill(distribution: &DiscreteGaussian, rng: &mut Generator, out: &mut [i64]) {
     let mut bytes = [0; WORDS_LEN * 8];
     let mut n_filled = 0;
     while n_filled < out.len() {
@@ -292,6 +301,8 @@ const FRACTION_MASK: usize = 1023;
 const EXP_ERROR: u64 = 1 << 33;
 /// Random words that are drawn at once.
 const WORDS_LEN: usize = 512;
+/// Values that one generator draws for.
+const SOURCE_LEN: usize = 1 << 14;
 /// Values that are noised at once.
 const BLOCK_LEN: usize = 1024;
 
@@ -457,7 +468,7 @@ mod tests {
         let mut vectors = Vec::new();
         for _ in 0..4 {
             let mut noise = vec![0i64; d];
-            NoiseSource::new(variance(1000.0), &mut entropy).add_to(&mut noise);
+            add_noise(variance(1000.0), &mut entropy, &mut noise);
             vectors.push(noise);
         }
         for (i, a) in vectors.iter().enumerate() {
@@ -465,11 +476,23 @@ mod tests {
                 let r = a.iter().zip(b).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>() / (d as f64 * 1e6);
                 assert!(r.abs() < 5.0 / (d as f64).sqrt(), "correlation {r}, seed 41");
             }
-            // Nor does a vector repeat itself from block to block.
-            let r =
-                a.iter().zip(&a[BLOCK_LEN..]).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>() / (d as f64 * 1e6);
-            assert!(r.abs() < 5.0 / (d as f64).sqrt(), "lag correlation {r}, seed 41");
+            // Nor does a vector repeat itself from block to block, or from generator to generator.
+            for lag in [BLOCK_LEN, SOURCE_LEN] {
+                let r = a.iter().zip(&a[lag..]).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>() / (d as f64 * 1e6);
+                assert!(r.abs() < 5.0 / (d as f64).sqrt(), "correlation {r} at a lag of {lag}, seed 41");
+            }
         }
+    }
+
+    #[test]
+    fn the_noise_of_an_attempt_does_not_depend_on_the_threads() {
+        let draw = |n_threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads");
+            let mut noise = vec![0; 3 * SOURCE_LEN + 5];
+            pool.install(|| add_noise(variance(1000.0), &mut SeededEntropy::new(43), &mut noise));
+            noise
+        };
+        assert_eq!(draw(1), draw(3));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use chacha20::{
     rand_core::{Rng, SeedableRng},
 };
 
+use rayon::prelude::*;
+
 use crate::mechanism::RecordMechanism;
 
 /// The public seed of a round's sign vector.
@@ -65,7 +67,7 @@ pub fn rotate_back(v: &mut [i64], seed: &RotationSeed) {
 /// If `bits` exceeds 32.
 pub fn reduce(v: &[i64], bits: u8) -> Vec<u32> {
     let mask = low_bits(bits);
-    v.iter().map(|value| *value as u32 & mask).collect()
+    v.par_iter().map(|value| *value as u32 & mask).collect()
 }
 
 /// The coordinator's way back: from the sum modulo 2^b of all survivors' vectors to the mean gradient over the expected
@@ -85,25 +87,27 @@ pub fn restore(sum: &[u32], mechanism: &RecordMechanism, seed: &RotationSeed) ->
     }
     // Sign extension centres: values from 2^(b-1) on stand for negative ones.
     let unused = 32 - u32::from(p.bits);
-    let mut centred: Vec<i64> = sum.iter().map(|value| i64::from((*value << unused) as i32 >> unused)).collect();
+    let mut centred: Vec<i64> = sum.par_iter().map(|value| i64::from((*value << unused) as i32 >> unused)).collect();
     rotate_back(&mut centred, seed);
     let factor = mechanism.restoring_factor();
-    Ok(centred[..p.n_parameters as usize].iter().map(|value| (*value as f64 * factor) as f32).collect())
+    Ok(centred[..p.n_parameters as usize].par_iter().map(|value| (*value as f64 * factor) as f32).collect())
 }
 
 /// v := D v.
 fn flip_signs(v: &mut [i64], seed: &RotationSeed) {
     let mut keystream = vec![0; v.len().div_ceil(8)];
     ChaCha20Rng::from_seed(seed.0).fill_bytes(&mut keystream);
-    for (eight, byte) in v.chunks_mut(8).zip(keystream) {
-        for (bit, value) in eight.iter_mut().enumerate() {
-            let sign = -i64::from(byte >> bit & 1);
-            *value = (*value ^ sign) - sign;
+    v.par_chunks_mut(8 * BLOCK_LEN).zip(keystream.par_chunks(BLOCK_LEN)).for_each(|(v, bytes)| {
+        for (eight, byte) in v.chunks_mut(8).zip(bytes) {
+            for (bit, value) in eight.iter_mut().enumerate() {
+                let sign = -i64::from(byte >> bit & 1);
+                *value = (*value ^ sign) - sign;
+            }
         }
-    }
+    });
 }
 
-/// v := H v in place.
+/// v := H v in place, on the threads of the pool it is called on.
 ///
 /// # Panics
 /// If the length is not a power of two.
@@ -114,10 +118,10 @@ pub fn walsh_hadamard(v: &mut [i64]) {
         let (low, high) = v.split_at_mut(v.len() / 2);
         let (a, b) = low.split_at_mut(low.len() / 2);
         let (c, d) = high.split_at_mut(high.len() / 2);
-        butterflies_of_four(a, b, c, d);
-        for quarter in [a, b, c, d] {
-            walsh_hadamard(quarter);
-        }
+        let blocks = a.par_chunks_mut(BLOCK_LEN).zip(b.par_chunks_mut(BLOCK_LEN));
+        let blocks = blocks.zip(c.par_chunks_mut(BLOCK_LEN).zip(d.par_chunks_mut(BLOCK_LEN)));
+        blocks.for_each(|((a, b), (c, d))| butterflies_of_four(a, b, c, d));
+        [a, b, c, d].into_par_iter().for_each(walsh_hadamard);
     } else if v.len() > LEAF_LEN {
         let (low, high) = v.split_at_mut(v.len() / 2);
         butterflies(low, high);
@@ -178,6 +182,8 @@ fn low_bits(bits: u8) -> u32 {
 
 /// Values that fit the first-level cache beside other things: 16 KiB.
 const LEAF_LEN: usize = 1 << 11;
+/// What one task takes, at the least: values, or bytes of eight signs.
+const BLOCK_LEN: usize = 1 << 11;
 
 #[cfg(test)]
 mod tests {

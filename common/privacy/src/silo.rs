@@ -6,14 +6,15 @@
 //! to the same sum in any order, from any number of workers. That the gradient itself is a function of model and record
 //! alone is the trainer's part.
 
-use std::{fmt, ops::Range, slice};
+use std::{fmt, mem, ops::Range, slice};
 
 use eranos_base::Entropy;
+use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use crate::{
     mechanism::{GRID, Noise, RecordMechanism},
-    noise::NoiseSource,
+    noise::add_noise,
     rotation::{RotationSeed, reduce, rotate},
     sampler::Weight,
 };
@@ -45,7 +46,7 @@ pub enum SiloError {
 
 /// The sum of clipped record gradients of one attempt: of a silo, or of one of its workers. It is wiped when dropped.
 ///
-/// Memory: 12 bytes a parameter.
+/// Memory: 4 bytes a parameter and 8 a coordinate of the padded vector.
 pub struct SiloSum {
     arch: pulp::Arch,
     l2_clip_norm: f64,
@@ -63,6 +64,9 @@ impl SiloSum {
     /// An empty sum.
     pub fn new(mechanism: &RecordMechanism) -> Self {
         let p = mechanism.parameters();
+        // Room for the padding, so that no copy is left behind where the sum becomes a vector.
+        let mut total = Vec::with_capacity(p.d_pad as usize);
+        total.resize(p.n_parameters as usize, 0);
         Self {
             arch: pulp::Arch::new(),
             l2_clip_norm: p.l2_clip_norm,
@@ -72,7 +76,7 @@ impl SiloSum {
             n_slots: 0,
             n_partial: 0,
             partial: vec![0; p.n_parameters as usize],
-            total: vec![0; p.n_parameters as usize],
+            total,
         }
     }
 
@@ -124,23 +128,21 @@ impl SiloSum {
         Ok(())
     }
 
-    /// Takes in another worker's sum of the same attempt.
+    /// Takes in another worker's sum of the same attempt, and leaves that one empty, with its memory, for another attempt.
     ///
     /// # Errors
-    /// If it is of another mechanism, or both together have more than B_max slots.
-    pub fn merge(&mut self, mut other: Self) -> Result<(), SiloError> {
+    /// If it is of another mechanism, or both together have more than B_max slots; nothing has changed then.
+    pub fn merge(&mut self, other: &mut Self) -> Result<(), SiloError> {
         let key = |s: &Self| (s.l2_clip_norm.to_bits(), s.shift, s.d_pad, s.slots_max, s.total.len());
-        if key(self) != key(&other) {
+        if key(self) != key(other) {
             return Err(SiloError::OtherMechanism);
         }
         if self.n_slots + other.n_slots > self.slots_max {
             return Err(SiloError::TooManySlots { records_per_round: self.slots_max });
         }
         self.n_slots += other.n_slots;
-        other.flush();
-        for (sum, term) in self.total.iter_mut().zip(&other.total) {
-            *sum += term;
-        }
+        self.total.par_chunks_mut(BLOCK_LEN).enumerate().for_each(|(i, block)| other.add_to(i * BLOCK_LEN, block));
+        other.clear();
         Ok(())
     }
 
@@ -181,14 +183,15 @@ impl SiloSum {
     /// It is private: [`SiloSum::contribute`] is the way out of the silo. This is for tests and audits.
     pub fn finish(mut self, seed: &RotationSeed) -> Vec<i64> {
         self.flush();
-        let mut sum = Vec::with_capacity(self.d_pad);
-        sum.extend_from_slice(&self.total);
+        let mut sum = mem::take(&mut self.total);
         sum.resize(self.d_pad, 0);
         rotate(&mut sum, seed);
         let half = 1i64 << (self.shift - 1);
-        for value in &mut sum {
-            *value = (*value + half) >> self.shift;
-        }
+        sum.par_chunks_mut(BLOCK_LEN).for_each(|block| {
+            for value in block {
+                *value = (*value + half) >> self.shift;
+            }
+        });
         sum
     }
 
@@ -214,7 +217,7 @@ impl SiloSum {
         }
         let mut sum = self.finish(seed);
         match p.noise {
-            Noise::Distributed(variance) => NoiseSource::new(variance, entropy).add_to(&mut sum),
+            Noise::Distributed(variance) => add_noise(variance, entropy, &mut sum),
             Noise::None => {}
         }
         let vector = reduce(&sum, p.bits);
@@ -409,6 +412,8 @@ const ROUNDER: f64 = 6_755_399_441_055_744.0;
 const NORM_LANES: usize = 16;
 /// Values that are scaled, added and squared at once; 2 KiB on the stack.
 const STAGE_LEN: usize = 512;
+/// Values that one task adds up or rounds.
+const BLOCK_LEN: usize = 1 << 14;
 const GRID_SQUARED: f64 = (GRID as f64) * (GRID as f64);
 /// 127 integers of at most 2^24 fit an i32.
 const PARTIAL_LEN_MAX: u32 = 127;
@@ -720,10 +725,13 @@ mod tests {
         records.reverse();
         assert_eq!(add_all(&records).finish(&rotation), expected);
         records.rotate_left(71);
+        // One worker's memory for all of them: what was merged before must not be there any more.
+        let mut worker = SiloSum::new(&m);
         for n_workers in [2, 3, 7] {
             let mut merged = SiloSum::new(&m);
             for part in records.chunks(records.len().div_ceil(n_workers)) {
-                merged.merge(add_all(part)).expect("fits");
+                part.iter().for_each(|g| worker.add(g, Weight::One).expect("a slot"));
+                merged.merge(&mut worker).expect("fits");
             }
             assert_eq!(merged.finish(&rotation), expected, "{n_workers} workers");
         }
@@ -782,8 +790,8 @@ mod tests {
         assert_eq!(sum.add(&[0.0; 99], Weight::One), Err(SiloError::GradientLength { found: 99, expected: 100 }));
         let mut one_more = SiloSum::new(&m);
         one_more.add(&[0.0; 100], Weight::One).expect("a slot");
-        assert_eq!(one_more.merge(sum), Err(SiloError::TooManySlots { records_per_round: 200 }));
-        assert_eq!(one_more.merge(SiloSum::new(&mechanism(100, 2.0))), Err(SiloError::OtherMechanism));
+        assert_eq!(one_more.merge(&mut sum), Err(SiloError::TooManySlots { records_per_round: 200 }));
+        assert_eq!(one_more.merge(&mut SiloSum::new(&mechanism(100, 2.0))), Err(SiloError::OtherMechanism));
     }
 
     /// From gradients to the restored mean, as silos and coordinator do it.

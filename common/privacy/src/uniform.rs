@@ -1,17 +1,45 @@
 //! Exact draws from uniform words, integers only.
 
-use chacha20::{
-    ChaCha20Rng,
-    rand_core::{Rng, SeedableRng},
+use std::convert::Infallible;
+
+use aes::Aes256;
+use chacha20::rand_core::{Rng, TryRng};
+use ctr::{
+    Ctr64LE,
+    cipher::{KeyIvInit, StreamCipher},
 };
 use eranos_base::Entropy;
 use zeroize::Zeroizing;
 
-/// A generator of uniform words under 32 fresh bytes of `entropy`. It is wiped when dropped.
-pub(crate) fn generator(entropy: &mut dyn Entropy) -> ChaCha20Rng {
+/// Uniform words: the keystream of AES-256 in counter mode, from block 0 on, several times faster than ChaCha20 where the
+/// processor has AES. It is wiped when dropped.
+pub(crate) struct Generator(Ctr64LE<Aes256>);
+
+/// A generator under 32 fresh bytes of `entropy`.
+pub(crate) fn generator(entropy: &mut dyn Entropy) -> Generator {
     let mut seed = Zeroizing::new([0; 32]);
     entropy.fill(&mut *seed);
-    ChaCha20Rng::from_seed(*seed)
+    Generator(Ctr64LE::new(&(*seed).into(), &[0; 16].into()))
+}
+
+impl TryRng for Generator {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.try_next_u64()? as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        bytes.fill(0);
+        self.0.apply_keystream(bytes);
+        Ok(())
+    }
 }
 
 /// A uniform integer below `n`, without bias (Lemire 2019, "Fast random integer generation in an interval").
@@ -57,8 +85,8 @@ mod tests {
     /// Gives out the words it was made with; an exhausted one panics.
     struct Script<'a>(std::slice::Iter<'a, u64>);
 
-    impl chacha20::rand_core::TryRng for Script<'_> {
-        type Error = std::convert::Infallible;
+    impl TryRng for Script<'_> {
+        type Error = Infallible;
 
         fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
             Ok(self.try_next_u64()? as u32)
@@ -75,6 +103,32 @@ mod tests {
 
     fn script(words: &[u64]) -> Script<'_> {
         Script(words.iter())
+    }
+
+    #[test]
+    fn the_words_are_those_of_aes_256_in_counter_mode() {
+        /// Gives out zeros.
+        struct Zeros;
+
+        impl Entropy for Zeros {
+            fn fill(&mut self, bytes: &mut [u8]) {
+                bytes.fill(0);
+            }
+        }
+
+        // NIST's known answer for a key and a block of zeros (GCM test case 13: the hash key).
+        let mut rng = generator(&mut Zeros);
+        let mut bytes = [1; 16];
+        rng.fill_bytes(&mut bytes);
+        assert_eq!(bytes[..8], 0x8989_40a2_78c0_95dc_u64.to_le_bytes());
+        // And whoever takes words instead of bytes, or bytes in other portions, takes the same.
+        let (mut whole, mut parts) = ([0; 600], [0; 600]);
+        generator(&mut Zeros).fill_bytes(&mut whole);
+        let mut rng = generator(&mut Zeros);
+        assert_eq!(rng.next_u64().to_le_bytes(), whole[..8]);
+        rng.fill_bytes(&mut parts[8..100]);
+        rng.fill_bytes(&mut parts[100..]);
+        assert_eq!(parts[8..], whole[8..]);
     }
 
     #[test]

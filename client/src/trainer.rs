@@ -118,10 +118,7 @@ impl Trainer {
                 let mut workspace = prepared.take_workspace();
                 let mut gradient = network.gradient();
                 let mut sum = SiloSum::new(&job.mechanism);
-                for slot in chunk {
-                    if cancelled.load(Ordering::Relaxed) {
-                        return Err(TrainerError::Cancelled);
-                    }
+                let example = |slot: &Slot| {
                     // A dummy works on some real record, so that it takes a record's time, and adds nothing.
                     let record = match *slot {
                         Slot::Record(i) => Some(i as usize),
@@ -133,10 +130,15 @@ impl Trainer {
                     };
                     // Fresh in every attempt, and only where something is dropped.
                     let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
-                    let (record, target) = (Record { values, dropout_key }, Target::Class(class));
-                    network.record_gradient(&weights, record, target, &mut workspace, &mut gradient)?;
-                    sum.add_ranges(&gradient, gradient.ranges(), slot.weight())?;
-                }
+                    (Record { values, dropout_key }, Target::Class(class))
+                };
+                let examples: Vec<_> = chunk.iter().map(example).collect();
+                network.record_gradients(&weights, &examples, &mut workspace, &mut gradient, |i, _, gradient| {
+                    if cancelled.load(Ordering::Relaxed) {
+                        return Err(TrainerError::Cancelled);
+                    }
+                    Ok(sum.add_ranges(gradient, gradient.ranges(), chunk[i].weight())?)
+                })?;
                 prepared.give_back(workspace);
                 Ok(sum)
             })

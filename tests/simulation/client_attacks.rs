@@ -382,6 +382,23 @@ fn two_bundles_signed_by_one_client_prove_it_guilty() {
 }
 
 #[test]
+fn no_more_than_two_bundles_of_a_client_are_verified() {
+    // Each holds a signature for every other member, and nobody else is heard meanwhile.
+    let mut world = World::new(42, FIVE);
+    world.begin(1);
+    assert!(world.run_until(|world| world.coordinator.round.phase() == Some(Phase::ShareKeys)));
+    let from = world.peer(LIAR);
+    for _ in 0..10 {
+        feed(&mut world, &from, Message::ShareKeys(Vec::new()));
+    }
+    let refused = |note: &&Note| matches!(note, Note::Misbehaved { id, .. } if *id == from.id);
+    assert_eq!(world.coordinator.notes.iter().filter(refused).count(), 2, "{:?}", world.coordinator.notes);
+    world.run();
+    world.check("many bundles", &[LIAR]);
+    assert!(world.settled_without(&[LIAR]), "{:?}", world.coordinator.abandoned);
+}
+
+#[test]
 fn a_client_that_shared_and_left_at_once_takes_nobody_elses_place() {
     // The same with a bundle that is taken and another that is none.
     let mut world = World::new(35, FIVE);

@@ -7,7 +7,14 @@ use bytes::Bytes;
 use eranos_base::{RoundNumber, SessionId, SigningKey, Timestamp};
 use eranos_client::round::{self as client, End, RefusalKind};
 use eranos_coordinator::round as coordinator;
-use eranos_nn::{DataSpec, data::Form};
+use eranos_nn::{
+    DataSpec,
+    data::{
+        Form, Schema,
+        schema::{Input, Label},
+        text::{Side, Tokenizer, TokenizerSettings},
+    },
+};
 use eranos_privacy::{
     Budget,
     budget::{BudgetError, Terms, UnitOfPrivacy},
@@ -545,6 +552,33 @@ fn records_that_this_client_does_not_have_are_refused() {
         false,
         |kind| matches!(kind, RefusalKind::Data(what) if what.contains("a column \"b\"")),
     );
+}
+
+#[test]
+fn records_so_long_that_their_number_would_show_are_refused_by_the_public_bound() {
+    // 1500 records would be more values than a data set may have: training would fail for whoever has so many, and for
+    // nobody else. What decides is the bound of the policy, not how many this client has.
+    let column = |name: &str| name.to_owned();
+    let tokenizer = Tokenizer::new(TokenizerSettings::default(), vec!["word".to_owned()]).expect("a vocabulary");
+    let (padding, truncating) = (Side::Pre, Side::Post);
+    let input = Input::Text { column: column("a"), tokenizer, maxlen: 1 << 20, padding, truncating };
+    let label = Label::Integer { column: column("class"), n_classes: 4 };
+    let long = DataSpec::Table(Schema::new(vec![input], label).expect("a schema")).to_canonical();
+    let check = |records_max: u32, expect: Expect| {
+        let (context, long) = (format!("{records_max} long records"), long.clone());
+        let world = deceive(
+            &context,
+            |world| world.clients[VICTIM].member_mut().policy.records_max = records_max,
+            move |adversary, answer, _| {
+                let target = RecordTarget { record_bound: 2000, ..target(FIVE, adversary.setup.model.n_parameters()) };
+                adversary.replan(answer, |plan| (plan.mechanism, plan.data_spec) = (mechanism(target), long.clone()));
+            },
+        );
+        check_refusal(&world, &context, true, false, expect);
+    };
+    check(1500, |kind| matches!(kind, RefusalKind::Data(what) if what.contains("1500 records, limit")));
+    // Then the data may be so long, but it is not the model's.
+    check(1000, |kind| matches!(kind, RefusalKind::Model(what) if what.contains("takes records of")));
 }
 
 #[test]

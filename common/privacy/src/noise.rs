@@ -101,12 +101,9 @@ impl DiscreteGaussian {
         let u = product >> 32;
         let uniform = product as u32 >= self.surplus;
         let digits = (word >> 32) as u32 & V_MASK;
-        let mut v = 0;
-        let mut open = digits < self.tables.geometric[V_FAST - 1];
-        for threshold in self.tables.geometric {
-            v += u64::from(digits < threshold);
-            open |= digits == threshold;
-        }
+        let Octave { threshold, v } = self.tables.geometric[(u32::BITS - digits.leading_zeros()) as usize];
+        let v = v + u64::from(digits < threshold);
+        let mut open = digits < V_OPEN || digits == threshold;
         let x = u + self.scale * v;
         let negative = word >> 63 == 1;
 
@@ -265,11 +262,21 @@ impl Trial {
     }
 }
 
+/// Of all digits with one bit length: V is k where floor(e^-(k+1) 2^31) <= digits < floor(e^-k 2^31), and no two of these
+/// thresholds, each more than twice the next, have the same bit length.
+#[derive(Clone, Copy)]
+struct Octave {
+    /// The threshold of this bit length, 0 if there is none.
+    threshold: u32,
+    /// How many thresholds are longer.
+    v: u64,
+}
+
 /// e^-y at the places that the fast comparison needs; 8 KiB.
 #[derive(Clone)]
 struct Tables {
-    /// floor(e^-k 2^31), k = 1 to 16.
-    geometric: [u32; V_FAST],
+    /// What V is, by the bit length of its 31 digits.
+    geometric: [Octave; u32::BITS as usize],
     /// floor(e^-k 2^63), k = 0 to 32. Beyond 32 the last one is used: both are below the error that is allowed for.
     whole: [u64; WHOLE_MAX + 1],
     /// floor(e^(-k/1024) 2^63).
@@ -279,7 +286,13 @@ struct Tables {
 impl Tables {
     fn new() -> Self {
         static TABLES: std::sync::LazyLock<Tables> = std::sync::LazyLock::new(|| Tables {
-            geometric: std::array::from_fn(|k| exp_floor(k as u128 + 1, 1, 31) as u32),
+            geometric: std::array::from_fn(|bit_length| {
+                let thresholds = (1..=V_FAST).map(|k| exp_floor(k, 1, 31) as u32);
+                let (above, within): (Vec<u32>, Vec<u32>) = thresholds
+                    .filter(|&threshold| u32::BITS - threshold.leading_zeros() >= bit_length as u32)
+                    .partition(|&threshold| u32::BITS - threshold.leading_zeros() > bit_length as u32);
+                Octave { threshold: within.first().copied().unwrap_or(0), v: above.len() as u64 }
+            }),
             whole: std::array::from_fn(|k| exp_floor(k as u128, 1, 63) as u64),
             fraction: Box::new(std::array::from_fn(|k| exp_floor(k as u128, 1024, 63) as u64)),
         });
@@ -293,7 +306,9 @@ fn high_63(a: u64, b: u64) -> u64 {
     ((u128::from(a) * u128::from(b)) >> 63) as u64
 }
 
-const V_FAST: usize = 16;
+const V_FAST: u128 = 16;
+/// floor(e^-16 2^31): whether V is 16 or more is left open.
+const V_OPEN: u32 = 241;
 const V_MASK: u32 = (1 << 31) - 1;
 const WHOLE_MAX: usize = 32;
 const FRACTION_MASK: usize = 1023;
@@ -396,13 +411,27 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_bit_lengths_counts_the_thresholds_above() {
+        let thresholds: Vec<u32> = (1..=V_FAST).map(|k| exp_floor(k, 1, 31) as u32).collect();
+        assert_eq!(thresholds.last(), Some(&V_OPEN));
+        let near = thresholds.iter().flat_map(|&t| [t - 1, t, t + 1]);
+        let ends = (0..31).flat_map(|bit| [(1 << bit) - 1, 1 << bit]);
+        for digits in near.chain(ends).chain([V_MASK]) {
+            let Octave { threshold, v } = Tables::new().geometric[(32 - digits.leading_zeros()) as usize];
+            let expected = thresholds.iter().filter(|&&t| digits < t).count() as u64;
+            assert_eq!(v + u64::from(digits < threshold), expected, "digits {digits}");
+            assert!(thresholds.contains(&digits) <= (digits == threshold), "digits {digits}");
+        }
+    }
+
+    #[test]
     fn coins_around_the_approximation_are_left_open_and_settled_exactly() {
         let distribution = DiscreteGaussian::new(variance(100.0));
         let mut rng = generator(&mut SeededEntropy::new(17));
         let mut n_settled = [0; 2];
         for _ in 0..200 {
             let word = rng.next_u64();
-            if (word >> 32) as u32 & V_MASK < distribution.tables.geometric[2] {
+            if (word >> 32) as u32 & V_MASK < exp_floor(3, 1, 31) as u32 {
                 continue;
             }
             // Halving finds the coin at which the fast decision changes.

@@ -11,3 +11,4 @@ mod plan;
 mod processes;
 mod simulation;
 mod transport;
+mod white_box;

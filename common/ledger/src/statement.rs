@@ -169,7 +169,13 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
         ("Epsilon spent", spent),
         ("Epsilon left", left),
         ("Curve", curve(mechanism, task.attempts)),
-        ("Epsilon of one attempt", shown(epsilon_at(mechanism, 1, task.delta))),
+        (
+            "Epsilon of one attempt",
+            match is_private(task) {
+                true => shown(epsilon_at(mechanism, 1, task.delta)),
+                false => "infinite".into(),
+            },
+        ),
         ("Of each party", joined(per_client)),
         ("Zero-concentrated and Gaussian privacy of one attempt, sampling left out", concentrated(mechanism)),
         (
@@ -228,7 +234,9 @@ fn against(task: &TaskSummary) -> Vec<(&'static str, String)> {
     vec![
         (
             "Trust model",
-            "parties clip, add noise and mask by themselves; nobody else is trusted with a record, an update or their noise"
+            "parties clip, add noise and mask by themselves, so that nobody is trusted with a record, an update or the noise; \
+             what is assumed is that no more identities than are tolerated work with the coordinator, and that the \
+             certificate authority admits no more"
                 .into(),
         ),
         (
@@ -368,8 +376,9 @@ fn check(report: &Report) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// An epsilon of a mechanism with noise: where the probability of a cut sample uses up delta, there is none.
 fn shown(epsilon: f64) -> String {
-    if epsilon.is_finite() { format!("{epsilon:.6}") } else { "infinite".into() }
+    if epsilon.is_finite() { format!("{epsilon:.6}") } else { "none can be claimed".into() }
 }
 
 fn joined(items: impl Iterator<Item = String>) -> String {

@@ -189,7 +189,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
 }
 
 /// Makes the authority, and a key, a request and an approved certificate for everyone.
-fn enrol(dir: &Path, parties: &[PathBuf]) -> Result<(), UserError> {
+pub(crate) fn enrol(dir: &Path, parties: &[PathBuf]) -> Result<(), UserError> {
     let now = SystemClock.now();
     let trust_domain = TRUST_DOMAIN.parse().map_err(|error| broken(&error))?;
     let mut authority = Authority::init(&dir.join("ca"), trust_domain, now, &mut OsEntropy)?;
@@ -214,10 +214,10 @@ enum Fault {
 
 /// Which attempts lose which clients. About one round in ten loses one, alternately after its shares and after its
 /// vector; once two go, so that the attempt aborts and another follows.
-struct Faults(BTreeMap<u64, Vec<Fault>>);
+pub(crate) struct Faults(BTreeMap<u64, Vec<Fault>>);
 
 impl Faults {
-    fn new(n_drops: u32, rounds: u32) -> Self {
+    pub(crate) fn new(n_drops: u32, rounds: u32) -> Self {
         let mut faults = BTreeMap::new();
         let every = u64::from(rounds) / u64::from(n_drops.max(1));
         for drop in 0..u64::from(n_drops) {
@@ -246,7 +246,7 @@ impl Faults {
 }
 
 /// The clients, and who restarts them.
-struct Parties {
+pub(crate) struct Parties {
     folders: Vec<PathBuf>,
     pool: Pool,
     faults: Faults,
@@ -256,13 +256,13 @@ struct Parties {
 type Running = JoinHandle<Result<(), UserError>>;
 
 impl Parties {
-    fn start(folders: Vec<PathBuf>, faults: Faults, stop: watch::Receiver<bool>) -> Result<Self, UserError> {
+    pub(crate) fn start(folders: Vec<PathBuf>, faults: Faults, stop: watch::Receiver<bool>) -> Result<Self, UserError> {
         let pool = Pool::new(None).map_err(|error| broken(&error))?;
         Ok(Self { folders, pool, faults, stop })
     }
 
     /// Runs all clients until they are told that the task is over.
-    async fn run(self) -> Result<(), UserError> {
+    pub(crate) async fn run(self) -> Result<(), UserError> {
         let (heard_sender, mut heard) = mpsc::channel(PROGRESS_QUEUED_MAX);
         let mut running: Vec<Running> = Vec::new();
         for index in 0..self.folders.len() {
@@ -508,7 +508,7 @@ fn adam(learning_rate: f64) -> String {
 }
 
 /// A port that nobody listens on. Another program could take it before the coordinator does; then the demo says so.
-fn free_port() -> Result<SocketAddr, UserError> {
+pub(crate) fn free_port() -> Result<SocketAddr, UserError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     UdpSocket::bind(any).and_then(|socket| socket.local_addr()).map_err(|error| broken(&error))
 }
@@ -524,10 +524,10 @@ fn broken(error: &dyn std::fmt::Display) -> UserError {
     UserError::new(format!("the demo broke: {error}"), "free some memory and disk space and run it again")
 }
 
-const TRUST_DOMAIN: &str = "demo.eranos";
+pub(crate) const TRUST_DOMAIN: &str = "demo.eranos";
 /// Fewer clients cannot lose one and still hide the others from one that works with the coordinator.
 const CLIENTS_MIN: u16 = 4;
 /// READY leaves at whole multiples of this after the plan.
-const READY_SLOT_MS: u32 = 250;
+pub(crate) const READY_SLOT_MS: u32 = 250;
 /// Events of clients that nobody has taken yet.
 const PROGRESS_QUEUED_MAX: usize = 256;

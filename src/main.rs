@@ -1,5 +1,5 @@
 //! `eranos`: one command for everything. It parses the command line and hands over; the work is done in the crates, and
-//! in [`demo`], [`trial`], [`data`], [`model`] and [`plan`] here.
+//! in [`demo`], [`trial`], [`data`], [`model`], [`plan`] and [`simulate`] here.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ mod demo;
 mod model;
 mod plan;
 mod plot;
+mod simulate;
 mod trial;
 
 use std::{io, process::ExitCode};
@@ -42,6 +43,9 @@ enum Noun {
     /// What a plan costs in epsilon; which noise a promise needs, and whether training survives it
     #[command(subcommand)]
     Plan(plan::Command),
+    /// Federations made for the purpose: canaries that audit privacy
+    #[command(subcommand)]
+    Simulate(simulate::Command),
     /// The certificate authority: requests, approval, revocation
     #[command(subcommand)]
     Certs(eranos_certs::cli::Command),
@@ -51,7 +55,7 @@ enum Noun {
     /// The client: trains locally, clips, noises, masks, and trusts nobody
     #[command(subcommand)]
     Client(eranos_client::cli::Command),
-    /// The auditor: verifies a ledger offline and recomputes every epsilon
+    /// The auditor: verifies a ledger offline, recomputes every epsilon, and says what is promised
     #[command(subcommand)]
     Audit(eranos_ledger::cli::Command),
 }
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Noun::Data(command) => data::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Model(command) => model::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Plan(command) => plan::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Simulate(command) => simulate::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Certs(command) => eranos_certs::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Coordinator(command) => eranos_coordinator::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Client(command) => eranos_client::cli::run(command).map(|()| ExitCode::SUCCESS),

@@ -442,9 +442,13 @@ fn warnings(options: &SolveOptions, solution: &Solution, noise_to_signal: f64) -
         if parameters >= MODEL_MIN { format!(", or with a model of {parameters} parameters") } else { String::new() };
     let larger = match options.unit {
         Unit::Record => format!("{needed} records of all clients together"),
-        Unit::Client => format!("{needed} clients, or with as many records, protecting those (--unit record)"),
+        Unit::Client => {
+            format!(
+                "{needed} clients, or with these clients and as many records, if those are what is protected (--unit record)"
+            )
+        }
     };
-    warnings.push(format!("it would be {HARMFUL} with {larger}{smaller}"));
+    warnings.push(format!("it would be as long, where training is known to work, with {larger}{smaller}"));
     warnings
 }
 

@@ -153,6 +153,34 @@ fn every_library_forbids_unsafe_code() {
 }
 
 #[test]
+fn every_test_that_the_docs_name_for_a_broken_variant_exists() {
+    let text = fs::read_to_string(root().join("docs/privacy-tests.md")).unwrap();
+    let sources: Vec<String> = tracked_files()
+        .iter()
+        .filter(|path| path.ends_with(".rs"))
+        .map(|path| fs::read_to_string(root().join(path)).unwrap())
+        .collect();
+    let exists = |name: &str| {
+        let function = format!("fn {name}() {{");
+        sources.iter().any(|source| {
+            let lines: Vec<&str> = source.lines().map(str::trim).collect();
+            lines.windows(2).any(|pair| pair[0] == "#[test]" && pair[1] == function)
+        })
+    };
+    let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let mut n_rows = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        let [variant, caught_by] = cells[..] else { panic!("two cells: {row}") };
+        let names: Vec<&str> = caught_by.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "nothing catches{variant}");
+        names.iter().for_each(|name| assert!(exists(name), "{name}, which should catch{variant}, is no test"));
+        n_rows += 1;
+    }
+    assert!(n_rows >= 17, "{n_rows} broken variants");
+}
+
+#[test]
 fn no_key_material_is_in_git() {
     for path in tracked_files() {
         let bytes = fs::read(root().join(&path)).unwrap_or_default();

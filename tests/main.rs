@@ -9,5 +9,7 @@ mod local;
 mod model;
 mod plan;
 mod processes;
+mod simulate;
 mod simulation;
 mod transport;
+mod white_box;

@@ -57,7 +57,18 @@ fn solve_finds_the_demos_plan_and_warns_of_hopeless_ones() {
     // Ten clients cannot hide one of them; a promise that holds is no help if nothing is learnt.
     let (ok, shown, _) = plan("solve --unit client --epsilon 4 --rounds 150 --clients 10");
     assert!(ok && shown.contains("\nwarning: hopeless: in every round the noise is 583.8 times as long as"), "{shown}");
-    assert!(shown.contains("5254 clients, or with as many records, protecting those (--unit record)\n"), "{shown}");
+    assert!(
+        shown.contains("\nwarning: it would be as long, where training is known to work, with 5254 clients, or "),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("with these clients and as many records, if those are what is protected (--unit record)\n"),
+        "{shown}"
+    );
+    // Both ways out hold what is said of them.
+    let records = json("solve --unit record --epsilon 4 --rounds 150 --clients 10 --records 5300");
+    assert!(records["noise_to_signal"].as_f64().unwrap() < 1.0, "{records}");
+    assert!(records["warnings"].as_array().unwrap().is_empty(), "{records}");
     // With as many as it says, and what changes with their number, it is about what it says.
     let enough = json("solve --unit client --epsilon 4 --rounds 150 --clients 5300");
     assert!(enough["noise_to_signal"].as_f64().unwrap() < 1.0, "{enough}");

@@ -8,6 +8,7 @@
 
 mod admission_attacks;
 mod adversary;
+mod canaries;
 mod client_attacks;
 mod coordinator_attacks;
 mod fuzz;

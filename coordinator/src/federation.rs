@@ -354,6 +354,11 @@ impl Federation {
         &self.mechanism
     }
 
+    /// The model's parameters as they are now: `f32`, little-endian.
+    pub fn checkpoint(&self) -> Bytes {
+        self.model.checkpoint()
+    }
+
     /// Attempts so far, and rounds released.
     pub fn progress(&self) -> (u32, u32) {
         (self.n_attempts, self.released)

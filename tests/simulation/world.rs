@@ -15,7 +15,7 @@ use eranos_base::{
 };
 use eranos_client::{
     policy::{Policy, SparseGraph, Unit},
-    round::{self as client, CertificateCheck, End, Member, Memory, Step},
+    round::{self as client, CertificateCheck, End, Member, Memory, Step, TrainingJob},
 };
 use eranos_coordinator::{
     entries::{self, Attempts},
@@ -77,6 +77,9 @@ pub(crate) struct Setup {
     pub(crate) mechanism: RecordMechanism,
     pub(crate) graph: GraphKind,
     pub(crate) model: ModelSpec,
+    pub(crate) data: DataSpec,
+    /// Of every client's files.
+    pub(crate) form: Form,
     pub(crate) checkpoint: Bytes,
 }
 
@@ -129,6 +132,8 @@ pub(crate) struct Client {
     pub(crate) did: Vec<Did>,
     /// The vector that it puts in.
     pub(crate) contribution: Vec<u32>,
+    /// What it was asked to train in this round.
+    pub(crate) job: Option<TrainingJob>,
     /// How long it trains.
     pub(crate) trains_ms: u64,
     /// How it goes, if it goes.
@@ -230,20 +235,36 @@ impl World {
     }
 
     fn with(graph: GraphKind, noise: NoiseTarget, seed: u64, size: Size) -> Self {
+        let model = model(3, 4);
+        let target = RecordTarget { noise, ..target(size, model.n_parameters()) };
+        let form = Form::Table(["a", "b", "c", "class"].map(str::to_owned).to_vec());
+        Self::training(seed, size, graph, target, model, (records(3, 4), form))
+    }
+
+    /// One that trains `model`, from weights of zero, on such records, in files of such a form.
+    pub(crate) fn training(
+        seed: u64,
+        size: Size,
+        graph: GraphKind,
+        target: RecordTarget,
+        model: ModelSpec,
+        (data, form): (DataSpec, Form),
+    ) -> Self {
         let mut dice = Dice(SeededEntropy::new(seed));
         let trust_domain: TrustDomain = "example.org".parse().unwrap();
         let task: TaskId = "tiny".parse().unwrap();
         let authority = SigningKey::generate(&mut dice.0);
         let origin = "example.org/ledger".parse().unwrap();
         let signer = Arc::new(LedgerSigner::new(origin, SigningKey::generate(&mut dice.0)));
-        let model = model(3, 4);
         let nonce = dice.0.bytes();
         let setup = Arc::new(Setup {
             size,
             session: SessionId::derive(&trust_domain, signer.ledger_key().name().as_str(), &task, &nonce),
             nonce,
-            mechanism: mechanism(RecordTarget { noise, ..target(size, model.n_parameters()) }),
+            mechanism: mechanism(target),
             graph,
+            data,
+            form,
             checkpoint: Bytes::from(vec![0; 4 * model.n_parameters()]),
             trust_domain,
             task,
@@ -280,7 +301,7 @@ impl World {
             session_nonce: setup.nonce,
             round: RoundNumber(number),
             model_spec: setup.model.to_canonical(),
-            data_spec: records(3, 4).to_canonical(),
+            data_spec: setup.data.to_canonical(),
             checkpoint: setup.checkpoint.clone(),
             checkpoint_digest: Digest::of(&setup.checkpoint),
             mechanism: setup.mechanism.clone(),
@@ -449,6 +470,7 @@ impl World {
                 client::Action::Train(job) => {
                     let plan = client.round.as_ref().and_then(client::Round::plan);
                     assert_eq!(plan.map(|plan| &plan.mechanism), Some(&job.mechanism));
+                    client.job = Some(*job);
                     let (life, due) = (client.life, self.now + Duration::from_millis(client.trains_ms));
                     self.push(due, Item::Trained { client: i, life });
                 }
@@ -728,8 +750,8 @@ impl Client {
                 }),
             },
             trust: Arc::new(Authority(setup.authority.verifying_key())),
-            n_classes: 4,
-            form: Form::Table(["a", "b", "c", "class"].map(str::to_owned).to_vec()),
+            n_classes: setup.data.n_classes(),
+            form: setup.form.clone(),
         };
         Self {
             member: Arc::new(member),
@@ -742,6 +764,7 @@ impl Client {
             end: None,
             did: Vec::new(),
             contribution: Vec::new(),
+            job: None,
             trains_ms: 30,
             exit: None,
             broken: None,
@@ -765,6 +788,7 @@ impl Client {
         (self.end, self.place, self.wake, self.broken) = (None, None, None, None);
         self.did.clear();
         self.contribution = contribution;
+        self.job = None;
         self.life += 1;
         self.exchange += 1;
     }

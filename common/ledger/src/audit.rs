@@ -12,15 +12,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, TrustDomain, VerifyingKey};
+use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, VerifyingKey};
 use eranos_privacy::{Noise, RecordMechanism, View, accountant::Accountant};
 
 use crate::{
     entry::{
-        Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Outcome, PromisedCurves, Roster, TaskOpened,
+        Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Executable, LogOpened, Outcome, PromisedCurves,
+        Roster, TaskOpened,
     },
     log::{CHECKPOINT_FILE, describe, read_checkpoint},
-    note::{Checkpoint, LedgerKey, NoteError, Origin, SignedCheckpoint},
+    note::{Checkpoint, LedgerKey, NoteError, SignedCheckpoint},
     tile::{
         Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileKind, TileSource, complete_root,
         parse_entries, parse_hashes, rows,
@@ -34,6 +35,8 @@ pub const FINDINGS_MAX: usize = 64;
 pub const TASKS_MAX: usize = 1 << 12;
 /// Most pseudonyms in one log; each takes about a hundred bytes of the auditor's memory.
 pub const PSEUDONYMS_MAX: usize = 1 << 22;
+/// Different programs of one task that are kept; a task that is never restarted has one.
+pub const EXECUTABLES_MAX: usize = 16;
 /// Relative difference up to which a declared epsilon equals the recomputed one: the last digits of logarithms differ
 /// between platforms.
 pub const EPSILON_TOLERANCE: f64 = 1e-9;
@@ -72,6 +75,8 @@ pub struct Options {
 pub struct Report {
     /// The checkpoint, if it is signed by the pinned key.
     pub checkpoint: Option<Checkpoint>,
+    /// What the log says of itself.
+    pub opened: Option<LogOpened>,
     /// Entries read.
     pub n_entries: u64,
     /// The tasks, in the order in which they were opened.
@@ -113,6 +118,10 @@ pub struct TaskSummary {
     pub session: SessionId,
     /// Who adds noise. Where nobody does, every epsilon here is infinite.
     pub noise: Noise,
+    /// What it was opened with.
+    pub opened: TaskOpened,
+    /// The programs that arranged its rounds, as they report themselves; the first [`EXECUTABLES_MAX`] different ones.
+    pub executables: Vec<Executable>,
     /// Attempts.
     pub attempts: u64,
     /// Attempts that released a model.
@@ -470,6 +479,7 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
             // Without a signed size nothing below it means anything.
             return Ok(Report {
                 checkpoint: None,
+                opened: None,
                 n_entries: 0,
                 tasks: Vec::new(),
                 n_findings: findings.n,
@@ -495,8 +505,9 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     walk(&folder, checkpoint.size, &mut findings)?;
     let n_entries = structure.frontier.size();
     let Findings { kept, n } = findings;
+    let opened = ledger.as_ref().and_then(|ledger| ledger.opened.clone());
     let tasks = ledger.map(Ledger::summaries).unwrap_or_default();
-    Ok(Report { checkpoint: Some(checkpoint), n_entries, tasks, findings: kept, n_findings: n })
+    Ok(Report { checkpoint: Some(checkpoint), opened, n_entries, tasks, findings: kept, n_findings: n })
 }
 
 #[derive(Default)]
@@ -741,7 +752,7 @@ fn first_entry(tile: &Tile) -> Option<EntryRef> {
 struct Ledger<'a> {
     key: &'a LedgerKey,
     parser: EntryParser,
-    opened: Option<(Origin, TrustDomain)>,
+    opened: Option<LogOpened>,
     tasks: Vec<Task>,
     by_name: HashMap<TaskId, usize>,
     sessions: HashSet<SessionId>,
@@ -761,6 +772,7 @@ struct Task {
     aborted_after_reveal: u64,
     /// How many attempts revealed a sum over so many survivors; at most n_max different numbers.
     by_survivors: BTreeMap<u32, u64>,
+    executables: Vec<Executable>,
 }
 
 struct Pseudonym {
@@ -798,7 +810,7 @@ impl<'a> Ledger<'a> {
                 if found != expected {
                     fault(Fault::OtherLog { found, expected });
                 }
-                self.opened.get_or_insert((opened.origin, opened.trust_domain));
+                self.opened.get_or_insert(opened);
             }
             Entry::TaskOpened(opened) => self.open_task(*opened, &mut fault),
             Entry::Attempt(attempt) => self.attempt(&attempt, &mut fault),
@@ -806,7 +818,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn open_task(&mut self, opened: TaskOpened, fault: &mut dyn FnMut(Fault)) {
-        if let Some((origin, trust_domain)) = &self.opened
+        if let Some(LogOpened { origin, trust_domain, .. }) = &self.opened
             && opened.session != SessionId::derive(trust_domain, origin.as_str(), &opened.task, &opened.nonce)
         {
             fault(Fault::Session);
@@ -837,6 +849,7 @@ impl<'a> Ledger<'a> {
             aborted_before_reveal: 0,
             aborted_after_reveal: 0,
             by_survivors: BTreeMap::new(),
+            executables: Vec::new(),
             opened,
         });
     }
@@ -951,6 +964,9 @@ impl Task {
         if self.attempts > max {
             fault(Fault::TooManyAttempts { found: self.attempts, max });
         }
+        if self.executables.len() < EXECUTABLES_MAX && !self.executables.contains(&attempt.executable) {
+            self.executables.push(attempt.executable.clone());
+        }
         if self.last_plan.replace(attempt.plan) == Some(attempt.plan) {
             fault(Fault::PlanReused);
         }
@@ -990,6 +1006,8 @@ impl Task {
             task: self.opened.task.clone(),
             session: self.opened.session,
             noise: mechanism.parameters().noise,
+            opened: self.opened.clone(),
+            executables: self.executables.clone(),
             attempts: self.attempts,
             released: self.released,
             aborted_before_reveal: self.aborted_before_reveal,

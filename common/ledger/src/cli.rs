@@ -1,4 +1,4 @@
-//! `eranos audit verify|recompute`, and the slim `eranos-audit`, which needs no network.
+//! `eranos audit verify|recompute|statement`, and the slim `eranos-audit`, which needs no network.
 //!
 //! Exit codes: 0 everything holds; 1 at least one finding; 2 the command line or a file is unusable, so that nothing was
 //! audited. Findings go to the error stream, two lines each; what was found goes to the output.
@@ -18,6 +18,7 @@ use crate::{
     audit::{self, AuditError, Finding, Options, Report, TaskSummary},
     entry::Epsilons,
     note::{KeyError, LedgerKey, NOTE_LEN_MAX, VKEY_LEN_MAX},
+    statement,
 };
 
 /// What an auditor can do with a copied log.
@@ -27,6 +28,16 @@ pub enum Command {
     Verify(Target),
     /// Recompute what every pseudonym of every task has spent
     Recompute(Target),
+    /// Say what each task promises to whom, and what not: a privacy statement in Markdown
+    ///
+    /// Everything in it is recomputed from the ledger or follows from how Eranos works; what the ledger does not hold (who is
+    /// responsible, the purpose) is named as not recorded, for its publisher to add. The first sentence is for everybody; the
+    /// rest is what an auditor must find: unit and neighbours, epsilon and delta with their curve, against whom, under which
+    /// trust, the mechanism with every parameter, the accountant, and what is not protected.
+    ///
+    /// Example: eranos audit statement federation/state/ledger --key federation/ledger.pub > PRIVACY-STATEMENT.md
+    #[command(verbatim_doc_comment)]
+    Statement(Target),
 }
 
 /// Which log, and what it is held against.
@@ -66,10 +77,7 @@ impl From<Exit> for std::process::ExitCode {
 /// Runs `command`, printing results to `out` and errors to `err`. A stream that cannot be written to ends it as
 /// unusable: what was not printed was not reported.
 pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
-    let (target, each_pseudonym) = match command {
-        Command::Verify(target) => (target, false),
-        Command::Recompute(target) => (target, true),
-    };
+    let (Command::Verify(target) | Command::Recompute(target) | Command::Statement(target)) = command;
     let report = match load(target).and_then(|options| audit::verify(&target.dir, &options).map_err(explain)) {
         Ok(report) => report,
         Err(error) => {
@@ -77,7 +85,12 @@ pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit 
             return Exit::Unusable;
         }
     };
-    let text = if target.json { format!("{}\n", to_json(&report)) } else { to_text(&report, each_pseudonym) };
+    let text = match (command, target.json) {
+        (Command::Statement(_), true) => format!("{}\n", statement::to_json(&report)),
+        (Command::Statement(_), false) => statement::to_markdown(&report),
+        (_, true) => format!("{}\n", to_json(&report)),
+        (_, false) => to_text(&report, matches!(command, Command::Recompute(_))),
+    };
     let printed = out
         .write_all(text.as_bytes())
         .and_then(|()| out.flush())

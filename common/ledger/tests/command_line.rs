@@ -174,3 +174,95 @@ fn the_auditor_has_no_network_and_no_tensors_in_its_tree() {
     }
     assert!(tree.contains("eranos-privacy "), "{tree}");
 }
+
+#[test]
+fn the_statement_says_what_recompute_says_and_every_field_of_an_auditors_list() {
+    let federation = Federation::with_history();
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let line = federation.signer.ledger_key().to_string();
+    let run = |arguments: &[&str]| {
+        let output = audit(&[arguments, &[as_str(dir.path()), "--key", &line]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let json = |arguments: &[&str]| serde_json::from_str::<serde_json::Value>(&run(arguments)).expect("JSON");
+    let recomputed = &json(&["recompute", "--json"])["tasks"][0];
+    let task = &json(&["statement", "--json"])["tasks"][0];
+    assert_eq!(task["epsilon"], recomputed["epsilon_charged"]["coordinator"]);
+    assert_eq!((&task["delta"], &task["private"]), (&recomputed["delta"], &true.into()));
+    // Each party's is its own.
+    let epsilon = recomputed["pseudonyms"][0]["epsilon_charged"]["coordinator"].as_f64().expect("a number");
+    let pseudonym = recomputed["pseudonyms"][0]["pseudonym"].as_str().expect("a text");
+    let markdown = run(&["statement"]);
+    assert!(markdown.contains(&format!("{pseudonym} {epsilon:.6} (5 attempts)")), "{markdown}");
+
+    let headings = [
+        ("What it is about", &["Product", "Released weights", "Parties", "Dates", "Curator", "Purpose"][..]),
+        (
+            "What is protected",
+            &["Unit", "Neighbouring relation", "Maximal contribution", "People with several records"],
+        ),
+        (
+            "How much is promised",
+            &["Epsilon spent", "Epsilon left", "Curve", "Epsilon of one attempt", "Of each party"],
+        ),
+        (
+            "Whom it is promised against",
+            &["Trust model", "Why sampling amplifies", "Thresholds", "Colluders tolerated"],
+        ),
+        ("Mechanism", &["Name", "Clip (C)", "Sampling probability (q)", "Expected lot (L)", "Most records of a party"]),
+        ("Accounting", &["Accountant", "Orders", "Composition"]),
+        ("Software", &["Sampler", "Randomness", "Floats", "Audit by canaries"]),
+        ("What is not protected", &["Participation", "Times", "Schema", "Search for settings", "Known to be open"]),
+        ("How to check it", &["Ledger", "Key", "Command", "Verified"]),
+    ];
+    for (heading, names) in headings {
+        assert!(markdown.contains(&format!("\n### {heading}\n")), "{heading}");
+        for name in names {
+            let value = task["statement"][heading][name].as_str().unwrap_or_else(|| panic!("{heading}, {name}"));
+            assert!(markdown.contains(&format!("\n- **{name}**: {value}\n")), "{heading}, {name}");
+        }
+    }
+    let about = &task["statement"]["What it is about"];
+    assert_eq!((&about["Curator"], &about["Responsible contact"]), (&"not recorded".into(), &"not recorded".into()));
+    assert!(markdown.contains("rho = ") && markdown.contains("version 0.1.0, SHA-256 "), "{markdown}");
+    assert!(markdown.contains(" at 1e-4; ") && markdown.contains("opened on 2023-11-14"), "{markdown}");
+    // A sentence for everybody comes first.
+    let third = markdown.lines().nth(4).expect("a line");
+    assert!(third.starts_with("Whether any one record of any one party "), "{third}");
+    assert_eq!(task["sentence"], third);
+}
+
+#[test]
+fn the_statement_of_a_task_without_noise_says_so_first() {
+    let mut federation = Federation::with_mechanism(mechanism_with(NoiseTarget::None));
+    federation.attempt("released", &[0, 1, 2, 3]);
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let line = federation.signer.ledger_key().to_string();
+    let output = audit(&["statement", as_str(dir.path()), "--key", &line]);
+    let markdown = text(&output.stdout);
+    assert!(
+        markdown.starts_with("# Privacy statement\n\n## Task digits\n\nNOT PRIVATE: nobody added noise"),
+        "{markdown}"
+    );
+    assert!(!markdown.contains("NaN") && !markdown.contains("inf "), "{markdown}");
+    let output = audit(&["statement", as_str(dir.path()), "--key", &line, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let task = &json["tasks"][0];
+    assert_eq!((&task["private"], &task["epsilon"]), (&false.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn the_statement_of_a_ledger_that_does_not_verify_says_so_first() {
+    let mut federation = Federation::with_history();
+    federation.change(4, |attempt| attempt.epsilons.coordinator = 0.1);
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let output = audit(&["statement", as_str(dir.path()), "--key", &federation.signer.ledger_key().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let markdown = text(&output.stdout);
+    assert!(markdown.starts_with("# Privacy statement\n\n**NOT VERIFIED: 1 findings."), "{markdown}");
+    assert!(markdown.contains("- **Verified**: NO: 1 findings"), "{markdown}");
+}

@@ -3,7 +3,7 @@
 /// Delta2: the L2 norm below which a vector of norm `scaled_clip`, in `dimension` coordinates, stays after randomized
 /// rounding that is redrawn while it exceeds the bound:
 /// min{ C s + sqrt d, sqrt(C^2 s^2 + d/4 + sqrt(2 ln(1/beta)) (C s + sqrt(d)/2)) }
-/// (Kairouz, Liu and Steinke 2021, proposition 22). `beta` is how often it may be redrawn; 0 for never.
+/// (Kairouz, Liu and Steinke 2021, theorem 1). `beta` is how often it may be redrawn; 0 for never.
 pub fn l2_bound(scaled_clip: f64, dimension: u32, beta: f64) -> f64 {
     let (c, d) = (scaled_clip, f64::from(dimension));
     let always = c + d.sqrt();

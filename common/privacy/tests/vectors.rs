@@ -14,7 +14,7 @@ use eranos_privacy::{
         gaussian, pld, skellam,
         zcdp::{self, Zcdp},
     },
-    audit::{Guesses, audit_bound, p_value},
+    audit::{Guesses, audit_bound, audit_bound_gaussian, p_value},
     noise::{NoiseSource, NoiseVariance},
     rotation::walsh_hadamard,
     rounding::{l1_bound, l2_bound},
@@ -296,6 +296,7 @@ fn epsilon_skellam(case: &Value) -> f64 {
 
 #[test]
 fn audit_one_run() {
+    let mut n_gaussian = 0;
     for case in cases("audit_one_run.json") {
         let count = |key| number(&case, key) as u32;
         let guesses = Guesses { canaries: count("m"), guessed: count("r"), right: count("v") };
@@ -304,11 +305,19 @@ fn audit_one_run() {
             let bound = audit_bound(guesses, delta, significance);
             assert!((bound - number(&case, key)).abs() < 1e-4, "{bound}: {case}");
         }
+        // Null where delta is 0, at which Gaussian noise has no epsilon.
+        let bound = audit_bound_gaussian(guesses, delta, number(&case, "p"));
+        assert_eq!(bound.is_some(), delta > 0.0, "{case}");
+        if let Some(bound) = bound {
+            assert!((bound - number(&case, "eps_lb_fdp_gaussian")).abs() < 1e-3, "{bound}: {case}");
+            n_gaussian += 1;
+        }
         for (epsilon, expected) in case["pvalue_at_eps"].as_object().expect("p-values") {
             let p = p_value(guesses, epsilon.parse().expect("a number"), delta);
             assert_close(p, expected.as_f64().expect("a number"), 1e-6, &case);
         }
     }
+    assert!(n_gaussian >= 6, "{n_gaussian}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! Decimation in time with a table of exact-to-rounding weights (Cooley and Tukey 1965). Its computed result errs in L2
 //! norm by at most [`relative_error`] times the norm of the result (Higham, "Accuracy and Stability of Numerical
-//! Algorithms", 2nd edition, theorem 24.2).
+//! Algorithms", 2nd edition, on the fast Fourier transform).
 
 use std::{
     f64::consts::PI,
@@ -107,7 +107,7 @@ impl Fft {
 
 /// By how much a transform of length `n` errs, in L2 norm over the norm of its result.
 ///
-/// Higham's theorem 24.2: t eta/(1 - t eta), t = log2 n, eta = mu + gamma_4 (sqrt 2 + mu) with weights that err by mu; 8
+/// Higham's bound: t eta/(1 - t eta), t = log2 n, eta = mu + gamma_4 (sqrt 2 + mu) with weights that err by mu; 8
 /// units roundoff are more than that for weights within 2.
 pub(super) fn relative_error(n: usize) -> f64 {
     let t_eta = f64::from(n.max(2).ilog2()) * 8.0 * UNIT_ROUNDOFF;

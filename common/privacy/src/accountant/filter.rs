@@ -4,7 +4,8 @@ use super::{Event, ORDERS, RdpCurve};
 
 /// Lets releases pass as long as the sum of their divergences at one order, fixed beforehand, stays within what epsilon
 /// at delta allows; then the whole is (epsilon, delta)-private although each release was chosen after the ones before it
-/// (Feldman and Zrnic 2021, theorem 4.3). Choosing the order afterwards would not be covered.
+/// (Feldman and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter"). Choosing the order afterwards would not be
+/// covered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RenyiFilter {
     index: usize,

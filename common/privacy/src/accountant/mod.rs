@@ -24,7 +24,7 @@ use std::f64::consts::PI;
 
 use self::rdp::PoissonGaussian;
 pub use self::rdp::{N_ORDERS, ORDERS, RdpCurve};
-pub(crate) use self::special::{binomial_at_least, binomial_tail};
+pub(crate) use self::special::{binomial_at_least, binomial_tail, normal_below};
 
 /// What was released once. Events are composed with those of the same neighbouring relation only.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -196,8 +196,8 @@ impl Schedule {
 }
 
 /// The outputs of a Gaussian over a Poisson sample, by their component along the record: N(0, z^2) without it, the
-/// mixture (1 - q) N(0, z^2) + q N(1, z^2) with it; this pair dominates every other (Zhu, Dong and Wang 2022,
-/// theorem 11).
+/// mixture (1 - q) N(0, z^2) + q N(1, z^2) with it; this pair dominates every other (Zhu, Dong and Wang
+/// 2022, "Optimal Accounting of Differential Privacy via Characteristic Function", on amplification by sampling).
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     q: f64,
@@ -362,8 +362,8 @@ impl Composed {
 }
 
 /// A discrete Gaussian is a continuous one of a variance that is less by this, rounded at random by a discrete Gaussian of
-/// this variance, up to factors of exp([`SMOOTHING_DISTANCE`]) a coordinate (Peikert 2010, theorem 3.1); rounding reveals
-/// nothing, so that the continuous one's epsilon holds.
+/// this variance, up to factors of exp([`SMOOTHING_DISTANCE`]) a coordinate (Peikert 2010, "An Efficient and Parallel Gaussian
+/// Sampler for Lattices", on convolutions); rounding reveals nothing, so that the continuous one's epsilon holds.
 const SMOOTHING_VARIANCE: f64 = 4.0;
 const SMOOTHING_DISTANCE: f64 = 3e-34;
 /// What chords instead of the curve may cost, over epsilon.

@@ -53,7 +53,7 @@ pub(crate) fn ln_factorial(n: u64) -> f64 {
 }
 
 /// P[N(0, 1) <= x].
-pub(super) fn normal_below(x: f64) -> f64 {
+pub(crate) fn normal_below(x: f64) -> f64 {
     0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
 }
 

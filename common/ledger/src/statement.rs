@@ -1,0 +1,391 @@
+//! The privacy statement of a ledger: what each task promises to whom, by which mechanism, and what it does not promise.
+//!
+//! What the ledger holds is recomputed from it; what follows from how Eranos works is said in words; what nobody recorded
+//! (who is responsible, the purpose) is named as such, so that a reader sees the gap. Markdown and JSON say the same.
+
+use std::fmt::Write as _;
+
+use eranos_privacy::{Noise, RecordMechanism, accountant::Accountant};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    audit::{Report, TaskSummary},
+    entry::{Attempt, Executable},
+};
+
+/// A heading and its fields: a name and what there is to say.
+type Section = (&'static str, Vec<(&'static str, String)>);
+
+/// The statement as Markdown: a part for each task.
+pub fn to_markdown(report: &Report) -> String {
+    let mut text = String::from("# Privacy statement\n\n");
+    // Writing to a string cannot fail.
+    if !report.is_clean() {
+        let _ = writeln!(text, "**NOT VERIFIED: {} findings. Nothing below can be relied on.**\n", report.n_findings);
+    }
+    if report.tasks.is_empty() {
+        text.push_str("The ledger has no task: nothing was trained, and nothing was released.\n");
+    }
+    for task in &report.tasks {
+        let _ = writeln!(text, "## Task {}\n\n{}\n", task.task, sentence(task));
+        for (heading, fields) in sections(report, task) {
+            let _ = writeln!(text, "### {heading}\n");
+            for (name, value) in fields {
+                let _ = writeln!(text, "- **{name}**: {value}");
+            }
+            text.push('\n');
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// The same as one JSON object. An epsilon that is infinite, since nothing is promised, is null.
+pub fn to_json(report: &Report) -> Value {
+    let tasks: Vec<Value> = report
+        .tasks
+        .iter()
+        .map(|task| {
+            let sections: Map<String, Value> = sections(report, task)
+                .into_iter()
+                .map(|(heading, fields)| {
+                    let fields: Map<String, Value> =
+                        fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+                    (heading.to_owned(), fields.into())
+                })
+                .collect();
+            json!({
+                "task": task.task.as_str(),
+                "private": is_private(task),
+                "sentence": sentence(task),
+                "epsilon": finite(task.charged.coordinator),
+                "delta": task.delta,
+                "statement": sections,
+            })
+        })
+        .collect();
+    json!({ "verified": report.is_clean(), "n_findings": report.n_findings, "tasks": tasks })
+}
+
+fn is_private(task: &TaskSummary) -> bool {
+    task.noise != Noise::None
+}
+
+/// JSON has no infinity.
+fn finite(epsilon: f64) -> Option<f64> {
+    epsilon.is_finite().then_some(epsilon)
+}
+
+/// The one sentence for everybody.
+fn sentence(task: &TaskSummary) -> String {
+    if !is_private(task) {
+        return "NOT PRIVATE: nobody added noise, so nothing is promised to anybody's records; epsilon is infinite."
+            .into();
+    }
+    let (epsilon, delta, factor) = (task.charged.coordinator, task.delta, task.charged.coordinator.exp());
+    format!(
+        "Whether any one record of any one party was among the training data changes the probability of whatever can be \
+         concluded from everything this task has released by a factor of at most {factor:.1} (epsilon = {epsilon:.6}), \
+         except with probability {delta:e} (delta)."
+    )
+}
+
+fn sections(report: &Report, task: &TaskSummary) -> Vec<Section> {
+    let mechanism = &task.opened.mechanism;
+    vec![
+        ("What it is about", about(report, task)),
+        ("What is protected", protected(mechanism)),
+        ("How much is promised", promised(task)),
+        ("Whom it is promised against", against(task)),
+        ("Mechanism", parameters(mechanism)),
+        ("Accounting", accounting()),
+        ("Software", software(task)),
+        ("What is not protected", unprotected(task)),
+        ("How to check it", check(report)),
+    ]
+}
+
+fn about(report: &Report, task: &TaskSummary) -> Vec<(&'static str, String)> {
+    let opened = report.opened.as_ref();
+    let mut fields = vec![
+        ("Product", format!("a model whose definition has the SHA-256 {}", task.opened.model)),
+        ("Released weights", format!("SHA-256 {} after {} released rounds", task.weights, task.released)),
+        (
+            "Parties",
+            format!("{} pseudonyms of the trust domain {}", task.pseudonyms.len(), {
+                opened.map_or(NOT_RECORDED.to_owned(), |opened| opened.trust_domain.to_string())
+            }),
+        ),
+        ("Dates", {
+            let day = opened.map_or(NOT_RECORDED.to_owned(), |opened| opened.date.to_string());
+            format!("the ledger was opened on {day} (UTC); the dates of the rounds are {NOT_RECORDED}")
+        }),
+    ];
+    fields.extend(["Curator", "Purpose", "Responsible contact"].map(|name| (name, NOT_RECORDED.to_owned())));
+    fields
+}
+
+fn protected(mechanism: &RecordMechanism) -> Vec<(&'static str, String)> {
+    let p = mechanism.parameters();
+    vec![
+        ("Unit", "one record of one party".into()),
+        ("Neighbouring relation", "two data sets are neighbours if one has one record more".into()),
+        (
+            "Maximal contribution",
+            format!(
+                "a record enters an attempt at most once, with a gradient clipped to an L2 norm of {}; a party holds at most \
+                 {} records",
+                p.l2_clip_norm, p.record_bound
+            ),
+        ),
+        (
+            "People with several records",
+            "the promise is for one record; for a person with m of them epsilon is at most m times as large, and delta grows \
+             by a factor of at most m e^((m - 1) epsilon)"
+                .into(),
+        ),
+    ]
+}
+
+fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
+    let mechanism = &task.opened.mechanism;
+    let spent = match is_private(task) {
+        true => format!("{:.6} at delta {:e}, for {} attempts", task.charged.coordinator, task.delta, task.attempts),
+        false => "infinite: NOT PRIVATE".into(),
+    };
+    let left = match is_private(task) {
+        true => {
+            let left = task.budget_epsilon - task.charged.coordinator;
+            format!("{left:.6} of {} in epsilon", task.budget_epsilon)
+        }
+        false => "nothing is promised that could be left".into(),
+    };
+    let per_client = task.pseudonyms.iter().map(|one| match finite(one.charged.coordinator) {
+        Some(epsilon) => format!("{} {epsilon:.6} ({} attempts)", one.pseudonym, one.attempts),
+        None => format!("{} infinite ({} attempts)", one.pseudonym, one.attempts),
+    });
+    vec![
+        ("Epsilon spent", spent),
+        ("Epsilon left", left),
+        ("Curve", curve(mechanism, task.attempts)),
+        (
+            "Epsilon of one attempt",
+            match is_private(task) {
+                true => shown(epsilon_at(mechanism, 1, task.delta)),
+                false => "infinite".into(),
+            },
+        ),
+        ("Of each party", joined(per_client)),
+        ("Zero-concentrated and Gaussian privacy of one attempt, sampling left out", concentrated(mechanism)),
+        (
+            "Attempts",
+            format!(
+                "{} of at most {}: {} released, {} aborted before and {} after the sum may have been known; all are charged",
+                task.attempts, task.max_attempts, task.released, task.aborted_before_reveal, task.aborted_after_reveal
+            ),
+        ),
+    ]
+}
+
+fn epsilon_at(mechanism: &RecordMechanism, n_attempts: u64, delta: f64) -> f64 {
+    let mut accountant = Accountant::new();
+    accountant.compose_curve(&mechanism.promised_curve(), n_attempts, mechanism.cut_probability());
+    accountant.epsilon(delta)
+}
+
+fn curve(mechanism: &RecordMechanism, n_attempts: u64) -> String {
+    if !mechanism.has_noise() {
+        return "infinite at every delta".into();
+    }
+    let point = |delta: f64| format!("{} at {delta:e}", shown(epsilon_at(mechanism, n_attempts, delta)));
+    joined(CURVE_DELTAS.into_iter().map(point))
+}
+
+/// rho and mu of what one attempt releases, of the whole lot: 1/(2 z^2) and 1/z.
+fn concentrated(mechanism: &RecordMechanism) -> String {
+    let z = mechanism.promised_noise_multiplier();
+    if !mechanism.has_noise() {
+        return "none".into();
+    }
+    format!(
+        "rho = {:.6}, mu = {:.6}, as of Gaussian noise of multiplier {z:.6}; that the noise is discrete costs less than any \
+         digit here, and epsilon above counts it",
+        1.0 / (2.0 * z * z),
+        1.0 / z
+    )
+}
+
+fn against(task: &TaskSummary) -> Vec<(&'static str, String)> {
+    let mechanism = &task.opened.mechanism;
+    let p = mechanism.parameters();
+    let view = |charged: f64, attained: f64| match is_private(task) {
+        true => format!("epsilon {charged:.6} charged, {attained:.6} attained with those who really took part"),
+        false => "nothing".into(),
+    };
+    let sampled = p.sampling_probability != eranos_privacy::Probability::ONE;
+    let amplification = match sampled {
+        true => {
+            "each party draws a secret sample of its own records for every attempt; neither the sample nor its size or time \
+             leaves the party, so it counts against everybody outside it"
+        }
+        false => "none: every record enters every attempt",
+    };
+    vec![
+        (
+            "Trust model",
+            "parties clip, add noise and mask by themselves, so that nobody is trusted with a record, an update or the noise; \
+             what is assumed is that no more identities than are tolerated work with the coordinator, and that the \
+             certificate authority admits no more"
+                .into(),
+        ),
+        (
+            "The coordinator with its colluders (the headline)",
+            view(task.charged.coordinator, task.attained.coordinator),
+        ),
+        (
+            "Anyone without a participant, recipients of the model among them",
+            view(task.charged.outsider, task.attained.outsider),
+        ),
+        ("Why sampling amplifies", amplification.into()),
+        (
+            "Thresholds",
+            format!(
+                "at least {} survivors in every sum, which every party checks before it signs, and a quorum of {} of the \
+                 largest roster of {}",
+                p.u_min,
+                Attempt::quorum(mechanism, p.n_max.into()),
+                p.n_max
+            ),
+        ),
+        (
+            "Colluders tolerated",
+            format!("{}: their shares of the noise are not counted", p.max_colluders),
+        ),
+    ]
+}
+
+fn parameters(mechanism: &RecordMechanism) -> Vec<(&'static str, String)> {
+    let p = mechanism.parameters();
+    let q = p.sampling_probability;
+    let (name, share) = match p.noise {
+        Noise::Distributed(variance) => (
+            "DP-SGD over all parties: every survivor adds discrete Gaussian noise to its sum of clipped gradients, and only \
+             the sum of all is known",
+            format!("{}/1024 (sg squared)", variance.numerator()),
+        ),
+        Noise::None => ("gradients are clipped and summed under masks; nobody adds noise", "none".into()),
+    };
+    vec![
+        ("Name", name.into()),
+        ("Variance of one share of noise", share),
+        (
+            "Noise multiplier promised",
+            if mechanism.has_noise() { format!("{:.6}", mechanism.promised_noise_multiplier()) } else { "none".into() },
+        ),
+        ("Clip (C)", p.l2_clip_norm.to_string()),
+        ("Grid (K) and shift (e)", format!("{} and {}", p.grid, p.shift)),
+        ("Parameters and padded length (d)", format!("{} and {}", p.n_parameters, p.d_pad)),
+        ("Sensitivity squared (Delta2 squared)", mechanism.sensitivity_squared().to_string()),
+        ("Bits of a coordinate (b)", p.bits.to_string()),
+        ("Sampling probability (q)", format!("{}/{}", q.numerator(), q.denominator())),
+        ("Expected lot (L)", p.expected_lot.to_string()),
+        ("Records worked on in an attempt (B_max)", p.records_per_round.to_string()),
+        ("Most records of a party", p.record_bound.to_string()),
+        ("Attempts planned for", p.max_attempts.to_string()),
+    ]
+}
+
+fn accounting() -> Vec<(&'static str, String)> {
+    vec![
+        ("Accountant", format!("Renyi divergences of eranos-privacy {}", env!("CARGO_PKG_VERSION"))),
+        ("Orders", "2 to 256, 512 and 1024".into()),
+        ("Composition", "every attempt is added and charged, released or not; converted to epsilon once".into()),
+    ]
+}
+
+fn software(task: &TaskSummary) -> Vec<(&'static str, String)> {
+    let program = |one: &Executable| format!("version {}, SHA-256 {}", one.version, one.sha256);
+    vec![
+        (
+            "The coordinator's program, as it reports itself",
+            match task.executables.is_empty() {
+                true => "no attempt was made".into(),
+                false => joined(task.executables.iter().map(program)),
+            },
+        ),
+        ("What that shows", "which build to compare with; not that it was this one that ran".into()),
+        ("Sampler", "exact discrete Gaussian in integers (Canonne, Kamath and Steinke 2020)".into()),
+        (
+            "Randomness",
+            "AES-256 in counter mode under fresh keys of the operating system, for every attempt anew".into(),
+        ),
+        ("Floats", "end where the clip begins: sum, rotation, rounding and noise are integers".into()),
+        ("Audit by canaries", format!("{NOT_RECORDED}; `eranos simulate canary` audits this build")),
+    ]
+}
+
+fn unprotected(task: &TaskSummary) -> Vec<(&'static str, String)> {
+    let mut fields = Vec::new();
+    if !is_private(task) {
+        fields.push(("Records", "NOT PRIVATE: without noise none is protected".into()));
+    }
+    fields.extend([
+        ("Participation", "who took part, how often and when is public, under pseudonyms".to_owned()),
+        ("Times", "when messages are sent shows the slot in which a party was ready".into()),
+        ("Schema", "what a record is, vocabulary, scaling, classes and the model's definition are public".into()),
+        (
+            "Search for settings",
+            "choices made by looking at results of other runs on the same records are not counted here".into(),
+        ),
+        (
+            "Facts about everybody",
+            "what the data of many people show together may be learnt, and applies to those who took no part".into(),
+        ),
+        ("Other uses of the same records", "the ledger knows this log's tasks alone; epsilons of others add up".into()),
+        (
+            "Known to be open",
+            "poisoned updates, a coordinator that publishes a wrong sum or burns budgets, false identities from a bad \
+             authority, masks recorded today for a quantum computer; on a sparse graph a coordinator that breaks the \
+             rules, and the ledger does not name the graph"
+                .into(),
+        ),
+    ]);
+    fields
+}
+
+fn check(report: &Report) -> Vec<(&'static str, String)> {
+    let checkpoint = report.checkpoint.as_ref();
+    let key = report.opened.as_ref().map_or(NOT_RECORDED.to_owned(), |opened| format!("`{}`", opened.ledger_key));
+    vec![
+        (
+            "Ledger",
+            checkpoint.map_or("no signed checkpoint".into(), |c| {
+                format!("{}, {} entries under the root {}", c.origin, c.size, c.root)
+            }),
+        ),
+        ("Key", key),
+        ("Command", "`eranos-audit recompute LEDGER --key KEY`, offline, on a copy of the ledger's folder".into()),
+        (
+            "Verified",
+            match report.n_findings {
+                0 => "yes: every hash, signature, quorum and figure".into(),
+                n => format!("NO: {n} findings"),
+            },
+        ),
+    ]
+}
+
+/// An epsilon of a mechanism with noise: where the probability of a cut sample uses up delta, there is none.
+fn shown(epsilon: f64) -> String {
+    if epsilon.is_finite() { format!("{epsilon:.6}") } else { "none can be claimed".into() }
+}
+
+fn joined(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { "none".into() } else { items.join("; ") }
+}
+
+const NOT_RECORDED: &str = "not recorded";
+/// At which deltas the curve is given.
+const CURVE_DELTAS: [f64; 5] = [1e-4, 1e-5, 1e-6, 1e-7, 1e-8];

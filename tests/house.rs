@@ -1,7 +1,12 @@
 //! House rules that matter are tests, not wishes: which crate may see which, the mirrored files of a round's phases,
 //! who may name which dependency, no key material in git.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
@@ -149,6 +154,36 @@ fn every_library_forbids_unsafe_code() {
         let text = fs::read_to_string(root().join(path)).unwrap();
         let denies = text.contains("#![deny(unsafe_code)]") && root().join(path).with_file_name("kernel.rs").exists();
         assert!(text.contains("#![forbid(unsafe_code)]") || denies, "{path}");
+    }
+}
+
+#[test]
+fn every_attack_that_is_documented_is_a_test() {
+    let mut tests = BTreeSet::new();
+    for path in tracked_files().iter().filter(|path| path.ends_with(".rs")) {
+        let text = fs::read_to_string(root().join(path)).unwrap_or_default();
+        let mut is_test = false;
+        for line in text.lines().map(str::trim_start) {
+            let name = line.trim_start_matches("async ").strip_prefix("fn ").and_then(|rest| rest.split('(').next());
+            if let Some(name) = name {
+                if is_test {
+                    tests.insert(name.to_owned());
+                }
+                is_test = false;
+            }
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        }
+    }
+    let page = fs::read_to_string(root().join("docs/attacks.md")).unwrap();
+    // Attack, what it tries, tests: the rows below each head.
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    assert!(rows.len() > 40, "{} attacks", rows.len());
+    for row in rows {
+        let named = row.rsplit('|').nth(1).unwrap_or_default();
+        let names: Vec<_> = named.split(',').map(|name| name.trim().trim_matches('`')).collect();
+        for name in names {
+            assert!(tests.contains(name), "docs/attacks.md names {name:?}, and there is no such test");
+        }
     }
 }
 

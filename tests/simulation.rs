@@ -12,5 +12,6 @@ mod client_attacks;
 mod coordinator_attacks;
 mod fuzz;
 mod rounds;
+mod secrecy;
 mod sparse_graph;
 mod world;

@@ -9,4 +9,5 @@ mod exactness;
 mod federation;
 mod flips;
 mod rounds;
+mod secrecy;
 mod sparse;

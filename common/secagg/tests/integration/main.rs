@@ -4,6 +4,7 @@
 //! What they cannot: a secret that shows in time or memory.
 
 mod attacks;
+mod decode;
 mod decoders;
 mod exactness;
 mod federation;

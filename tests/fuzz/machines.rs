@@ -39,6 +39,26 @@ pub(crate) fn play_coordinator(program: &[u8]) -> Coordinator {
         let gone = (liar + 1) % 5;
         world.clients[gone].exit = Some(Exit { kind: SHARE_KEYS, how: ExitHow::DiesBefore });
     }
+    // One of the liar's own requests is changed on its way, just when it is waited for.
+    let (turn, is_body, mutations) = (program.next() % 8, program.next() % 2 == 1, program.bytes());
+    let mut n_sent = 0;
+    world.on_request = Some(Box::new(move |i, request, body| {
+        if i == liar {
+            if n_sent == turn {
+                let mut program = Program(&mutations);
+                if is_body {
+                    let mut bytes = body.to_vec();
+                    program.mutate(&mut bytes);
+                    *body = bytes.into();
+                } else {
+                    let mut header = request.encode().expect("it was short enough");
+                    program.mutate(&mut header);
+                    *request = Request::decode(request.kind(), &header).unwrap_or_else(|_| request.clone());
+                }
+            }
+            n_sent += 1;
+        }
+    }));
     world.begin(1);
     let stranger = Peer {
         id: ClientId::new(&world.setup.trust_domain, "c77").expect("a name"),

@@ -4,6 +4,7 @@
 
 mod data;
 mod errors;
+mod fuzz;
 mod house;
 mod local;
 mod model;

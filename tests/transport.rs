@@ -18,7 +18,7 @@ use bytes::Bytes;
 use eranos_base::{
     Clock, OsEntropy, SigningKey, SystemClock, Timestamp,
     encoding::encode_header,
-    limits::{BODY_LEN_MAX, HEADER_LEN_MAX},
+    limits::{BODY_LEN_MAX, CHUNK_LEN, HEADER_LEN_MAX},
 };
 use eranos_certs::{Approval, Authority, Party, Role, cli::issue_beside, party};
 use eranos_client::{
@@ -260,6 +260,65 @@ async fn a_frame_that_is_none_fails_alone() {
     }
     assert_works(&bystander).await;
     assert_eq!(echo.seen().len(), 2, "nobody was cut off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_cut_at_any_chunk_is_no_upload() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let (_endpoint, connection) = raw_admitted(&tls(&domain.client("silo-1")), echo.address).await;
+    let body = pattern(4 * CHUNK_LEN);
+    let opening = encode_opening(UPLOAD, b"", body.len() as u64).expect("within limits");
+    for sent in (0..4).flat_map(|chunk| [0, 1, CHUNK_LEN - 1].map(|more| chunk * CHUNK_LEN + more)) {
+        let part = [&opening[..], &body[..sent]].concat();
+        assert_eq!(send_raw(&connection, &part).await, Err(StreamCode::NoAnswer), "finished after {sent} bytes");
+        // The same, broken off instead of finished.
+        let (mut send, mut receive) = within("a stream", connection.open_bi()).await.expect("a stream");
+        send.write_all(&part).await.expect("within the window");
+        send.reset(0_u32.into()).expect("once");
+        let answer = within("an end", receive.read_to_end(1 << 20)).await;
+        assert!(
+            matches!(answer, Err(ReadToEndError::Read(ReadError::Reset(_)))),
+            "reset after {sent} bytes: {answer:?}"
+        );
+    }
+    let whole = [&opening[..], &body].concat();
+    assert!(send_raw(&connection, &whole).await.is_ok_and(|answer| answer == whole), "the whole one is taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_listens_on_the_way_reads_nothing() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let relay = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+    let (address, coordinator) = (relay.local_addr().expect("bound"), echo.address);
+    let overheard: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let heard = overheard.clone();
+    let relaying = tokio::spawn(async move {
+        let (mut buffer, mut client) = ([0; 1 << 16], None);
+        while let Ok((len, from)) = relay.recv_from(&mut buffer).await {
+            lock(&heard).push(buffer[..len].to_vec());
+            let to = if from == coordinator { client } else { Some(coordinator) };
+            client = if from == coordinator { client } else { Some(from) };
+            if let Some(to) = to {
+                relay.send_to(&buffer[..len], to).await.expect("sent");
+            }
+        }
+    });
+    let connection = admitted(&tls(&domain.client("silo-1")), address).await;
+    let said = b"a masked vector, not to be read on the way;";
+    let body = Bytes::from(said.repeat(200));
+    let answer = within("an upload", connection.exchange(UPLOAD, said, body.clone(), body.len() as u64)).await;
+    assert_eq!(answer, Ok(AnswerFrame { kind: UPLOAD, header: said.to_vec(), body: body.clone() }));
+    let overheard = lock(&overheard).clone();
+    let n_bytes: usize = overheard.iter().map(Vec::len).sum();
+    assert!(n_bytes > 2 * body.len(), "it all went over the relay: {n_bytes} bytes");
+    // Neither what is said nor who says it: certificates are encrypted too.
+    for words in [&said[..16], b"silo-1", b"transport.test"] {
+        let read = overheard.iter().any(|packet| packet.windows(words.len()).any(|window| window == words));
+        assert!(!read, "{:?} in the clear", String::from_utf8_lossy(words));
+    }
+    relaying.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

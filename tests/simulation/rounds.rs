@@ -1,6 +1,6 @@
 //! Honest rounds: whoever drops out wherever, the sum is exact or there is none.
 
-use eranos_client::round::{End, Step};
+use eranos_client::round::{End, Event, Step};
 use eranos_coordinator::round::{self as coordinator, Note};
 use eranos_privacy::Budget;
 
@@ -258,6 +258,27 @@ fn every_survivor_keeps_the_receipt_of_its_round() {
             assert!(client.did.iter().any(|did| matches!(did, Did::Persisted(step) if *step == receipt)));
             assert_eq!(client.budget.n_receipts(), round);
         }
+    }
+}
+
+#[test]
+fn wakes_at_any_time_change_nothing() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, FIVE);
+        world.begin(1);
+        loop {
+            for i in 0..5 {
+                world.feed_client(i, Event::Wake);
+            }
+            world.feed(coordinator::Event::Wake);
+            world.feed(coordinator::Event::Settled);
+            let mut stepped = false;
+            if !world.run_until(|_| std::mem::replace(&mut stepped, true)) {
+                break;
+            }
+        }
+        world.check(&format!("seed {seed}"), &[]);
+        assert!(world.settled_without(&[]), "seed {seed}");
     }
 }
 

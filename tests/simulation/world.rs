@@ -328,6 +328,17 @@ impl World {
         }
     }
 
+    /// Client `i` is a process again, in the middle of a round, with what its file holds, and checks in.
+    pub(crate) fn restart(&mut self, i: usize) {
+        let (budget, torn) = Budget::parse(&self.clients[i].file).unwrap();
+        assert_eq!(torn, None);
+        let contribution = self.clients[i].contribution.clone();
+        self.clients[i].budget = Arc::new(budget);
+        self.clients[i].begin(contribution);
+        let nonce = self.dice.next();
+        self.send(i, CheckIn { task: self.setup.task.clone(), plan_version: PLAN_VERSION, nonce }.into(), Bytes::new());
+    }
+
     /// Lets everything happen that lies ahead.
     pub(crate) fn run(&mut self) {
         self.run_until(|_| false);

@@ -137,6 +137,24 @@ mod tests {
         hex::decode(hex).expect("hex").try_into().expect("32 bytes")
     }
 
+    /// What the types promise; that no copy stays on a stack nobody can.
+    #[test]
+    fn secrets_are_wiped_when_they_are_dropped() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        wiped(&AgreementSecret::from_bytes(&[1; 32]).0);
+        // Keys of masks and of sealing.
+        wiped(&derive::<24>(b"shared", b"salt", &[]));
+        let secrets = crate::RoundSecrets::generate(&mut eranos_base::SeededEntropy::new(1));
+        wiped(&secrets.seed);
+        let shares = crate::share_keys::HeldShares {
+            dealer: Position(1),
+            seed: secrets.seed.clone(),
+            key: crate::shamir::Secret::new([2; 32]),
+        };
+        wiped(&shares.seed);
+        wiped(&shares.key);
+    }
+
     #[test]
     fn rfc_7748_vectors_hold() {
         // Section 5.2, the first vector.

@@ -2,43 +2,14 @@
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_secagg::{
-    Advert, Bundle, Finished, PositionSet, Quorum, RosterEntry, SharePart, Sharers, Survivors, UnmaskAnswer,
-    agreement::AgreementKeyError, mask::Lanes, packing, roster, share_keys, terms::Dimension,
+    Advert, Finished, Quorum, SharePart, Sharers, Survivors, UnmaskAnswer, agreement::AgreementKeyError, roster,
+    share_keys,
 };
 
-use crate::federation::federation;
-
-const N1: usize = 5;
-
-/// Reads `bytes` by every decoder. Gives how many accepted them.
-fn decode_by_all(bytes: &[u8]) -> usize {
-    let mut n_accepted = 0;
-    let mut check = |again: Option<Vec<u8>>| {
-        if let Some(again) = again {
-            assert_eq!(again, bytes, "accepted, and another encoding of it");
-            n_accepted += 1;
-        }
-    };
-    check(Advert::from_bytes(bytes).ok().map(|advert| advert.to_bytes().to_vec()));
-    let key = eranos_base::VerifyingKey([0; 32]);
-    check(RosterEntry::from_bytes(bytes).ok().map(|entry| entry.with_key(key).to_bytes()));
-    check(roster::entries_from_bytes(bytes).ok().map(|entries| {
-        roster::entries_to_bytes(&entries.into_iter().map(|entry| entry.with_key(key)).collect::<Vec<_>>())
-    }));
-    check(SharePart::from_bytes(bytes).ok().map(|part| part.to_bytes().to_vec()));
-    check(Bundle::from_bytes(bytes).ok().map(|bundle| bundle.to_bytes()));
-    check(share_keys::parts_from_bytes(bytes).ok().map(|parts| share_keys::parts_to_bytes(&parts)));
-    check(Sharers::from_bytes(bytes).ok().map(|sharers| sharers.to_bytes()));
-    check(Finished::from_bytes(bytes).ok().map(|finished| finished.to_bytes()));
-    check(Survivors::from_bytes(bytes, N1).ok().map(|survivors| survivors.to_bytes()));
-    check(Quorum::from_bytes(bytes).ok().map(|quorum| quorum.to_bytes()));
-    check(UnmaskAnswer::from_bytes(bytes).ok().map(|answer| answer.to_bytes()));
-    check(PositionSet::from_bytes(bytes, N1).ok().map(|set| set.as_bytes().to_vec()));
-    let bits = eranos_secagg::Bits::new(23).expect("valid");
-    let mut sum = Lanes::zeros(Dimension::new(6).expect("valid"), bits);
-    check(packing::unpack_add(&mut sum, bytes, bits).ok().map(|()| packing::pack(&sum, bits)));
-    n_accepted
-}
+use crate::{
+    decode::{N1, decode_by_all},
+    federation::federation,
+};
 
 /// One valid message of each kind.
 fn corpus() -> Vec<Vec<u8>> {

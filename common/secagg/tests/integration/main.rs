@@ -4,8 +4,11 @@
 //! What they cannot: a secret that shows in time or memory.
 
 mod attacks;
+mod decode;
 mod decoders;
 mod exactness;
 mod federation;
 mod flips;
+mod rounds;
+mod secrecy;
 mod sparse;

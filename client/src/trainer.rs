@@ -1,5 +1,6 @@
-//! Makes a client's contribution to a round: the exact sum of clipped record gradients of a secret Poisson sample,
-//! rotated, rounded and noised (eranos_privacy), on one bounded pool of threads that is never tokio's.
+//! Makes a client's contribution to a round, on one bounded pool of threads that is never tokio's: the exact sum of clipped
+//! record gradients of a secret Poisson sample, or, where the client is the unit of privacy, the change of the model by a
+//! training of its own; rotated, rounded and noised (eranos_privacy).
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -8,10 +9,19 @@ use std::sync::{
 
 use eranos_base::{Entropy, OsEntropy};
 use eranos_nn::{
-    DataError, DataSpec, Dataset, Loss, Network, NnError, Record, Target, Workspace,
+    DataError, DataSpec, Dataset, Loss, Network, NnError, OptimizerSpec, Record, Target, Training, TrainingError,
+    Workspace,
     data::{Files, Misfit},
+    network::batch::Weight,
 };
-use eranos_privacy::{SiloSum, Slot, sampler, sampler::SampleError, silo::SiloError};
+use eranos_privacy::{
+    Mechanism, RecordMechanism, SiloSum, Slot,
+    mechanism::LocalTraining,
+    sampler,
+    sampler::SampleError,
+    silo::SiloError,
+    update::{self, UpdateError},
+};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use zeroize::Zeroizing;
 
@@ -32,6 +42,12 @@ pub enum TrainerError {
     /// A gradient does not fit the mechanism.
     #[error(transparent)]
     Sum(#[from] SiloError),
+    /// An update does not fit the mechanism.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// Local training cannot be done.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
     /// The round ended before the contribution was complete.
     #[error("the round is over")]
     Cancelled,
@@ -103,50 +119,21 @@ impl Trainer {
         Cancel(cancelled)
     }
 
-    /// The work is the same every round: B_max records, dummies of weight zero among them.
     fn contribute(&self, job: &TrainingJob, cancelled: &AtomicBool) -> Result<Zeroizing<Vec<u32>>, TrainerError> {
         let prepared = self.prepare(job)?;
-        let (network, data) = (&*prepared.network, &*prepared.data);
         let parameters: Vec<f32> =
             job.checkpoint.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let weights = network.prepare(&parameters)?;
-        let n_records = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let slots = sampler::sample(&job.mechanism, n_records, &mut OsEntropy)?;
-        let chunks: Result<Vec<SiloSum>, TrainerError> = slots
-            .par_chunks(slots.len().div_ceil(WORKERS_MAX).max(RECORDS_PER_TASK_MIN))
-            .map(|chunk| {
-                let mut workspace = prepared.take_workspace();
-                let mut gradient = network.gradient();
-                let mut sum = SiloSum::new(&job.mechanism);
-                for slot in chunk {
-                    if cancelled.load(Ordering::Relaxed) {
-                        return Err(TrainerError::Cancelled);
-                    }
-                    // A dummy works on some real record, so that it takes a record's time, and adds nothing.
-                    let record = match *slot {
-                        Slot::Record(i) => Some(i as usize),
-                        Slot::Dummy => any_record(data),
-                    };
-                    let (values, class) = match record {
-                        Some(i) => (data.record(i), data.label(i)),
-                        None => (&prepared.zeros[..], 0),
-                    };
-                    // Fresh in every attempt, and only where something is dropped.
-                    let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
-                    let (record, target) = (Record { values, dropout_key }, Target::Class(class));
-                    network.record_gradient(&weights, record, target, &mut workspace, &mut gradient)?;
-                    sum.add_ranges(&gradient, gradient.ranges(), slot.weight())?;
-                }
-                prepared.give_back(workspace);
-                Ok(sum)
-            })
-            .collect();
-        let mut sums = chunks?.into_iter();
-        let mut total = sums.next().unwrap_or_else(|| SiloSum::new(&job.mechanism));
-        for mut sum in sums {
-            total.merge(&mut sum)?;
-        }
-        Ok(Zeroizing::new(total.contribute(&job.mechanism, &job.rotation_seed, &mut OsEntropy)?))
+        let vector = match &job.mechanism {
+            Mechanism::Record(mechanism) => {
+                let sum = record_sum(&prepared, mechanism, &parameters, cancelled)?;
+                sum.contribute(mechanism, &job.rotation_seed, &mut OsEntropy)?
+            }
+            Mechanism::Client(mechanism) => {
+                let update = local_update(&prepared, mechanism.parameters().training, &parameters, cancelled)?;
+                update::contribute(&update, mechanism, &job.rotation_seed, &mut OsEntropy)?
+            }
+        };
+        Ok(Zeroizing::new(vector))
     }
 
     fn prepare(&self, job: &TrainingJob) -> Result<Prepared, TrainerError> {
@@ -162,6 +149,93 @@ impl Trainer {
         *last = Some(prepared.clone());
         Ok(prepared)
     }
+}
+
+/// The sum of the clipped gradients of a secret sample. The work is the same every round: B_max records, dummies of weight
+/// zero among them.
+fn record_sum(
+    prepared: &Prepared,
+    mechanism: &RecordMechanism,
+    parameters: &[f32],
+    cancelled: &AtomicBool,
+) -> Result<SiloSum, TrainerError> {
+    let (network, data) = (&*prepared.network, &*prepared.data);
+    let weights = network.prepare(parameters)?;
+    let n_records = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let slots = sampler::sample(mechanism, n_records, &mut OsEntropy)?;
+    let chunks: Result<Vec<SiloSum>, TrainerError> = slots
+        .par_chunks(slots.len().div_ceil(WORKERS_MAX).max(RECORDS_PER_TASK_MIN))
+        .map(|chunk| {
+            let mut workspace = prepared.take_workspace();
+            let mut gradient = network.gradient();
+            let mut sum = SiloSum::new(mechanism);
+            for slot in chunk {
+                if cancelled.load(Ordering::Relaxed) {
+                    return Err(TrainerError::Cancelled);
+                }
+                // A dummy works on some real record, so that it takes a record's time, and adds nothing.
+                let record = match *slot {
+                    Slot::Record(i) => Some(i as usize),
+                    Slot::Dummy => any_record(data),
+                };
+                let (values, class) = match record {
+                    Some(i) => (data.record(i), data.label(i)),
+                    None => (&prepared.zeros[..], 0),
+                };
+                // Fresh in every attempt, and only where something is dropped.
+                let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
+                let (record, target) = (Record { values, dropout_key }, Target::Class(class));
+                network.record_gradient(&weights, record, target, &mut workspace, &mut gradient)?;
+                sum.add_ranges(&gradient, gradient.ranges(), slot.weight())?;
+            }
+            prepared.give_back(workspace);
+            Ok(sum)
+        })
+        .collect();
+    let mut sums = chunks?.into_iter();
+    let mut total = sums.next().unwrap_or_else(|| SiloSum::new(mechanism));
+    for mut sum in sums {
+        total.merge(&mut sum)?;
+    }
+    Ok(total)
+}
+
+/// The change of every parameter by `training` on the client's own records, drawn at random, as many whatever there are. A
+/// client without records changes nothing, after the same work; nor does one whose training leads nowhere finite: that
+/// must not show.
+fn local_update(
+    prepared: &Prepared,
+    training: LocalTraining,
+    parameters: &[f32],
+    cancelled: &AtomicBool,
+) -> Result<Zeroizing<Vec<f64>>, TrainerError> {
+    let (network, data) = (&*prepared.network, &*prepared.data);
+    let LocalTraining { steps, batch_size, learning_rate } = training;
+    let mut local = Training::new(network, parameters, OptimizerSpec::Sgd { learning_rate })?;
+    let mut is_finite = true;
+    for _ in 0..steps {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(TrainerError::Cancelled);
+        }
+        let example = |_| {
+            let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
+            let (values, class) = match any_record(data) {
+                Some(i) => (data.record(i), data.label(i)),
+                None => (&prepared.zeros[..], 0),
+            };
+            (Record { values, dropout_key }, Target::Class(class))
+        };
+        let batch: Vec<_> = (0..batch_size).map(example).collect();
+        match local.step(&batch, Weight::Equal(1.0 / batch_size as f32)) {
+            Ok(_) => {}
+            Err(TrainingError::Model(NnError::NonFinite { .. })) => is_finite = false,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let after = Zeroizing::new(local.parameters());
+    let counts = is_finite && !data.is_empty();
+    let change = |(after, before): (&f32, &f32)| if counts { f64::from(*after) - f64::from(*before) } else { 0.0 };
+    Ok(Zeroizing::new(after.iter().zip(parameters).map(change).collect()))
 }
 
 /// A record drawn at random; none in an empty silo.

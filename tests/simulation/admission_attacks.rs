@@ -315,11 +315,7 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
         |c| rebudget(c, UnitOfPrivacy::Record, 0.1),
         |kind| matches!(kind, RefusalKind::Budget(BudgetError::Exceeded { .. })),
     );
-    check(
-        "unit of privacy",
-        |c| rebudget(c, UnitOfPrivacy::Client, EPSILON),
-        |kind| matches!(kind, RefusalKind::Other { what: "unit of privacy", .. }),
-    );
+    check("unit of privacy", |c| rebudget(c, UnitOfPrivacy::Client, EPSILON), |kind| matches!(kind, RefusalKind::Unit));
 }
 
 /// The plan without noise, or with it.

@@ -36,7 +36,7 @@ use eranos_nn::{
     model::{Activation, LayerKind, LayerSpec},
 };
 use eranos_privacy::{
-    Budget, Probability, RecordMechanism,
+    Budget, Mechanism, Probability, Promise,
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -74,7 +74,7 @@ pub(crate) struct Setup {
     pub(crate) signer: Arc<LedgerSigner>,
     pub(crate) session: SessionId,
     pub(crate) nonce: [u8; 32],
-    pub(crate) mechanism: RecordMechanism,
+    pub(crate) mechanism: Mechanism,
     pub(crate) graph: GraphKind,
     pub(crate) model: ModelSpec,
     pub(crate) checkpoint: Bytes,
@@ -294,9 +294,9 @@ impl World {
         self.coordinator.begin(spec, RoundRef { session: setup.session, round: RoundNumber(number) }, self.now);
         self.coordinator.wake = Some(self.now + PHASE_WAIT);
         self.push(self.now + PHASE_WAIT, Item::CoordinatorWake);
-        let bits = u32::from(setup.mechanism.parameters().bits);
+        let bits = u32::from(setup.mechanism.common().bits);
         for i in 0..self.clients.len() {
-            let contribution = (0..setup.mechanism.parameters().d_pad)
+            let contribution = (0..setup.mechanism.common().d_pad)
                 .map(|_| (self.dice.next() as u32) & (u32::MAX >> (32 - bits)))
                 .collect();
             let nonce = self.dice.next();
@@ -655,7 +655,7 @@ impl World {
     fn check_sum(&self, context: &str, released: &Released) {
         let size = self.setup.size;
         assert!(released.survivors.len() >= usize::from(size.u_min), "{context}: {:?}", released.survivors);
-        let bits = u32::from(self.setup.mechanism.parameters().bits);
+        let bits = u32::from(self.setup.mechanism.common().bits);
         let mut expected = vec![0_u32; released.residues.len()];
         for i in &released.survivors {
             for (sum, value) in expected.iter_mut().zip(&self.clients[*i].contribution) {
@@ -695,7 +695,7 @@ impl Client {
             delta: DELTA,
         })
         .unwrap();
-        let parameters = setup.mechanism.parameters();
+        let parameters = setup.mechanism.common();
         let member = Member {
             identity: Arc::new(Identity {
                 id,
@@ -717,7 +717,10 @@ impl Client {
                 max_colluders: parameters.max_colluders,
                 noise_multiplier_min: setup.mechanism.promised_noise_multiplier(),
                 allow_no_noise: false,
-                records_max: parameters.record_bound,
+                records_max: RECORDS_MAX,
+                own_noise_multiplier_min: 0.0,
+                local_records_max: 1 << 16,
+                local_learning_rate_max: 1.0,
                 ready_slot_ms_min: READY_SLOT_MS,
                 charged_without_receipt_max: u32::MAX,
                 phase_timeout_ms_max: PHASE_TIMEOUT_MS,
@@ -1054,7 +1057,7 @@ pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
         // Whole batches: their accounting is a closed form, which makes a round several times faster.
         sampling_probability: Probability::ONE,
         expected_lot: 40,
-        record_bound: 40,
+        record_bound: RECORDS_MAX,
         n_max: size.n as u16,
         u_min: size.u_min,
         max_colluders: size.f,
@@ -1065,10 +1068,10 @@ pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
 }
 
 /// The mechanism for `target`. Designing one takes longer than a round, so each is designed once.
-pub(crate) fn mechanism(target: RecordTarget) -> RecordMechanism {
-    static DESIGNED: Mutex<BTreeMap<String, RecordMechanism>> = Mutex::new(BTreeMap::new());
+pub(crate) fn mechanism(target: RecordTarget) -> Mechanism {
+    static DESIGNED: Mutex<BTreeMap<String, Mechanism>> = Mutex::new(BTreeMap::new());
     let mut designed = DESIGNED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    designed.entry(format!("{target:?}")).or_insert_with(|| design(&target).unwrap()).clone()
+    designed.entry(format!("{target:?}")).or_insert_with(|| design(&target).unwrap().into()).clone()
 }
 
 /// A certificate: the identity and key that the authority signed.
@@ -1164,6 +1167,8 @@ pub(crate) const CONFIGURE: u8 = 0x91;
 pub(crate) const ROSTER: u8 = 0x93;
 pub(crate) const QUORUM: u8 = 0x97;
 
+/// The bound on a client's records.
+pub(crate) const RECORDS_MAX: u32 = 40;
 pub(crate) const READY_SLOT_MS: u32 = 100;
 pub(crate) const PHASE_TIMEOUT_MS: u32 = 10_000;
 pub(crate) const EPSILON: f64 = 8.0;

@@ -8,7 +8,7 @@ use eranos_ledger::{
     audit::{self, Fault, Options},
 };
 
-use eranos_privacy::{Noise, mechanism::NoiseTarget};
+use eranos_privacy::{Noise, Promise, mechanism::NoiseTarget};
 
 use crate::support::{
     Federation, assert_found, copy, files, mechanism, mechanism_for, mechanism_with, participants, sign, survivors,

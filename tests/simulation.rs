@@ -11,6 +11,7 @@ mod adversary;
 mod client_attacks;
 mod coordinator_attacks;
 mod fuzz;
+mod modes;
 mod rounds;
 mod sparse_graph;
 mod world;

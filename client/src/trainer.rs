@@ -264,3 +264,74 @@ const THREADS_MAX: usize = 64;
 const WORKERS_MAX: usize = 8;
 /// Fewest records of a task: below, setting up the sum costs more than the work.
 const RECORDS_PER_TASK_MIN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use eranos_nn::{
+        Activation, LayerKind, LayerSpec, ModelSpec,
+        data::{
+            Schema,
+            schema::{Input, Label},
+        },
+    };
+
+    use super::*;
+
+    /// A softmax over two classes of records of three values.
+    fn prepared(values: Vec<f32>, labels: Vec<u32>) -> Prepared {
+        let kinds = [
+            LayerKind::InputLayer { shape: vec![3] },
+            LayerKind::Dense { units: 2, activation: Activation::Softmax, use_bias: true },
+        ];
+        let layers = kinds.into_iter().enumerate().map(|(i, kind)| LayerSpec {
+            name: format!("layer-{i}"),
+            inputs: (0..i as u32).collect(),
+            kind,
+        });
+        let model = ModelSpec::new("tiny", layers.collect()).expect("a model");
+        let columns = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let label = Label::Integer { column: "class".to_owned(), n_classes: 2 };
+        Prepared {
+            spec: DataSpec::Table(Schema::new(vec![Input::Numbers { columns }], label).expect("a schema")),
+            data: Arc::new(Dataset::from_values(values, labels, &[3])),
+            network: Arc::new(Network::new(model.clone(), Loss::of_classes(&model).expect("a loss")).expect("runs")),
+            workspaces: Arc::default(),
+            zeros: vec![0.0; 3].into(),
+        }
+    }
+
+    fn update(prepared: &Prepared, steps: u32, learning_rate: f64) -> Zeroizing<Vec<f64>> {
+        let training = LocalTraining { steps, batch_size: 4, learning_rate };
+        local_update(prepared, training, &[0.0; 8], &AtomicBool::new(false)).expect("trained")
+    }
+
+    #[test]
+    fn an_update_is_the_change_by_the_plans_steps_at_its_rate() {
+        // One record, so that every batch is the same: from zero the first step moves the class's bias by half the rate.
+        let one = prepared(vec![1.0, 0.0, -1.0], vec![1]);
+        let step = update(&one, 1, 0.1);
+        for (found, expected) in step.iter().zip([-0.05, 0.05, 0.0, 0.0, 0.05, -0.05, -0.05, 0.05]) {
+            assert!((found - expected).abs() < 1e-6, "{step:?}");
+        }
+        // More steps go on from there, each a little shorter.
+        let three = update(&one, 3, 0.1);
+        assert!(three[7] > 2.5 * step[7] && three[7] < 3.0 * step[7], "{three:?}");
+    }
+
+    #[test]
+    fn a_client_without_records_or_whose_training_overflows_sends_zero() {
+        let none = prepared(Vec::new(), Vec::new());
+        assert_eq!(*update(&none, 2, 0.1), [0.0; 8]);
+        // From the first step on the products overflow: no error, which would show, and nothing that is not finite.
+        let huge = prepared(vec![1e30, -1e30, 1e30, -1e30, 1e30, 1e30], vec![0, 1]);
+        let overflown = update(&huge, 4, 1e6);
+        assert!(overflown.iter().all(|value| *value == 0.0), "{overflown:?}");
+        let cancelled = local_update(
+            &none,
+            LocalTraining { steps: 1, batch_size: 1, learning_rate: 0.1 },
+            &[0.0; 8],
+            &AtomicBool::new(true),
+        );
+        assert!(matches!(cancelled, Err(TrainerError::Cancelled)));
+    }
+}

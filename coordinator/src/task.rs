@@ -353,3 +353,56 @@ pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path
     let start = |error: &toml::de::Error| error.span().map(|span| span.start);
     toml::from_str(text).map_err(|error| UserError::in_text(path, text, start(&error), error.message(), next))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task of this unit, with these lines in `[training]`, `[training.local]` and `[privacy]`.
+    fn parse(training: &str, privacy: &str) -> Result<Task, UserError> {
+        let text = format!(
+            "version = 1\nname = \"tiny\"\ndata = \"data.toml\"\n[model]\nbuiltin = \"cnn\"\n[training]\n\
+             l2_clip_norm = 1.0\nserver_optimizer = {{ name = \"sgd\", learning_rate = 1.0 }}\n{training}\n\
+             [privacy]\ndelta = 1e-5\n{privacy}\n[cohort]\nclients_max = 4\nsurvivors_min = 3\nmax_colluders = 1\n\
+             [schedule]\nrounds = 2\nattempts_max = 4\nready_slot_ms = 100\nphase_wait_min_ms = 1000\n\
+             phase_timeout_ms = 10000\n"
+        );
+        Task::parse(&text, Path::new("task.toml"))
+    }
+
+    const LOCAL: &str = "[training.local]\nsteps = 10\nbatch_size = 32\nlearning_rate = 0.1";
+    const SAMPLE: &str = "sampling_probability = [1, 4]\nexpected_lot = 40\nrecords_per_client_max = 40";
+    const CLIENT: &str = "unit = \"client\"\nnoise = \"distributed\"\nepsilon = 8.0\n";
+    const RECORD: &str = "unit = \"record\"\nnoise = \"distributed\"\nepsilon = 8.0\n";
+
+    #[test]
+    fn each_unit_has_its_own_parameters_and_no_others() {
+        let training = LocalTraining { steps: 10, batch_size: 32, learning_rate: 0.1 };
+        let contribution = |training: &str, privacy: &str| parse(training, privacy).map(|task| task.contribution());
+        let record = format!("{RECORD}{SAMPLE}");
+        assert_eq!(contribution(LOCAL, CLIENT).ok(), Some(Ok(Contribution::Update(training))));
+        let records = contribution("", &record).ok();
+        assert!(matches!(records, Some(Ok(Contribution::Records { expected_lot: 40, .. }))), "{records:?}");
+        for noise in ["local", "none"] {
+            let epsilon = if noise == "none" { "" } else { "epsilon = 8.0\n" };
+            assert!(parse(LOCAL, &format!("unit = \"client\"\nnoise = \"{noise}\"\n{epsilon}")).is_ok());
+        }
+
+        let refused = |training: &str, privacy: &str, says: &str| {
+            let error = parse(training, privacy).map(|_| ()).expect_err(says).to_string();
+            assert!(error.lines().count() == 2 && error.contains(says), "{error}, expected {says}");
+        };
+        // Amplification that the rounds do not have is refused by its name.
+        refused(LOCAL, &format!("{CLIENT}sampling_probability = [1, 4]"), "this version samples nobody");
+        refused(LOCAL, &format!("{CLIENT}expected_lot = 40"), "counts no records");
+        refused(LOCAL, &format!("{CLIENT}records_per_client_max = 40"), "counts no records");
+        refused("", CLIENT, "training.local is missing");
+        refused(LOCAL, &record, "nobody trains by itself");
+        refused("", RECORD, "is missing");
+        refused("", &record.replace("[1, 4]", "[2, 8]"), "lowest terms");
+        refused("", &record.replace("distributed", "local"), "does not run unit = \"record\" with noise = \"local\"");
+        refused(LOCAL, &CLIENT.replace("epsilon = 8.0", ""), "epsilon is missing");
+        refused(LOCAL, &CLIENT.replace("distributed", "none"), "promises none");
+        refused(LOCAL, &CLIENT.replace("client", "household"), "household");
+    }
+}

@@ -410,7 +410,7 @@ fn noise_is_no_use_to_a_data_set_that_went_without() {
     assert!(world.settled_without(&[]));
 }
 
-fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
+pub(super) fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
     let terms = Terms { unit, data_set: "random".to_owned(), epsilon_limit, delta: DELTA };
     let (budget, file) = Budget::create(terms).unwrap();
     (client.budget, client.file) = (Arc::new(budget), file);

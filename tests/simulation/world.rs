@@ -230,6 +230,12 @@ impl World {
     }
 
     fn with(graph: GraphKind, noise: NoiseTarget, seed: u64, size: Size) -> Self {
+        let target = RecordTarget { noise, ..target(size, model(3, 4).n_parameters()) };
+        Self::of(mechanism(target), graph, seed, size)
+    }
+
+    /// One with this mechanism, which every client's policy and budget are for.
+    pub(crate) fn of(mechanism: Mechanism, graph: GraphKind, seed: u64, size: Size) -> Self {
         let mut dice = Dice(SeededEntropy::new(seed));
         let trust_domain: TrustDomain = "example.org".parse().unwrap();
         let task: TaskId = "tiny".parse().unwrap();
@@ -242,7 +248,7 @@ impl World {
             size,
             session: SessionId::derive(&trust_domain, signer.ledger_key().name().as_str(), &task, &nonce),
             nonce,
-            mechanism: mechanism(RecordTarget { noise, ..target(size, model.n_parameters()) }),
+            mechanism,
             graph,
             checkpoint: Bytes::from(vec![0; 4 * model.n_parameters()]),
             trust_domain,
@@ -689,7 +695,7 @@ impl Client {
         let certificate_key = SigningKey::generate(&mut dice.0);
         let certificate = certificate(&setup.authority, &id, &certificate_key.verifying_key());
         let (budget, file) = Budget::create(Terms {
-            unit: UnitOfPrivacy::Record,
+            unit: setup.mechanism.unit(),
             data_set: "random".to_owned(),
             epsilon_limit: 2.0 * EPSILON,
             delta: DELTA,
@@ -709,7 +715,10 @@ impl Client {
             // Exactly what the honest plan offers: one step further is refused.
             policy: Policy {
                 version: 1,
-                unit: Unit::Record,
+                unit: match setup.mechanism.unit() {
+                    UnitOfPrivacy::Record => Unit::Record,
+                    UnitOfPrivacy::Client => Unit::Client,
+                },
                 epsilon_max: 2.0 * EPSILON,
                 task_epsilon_max: EPSILON,
                 delta_max: parameters.delta,

@@ -18,7 +18,7 @@ use eranos_ledger::{
 };
 use eranos_privacy::{
     Mechanism, Probability, Promise, RotationSeed,
-    mechanism::{NoiseTarget, RecordTarget, design},
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, design, design_client},
 };
 
 pub(crate) const N_CLIENTS: usize = 4;
@@ -48,6 +48,22 @@ pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
         delta: 1e-5,
     };
     design(&target).expect("reachable").into()
+}
+
+/// One with unit client, of a model of 16 parameters.
+pub(crate) fn client_mechanism(noise: NoiseTarget) -> Mechanism {
+    let target = ClientTarget {
+        l2_clip_norm: 1.0,
+        n_parameters: 16,
+        n_max: 4,
+        u_min: 3,
+        max_colluders: 1,
+        training: LocalTraining { steps: 3, batch_size: 8, learning_rate: 0.1 },
+        max_attempts: 40,
+        noise,
+        delta: 1e-5,
+    };
+    design_client(&target).expect("reachable").into()
 }
 
 /// Takes attempts down as an honest coordinator would.

@@ -402,13 +402,20 @@ mod tests {
     }
 
     #[test]
-    fn removing_a_client_with_its_noise_would_cost_more_than_zeroing_its_update() {
-        // A relation in which the client's noise share goes with it leaves one share less, and another variance.
-        let m = distributed();
-        let promised = m.promised_shares();
-        let zeroed = Mechanism::from(m.clone()).curve_for(UnitOfPrivacy::Client);
-        assert_eq!(zeroed, m.event(promised).rdp());
-        assert_ne!(zeroed, m.event(promised - 1).rdp());
+    fn removing_a_client_with_its_noise_would_cost_far_more_than_zeroing_its_update() {
+        // PRIVACY.md: at 100 shares order-2 RDP 6.7, not 0.0625, which is that of z = 4.
+        let (n, d) = (100u32, 1u32 << 17);
+        let p = ClientParameters { n_parameters: d, d_pad: d, scaled_clip: scaled_clip_min(d), ..distributed().0 };
+        let variance = 16.0 * l2_bound_squared(p.scaled_clip, d) as f64 / f64::from(n);
+        let noise =
+            Noise::Distributed(NoiseVariance::from_numerator((variance * 1024.0).ceil() as u64).expect("in range"));
+        let m = ClientMechanism(ClientParameters { noise, ..p });
+        let (_, zeroed) = m.event(n).rdp().iter().next().expect("order 2");
+        assert!((zeroed - 0.0625).abs() < 1e-6, "{zeroed}");
+        // D_2 of two centred Gaussians, one with a share less, in d coordinates.
+        let (all, less) = (f64::from(n), f64::from(n - 1));
+        let removed = f64::from(d) / 2.0 * ((less / all).ln() + (less / (2.0 * less - all)).ln());
+        assert!((removed - 6.7).abs() < 0.05, "{removed}");
         assert_eq!(m.relation(), "zero-out");
     }
 

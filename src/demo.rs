@@ -49,6 +49,10 @@ pub(crate) struct Options {
     /// The same seed gives the same shards; noise and keys always come from the operating system
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The most epsilon that all attempts together may cost, at delta = 1e-5: less of it means more noise [default: 4 for cnn,
+    /// 8 for the others]
+    #[arg(long, conflicts_with = "no_noise")]
+    epsilon: Option<f64>,
     /// NOT PRIVATE: nobody adds noise, and nothing is promised; to compare with. Other training settings, and every client's
     /// policy is made to allow it
     #[arg(long)]
@@ -67,6 +71,12 @@ pub(crate) fn run(options: Options) -> Result<(), UserError> {
     if options.clients < CLIENTS_MIN || options.rounds == 0 {
         let what = format!("{} clients and {} rounds", options.clients, options.rounds);
         return Err(UserError::new(what, format!("ask for at least {CLIENTS_MIN} clients and one round")));
+    }
+    if let Some(epsilon) = options.epsilon.filter(|epsilon| !(epsilon.is_finite() && *epsilon > 0.0)) {
+        return Err(UserError::new(
+            format!("--epsilon {epsilon}"),
+            "give a positive number; without noise: --no-noise",
+        ));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
@@ -98,7 +108,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
     let began = Instant::now();
     let n_clients = options.clients;
     let n_drops = options.drop.unwrap_or(options.rounds / 10).min(options.rounds.saturating_sub(1));
-    let settings = Settings::of(trial, options.no_noise);
+    let settings = Settings::of(trial, options.epsilon, options.no_noise);
     let folders = trial.split(n_clients, &dir.join("parties"), options.seed)?;
     let listen = free_port()?;
     enrol(dir, &folders.parties)?;
@@ -478,10 +488,10 @@ struct Settings {
 }
 
 impl Settings {
-    fn of(trial: &Trial, no_noise: bool) -> Self {
+    fn of(trial: &Trial, epsilon: Option<f64>, no_noise: bool) -> Self {
         // With noise the cnn's were chosen on digits outside the sample; the others', and all without noise, on a held-out
         // part of the parties' own records, which stands as public knowledge here: benches/README.md.
-        let epsilon = if trial.model == "cnn" { 4.0 } else { 8.0 };
+        let epsilon = epsilon.unwrap_or(if trial.model == "cnn" { 4.0 } else { 8.0 });
         let promise = NoiseTarget::Distributed { epsilon };
         let (noise, l2_clip_norm, optimizer) = match (no_noise, trial.model) {
             (true, _) => (NoiseTarget::None, 1.0, adam(0.01)),

@@ -107,6 +107,8 @@ fn an_unknown_model_is_named() {
     fs::write(world.path("main/model.json"), "{\"class_name\": \"Transformer\"}").unwrap();
     check(&world.run(&["coordinator", "run", "--dir", "main"]), &["main/model.json"], &[""]);
     check(&world.run(&["demo", "--model", "resnet"]), &["unknown model \"resnet\""], &["--model cnn"]);
+    check(&world.run(&["demo", "--epsilon", "0"]), &["--epsilon 0"], &["a positive number", "--no-noise"]);
+    check(&world.run(&["demo", "--epsilon", "1e-9"]), &["privacy cannot be kept"], &["allow a larger epsilon"]);
 }
 
 #[test]

@@ -183,11 +183,9 @@ impl<'a> Exact<'a> {
         self.workers.par_iter_mut().zip(parts).try_for_each(|(worker, records)| {
             let Worker { workspace, gradient, sum } = worker;
             sum.clear();
-            for &(record, target) in records {
-                network.record_gradient(weights, record, target, workspace, gradient)?;
-                sum.add_ranges(gradient, gradient.ranges(), sampler::Weight::One)?;
-            }
-            Ok::<_, Error>(())
+            network.record_gradients(weights, records, workspace, gradient, |_, _, gradient| {
+                sum.add_ranges(gradient, gradient.ranges(), sampler::Weight::One).map_err(Error::from)
+            })
         })?;
         if !self.is_private {
             let unit = L2_CLIP_NORM / f64::from(GRID) / self.batch.len() as f64;

@@ -169,25 +169,18 @@ fn record_sum(
             let mut workspace = prepared.take_workspace();
             let mut gradient = network.gradient();
             let mut sum = SiloSum::new(mechanism);
-            for slot in chunk {
+            // A dummy works on some real record, so that it takes a record's time, and adds nothing.
+            let record = |slot: &Slot| match *slot {
+                Slot::Record(i) => Some(i as usize),
+                Slot::Dummy => any_record(data),
+            };
+            let examples: Vec<_> = chunk.iter().map(|slot| prepared.example(record(slot))).collect();
+            network.record_gradients(&weights, &examples, &mut workspace, &mut gradient, |i, _, gradient| {
                 if cancelled.load(Ordering::Relaxed) {
                     return Err(TrainerError::Cancelled);
                 }
-                // A dummy works on some real record, so that it takes a record's time, and adds nothing.
-                let record = match *slot {
-                    Slot::Record(i) => Some(i as usize),
-                    Slot::Dummy => any_record(data),
-                };
-                let (values, class) = match record {
-                    Some(i) => (data.record(i), data.label(i)),
-                    None => (&prepared.zeros[..], 0),
-                };
-                // Fresh in every attempt, and only where something is dropped.
-                let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
-                let (record, target) = (Record { values, dropout_key }, Target::Class(class));
-                network.record_gradient(&weights, record, target, &mut workspace, &mut gradient)?;
-                sum.add_ranges(&gradient, gradient.ranges(), slot.weight())?;
-            }
+                Ok(sum.add_ranges(gradient, gradient.ranges(), chunk[i].weight())?)
+            })?;
             prepared.give_back(workspace);
             Ok(sum)
         })
@@ -217,15 +210,7 @@ fn local_update(
         if cancelled.load(Ordering::Relaxed) {
             return Err(TrainerError::Cancelled);
         }
-        let example = |_| {
-            let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
-            let (values, class) = match any_record(data) {
-                Some(i) => (data.record(i), data.label(i)),
-                None => (&prepared.zeros[..], 0),
-            };
-            (Record { values, dropout_key }, Target::Class(class))
-        };
-        let batch: Vec<_> = (0..batch_size).map(example).collect();
+        let batch: Vec<_> = (0..batch_size).map(|_| prepared.example(any_record(data))).collect();
         match local.step(&batch, Weight::Equal(1.0 / batch_size as f32)) {
             Ok(_) => {}
             Err(TrainingError::Model(NnError::NonFinite { .. })) => is_finite = false,
@@ -245,6 +230,17 @@ fn any_record(data: &Dataset) -> Option<usize> {
 }
 
 impl Prepared {
+    /// A record with its class, or zeros where there is none.
+    fn example(&self, record: Option<usize>) -> (Record<'_>, Target<'_>) {
+        let (values, class) = match record {
+            Some(i) => (self.data.record(i), self.data.label(i)),
+            None => (&self.zeros[..], 0),
+        };
+        // Fresh in every attempt, and only where something is dropped.
+        let dropout_key = self.network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
+        (Record { values, dropout_key }, Target::Class(class))
+    }
+
     fn take_workspace(&self) -> Workspace {
         let mut free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
         free.pop().unwrap_or_else(|| self.network.workspace())

@@ -677,6 +677,18 @@ impl Federation {
         }
     }
 
+    /// Stops reading what is no longer granted: that, too, bounds how many uploads are staged.
+    fn break_off_uploads(&mut self) {
+        let Round::MaskedInput(phase) = &self.round else { return };
+        self.uploads.retain(|id, task| {
+            let is_granted = phase.is_granted(id);
+            if !is_granted {
+                task.abort();
+            }
+            is_granted
+        });
+    }
+
     fn uploaded(&mut self, upload: Upload) -> Result<(), FederationError> {
         let Upload { from, round, finished, packed } = upload;
         // A cut upload is no upload: the client may come back and send it again until the phase is over.
@@ -696,6 +708,7 @@ impl Federation {
             let round = std::mem::replace(&mut self.round, Round::Over);
             let (round, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
             self.round = round;
+            self.break_off_uploads();
             for action in actions {
                 match action {
                     Action::Answer { to, answer, body } => self.answer(&to, answer, body),

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use eranos_base::{Digest, Position, SigningKey, StatementKind};
+use eranos_base::{Digest, Position, SigningKey, StatementKind, limits::UPLOAD_GRANTS_MAX};
 use eranos_client::round::{self as client, Event};
 use eranos_coordinator::round::{self as coordinator, Message, Note, Peer, Phase};
 use eranos_secagg::{
@@ -18,7 +18,7 @@ use eranos_wire::{
 
 use super::{
     adversary::{Adversary, Shared, alter_answers},
-    world::{COME_BACK_LATER, CoordinatorDid, Did, Exit, ExitHow, FIVE, SHARE_KEYS, Size, UNMASK, World},
+    world::{COME_BACK_LATER, CoordinatorDid, Did, Exit, ExitHow, FIVE, MASKED_INPUT, SHARE_KEYS, Size, UNMASK, World},
 };
 
 /// Who lies.
@@ -382,6 +382,23 @@ fn two_bundles_signed_by_one_client_prove_it_guilty() {
 }
 
 #[test]
+fn no_more_than_two_bundles_of_a_client_are_verified() {
+    // Each holds a signature for every other member, and nobody else is heard meanwhile.
+    let mut world = World::new(42, FIVE);
+    world.begin(1);
+    assert!(world.run_until(|world| world.coordinator.round.phase() == Some(Phase::ShareKeys)));
+    let from = world.peer(LIAR);
+    for _ in 0..10 {
+        feed(&mut world, &from, Message::ShareKeys(Vec::new()));
+    }
+    let refused = |note: &&Note| matches!(note, Note::Misbehaved { id, .. } if *id == from.id);
+    assert_eq!(world.coordinator.notes.iter().filter(refused).count(), 2, "{:?}", world.coordinator.notes);
+    world.run();
+    world.check("many bundles", &[LIAR]);
+    assert!(world.settled_without(&[LIAR]), "{:?}", world.coordinator.abandoned);
+}
+
+#[test]
 fn a_client_that_shared_and_left_at_once_takes_nobody_elses_place() {
     // The same with a bundle that is taken and another that is none.
     let mut world = World::new(35, FIVE);
@@ -543,6 +560,25 @@ fn a_vector_without_a_grant_is_not_added_and_holds_up_nobody() {
     world.check("no grant", &[liar]);
     assert!(world.settled_without(&[liar]), "{:?}", world.coordinator.abandoned);
     assert!(!world.coordinator.released.as_ref().unwrap().survivors.contains(&liar));
+}
+
+#[test]
+fn clients_that_hold_every_place_and_upload_nothing_keep_it_from_nobody() {
+    // The first to be ready take all places, and vanish: no more of them than the plan lets drop out.
+    let mut world = World::new(41, Size { n: 40, u_min: 24, f: 1 });
+    let stalled: Vec<usize> = (0..UPLOAD_GRANTS_MAX).collect();
+    for i in 0..40 {
+        if stalled.contains(&i) {
+            world.clients[i].exit = Some(Exit { kind: MASKED_INPUT, how: ExitHow::DiesBefore });
+        } else {
+            world.clients[i].trains_ms = 500;
+        }
+    }
+    world.begin(1);
+    world.run();
+    world.check("places held for nothing", &[]);
+    assert!(world.settled_without(&stalled), "{:?}", world.coordinator.abandoned);
+    assert_eq!(world.coordinator.released.as_ref().unwrap().survivors, Vec::from_iter(UPLOAD_GRANTS_MAX..40));
 }
 
 #[test]

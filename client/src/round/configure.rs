@@ -157,6 +157,8 @@ fn check(
     }
     let data = DataSpec::from_canonical(&plan.data_spec).map_err(|error| RefusalKind::Data(error.to_string()))?;
     data.check(&member.form).map_err(|error| RefusalKind::Data(error.to_string()))?;
+    // By the public bound: training that failed for more records than a limit allows would tell how many there are.
+    data.check_bound(policy.records_max).map_err(|error| RefusalKind::Data(error.to_string()))?;
     if data.n_classes() != member.n_classes {
         let what = format!("the plan has {} classes, client.toml {}", data.n_classes(), member.n_classes);
         return refuse(RefusalKind::Data(what));

@@ -5,14 +5,14 @@
 //! Random records through a built-in model (`cnn` by default), one thread. The figures are CPU time, which other work on
 //! the machine disturbs less than wall time.
 //!
-//! On one core of an Intel Xeon with AVX-512 that it shared with other builds, the median of three runs:
+//! On one core of a shared AMD EPYC (Zen 5), the median of three runs; of the recommender 400,000 records:
 //!
 //! | model | records/s | where most of it goes |
 //! |---|---|---|
-//! | cnn | 15,200 | the second convolution |
-//! | lstm | 6,700 | its matrix products, at 49 billion multiply-adds a second |
-//! | nlp | 2,800 | a quarter to two fifths of it writing 640,000 values of the embedding's gradient, nearly all zero |
-//! | recommender | 143,000 | writing the 84,000 values of its embeddings' gradients |
+//! | cnn | 18,900 | the second convolution |
+//! | lstm | 7,500 | its matrix products |
+//! | nlp | 4,400 | its matrix products |
+//! | recommender | 1,000,000 | the first dense layer's gradient |
 
 mod shared;
 

@@ -1,7 +1,6 @@
 //! The hot loops, on the widest vectors that the processor has.
 //!
-//! Every sum here is a chain of fused multiply-adds in one fixed order, or sixteen such chains folded in a fixed tree,
-//! so the results have the same bits under AVX-512, AVX2 with FMA, and plain Rust ([`f32::mul_add`], one instruction on
+//! Every sum here is a chain of fused multiply-adds in one fixed order, so the results have the same bits under AVX-512, AVX2 with FMA, and plain Rust ([`f32::mul_add`], one instruction on
 //! AArch64): the tests compare them. No sum depends on where in a larger product it stands.
 //!
 //! Convolutions are matrix products whose left matrix is read where it lies ([`Rows`]): no patch is copied out
@@ -161,24 +160,6 @@ pub fn gemm_on(set: InstructionSet, a: Rows<'_>, b: &[f32], n: usize, start: Sta
     }
     // SAFETY: all that is read and written was checked to lie inside its slice.
     dispatch!(set, gemm_body(a, b, n, start, c));
-}
-
-/// out\[i\] = sum_j rows\[i, j\] v\[j\]: sixteen chains over j = lane, lane + 16, .. folded 8, 4, 2, 1 apart.
-///
-/// # Panics
-/// If `rows` is not `out.len()` by `v.len()`.
-pub fn dot_rows(rows: &[f32], v: &[f32], out: &mut [f32]) {
-    dot_rows_on(InstructionSet::detect(), rows, v, out);
-}
-
-/// [`dot_rows`] with chosen instructions.
-///
-/// # Panics
-/// As [`dot_rows`].
-pub fn dot_rows_on(set: InstructionSet, rows: &[f32], v: &[f32], out: &mut [f32]) {
-    assert_eq!(rows.len(), out.len() * v.len(), "a row per output");
-    // SAFETY: the lengths agree.
-    dispatch!(set, dot_rows_body(rows, v, out));
 }
 
 /// out\[i, j\] = x\[i\] y\[j\].
@@ -407,7 +388,6 @@ macro_rules! compile_bodies {
         compile_for! {
             $module, $vector, $features,
             fn gemm_body(a: Rows<'_>, b: &[f32], n: usize, start: Start<'_>, c: &mut [f32]);
-            fn dot_rows_body(rows: &[f32], v: &[f32], out: &mut [f32]);
             fn outer_body(x: &[f32], y: &[f32], out: &mut [f32]);
             fn scatter_weights_body(x: &[f32], patch: Patch, choices: Choices<'_>, scratch: &mut [u32], out: &mut [f32]);
             fn scatter_input_body(kernel: &[f32], patch: Patch, choices: Choices<'_>, scratch: &mut [u32], out: &mut [f32]);
@@ -578,29 +558,6 @@ unsafe fn load<V: Vector, const TAIL: bool>(from: *const f32, j: usize, n: usize
     unsafe {
         let from = from.add(j * LANES);
         if TAIL && j + 1 == n { V::load_part(from, tail) } else { V::load(from) }
-    }
-}
-
-#[inline(always)]
-unsafe fn dot_rows_body<V: Vector>(rows: &[f32], v: &[f32], out: &mut [f32]) {
-    let n = v.len();
-    let whole = n / LANES * LANES;
-    for (i, out) in out.iter_mut().enumerate() {
-        unsafe {
-            let row = rows.as_ptr().add(i * n);
-            let mut sum = V::splat(0.0);
-            let mut j = 0;
-            while j < whole {
-                sum = sum.add_product(V::load(row.add(j)), V::load(v.as_ptr().add(j)));
-                j += LANES;
-            }
-            if whole < n {
-                let tail = n - whole;
-                let (x, y) = (V::load_part(row.add(whole), tail), V::load_part(v.as_ptr().add(whole), tail));
-                sum = sum.add_product(x, y);
-            }
-            *out = sum.sum();
-        }
     }
 }
 

@@ -13,11 +13,18 @@
 //! each pooling window and which rows of an embedding are looked up decides which addresses are read, and a masked time
 //! step costs an LSTM nothing.
 //!
+//! [`Network::record_gradients`] takes records through a chunk at a time: what is multiplied with the same parameters is
+//! multiplied together, row by row, and each record's gradient is then made from its own rows alone, so that it has
+//! the same bits as by itself.
+//!
 //! # The fast path
 //! [`batch`] computes the gradient of a batch, for training without a claim of privacy: the same steps, many records at
 //! once.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use eranos_base::{Digest, Entropy};
 use ndarray::{Array2, ArrayView2};
@@ -273,24 +280,77 @@ impl Network {
         workspace: &mut Workspace,
         out: &mut Gradient,
     ) -> Result<f32, NnError> {
+        let mut found = 0.0;
+        self.record_gradients(prepared, &[(record, target)], workspace, out, |_, loss, _| {
+            found = loss;
+            Ok::<_, NnError>(())
+        })?;
+        Ok(found)
+    }
+
+    /// [`Network::record_gradient`] of each of `records`, with the same bits, but a chunk of them at a time on the way there
+    /// and back: a recurrent layer multiplies many rows where one record has one. Each gradient is written to `out` and
+    /// `each` is called with the record's place, its loss and its gradient, in order.
+    ///
+    /// # Errors
+    /// As there, before any gradient is computed; and what `each` gives, which ends it.
+    pub fn record_gradients<E: From<NnError>>(
+        &self,
+        prepared: &Prepared,
+        records: &[(Record<'_>, Target<'_>)],
+        workspace: &mut Workspace,
+        out: &mut Gradient,
+        mut each: impl FnMut(usize, f32, &Gradient) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.check_call(prepared, workspace, Some(out))?;
-        self.check_example(record, target)?;
-        out.begin();
-        let records = Records { values: record.values, n: 1, dropout_keys: record.dropout_key.as_slice() };
+        records.iter().try_for_each(|&(record, target)| self.check_example(record, target))?;
+        let mut memory = std::mem::take(&mut workspace.batch);
+        let mut chunks = records.chunks(self.chunk_len).enumerate();
+        let result = chunks.try_for_each(|(i, examples)| {
+            let chunk = memory.hold(self, examples);
+            self.chunk_of_record_gradients(prepared, chunk, examples, workspace, out, |place, loss, gradient| {
+                each(i * self.chunk_len + place, loss, gradient)
+            })
+        });
+        workspace.batch = memory;
+        result
+    }
+
+    fn chunk_of_record_gradients<E>(
+        &self,
+        prepared: &Prepared,
+        chunk: Records<'_>,
+        examples: &[(Record<'_>, Target<'_>)],
+        workspace: &mut Workspace,
+        out: &mut Gradient,
+        mut each: impl FnMut(usize, f32, &Gradient) -> Result<(), E>,
+    ) -> Result<(), E> {
         for i in 0..self.steps.len() {
-            self.step_forward(i, prepared, records, workspace);
+            self.step_forward(i, prepared, chunk, workspace);
         }
-        self.copy_logits(records, workspace);
-        let loss = self.loss.gradient(&mut workspace.logits[..self.n_outputs], target);
+        self.copy_logits(chunk, workspace);
+        let mut losses = [0.0; N_RECORDS_MAX];
+        let logits = workspace.logits.chunks_exact_mut(self.n_outputs);
+        for ((logits, &(_, target)), loss) in logits.zip(examples).zip(&mut losses) {
+            *loss = self.loss.gradient(logits, target);
+        }
+        let logits = &workspace.logits[..chunk.n * self.n_outputs];
         if let Some(last) = workspace.gradients.last_mut() {
-            last[..self.n_outputs].copy_from_slice(&workspace.logits[..self.n_outputs]);
+            last[..logits.len()].copy_from_slice(logits);
         }
         for i in (0..self.steps.len()).rev() {
-            self.step_backward(i, prepared, records, workspace);
-            self.step_gradient(i, records, None, workspace, out);
+            self.step_backward(i, prepared, chunk, workspace);
         }
-        self.touch(records, workspace, out);
-        Ok(loss)
+        for (record, loss) in losses.iter().enumerate().take(chunk.n) {
+            out.begin();
+            for (i, step) in self.steps.iter().enumerate() {
+                let Some((layer, pass, scratch)) = self.products(i, chunk, workspace) else { continue };
+                layer.record_gradient(pass, record, scratch, out.values_mut(step.range()));
+            }
+            self.touch(chunk, record..record + 1, workspace, out);
+            each(record, *loss, out)?;
+        }
+        Ok(())
     }
 
     /// [`Network::record_gradient`], but a value that is not finite is an error.
@@ -539,15 +599,17 @@ impl Network {
         layer.gradient(pass, factors, scratch, out.values_mut(self.steps[i].range()));
     }
 
-    /// After [`Network::step_gradient`] of all steps: says in `out` what they wrote.
-    fn touch(&self, records: Records<'_>, workspace: &Workspace, out: &mut Gradient) {
+    /// After all steps have written the gradients of those of the chunk's records that `of` names: says in `out` what they
+    /// wrote.
+    fn touch(&self, chunk: Records<'_>, of: Range<usize>, workspace: &Workspace, out: &mut Gradient) {
         for step in self.steps.iter().filter(|step| step.layer.n_parameters() > 0) {
             let mut has_rows = false;
             out.touch_rows(step.offset, |rows| {
-                has_rows = step
-                    .inputs
-                    .first()
-                    .is_some_and(|input| step.layer.rows(input.of(records, &workspace.outputs), rows));
+                has_rows = step.inputs.first().is_some_and(|input| {
+                    let values = input.of(chunk, &workspace.outputs);
+                    let len = values.len() / chunk.n;
+                    step.layer.rows(&values[of.start * len..of.end * len], rows)
+                });
             });
             if !has_rows {
                 out.touch(step.range());

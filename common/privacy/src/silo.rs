@@ -674,6 +674,45 @@ mod tests {
     }
 
     #[test]
+    fn no_gradient_and_no_clip_makes_integers_longer_than_the_clip() {
+        let mut gradients = Gradients::new(91);
+        for clip in [1e-12, 1e-3, 1.0, 1e12] {
+            let mut all: Vec<Vec<f32>> = Vec::new();
+            for len in [1, 17, 600] {
+                for size in [f32::MAX, 3e38, 1.0, f32::MIN_POSITIVE, f32::from_bits(1), clip as f32] {
+                    all.push(vec![size; len]);
+                    all.push(vec![-size; len]);
+                    let mut one = vec![f32::from_bits(1); len];
+                    one[len / 2] = size;
+                    all.push(one);
+                    all.push(gradients.uniform(len, 1.0).iter().map(|x| x * size).collect());
+                }
+                // Just above and just below the clip, where the factor's own rounding matters most.
+                for _ in 0..20 {
+                    let g = gradients.uniform(len, 1.0);
+                    let norm = g.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                    for more in [-1e-7, 0.0, 1e-7, 1.0] {
+                        all.push(g.iter().map(|x| (f64::from(*x) / norm * clip * (1.0 + more)) as f32).collect());
+                    }
+                }
+            }
+            for g in all {
+                let m = mechanism(g.len() as u32, clip);
+                let mut sum = SiloSum::new(&m);
+                sum.add(&g, Weight::One).expect("a slot");
+                let norm = squared(&sum.partial.iter().map(|w| i64::from(*w)).collect::<Vec<_>>());
+                assert!(norm <= 1 << 48, "clip {clip}, length {}, {:?}: {norm}, seed 91", g.len(), g[0]);
+                // Nothing that is clipped loses more than the margin and what truncation takes.
+                let exact = g.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                if exact >= clip {
+                    let least = f64::from(GRID) * (1.0 - 4.0 * MARGIN) - (g.len() as f64).sqrt();
+                    assert!((norm as f64).sqrt() >= least, "clip {clip}, length {}: {norm}", g.len());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_width_of_vectors_gives_the_same_bits() {
         let arch = pulp::Arch::new();
         let mut gradients = Gradients::new(50);

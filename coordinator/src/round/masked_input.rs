@@ -1,9 +1,11 @@
 //! `masked_input`: READYs are answered with grants, about [`UPLOAD_GRANTS_MAX`] at a time; each complete and verified
-//! vector is added and forgotten; at the end U3 is fixed.
+//! vector is added and forgotten; at the end U3 is fixed. Whoever holds a grant and sends nothing gives its place up in
+//! time for all others: clients that vanish, no more than the plan lets drop out, must not fail the round.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use eranos_base::{Position, Timestamp, limits::UPLOAD_GRANTS_MAX};
@@ -20,18 +22,21 @@ pub struct CollectInputs {
     common: Common,
     roster: Arc<Roster>,
     accumulator: Accumulator,
-    /// Who was granted an upload and has not finished it.
-    granted: BTreeSet<Position>,
+    /// Who was granted an upload and has not finished it, and from when on it gives its place up to one that waits.
+    granted: BTreeMap<Position, Timestamp>,
     /// Who is ready and waits for a grant, first come first served.
     waiting: VecDeque<Position>,
     /// Members of U2 that will send no vector.
     left: BTreeSet<Position>,
+    /// When this phase is woken next.
+    wake: Timestamp,
 }
 
 impl CollectInputs {
     pub(super) fn new(common: Common, roster: Arc<Roster>, accumulator: Accumulator) -> Self {
-        let (granted, waiting, left) = (BTreeSet::new(), VecDeque::new(), BTreeSet::new());
-        Self { common, roster, accumulator, granted, waiting, left }
+        let (granted, waiting, left) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new());
+        let wake = common.deadline;
+        Self { common, roster, accumulator, granted, waiting, left, wake }
     }
 
     /// The length of an upload in bytes.
@@ -41,23 +46,24 @@ impl CollectInputs {
 
     /// Whether the client may upload now.
     pub fn is_granted(&self, id: &eranos_base::ClientId) -> bool {
-        self.roster.position_of(id).is_some_and(|position| self.granted.contains(&position))
+        self.roster.position_of(id).is_some_and(|position| self.granted.contains_key(&position))
     }
 
     pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {
         let mut actions = Vec::new();
+        let woken = matches!(event, Event::Wake);
         match event {
             Event::Message { from, message } => match (self.roster.position_of(&from.id), message) {
                 (Some(position), Message::Ready(signature)) => match self.accumulator.ready(position, &signature) {
                     // Nobody who will send no vector, or has sent it, takes a place from those who wait.
                     Ok(_) if self.left.contains(&position) || self.accumulator.is_finished(position) => {}
-                    Ok(_) if !self.granted.contains(&position) && !self.waiting.contains(&position) => {
+                    Ok(_) if !self.granted.contains_key(&position) && !self.waiting.contains(&position) => {
                         self.waiting.push_back(position);
                     }
                     Ok(_) => {}
                     Err(misbehaviour) => self.leave(position, &from, misbehaviour.to_string(), &mut actions),
                 },
-                (Some(position), Message::MaskedInput { .. }) if !self.granted.contains(&position) => {
+                (Some(position), Message::MaskedInput { .. }) if !self.granted.contains_key(&position) => {
                     actions.push(out_of_phase(&from, Phase::MaskedInput));
                     self.leave(position, &from, "sent a vector without a grant".to_owned(), &mut actions);
                 }
@@ -77,20 +83,55 @@ impl CollectInputs {
             },
             Event::Wake | Event::Settled | Event::Stop { .. } => {}
         }
-        self.grant(&mut actions);
+        self.expire(now, &mut actions);
+        self.grant(now, &mut actions);
         let n_expected = self.accumulator.sharers().len() - self.left.len();
         if self.accumulator.n_survivors() >= n_expected || now >= self.common.deadline {
             return self.fix_survivors(now, actions);
         }
+        let wake = self.next_wake();
+        if woken || wake != self.wake {
+            self.wake = wake;
+            actions.push(Action::WakeAt(wake));
+        }
         (Round::MaskedInput(self), actions)
     }
 
+    /// How long a place is kept while others wait: were every one held that long from the phase's beginning on, all would
+    /// have had theirs by its end.
+    fn place_time(&self) -> Duration {
+        let n_turns = self.accumulator.sharers().len().div_ceil(UPLOAD_GRANTS_MAX).max(1);
+        self.common.spec.wait(Phase::MaskedInput) / u32::try_from(n_turns).unwrap_or(u32::MAX)
+    }
+
+    /// Takes places back whose time is over, as many as others wait for. Who held one is out of the sum, like any that
+    /// sent no vector in time.
+    fn expire(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let n_free = UPLOAD_GRANTS_MAX.saturating_sub(self.granted.len());
+        let n_wanted = self.waiting.len().saturating_sub(n_free);
+        let due = self.granted.iter().filter(|(_, until)| now >= **until);
+        for position in due.map(|(position, _)| *position).take(n_wanted).collect::<Vec<_>>() {
+            self.granted.remove(&position);
+            self.left.insert(position);
+            if let Some(entry) = self.roster.entry(position) {
+                actions.push(answer(&entry.id, Aborted { reason: "no vector in time, and others wait".into() }));
+            }
+        }
+    }
+
+    /// When somebody who waits may get a place that is held too long; else the phase's end.
+    fn next_wake(&self) -> Timestamp {
+        let held = self.granted.values().copied().min().filter(|_| !self.waiting.is_empty());
+        held.map_or(self.common.deadline, |until| until.min(self.common.deadline))
+    }
+
     /// Answers waiting READYs while there is room for their vectors.
-    fn grant(&mut self, actions: &mut Vec<Action>) {
+    fn grant(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let until = now + self.place_time();
         while self.granted.len() < UPLOAD_GRANTS_MAX {
             let Some(position) = self.waiting.pop_front() else { return };
             if let Some(entry) = self.roster.entry(position) {
-                self.granted.insert(position);
+                self.granted.insert(position, until);
                 actions.push(answer(&entry.id, masked_input::Grant {}));
             }
         }

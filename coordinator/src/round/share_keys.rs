@@ -18,12 +18,14 @@ pub struct ShareKeys {
     router: ShareRouter,
     /// By position: who sent a bundle or left. Nobody else is waited for.
     settled: Vec<bool>,
+    /// By position: how many bundles were looked at.
+    n_bundles: Vec<usize>,
 }
 
 impl ShareKeys {
     pub(super) fn begin(common: Common, roster: Roster, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
-        let settled = vec![false; roster.n1()];
-        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), settled };
+        let (settled, n_bundles) = (vec![false; roster.n1()], vec![0; roster.n1()]);
+        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), settled, n_bundles };
         // From here on the ledger can name who stood in the roster.
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         // The roster goes out only after that.
@@ -36,15 +38,17 @@ impl ShareKeys {
         let roster = self.router.roster().clone();
         match event {
             Event::Message { from, message } => match (roster.position_of(&from.id), message) {
-                (Some(position), Message::ShareKeys(bundle)) => match Bundle::from_bytes(&bundle) {
-                    Ok(bundle) => {
-                        self.settle(position.index());
-                        if let Err(misbehaviour) = self.router.accept(position, bundle) {
-                            actions.push(misbehaved(&from, &misbehaviour));
+                (Some(position), Message::ShareKeys(bundle)) if self.looks_at_another(position.index()) => {
+                    match Bundle::from_bytes(&bundle) {
+                        Ok(bundle) => {
+                            self.settle(position.index());
+                            if let Err(misbehaviour) = self.router.accept(position, bundle) {
+                                actions.push(misbehaved(&from, &misbehaviour));
+                            }
                         }
+                        Err(error) => self.leave(position.index(), &from.id, error.to_string(), &mut actions),
                     }
-                    Err(error) => self.leave(position.index(), &from.id, error.to_string(), &mut actions),
-                },
+                }
                 (Some(position), Message::Abort(reason)) => {
                     self.leave(position.index(), &from.id, reason, &mut actions);
                 }
@@ -89,6 +93,18 @@ impl ShareKeys {
         (Round::MaskedInput(phase), actions)
     }
 
+    /// Whether one more bundle of this client is verified: that takes a signature for each of its neighbors, while nobody
+    /// else is heard.
+    fn looks_at_another(&mut self, index: usize) -> bool {
+        match self.n_bundles.get_mut(index) {
+            Some(n_bundles) if *n_bundles < BUNDLES_MAX => {
+                *n_bundles += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// A client that left, or whose bundle is bad, is not waited for.
     fn leave(&mut self, index: usize, id: &ClientId, reason: String, actions: &mut Vec<Action>) {
         self.settle(index);
@@ -109,3 +125,6 @@ impl ShareKeys {
         Aborting { cohort: members(self.router.roster()), attempt: Some(self.attempt()) }
     }
 }
+
+/// Bundles of one client that are looked at: the one that counts, and another that proves that it signed two.
+const BUNDLES_MAX: usize = 2;

@@ -181,6 +181,11 @@ impl Schema {
         inputs.chain([column]).map(String::as_str)
     }
 
+    /// Values of `n_records` records.
+    pub(super) fn n_values(&self, n_records: u64) -> u64 {
+        n_records.saturating_mul(self.record_len() as u64)
+    }
+
     /// A data set with one record a row, of shape `[record_len]`: the values of all inputs, one input after the other.
     ///
     /// # Errors
@@ -188,7 +193,7 @@ impl Schema {
     /// does not allow.
     pub fn dataset(&self, table: &Table, misfit: Misfit) -> Result<Dataset, DataError> {
         let (n_rows, record_len) = (table.n_rows(), self.record_len());
-        let n_values = (n_rows as u64).saturating_mul(record_len as u64);
+        let n_values = self.n_values(n_rows as u64);
         if n_values > VALUES_MAX {
             let (path, what) = (table.path().to_owned(), "a number of values");
             return Err(DataError::Limit { path, what, found: n_values, max: VALUES_MAX });

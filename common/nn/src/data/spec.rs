@@ -22,7 +22,7 @@ use eranos_base::{
 };
 
 use super::{
-    DataError, Dataset, Format, Standardization, Table, idx,
+    DataError, Dataset, Format, Standardization, Table, VALUES_MAX, idx,
     schema::{Input, Label, Misfit, Schema},
     standardization::CHANNELS_MAX,
     text::{Side, Tokenizer, TokenizerSettings, WORDS_MAX},
@@ -149,6 +149,23 @@ impl DataSpec {
             (_, Form::Table(_)) => Some("records in IDX, the file is a table".to_owned()),
         };
         problem.map_or(Ok(()), |problem| Err(DataError::Schema { problem }))
+    }
+
+    /// Checks that any client with at most `records_max` records can hold them. Whoever sees whether a client can must learn
+    /// nothing of how many it has: a limit that its own number met or missed would tell, for lengths of a record that a
+    /// coordinator chooses.
+    ///
+    /// # Errors
+    /// If so many records have too many values.
+    pub fn check_bound(&self, records_max: u32) -> Result<(), DataError> {
+        // In IDX the values lie in the files already, as many as there are.
+        let Self::Table(schema) = self else { return Ok(()) };
+        let n_values = schema.n_values(records_max.into());
+        if n_values <= VALUES_MAX {
+            return Ok(());
+        }
+        let problem = format!("{n_values} values for {records_max} records, limit {VALUES_MAX}");
+        Err(DataError::Schema { problem })
     }
 
     /// What the files hold.

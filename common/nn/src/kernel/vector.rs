@@ -23,8 +23,6 @@ pub(super) trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// a b + self.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
-    /// Lanes folded 8, 4, 2, 1 apart.
-    unsafe fn sum(self) -> f32;
     /// Row i of 16 becomes column i; none where there are too few registers for it.
     #[inline(always)]
     unsafe fn transpose(_rows: [Self; LANES]) -> Option<[Self; LANES]> {
@@ -107,11 +105,6 @@ impl Vector for Avx512 {
             Some(columns)
         }
     }
-
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        unsafe { sum_of_8(_mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0))) }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -173,11 +166,6 @@ impl Vector for Avx2 {
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         unsafe { Self([_mm256_fmadd_ps(a.0[0], b.0[0], self.0[0]), _mm256_fmadd_ps(a.0[1], b.0[1], self.0[1])]) }
     }
-
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        unsafe { sum_of_8(_mm256_add_ps(self.0[0], self.0[1])) }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -188,16 +176,6 @@ unsafe fn part_masks(n: usize) -> [__m256i; 2] {
         let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
         let more = _mm256_add_epi32(lanes, _mm256_set1_epi32(8));
         [_mm256_cmpgt_epi32(n, lanes), _mm256_cmpgt_epi32(n, more)]
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn sum_of_8(v: __m256) -> f32 {
-    unsafe {
-        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-        _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
     }
 }
 
@@ -256,16 +234,5 @@ impl Vector for Portable {
             *x = a.mul_add(b, *x);
         }
         self
-    }
-
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        let mut v = self.0;
-        for half in [8, 4, 2, 1] {
-            for i in 0..half {
-                v[i] += v[i + half];
-            }
-        }
-        v[0]
     }
 }

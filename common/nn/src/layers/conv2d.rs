@@ -336,6 +336,18 @@ impl Layer for Conv2D {
         }
     }
 
+    fn record_gradient(&self, pass: Products<'_>, record: usize, scratch: &mut Scratch, out: &mut [f32]) {
+        let parts = self.split(&mut scratch.floats, scratch.n_records);
+        let kept = &parts.kept[record * self.kernel_len()..(record + 1) * self.kernel_len()];
+        let (kernel_gradient, bias_gradient) = out.split_at_mut(self.kernel_len());
+        if self.is_sparse() {
+            kernel::transpose(kept, self.filters, kernel_gradient);
+        } else {
+            kernel_gradient.copy_from_slice(kept);
+        }
+        products::sum_rows(pass.of(record).output_gradient, bias_gradient);
+    }
+
     fn gradient(&self, pass: Products<'_>, factors: Option<&[f32]>, scratch: &mut Scratch, out: &mut [f32]) {
         let Products { n_records, output_gradient, .. } = pass;
         let parts = self.split(&mut scratch.floats, scratch.n_records);

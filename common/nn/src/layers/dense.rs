@@ -66,7 +66,7 @@ impl Layer for Dense {
     }
 
     fn derive(&self, parameters: &[f32], derived: &mut [f32]) {
-        // The way back of several records reads the kernel by columns.
+        // The way back reads the kernel by columns.
         kernel::transpose(&parameters[..self.kernel_len()], self.n_inputs, derived);
     }
 
@@ -83,25 +83,17 @@ impl Layer for Dense {
         let Backward { n_records, output, output_gradient, input_gradient, .. } = pass;
         activation::backward(self.activation, self.units, output, output_gradient);
         let Some(input_gradient) = input_gradient else { return };
-        if n_records > 1 {
-            let (n_rows, k, transposed) = (n_records * self.n_rows, self.units, &parameters.derived);
-            let start = Start::Zero;
-            products::row_products(
-                output_gradient,
-                n_rows,
-                |i| i * k,
-                k,
-                transposed,
-                self.n_inputs,
-                start,
-                input_gradient,
-            );
-            return;
-        }
-        let rows = output_gradient.chunks_exact(self.units).zip(input_gradient.chunks_exact_mut(self.n_inputs));
-        for (output_gradient, input_gradient) in rows {
-            kernel::dot_rows(&parameters.flat[..self.kernel_len()], output_gradient, input_gradient);
-        }
+        let (n_rows, n, k) = (n_records * self.n_rows, self.n_inputs, self.units);
+        products::row_products(
+            output_gradient,
+            n_rows,
+            |i| i * k,
+            k,
+            &parameters.derived,
+            n,
+            Start::Zero,
+            input_gradient,
+        );
     }
 
     fn add_squared_norms(&self, pass: Products<'_>, scratch: &mut Scratch, squared_norms: &mut [f64]) {

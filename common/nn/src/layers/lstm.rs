@@ -47,13 +47,15 @@ struct Parts<'a> {
     hidden: &'a mut [f32],
     hidden_gradient: &'a mut [f32],
     cell_gradient: &'a mut [f32],
+    /// One record's `gates_gradient`: `[time steps, 4 units]`.
+    gathered: &'a mut [f32],
     /// What the norms take: records' gradients, or inner products.
     norms: &'a mut [f32],
 }
 
 /// Values of [`Parts`], but for the norms', for each time step and unit; the step before the first and the gradients
 /// rounded up.
-pub(crate) const WORKING_VALUES: u64 = 4 + 4 + 1 + 1 + 1;
+pub(crate) const WORKING_VALUES: u64 = 4 + 4 + 1 + 1 + 1 + 4;
 
 impl Lstm {
     fn kernel_len(&self) -> usize {
@@ -70,15 +72,16 @@ impl Lstm {
     }
 
     /// Values of each part for `n_records`.
-    fn part_sizes(&self, n_records: usize) -> [usize; 8] {
+    fn part_sizes(&self, n_records: usize) -> [usize; 9] {
         let (steps, units) = (self.n_steps, self.units);
         let row = n_records * units;
         let norms = if self.keeps_gradients() {
-            n_records * self.n_parameters() + steps * 4 * units
+            n_records * self.n_parameters()
         } else {
             products::gram_memory(steps, self.n_inputs.max(4 * units))
         };
-        [4 * steps * row, 4 * steps * row, (steps + 1) * row, steps * row, (steps + 1) * row, row, row, norms]
+        let (gates, hidden) = (4 * steps * row, (steps + 1) * row);
+        [gates, gates, hidden, steps * row, hidden, row, row, 4 * steps * units, norms]
     }
 
     /// Cuts memory made for `n_records_max` into its parts, each beginning at a cache line, for `n_records`.
@@ -99,6 +102,7 @@ impl Lstm {
             hidden: next(),
             hidden_gradient: next(),
             cell_gradient: next(),
+            gathered: next(),
             norms: next(),
         }
     }
@@ -272,22 +276,12 @@ impl Layer for Lstm {
     }
 
     fn add_squared_norms(&self, pass: Products<'_>, scratch: &mut Scratch, squared_norms: &mut [f64]) {
-        let Products { n_records, input, .. } = pass;
-        let parts = self.split(&mut scratch.floats, scratch.n_records, n_records);
-        let (steps, units, width, k) = (self.n_steps, self.units, 4 * self.units, self.n_inputs);
-        for (record, sum) in squared_norms.iter_mut().enumerate().take(n_records) {
-            let inputs = Strided::new(&input[record * steps * k..], steps, k, k);
-            let hidden = Strided::new(&parts.hidden[record * units..], steps, units, n_records * units);
-            let gates = Strided::new(&parts.gates_gradient[record * width..], steps, width, n_records * width);
+        let parts = self.split(&mut scratch.floats, scratch.n_records, pass.n_records);
+        for (record, sum) in squared_norms.iter_mut().enumerate().take(pass.n_records) {
+            let [inputs, hidden, gates] = self.operands(&pass, parts.hidden, parts.gates_gradient, record);
             if self.keeps_gradients() {
-                let (gathered, kept) = parts.norms.split_at_mut(steps * width);
-                let kept = &mut kept[record * self.n_parameters()..(record + 1) * self.n_parameters()];
-                let (kernel_gradient, rest) = kept.split_at_mut(self.kernel_len());
-                let (recurrent_gradient, bias_gradient) = rest.split_at_mut(self.recurrent_len());
-                gates.gather(gathered);
-                inputs.column_products(gathered, width, &mut scratch.indices, kernel_gradient);
-                hidden.column_products(gathered, width, &mut scratch.indices, recurrent_gradient);
-                products::sum_rows(gathered, bias_gradient);
+                let kept = &mut parts.norms[record * self.n_parameters()..(record + 1) * self.n_parameters()];
+                self.products([inputs, hidden, gates], parts.gathered, &mut scratch.indices, kept);
                 *sum += kernel::squared_norm(kept);
             } else {
                 *sum += products::gram_squared_norm(&[inputs, hidden], self.use_bias, gates, parts.norms);
@@ -295,12 +289,18 @@ impl Layer for Lstm {
         }
     }
 
+    fn record_gradient(&self, pass: Products<'_>, record: usize, scratch: &mut Scratch, out: &mut [f32]) {
+        let parts = self.split(&mut scratch.floats, scratch.n_records, pass.n_records);
+        let operands = self.operands(&pass, parts.hidden, parts.gates_gradient, record);
+        self.products(operands, parts.gathered, &mut scratch.indices, out);
+    }
+
     fn gradient(&self, pass: Products<'_>, factors: Option<&[f32]>, scratch: &mut Scratch, out: &mut [f32]) {
         let Products { n_records, input, .. } = pass;
         let parts = self.split(&mut scratch.floats, scratch.n_records, n_records);
         let (steps, units, width, k) = (self.n_steps, self.units, 4 * self.units, self.n_inputs);
         if factors.is_some() && self.keeps_gradients() {
-            products::sum_records(&parts.norms[steps * width..], n_records, factors, out);
+            products::sum_records(parts.norms, n_records, factors, out);
             return;
         }
         products::scale_records(parts.gates_gradient, factors, width);
@@ -313,5 +313,46 @@ impl Layer for Lstm {
         inputs.column_products_in(order, parts.gates_gradient, width, listed, kernel_gradient);
         hidden.column_products(parts.gates_gradient, width, listed, recurrent_gradient);
         products::sum_rows(parts.gates_gradient, bias_gradient);
+    }
+}
+
+impl Lstm {
+    /// What one record's gradient is made of, a row a time step: its inputs, the outputs of the step before, and the
+    /// gradients of the gates.
+    fn operands<'a>(
+        &self,
+        pass: &Products<'a>,
+        hidden: &'a [f32],
+        gates_gradient: &'a [f32],
+        record: usize,
+    ) -> [Strided<'a>; 3] {
+        let (n, steps, units, width, k) = (pass.n_records, self.n_steps, self.units, 4 * self.units, self.n_inputs);
+        [
+            Strided::new(&pass.input[record * steps * k..], steps, k, k),
+            Strided::new(&hidden[record * units..], steps, units, n * units),
+            Strided::new(&gates_gradient[record * width..], steps, width, n * width),
+        ]
+    }
+
+    /// Writes the gradient that those are the factors of to `out`.
+    fn products(
+        &self,
+        [inputs, hidden, gates]: [Strided<'_>; 3],
+        gathered: &mut [f32],
+        listed: &mut [u32],
+        out: &mut [f32],
+    ) {
+        let (width, together) = (gates.len, gates.n_rows * gates.len);
+        let gates = if gates.stride == width {
+            &gates.data[..together]
+        } else {
+            gates.gather(gathered);
+            &*gathered
+        };
+        let (kernel_gradient, rest) = out.split_at_mut(self.kernel_len());
+        let (recurrent_gradient, bias_gradient) = rest.split_at_mut(self.recurrent_len());
+        inputs.column_products(gates, width, listed, kernel_gradient);
+        hidden.column_products(gates, width, listed, recurrent_gradient);
+        products::sum_rows(gates, bias_gradient);
     }
 }

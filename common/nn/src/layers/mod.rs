@@ -62,6 +62,13 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
     /// with [`Layer::rows`] finds zeros in `out` and writes those rows; any other writes all of it.
     fn gradient(&self, _pass: Products<'_>, _factors: Option<&[f32]>, _scratch: &mut Scratch, _out: &mut [f32]) {}
 
+    /// After [`Layer::backward`]: writes the gradient of one record's loss with respect to the layer's parameters, with the
+    /// bits that [`Layer::gradient`] would give if that record had gone through the layer alone, and the same rules for
+    /// `out`.
+    fn record_gradient(&self, pass: Products<'_>, record: usize, scratch: &mut Scratch, out: &mut [f32]) {
+        self.gradient(pass.of(record), None, scratch, out);
+    }
+
     /// Whether [`Layer::gradient`] writes some rows only; then lists them for this input, in any order, as ranges of the
     /// parameters.
     fn rows(&self, _input: &[f32], _rows: &mut Vec<Range<usize>>) -> bool {
@@ -106,6 +113,18 @@ pub(crate) struct Products<'a> {
     pub(crate) input: &'a [f32],
     /// What [`Layer::backward`] has left there.
     pub(crate) output_gradient: &'a mut [f32],
+}
+
+impl Products<'_> {
+    /// Those of one record alone.
+    pub(crate) fn of(self, record: usize) -> Self {
+        let (input_len, output_len) = (self.input.len() / self.n_records, self.output_gradient.len() / self.n_records);
+        Self {
+            n_records: 1,
+            input: &self.input[record * input_len..(record + 1) * input_len],
+            output_gradient: &mut self.output_gradient[record * output_len..(record + 1) * output_len],
+        }
+    }
 }
 
 /// The ids that say which time steps of a record count: those that are not 0 (Keras' `mask_zero`).

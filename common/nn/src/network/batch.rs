@@ -39,11 +39,24 @@ pub struct Outcome {
     pub norm: Option<f64>,
 }
 
-/// What a chunk takes beside what a record does.
+/// A chunk's records, one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     values: Vec<f32>,
     dropout_keys: Vec<u64>,
+}
+
+impl Memory {
+    /// Puts `records` there; their keys too, where the network drops something.
+    pub(super) fn hold(&mut self, network: &Network, records: &[(Record<'_>, Target<'_>)]) -> Records<'_> {
+        self.values.clear();
+        self.dropout_keys.clear();
+        for (record, _) in records {
+            self.values.extend_from_slice(record.values);
+            self.dropout_keys.extend(record.dropout_key.filter(|_| network.has_dropout()));
+        }
+        Records { values: &self.values, n: records.len(), dropout_keys: &self.dropout_keys }
+    }
 }
 
 impl Network {
@@ -114,13 +127,7 @@ impl Network {
             return Ok(());
         }
         let mut memory = std::mem::take(&mut workspace.batch);
-        memory.values.clear();
-        memory.dropout_keys.clear();
-        for (record, _) in records {
-            memory.values.extend_from_slice(record.values);
-            memory.dropout_keys.extend(record.dropout_key.filter(|_| self.has_dropout()));
-        }
-        let chunk = Records { values: &memory.values, n: records.len(), dropout_keys: &memory.dropout_keys };
+        let chunk = memory.hold(self, records);
         for i in 0..self.steps.len() {
             self.step_forward(i, prepared, chunk, workspace);
         }
@@ -159,7 +166,7 @@ impl Network {
                     self.step_backward(i, prepared, chunk, workspace);
                     self.step_gradient(i, chunk, None, workspace, out);
                 }
-                self.touch(chunk, workspace, out);
+                self.touch(chunk, 0..chunk.n, workspace, out);
                 let squared_norm: f64 = out.nonzero().map(kernel::squared_norm).sum();
                 overflown = (!squared_norm.is_finite()).then_some(0);
             }
@@ -185,7 +192,7 @@ impl Network {
                 for i in 0..self.steps.len() {
                     self.step_gradient(i, chunk, Some(&factors[..chunk.n]), workspace, out);
                 }
-                self.touch(chunk, workspace, out);
+                self.touch(chunk, 0..chunk.n, workspace, out);
             }
         }
         if overflown.is_none() && outcomes.iter().all(|outcome| outcome.loss.is_finite()) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use eranos_base::{Entropy, SeededEntropy};
 use eranos_nn::{
-    DataSpec, Dataset,
+    DataError, DataSpec, Dataset,
     data::{
         Files, Format, Misfit, Schema, Standardization, Table,
         schema::{Input, Label},
@@ -112,4 +112,20 @@ fn files_of_another_form_are_refused_whatever_they_hold() {
     assert_eq!((pixels.record(0), pixels.shape()), (&[0.2; 6][..], &[2, 3, 1][..]));
     let series = series.dataset(&idx(&[3, 2]), Misfit::Void).expect("series");
     assert_eq!(series.record(1)[..2], [100.0, 13.25]);
+}
+
+#[test]
+fn whether_there_are_too_many_values_follows_from_the_public_bound() {
+    let tokenizer = Tokenizer::new(TokenizerSettings::default(), text(&["call"])).expect("words");
+    let (padding, truncating) = (Side::Pre, Side::Post);
+    let input = Input::Text { column: "text".to_owned(), tokenizer, maxlen: 1 << 20, padding, truncating };
+    let label = Label::Listed { column: "label".to_owned(), values: text(&["ham", "spam"]) };
+    let spec = DataSpec::Table(Schema::new(vec![input], label).expect("a schema"));
+    assert!(spec.check_bound(1024).is_ok());
+    assert!(spec.check_bound(1025).is_err());
+    // One record more would show in whether a client can train; so the bound is what decides, before it does.
+    let rows = table(&format!("label,text\n{}", "ham,call\n".repeat(1025)));
+    assert!(matches!(spec.dataset(&rows, Misfit::Void), Err(DataError::Limit { .. })));
+    let [images, ..] = &specs()[..] else { panic!("four") };
+    assert!(images.check_bound(u32::MAX).is_ok());
 }

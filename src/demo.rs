@@ -13,15 +13,16 @@ use std::{
 use clap::Args;
 use eranos_base::{Clock, OsEntropy, SystemClock, UserError};
 use eranos_certs::{Approval, Authority, Role, cli::issue_beside, party};
-use eranos_client::{round::Phase, session::Progress, setup as client_setup, trainer::Pool};
+use eranos_client::{policy::Unit, round::Phase, session::Progress, setup as client_setup, trainer::Pool};
 use eranos_coordinator::{
     cli::{NO_NOISE, line},
     federation::{RoundReport, Summary},
     model::TestFigures,
     setup as coordinator_setup,
+    task::Contribution,
 };
 use eranos_ledger::audit;
-use eranos_privacy::mechanism::NoiseTarget;
+use eranos_privacy::{Probability, Promise, mechanism::NoiseTarget};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
     sync::{mpsc, watch},
@@ -125,8 +126,11 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
         rounds: options.rounds,
         attempts_max,
         noise: settings.noise,
-        expected_lot: (trial.n_records / 4).into(),
-        records_per_client_max: records_max.into(),
+        contribution: Contribution::Records {
+            sampling_probability: Probability::QUARTER,
+            expected_lot: trial.n_records / 4,
+            record_bound: records_max,
+        },
         data: Some(std::path::absolute(&folders.data).unwrap_or_else(|_| folders.data.clone())),
         optimizer: settings.optimizer.clone(),
         l2_clip_norm: settings.l2_clip_norm,
@@ -140,6 +144,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
             coordinator: listen.to_string(),
             ledger_key: ledger_key.clone(),
             task: trial.dataset.to_owned(),
+            unit: Unit::Record,
             epsilon_max: settings.epsilon,
             allow_no_noise: options.no_noise,
             survivors_min: n_clients - 1,
@@ -152,7 +157,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, reports } = coordinator_setup::open(&init.dir)?;
-    let screen = Screen::new(options, trial, folders.n_private, federation.mechanism().parameters().max_attempts);
+    let screen = Screen::new(options, trial, folders.n_private, federation.mechanism().common().max_attempts);
     let (stop_sender, stop) = watch::channel(false);
     let mut stopped = stop.clone();
     let rounds = tokio::spawn(federation.run(server, async move {

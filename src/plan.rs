@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use eranos_base::UserError;
 use eranos_privacy::{
-    Accountant, Event, MechanismError, NoiseVariance, Probability,
+    Accountant, Event, MechanismError, NoiseVariance, Probability, Promise,
     accountant::{
         calibrate::{self, AccountantKind, CalibrationError, Target},
         pld, zcdp,
@@ -422,8 +422,9 @@ fn solve_client(options: &SolveOptions, survivors_min: u16, least: f64) -> Resul
 /// What makes the setting a bad one, and what would work instead.
 fn warnings(options: &SolveOptions, solution: &Solution, noise_to_signal: f64) -> Vec<String> {
     let mut warnings = Vec::new();
-    if options.unit == Unit::Client {
-        warnings.push("client-level plans can be computed, not run: this version trains with unit record only".into());
+    if options.unit == Unit::Client && options.sampling_probability != Probability::ONE {
+        warnings
+            .push("client-level plans with sampling can be computed, not run: this version runs them without".into());
     }
     if solution.bits > BITS_MAX {
         warnings.push(format!("{} bits a coordinate are more than the {BITS_MAX} that a plan may have", solution.bits));

@@ -11,11 +11,11 @@ use std::{
 
 use clap::{Args, Subcommand};
 use eranos_base::{Entropy, OsEntropy, UserError};
-use eranos_client::setup as client_setup;
-use eranos_coordinator::{export::export, setup as coordinator_setup};
+use eranos_client::{policy::Unit, setup as client_setup};
+use eranos_coordinator::{export::export, setup as coordinator_setup, task::Contribution};
 use eranos_nn::{Loss, ModelSpec, Network, weights};
 use eranos_privacy::{
-    RecordMechanism,
+    Mechanism, Probability, Promise,
     audit::{Shown, audit_scores},
     mechanism::NoiseTarget,
 };
@@ -96,7 +96,7 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
 struct Run {
     /// One a canary: about 1 more for one that was in.
     scores: Vec<f64>,
-    mechanism: RecordMechanism,
+    mechanism: Mechanism,
 }
 
 fn toss(n: u32) -> Vec<bool> {
@@ -134,8 +134,11 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
         rounds: 1,
         attempts_max: 1,
         noise: NoiseTarget::Distributed { epsilon: options.epsilon },
-        expected_lot: options.canaries.into(),
-        records_per_client_max: records_max.into(),
+        contribution: Contribution::Records {
+            sampling_probability: Probability::ONE,
+            expected_lot: options.canaries,
+            record_bound: records_max,
+        },
         data: None,
         optimizer: coordinator_setup::OPTIMIZER.to_owned(),
         l2_clip_norm: CLIP,
@@ -144,7 +147,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
     let ledger_key = coordinator_setup::init(&init, TRUST_DOMAIN)?;
     // The example task is another one: this one takes every record, and its model is the canaries'.
     let definition = definition(options.canaries);
-    write(&coordinator.join(coordinator_setup::TASK), task_text(&init).as_bytes())?;
+    write(&coordinator.join(coordinator_setup::TASK), task_text(options, records_max).as_bytes())?;
     write(&coordinator.join(coordinator_setup::DATA), data_text(options.canaries).as_bytes())?;
     write(&coordinator.join("model.json"), definition.as_bytes())?;
     for party in &parties {
@@ -153,6 +156,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
             coordinator: listen.to_string(),
             ledger_key: ledger_key.clone(),
             task: TASK.to_owned(),
+            unit: Unit::Record,
             epsilon_max: options.epsilon,
             allow_no_noise: false,
             survivors_min: options.clients,
@@ -232,9 +236,8 @@ fn definition(n_canaries: u32) -> String {
     json!({ "module": "keras", "class_name": "Sequential", "config": config, "registered_name": null }).to_string()
 }
 
-fn task_text(init: &coordinator_setup::Init) -> String {
-    let NoiseTarget::Distributed { epsilon } = init.noise else { return String::new() };
-    let lot = init.expected_lot as f64;
+fn task_text(options: &CanaryOptions, records_max: u32) -> String {
+    let (lot, epsilon) = (f64::from(options.canaries), options.epsilon);
     format!(
         "version = 1\nname = \"{TASK}\"\ndata = \"data.toml\"\n\n[model]\ndefinition = \"model.json\"\n\n\
          # The step is the sum: the mean over the expected lot, times the lot.\n\
@@ -244,10 +247,10 @@ fn task_text(init: &coordinator_setup::Init) -> String {
          [cohort]\nclients_max = {n}\nsurvivors_min = {n}\nmax_colluders = 1\n\n\
          [schedule]\nrounds = 1\nattempts_max = 1\nready_slot_ms = {}\nphase_wait_min_ms = 10000\n\
          phase_timeout_ms = 60000\n",
-        init.expected_lot,
-        init.records_per_client_max,
-        init.ready_slot_ms,
-        n = init.clients,
+        options.canaries,
+        records_max,
+        READY_SLOT_MS,
+        n = options.clients,
     )
 }
 

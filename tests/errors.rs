@@ -13,6 +13,7 @@ use std::{
 
 use eranos_base::{Clock, SystemClock, Timestamp};
 use eranos_certs::{Approval, Authority, cli::issue_beside};
+use eranos_privacy::Promise;
 
 #[test]
 fn a_missing_file_is_named_with_the_command_that_makes_it() {

@@ -11,6 +11,7 @@ mod adversary;
 mod canaries;
 mod client_attacks;
 mod coordinator_attacks;
+mod modes;
 mod rounds;
 mod secrecy;
 mod sparse_graph;

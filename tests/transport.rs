@@ -664,6 +664,7 @@ impl Drop for Impostor {
 fn session(folder: &Path, coordinator: SocketAddr) -> Session {
     let key = LedgerSigner::new("transport.test/ledger".parse().expect("a name"), SigningKey::from_seed(&[1; 32]));
     let init = eranos_client::setup::Init {
+        unit: eranos_client::policy::Unit::Record,
         records: "images-idx3-ubyte.gz".to_owned(),
         labels: Some("labels-idx1-ubyte.gz".to_owned()),
         columns: Vec::new(),

@@ -10,7 +10,7 @@ use eranos_client::{
 };
 use eranos_nn::{Activation, DataSpec, Dataset, LayerKind, LayerSpec, ModelSpec, data::Files};
 use eranos_privacy::{
-    Probability, RecordMechanism, RotationSeed,
+    Probability, Promise, RecordMechanism, RotationSeed,
     mechanism::{NoiseTarget, RecordTarget, design},
     rotation::restore,
 };
@@ -61,7 +61,7 @@ fn contribute(mechanism: &RecordMechanism, weights: &[f32], records: &[Row]) -> 
         model: model(),
         data: DataSpec::Images { shape: [4, 4, 1], n_classes: 4 },
         checkpoint: weights.iter().flat_map(|weight| weight.to_le_bytes()).collect(),
-        mechanism: mechanism.clone(),
+        mechanism: mechanism.clone().into(),
         rotation_seed: ROTATION,
     };
     let (sender, result) = mpsc::channel();
@@ -159,7 +159,7 @@ fn the_sum_is_divided_by_the_public_lot_and_not_by_what_was_sampled() {
     let record = random.record(255.0);
     let norm = |n: usize| {
         let sum = contribute(&m, &weights, &vec![record.clone(); n]);
-        let mean = restore(&sum, &m, &ROTATION).unwrap();
+        let mean = restore(&sum, &m, &ROTATION, 1).unwrap();
         mean.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
     };
     let (one, thirty) = (norm(1), norm(30));
@@ -187,7 +187,7 @@ fn the_size_of_samples_varies_as_a_poisson_sample_s_does() {
     let record = random.record(255.0);
     // All records are the same one, so that the sum's length tells how many of them were sampled.
     let norm = |m: &RecordMechanism, n: usize| {
-        let mean = restore(&contribute(m, &weights, &vec![record.clone(); n]), m, &ROTATION).unwrap();
+        let mean = restore(&contribute(m, &weights, &vec![record.clone(); n]), m, &ROTATION, 1).unwrap();
         mean.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
     };
     let one = norm(&mechanism(NoiseTarget::None, Probability::ONE), 1);

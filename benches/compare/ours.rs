@@ -202,7 +202,7 @@ impl<'a> Exact<'a> {
         let mut sum = total.finish(&seed);
         let variance = mechanism.parameters().noise.share_variance().ok_or("a mechanism with noise")?;
         add_noise(variance, &mut OsEntropy, &mut sum);
-        let restored = restore(&reduce(&sum, mechanism.parameters().bits), mechanism, &seed)?;
+        let restored = restore(&reduce(&sum, mechanism.parameters().bits), mechanism, &seed, 1)?;
         training.step_along(|at, gradient| gradient.copy_from_slice(&restored[at..at + gradient.len()]));
         Ok(())
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     local,
+    policy::Unit,
     session::Progress,
     setup::{self, Init},
     store,
@@ -32,6 +33,9 @@ pub enum Command {
         /// The task to take part in
         #[arg(long, default_value = "mnist")]
         task: String,
+        /// What is protected
+        #[arg(long, value_enum, default_value = "record")]
+        unit: Unit,
         /// The most epsilon that this data set may ever be charged
         #[arg(long, default_value_t = 4.0)]
         epsilon_max: f64,
@@ -90,6 +94,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             coordinator,
             ledger_key,
             task,
+            unit,
             epsilon_max,
             allow_no_noise,
             survivors_min,
@@ -107,6 +112,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 coordinator,
                 ledger_key,
                 task,
+                unit,
                 epsilon_max,
                 allow_no_noise,
                 survivors_min,
@@ -177,16 +183,17 @@ fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {
     })?;
     let (terms, n_without_noise) = (budget.terms(), budget.n_without_noise());
     let spent = Some(budget.epsilon_spent()).filter(|epsilon| epsilon.is_finite());
-    let unit = match terms.unit {
-        UnitOfPrivacy::Record => "record",
-        UnitOfPrivacy::Client => "client",
-    };
+    let unit = terms.unit.name();
+    // The same charges as seen by the other unit: neither is ever left out of the other's total, nor added to it.
+    let spent_of = |unit| Some(budget.epsilon_spent_of(unit)).filter(|epsilon| epsilon.is_finite());
     if json {
         let report = serde_json::json!({
             "data_set": terms.data_set,
             "unit": unit,
             // Null where no epsilon is promised any more.
             "epsilon_spent": spent,
+            "epsilon_spent_record": spent_of(UnitOfPrivacy::Record),
+            "epsilon_spent_client": spent_of(UnitOfPrivacy::Client),
             "guarantee": spent.is_some(),
             "epsilon_limit": terms.epsilon_limit,
             "delta": terms.delta,
@@ -208,6 +215,14 @@ fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {
             budget.n_charged(),
             budget.n_receipts(),
         );
+        let other = match terms.unit {
+            UnitOfPrivacy::Record => UnitOfPrivacy::Client,
+            UnitOfPrivacy::Client => UnitOfPrivacy::Record,
+        };
+        match spent_of(other) {
+            Some(spent) => println!("the same attempts cost one {} epsilon {spent:.3}", other.name()),
+            None => println!("the same attempts promise nothing to one {}", other.name()),
+        }
     }
     Ok(())
 }

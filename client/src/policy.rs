@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
 use eranos_base::UserError;
+use eranos_privacy::budget::UnitOfPrivacy;
 use serde::Deserialize;
 
 /// What this client agrees to.
@@ -11,7 +13,7 @@ use serde::Deserialize;
 pub struct Policy {
     /// The version of this format; 1.
     pub version: u32,
-    /// The unit of privacy demanded.
+    /// The unit of privacy demanded: what every epsilon and the noise multiplier here speak of.
     pub unit: Unit,
     /// The most epsilon that this data set may ever be charged.
     pub epsilon_max: f64,
@@ -27,6 +29,10 @@ pub struct Policy {
     pub max_colluders: u16,
     /// The least noise multiplier of an attempt, colluders' shares left out.
     pub noise_multiplier_min: f64,
+    /// The least noise multiplier that this client's own noise must reach by itself, whoever else adds any: above 0 it asks
+    /// for nobody's honesty, and a large one only plans with local noise offer.
+    #[serde(default)]
+    pub own_noise_multiplier_min: f64,
     /// Whether plans without any noise are taken part in, and plans with noise on a data set that was used without. Nothing
     /// is promised to this client's records then, now or later; the limits on epsilon and noise above do not apply.
     #[serde(default)]
@@ -42,6 +48,13 @@ pub struct Policy {
     /// by then leaves, so that it bounds for how long a round can keep this machine busy, whatever the model.
     #[serde(default = "phase_timeout_ms_max")]
     pub phase_timeout_ms_max: u32,
+    /// The most records, its steps times the records of each, that local training of one round may take; plans with unit =
+    /// client alone have it.
+    #[serde(default = "local_records_max")]
+    pub local_records_max: u32,
+    /// The largest learning rate of local training.
+    #[serde(default = "local_learning_rate_max")]
+    pub local_learning_rate_max: f64,
     /// The most parameters of a model. A client that trains holds about a hundred bytes for each.
     #[serde(default = "parameters_max")]
     pub parameters_max: u32,
@@ -62,6 +75,10 @@ pub struct SparseGraph {
 
 /// The longest phase of a plan where the policy says nothing: ten minutes.
 pub const PHASE_TIMEOUT_MS_MAX_DEFAULT: u32 = 600_000;
+/// The most work of local training where the policy says nothing.
+pub const LOCAL_RECORDS_MAX_DEFAULT: u32 = 1 << 16;
+/// The largest learning rate of local training where the policy says nothing.
+pub const LOCAL_LEARNING_RATE_MAX_DEFAULT: f64 = 1.0;
 /// The most parameters of a model where the policy says nothing.
 pub const PARAMETERS_MAX_DEFAULT: u32 = 1 << 24;
 
@@ -69,16 +86,35 @@ fn phase_timeout_ms_max() -> u32 {
     PHASE_TIMEOUT_MS_MAX_DEFAULT
 }
 
+fn local_records_max() -> u32 {
+    LOCAL_RECORDS_MAX_DEFAULT
+}
+
+fn local_learning_rate_max() -> f64 {
+    LOCAL_LEARNING_RATE_MAX_DEFAULT
+}
+
 fn parameters_max() -> u32 {
     PARAMETERS_MAX_DEFAULT
 }
 
 /// A unit of privacy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// One record, added or removed.
+    /// One record, added or removed. Plans that protect whole clients are charged as the replacement of one record.
     Record,
+    /// This client, with all of its records. Plans that protect records alone are refused.
+    Client,
+}
+
+impl From<Unit> for UnitOfPrivacy {
+    fn from(unit: Unit) -> Self {
+        match unit {
+            Unit::Record => Self::Record,
+            Unit::Client => Self::Client,
+        }
+    }
 }
 
 impl Policy {
@@ -105,8 +141,15 @@ impl Policy {
                 "at least one identity may always work with the coordinator: 1 or more",
             );
         }
-        if !(policy.noise_multiplier_min.is_finite() && policy.noise_multiplier_min >= 0.0) {
-            return refuse("noise_multiplier_min is not a number", "0.5 refuses the weakest settings");
+        let minima = [policy.noise_multiplier_min, policy.own_noise_multiplier_min];
+        if !minima.iter().all(|least| least.is_finite() && *least >= 0.0) {
+            return refuse(
+                "noise_multiplier_min or own_noise_multiplier_min is not a number",
+                "0.5 refuses the weakest settings",
+            );
+        }
+        if !positive(policy.local_learning_rate_max) {
+            return refuse("local_learning_rate_max is not a positive number", "1.0 is generous");
         }
         if let Some(SparseGraph { corrupt_share_min, dropped_share_max }) = policy.sparse_graph
             && ![corrupt_share_min, dropped_share_max].iter().all(|share| (0.0..1.0).contains(share))
@@ -141,6 +184,7 @@ mod tests {
             .to_string(),
             task: "mnist".to_owned(),
             epsilon_max: 4.0,
+            unit: Unit::Record,
             allow_no_noise: false,
             survivors_min: 3,
             max_colluders: 1,

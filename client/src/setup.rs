@@ -17,7 +17,10 @@ use eranos_wire::tls::{ClientTls, Credentials, SharedTrust, TrustMaterial};
 use crate::{
     config::Config,
     connection::Connector,
-    policy::{PARAMETERS_MAX_DEFAULT, PHASE_TIMEOUT_MS_MAX_DEFAULT, Policy},
+    policy::{
+        LOCAL_LEARNING_RATE_MAX_DEFAULT, LOCAL_RECORDS_MAX_DEFAULT, PARAMETERS_MAX_DEFAULT,
+        PHASE_TIMEOUT_MS_MAX_DEFAULT, Policy, Unit,
+    },
     round::{CertificateCheck, Member},
     session::Session,
     store::Store,
@@ -55,7 +58,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         return Err(UserError::new(what, "raise records_max if the task's bound allows it, or leave records out"));
     }
     let terms = Terms {
-        unit: UnitOfPrivacy::Record,
+        unit: policy.unit.into(),
         data_set: DATA_SET.to_owned(),
         epsilon_limit: policy.epsilon_max,
         delta: policy.delta_max,
@@ -115,6 +118,8 @@ pub struct Init {
     pub ledger_key: String,
     /// The task.
     pub task: String,
+    /// What is protected.
+    pub unit: Unit,
     /// The most epsilon for this data set.
     pub epsilon_max: f64,
     /// Whether plans without noise are taken part in.
@@ -176,8 +181,9 @@ pub fn init(init: &Init) -> Result<(), UserError> {
     let policy = format!(
         "# What this client agrees to, whatever a coordinator plans. A plan beyond it is refused, with the reason.\n\
          version = 1\n\n\
-         # What is protected: one record, added or removed.\n\
-         unit = \"record\"\n\
+         # What is protected, and what every epsilon here speaks of: \"record\", one record added or removed; or \"client\",\n\
+         # this client with all of its records, which plans that protect single records do not. Fixed when the budget is made.\n\
+         unit = \"{unit}\"\n\
          # The most epsilon that this data set may ever be charged, over all tasks. Fixed when the budget is made.\n\
          epsilon_max = {epsilon:?}\n\
          # The most epsilon that one session of a task may plan for. A task begun anew counts anew: epsilon_max bounds all.\n\
@@ -191,6 +197,8 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          max_colluders = {max_colluders}\n\
          # The least noise multiplier of an attempt, colluders' shares left out.\n\
          noise_multiplier_min = 0.5\n\
+         # The same of this client's own noise alone, whoever else adds any. Plans with local noise alone reach a large one.\n\
+         own_noise_multiplier_min = 0.0\n\
          # Whether to take part in plans WITHOUT any noise. They promise nothing: what such a round releases may tell\n\
          # anybody about single records, and this data set has no guarantee left afterwards, whatever comes later. Plans\n\
          # with noise are then taken part in without a limit on epsilon, since none is left to keep.\n\
@@ -204,6 +212,10 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # The longest that a plan may let its parties wait in one phase, in ms: whoever has nothing to send by then\n\
          # leaves the round, so that no plan keeps this machine busy for longer.\n\
          phase_timeout_ms_max = {PHASE_TIMEOUT_MS_MAX_DEFAULT}\n\
+         # The most records, steps times the records of each, and the largest learning rate, of training by itself in a\n\
+         # round. Plans with unit = client ask for it.\n\
+         local_records_max = {LOCAL_RECORDS_MAX_DEFAULT}\n\
+         local_learning_rate_max = {LOCAL_LEARNING_RATE_MAX_DEFAULT:?}\n\
          # The most parameters of a model: the memory of training grows with them.\n\
          parameters_max = {PARAMETERS_MAX_DEFAULT}\n\n\
          # Plans on the complete graph alone are accepted: everybody shares keys with everybody, which holds against a\n\
@@ -216,6 +228,7 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # corrupt_share_min = 0.1\n\
          # The largest share of it that the plan may let drop out.\n\
          # dropped_share_max = 0.34\n",
+        unit = UnitOfPrivacy::from(init.unit).name(),
         epsilon = init.epsilon_max,
         allow_no_noise = init.allow_no_noise,
         survivors_min = init.survivors_min,

@@ -96,8 +96,7 @@ impl Store {
         }
         if *budget.terms() != terms {
             let what = format!("the budget in {} was made under other terms", path.display());
-            let next =
-                "restore epsilon_max and delta_max in policy.toml: what a budget protects is fixed when it is made";
+            let next = "restore unit, epsilon_max and delta_max in policy.toml: what a budget protects is fixed when it is made";
             return Err(UserError::new(what, next));
         }
         let secret = match secret {

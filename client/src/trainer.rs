@@ -1,5 +1,6 @@
-//! Makes a client's contribution to a round: the exact sum of clipped record gradients of a secret Poisson sample,
-//! rotated, rounded and noised (eranos_privacy), on one bounded pool of threads that is never tokio's.
+//! Makes a client's contribution to a round, on one bounded pool of threads that is never tokio's: the exact sum of clipped
+//! record gradients of a secret Poisson sample, or, where the client is the unit of privacy, the change of the model by a
+//! training of its own; rotated, rounded and noised (eranos_privacy).
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -8,10 +9,19 @@ use std::sync::{
 
 use eranos_base::{Entropy, OsEntropy};
 use eranos_nn::{
-    DataError, DataSpec, Dataset, Loss, Network, NnError, Record, Target, Workspace,
+    DataError, DataSpec, Dataset, Loss, Network, NnError, OptimizerSpec, Record, Target, Training, TrainingError,
+    Workspace,
     data::{Files, Misfit},
+    network::batch::Weight,
 };
-use eranos_privacy::{SiloSum, Slot, sampler, sampler::SampleError, silo::SiloError};
+use eranos_privacy::{
+    Mechanism, RecordMechanism, SiloSum, Slot,
+    mechanism::LocalTraining,
+    sampler,
+    sampler::SampleError,
+    silo::SiloError,
+    update::{self, UpdateError},
+};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use zeroize::Zeroizing;
 
@@ -32,6 +42,12 @@ pub enum TrainerError {
     /// A gradient does not fit the mechanism.
     #[error(transparent)]
     Sum(#[from] SiloError),
+    /// An update does not fit the mechanism.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// Local training cannot be done.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
     /// The round ended before the contribution was complete.
     #[error("the round is over")]
     Cancelled,
@@ -103,52 +119,21 @@ impl Trainer {
         Cancel(cancelled)
     }
 
-    /// The work is the same every round: B_max records, dummies of weight zero among them.
     fn contribute(&self, job: &TrainingJob, cancelled: &AtomicBool) -> Result<Zeroizing<Vec<u32>>, TrainerError> {
         let prepared = self.prepare(job)?;
-        let (network, data) = (&*prepared.network, &*prepared.data);
         let parameters: Vec<f32> =
             job.checkpoint.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let weights = network.prepare(&parameters)?;
-        let n_records = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let slots = sampler::sample(&job.mechanism, n_records, &mut OsEntropy)?;
-        let chunks: Result<Vec<SiloSum>, TrainerError> = slots
-            .par_chunks(slots.len().div_ceil(WORKERS_MAX).max(RECORDS_PER_TASK_MIN))
-            .map(|chunk| {
-                let mut workspace = prepared.take_workspace();
-                let mut gradient = network.gradient();
-                let mut sum = SiloSum::new(&job.mechanism);
-                let example = |slot: &Slot| {
-                    // A dummy works on some real record, so that it takes a record's time, and adds nothing.
-                    let record = match *slot {
-                        Slot::Record(i) => Some(i as usize),
-                        Slot::Dummy => any_record(data),
-                    };
-                    let (values, class) = match record {
-                        Some(i) => (data.record(i), data.label(i)),
-                        None => (&prepared.zeros[..], 0),
-                    };
-                    // Fresh in every attempt, and only where something is dropped.
-                    let dropout_key = network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
-                    (Record { values, dropout_key }, Target::Class(class))
-                };
-                let examples: Vec<_> = chunk.iter().map(example).collect();
-                network.record_gradients(&weights, &examples, &mut workspace, &mut gradient, |i, _, gradient| {
-                    if cancelled.load(Ordering::Relaxed) {
-                        return Err(TrainerError::Cancelled);
-                    }
-                    Ok(sum.add_ranges(gradient, gradient.ranges(), chunk[i].weight())?)
-                })?;
-                prepared.give_back(workspace);
-                Ok(sum)
-            })
-            .collect();
-        let mut sums = chunks?.into_iter();
-        let mut total = sums.next().unwrap_or_else(|| SiloSum::new(&job.mechanism));
-        for mut sum in sums {
-            total.merge(&mut sum)?;
-        }
-        Ok(Zeroizing::new(total.contribute(&job.mechanism, &job.rotation_seed, &mut OsEntropy)?))
+        let vector = match &job.mechanism {
+            Mechanism::Record(mechanism) => {
+                let sum = record_sum(&prepared, mechanism, &parameters, cancelled)?;
+                sum.contribute(mechanism, &job.rotation_seed, &mut OsEntropy)?
+            }
+            Mechanism::Client(mechanism) => {
+                let update = local_update(&prepared, mechanism.parameters().training, &parameters, cancelled)?;
+                update::contribute(&update, mechanism, &job.rotation_seed, &mut OsEntropy)?
+            }
+        };
+        Ok(Zeroizing::new(vector))
     }
 
     fn prepare(&self, job: &TrainingJob) -> Result<Prepared, TrainerError> {
@@ -166,6 +151,78 @@ impl Trainer {
     }
 }
 
+/// The sum of the clipped gradients of a secret sample. The work is the same every round: B_max records, dummies of weight
+/// zero among them.
+fn record_sum(
+    prepared: &Prepared,
+    mechanism: &RecordMechanism,
+    parameters: &[f32],
+    cancelled: &AtomicBool,
+) -> Result<SiloSum, TrainerError> {
+    let (network, data) = (&*prepared.network, &*prepared.data);
+    let weights = network.prepare(parameters)?;
+    let n_records = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let slots = sampler::sample(mechanism, n_records, &mut OsEntropy)?;
+    let chunks: Result<Vec<SiloSum>, TrainerError> = slots
+        .par_chunks(slots.len().div_ceil(WORKERS_MAX).max(RECORDS_PER_TASK_MIN))
+        .map(|chunk| {
+            let mut workspace = prepared.take_workspace();
+            let mut gradient = network.gradient();
+            let mut sum = SiloSum::new(mechanism);
+            // A dummy works on some real record, so that it takes a record's time, and adds nothing.
+            let record = |slot: &Slot| match *slot {
+                Slot::Record(i) => Some(i as usize),
+                Slot::Dummy => any_record(data),
+            };
+            let examples: Vec<_> = chunk.iter().map(|slot| prepared.example(record(slot))).collect();
+            network.record_gradients(&weights, &examples, &mut workspace, &mut gradient, |i, _, gradient| {
+                if cancelled.load(Ordering::Relaxed) {
+                    return Err(TrainerError::Cancelled);
+                }
+                Ok(sum.add_ranges(gradient, gradient.ranges(), chunk[i].weight())?)
+            })?;
+            prepared.give_back(workspace);
+            Ok(sum)
+        })
+        .collect();
+    let mut sums = chunks?.into_iter();
+    let mut total = sums.next().unwrap_or_else(|| SiloSum::new(mechanism));
+    for mut sum in sums {
+        total.merge(&mut sum)?;
+    }
+    Ok(total)
+}
+
+/// The change of every parameter by `training` on the client's own records, drawn at random, as many whatever there are. A
+/// client without records changes nothing, after the same work; nor does one whose training leads nowhere finite: that
+/// must not show.
+fn local_update(
+    prepared: &Prepared,
+    training: LocalTraining,
+    parameters: &[f32],
+    cancelled: &AtomicBool,
+) -> Result<Zeroizing<Vec<f64>>, TrainerError> {
+    let (network, data) = (&*prepared.network, &*prepared.data);
+    let LocalTraining { steps, batch_size, learning_rate } = training;
+    let mut local = Training::new(network, parameters, OptimizerSpec::Sgd { learning_rate })?;
+    let mut is_finite = true;
+    for _ in 0..steps {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(TrainerError::Cancelled);
+        }
+        let batch: Vec<_> = (0..batch_size).map(|_| prepared.example(any_record(data))).collect();
+        match local.step(&batch, Weight::Equal(1.0 / batch_size as f32)) {
+            Ok(_) => {}
+            Err(TrainingError::Model(NnError::NonFinite { .. })) => is_finite = false,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let after = Zeroizing::new(local.parameters());
+    let counts = is_finite && !data.is_empty();
+    let change = |(after, before): (&f32, &f32)| if counts { f64::from(*after) - f64::from(*before) } else { 0.0 };
+    Ok(Zeroizing::new(after.iter().zip(parameters).map(change).collect()))
+}
+
 /// A record drawn at random; none in an empty silo.
 fn any_record(data: &Dataset) -> Option<usize> {
     let draw = u64::from_le_bytes(OsEntropy.bytes()) as usize;
@@ -173,6 +230,17 @@ fn any_record(data: &Dataset) -> Option<usize> {
 }
 
 impl Prepared {
+    /// A record with its class, or zeros where there is none.
+    fn example(&self, record: Option<usize>) -> (Record<'_>, Target<'_>) {
+        let (values, class) = match record {
+            Some(i) => (self.data.record(i), self.data.label(i)),
+            None => (&self.zeros[..], 0),
+        };
+        // Fresh in every attempt, and only where something is dropped.
+        let dropout_key = self.network.has_dropout().then(|| u64::from_le_bytes(OsEntropy.bytes()));
+        (Record { values, dropout_key }, Target::Class(class))
+    }
+
     fn take_workspace(&self) -> Workspace {
         let mut free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
         free.pop().unwrap_or_else(|| self.network.workspace())
@@ -192,3 +260,74 @@ const THREADS_MAX: usize = 64;
 const WORKERS_MAX: usize = 8;
 /// Fewest records of a task: below, setting up the sum costs more than the work.
 const RECORDS_PER_TASK_MIN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use eranos_nn::{
+        Activation, LayerKind, LayerSpec, ModelSpec,
+        data::{
+            Schema,
+            schema::{Input, Label},
+        },
+    };
+
+    use super::*;
+
+    /// A softmax over two classes of records of three values.
+    fn prepared(values: Vec<f32>, labels: Vec<u32>) -> Prepared {
+        let kinds = [
+            LayerKind::InputLayer { shape: vec![3] },
+            LayerKind::Dense { units: 2, activation: Activation::Softmax, use_bias: true },
+        ];
+        let layers = kinds.into_iter().enumerate().map(|(i, kind)| LayerSpec {
+            name: format!("layer-{i}"),
+            inputs: (0..i as u32).collect(),
+            kind,
+        });
+        let model = ModelSpec::new("tiny", layers.collect()).expect("a model");
+        let columns = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let label = Label::Integer { column: "class".to_owned(), n_classes: 2 };
+        Prepared {
+            spec: DataSpec::Table(Schema::new(vec![Input::Numbers { columns }], label).expect("a schema")),
+            data: Arc::new(Dataset::from_values(values, labels, &[3])),
+            network: Arc::new(Network::new(model.clone(), Loss::of_classes(&model).expect("a loss")).expect("runs")),
+            workspaces: Arc::default(),
+            zeros: vec![0.0; 3].into(),
+        }
+    }
+
+    fn update(prepared: &Prepared, steps: u32, learning_rate: f64) -> Zeroizing<Vec<f64>> {
+        let training = LocalTraining { steps, batch_size: 4, learning_rate };
+        local_update(prepared, training, &[0.0; 8], &AtomicBool::new(false)).expect("trained")
+    }
+
+    #[test]
+    fn an_update_is_the_change_by_the_plans_steps_at_its_rate() {
+        // One record, so that every batch is the same: from zero the first step moves the class's bias by half the rate.
+        let one = prepared(vec![1.0, 0.0, -1.0], vec![1]);
+        let step = update(&one, 1, 0.1);
+        for (found, expected) in step.iter().zip([-0.05, 0.05, 0.0, 0.0, 0.05, -0.05, -0.05, 0.05]) {
+            assert!((found - expected).abs() < 1e-6, "{step:?}");
+        }
+        // More steps go on from there, each a little shorter.
+        let three = update(&one, 3, 0.1);
+        assert!(three[7] > 2.5 * step[7] && three[7] < 3.0 * step[7], "{three:?}");
+    }
+
+    #[test]
+    fn a_client_without_records_or_whose_training_overflows_sends_zero() {
+        let none = prepared(Vec::new(), Vec::new());
+        assert_eq!(*update(&none, 2, 0.1), [0.0; 8]);
+        // From the first step on the products overflow: no error, which would show, and nothing that is not finite.
+        let huge = prepared(vec![1e30, -1e30, 1e30, -1e30, 1e30, 1e30], vec![0, 1]);
+        let overflown = update(&huge, 4, 1e6);
+        assert!(overflown.iter().all(|value| *value == 0.0), "{overflown:?}");
+        let cancelled = local_update(
+            &none,
+            LocalTraining { steps: 1, batch_size: 1, learning_rate: 0.1 },
+            &[0.0; 8],
+            &AtomicBool::new(true),
+        );
+        assert!(matches!(cancelled, Err(TrainerError::Cancelled)));
+    }
+}

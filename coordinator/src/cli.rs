@@ -7,12 +7,13 @@ use std::{
 
 use clap::Subcommand;
 use eranos_base::UserError;
-use eranos_privacy::mechanism::NoiseTarget;
+use eranos_privacy::{Promise, mechanism::NoiseTarget};
 
 use crate::{
     export::{Exported, export},
     federation::RoundReport,
     setup::{self, Coordinator, Init},
+    task::{Contribution, Unit},
 };
 
 /// `eranos coordinator`.
@@ -44,9 +45,12 @@ pub enum Command {
         /// NOT PRIVATE: nobody adds noise, nothing is promised, and clients refuse unless their policies allow it
         #[arg(long, conflicts_with = "epsilon")]
         no_noise: bool,
-        /// The most records that one client may hold
+        /// What is protected: one record, or a whole client, which takes thousands of them
+        #[arg(long, value_enum, default_value = "record")]
+        unit: Unit,
+        /// The most records that one client may hold, with unit = record
         #[arg(long, default_value_t = 1500)]
-        records_per_client_max: u64,
+        records_per_client_max: u32,
         /// The data file, which says what a record is and where the test set lies [default: images like MNIST's]
         #[arg(long)]
         data: Option<PathBuf>,
@@ -83,6 +87,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             rounds,
             epsilon,
             no_noise,
+            unit,
             records_per_client_max,
             data,
         } => {
@@ -99,10 +104,15 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
                 noise: if no_noise { NoiseTarget::None } else { NoiseTarget::Distributed { epsilon } },
-                expected_lot: u64::from(clients) * records_per_client_max / 4,
-                records_per_client_max,
+                contribution: match unit {
+                    Unit::Record => Contribution::quarter_of(u32::from(clients), records_per_client_max),
+                    Unit::Client => Contribution::Update(setup::LOCAL_TRAINING),
+                },
                 data: data.map(|path| std::path::absolute(&path).unwrap_or(path)),
-                optimizer: setup::OPTIMIZER.to_owned(),
+                optimizer: match unit {
+                    Unit::Record => setup::OPTIMIZER.to_owned(),
+                    Unit::Client => setup::MEAN_OPTIMIZER.to_owned(),
+                },
                 l2_clip_norm: setup::CLIP,
                 ready_slot_ms: 250,
                 dir: dir.clone(),
@@ -136,9 +146,9 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
         println!(
             "listening on {}; {} parameters, at most {} attempts for {}",
             server.local_address(),
-            mechanism.parameters().n_parameters,
-            mechanism.parameters().max_attempts,
-            epsilon_at(mechanism.epsilon(), mechanism.parameters().delta),
+            mechanism.common().n_parameters,
+            mechanism.common().max_attempts,
+            epsilon_at(mechanism.epsilon(), mechanism.common().delta),
         );
         if !mechanism.has_noise() {
             println!("{NO_NOISE}");

@@ -18,8 +18,8 @@ use eranos_ledger::{
 };
 use eranos_nn::{DataFile, Dataset, ModelSpec};
 use eranos_privacy::{
-    Probability, RecordMechanism, RotationSeed,
-    mechanism::{RecordTarget, design},
+    Mechanism, Promise, RotationSeed,
+    mechanism::{ClientTarget, RecordTarget, design, design_client},
 };
 use eranos_wire::{
     Answer, Request,
@@ -43,7 +43,7 @@ use crate::{
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     store::{self, ModelState, Outcome, SqliteStore, StateStore, StoreError},
-    task::Task,
+    task::{Contribution, Task},
 };
 
 /// Why the coordinator stops.
@@ -126,7 +126,7 @@ pub struct Federation {
     objects: Objects,
     ledger: LogWriter,
     attempts: Attempts,
-    mechanism: RecordMechanism,
+    mechanism: Mechanism,
     model: Model,
     model_state: ModelState,
     /// What a record is, as canonical bytes.
@@ -253,7 +253,7 @@ impl Federation {
         signer: Arc<LedgerSigner>,
         reports: mpsc::Sender<RoundReport>,
         spec: ModelSpec,
-        mechanism: RecordMechanism,
+        mechanism: Mechanism,
         data: DataFile,
     ) -> Result<Self, FederationError> {
         let objects = Objects::open(&dir.join(objects::FOLDER))?;
@@ -350,7 +350,7 @@ impl Federation {
     }
 
     /// The mechanism of every attempt.
-    pub fn mechanism(&self) -> &RecordMechanism {
+    pub fn mechanism(&self) -> &Mechanism {
         &self.mechanism
     }
 
@@ -404,7 +404,7 @@ impl Federation {
             released: self.released,
             attempts: self.n_attempts,
             epsilon: self.epsilon(),
-            delta: self.mechanism.parameters().delta,
+            delta: self.mechanism.common().delta,
             test,
             n_dropped: self.totals.n_dropped,
             bytes_up: self.totals.bytes_up,
@@ -937,31 +937,43 @@ async fn sleep_until(at: Option<eranos_base::Timestamp>) {
 }
 
 /// The least noise that keeps the task's promise.
-fn mechanism(task: &Task, n_parameters: usize) -> Result<RecordMechanism, UserError> {
+fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     let (privacy, cohort) = (&task.privacy, &task.cohort);
-    let number = |what: &str, value: u64| {
-        u32::try_from(value)
-            .map_err(|_| UserError::new(format!("{what} = {value} is too large"), "use a smaller number"))
-    };
-    let [numerator, denominator] = privacy.sampling_probability;
     let failed = |error: &dyn std::fmt::Display| {
         let what = format!("the task's privacy cannot be kept: {error}");
         UserError::new(what, "allow a larger epsilon, fewer attempts, or a smaller sampling probability")
     };
-    let target = RecordTarget {
-        l2_clip_norm: task.training.l2_clip_norm,
-        n_parameters: number("the number of parameters", n_parameters as u64)?,
-        sampling_probability: Probability::new(numerator, denominator).map_err(|error| failed(&error))?,
-        expected_lot: number("privacy.expected_lot", privacy.expected_lot)?,
-        record_bound: number("privacy.records_per_client_max", privacy.records_per_client_max)?,
-        n_max: cohort.clients_max,
-        u_min: cohort.survivors_min,
-        max_colluders: cohort.max_colluders,
-        max_attempts: task.schedule.attempts_max,
-        noise: privacy.noise_target().map_err(|error| failed(&error))?,
-        delta: privacy.delta,
-    };
-    design(&target).map_err(|error| failed(&error))
+    let noise = privacy.noise_target().map_err(|error| failed(&error))?;
+    let n_parameters = u32::try_from(n_parameters).unwrap_or(u32::MAX);
+    match task.contribution().map_err(|(what, next)| UserError::new(what, next))? {
+        Contribution::Records { sampling_probability, expected_lot, record_bound } => design(&RecordTarget {
+            l2_clip_norm: task.training.l2_clip_norm,
+            n_parameters,
+            sampling_probability,
+            expected_lot,
+            record_bound,
+            n_max: cohort.clients_max,
+            u_min: cohort.survivors_min,
+            max_colluders: cohort.max_colluders,
+            max_attempts: task.schedule.attempts_max,
+            noise,
+            delta: privacy.delta,
+        })
+        .map(Mechanism::from),
+        Contribution::Update(training) => design_client(&ClientTarget {
+            l2_clip_norm: task.training.l2_clip_norm,
+            n_parameters,
+            n_max: cohort.clients_max,
+            u_min: cohort.survivors_min,
+            max_colluders: cohort.max_colluders,
+            training,
+            max_attempts: task.schedule.attempts_max,
+            noise,
+            delta: privacy.delta,
+        })
+        .map(Mechanism::from),
+    }
+    .map_err(|error| failed(&error))
 }
 
 /// The session's nonce and the leaves that open its ledger.
@@ -970,7 +982,7 @@ fn opening(
     trust_domain: &TrustDomain,
     signer: &LedgerSigner,
     model: &Model,
-    mechanism: &RecordMechanism,
+    mechanism: &Mechanism,
 ) -> Result<([u8; 32], Vec<Vec<u8>>), FederationError> {
     let ledger_key = signer.ledger_key();
     let origin = ledger_key.name().clone();

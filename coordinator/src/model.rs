@@ -9,7 +9,7 @@ use eranos_nn::{
     OptimizerSpec, metrics,
 };
 use eranos_privacy::{
-    RecordMechanism, RotationSeed,
+    Mechanism, RotationSeed,
     rotation::{RestoreError, restore},
 };
 use eranos_secagg::Sum;
@@ -114,19 +114,26 @@ impl Model {
         Canonical::new(OPTIMIZER_DOMAIN).u64(self.optimizer.n_steps()).field(&bytes(self.optimizer.moments())).finish()
     }
 
-    /// Takes one step: the sum is brought back from its rotation and divided by the public expected lot; the server
-    /// optimizer applies it.
+    /// Takes one step: the sum is brought back from its rotation and divided by the public expected lot, or by the number of
+    /// survivors where each sent an update; the server optimizer applies it. The mean update points downhill, and counts as
+    /// a gradient of the opposite sign (Reddi et al. 2021).
     ///
     /// # Errors
     /// If the sum does not fit, or the step leads nowhere finite; the model is unchanged then.
     pub fn apply(
         &mut self,
         sum: &Sum,
-        mechanism: &RecordMechanism,
+        mechanism: &Mechanism,
         seed: &RotationSeed,
         schedule: &LearningRateSchedule,
     ) -> Result<(), ModelError> {
-        let gradient = restore(&sum.residues(), mechanism, seed)?;
+        let survivors = sum.survivors().len() as u32;
+        let mut gradient = restore(&sum.residues(), mechanism, seed, survivors)?;
+        if let Mechanism::Client(_) = mechanism {
+            for value in &mut gradient {
+                *value = -*value;
+            }
+        }
         let (mut parameters, mut optimizer) = (self.parameters.clone(), self.optimizer.clone());
         let share = schedule.share(optimizer.n_steps());
         optimizer.step_scaled(&mut parameters, &gradient, share)?;

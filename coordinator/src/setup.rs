@@ -12,14 +12,14 @@ use std::{
 use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
 use eranos_certs::Party;
 use eranos_ledger::{LedgerSigner, Origin};
-use eranos_privacy::mechanism::NoiseTarget;
+use eranos_privacy::mechanism::{LocalTraining, NoiseTarget};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
     federation::{Federation, RoundReport},
     server::{Server, ServerOptions},
-    task::Task,
+    task::{Contribution, Task},
 };
 
 /// The name of the configuration in a coordinator's folder.
@@ -126,15 +126,13 @@ pub struct Init {
     pub attempts_max: u32,
     /// The noise, by the epsilon that it promises for all attempts.
     pub noise: NoiseTarget,
-    /// Records that are expected over all clients in an attempt.
-    pub expected_lot: u64,
-    /// The most records that one client may hold.
-    pub records_per_client_max: u64,
+    /// What a client puts into the sum, and with it the unit of privacy.
+    pub contribution: Contribution,
     /// The data file that says what a record is; one for images like MNIST's is written if there is none.
     pub data: Option<PathBuf>,
     /// The server optimizer, as task.toml has it.
     pub optimizer: String,
-    /// The norm that each record's gradient is clipped to.
+    /// The norm that each record's gradient, or each client's update, is clipped to.
     pub l2_clip_norm: f64,
     /// READY's slot.
     pub ready_slot_ms: u32,
@@ -199,6 +197,7 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
 
 fn task_text(init: &Init) -> String {
     let data = init.data.as_deref().unwrap_or(Path::new(DATA));
+    let [clipped, training, unit, sample] = contribution_texts(&init.contribution);
     format!(
         "# One model, trained on one kind of data, under one promise of privacy.\n\
          version = 1\n\
@@ -210,23 +209,18 @@ fn task_text(init: &Init) -> String {
          # A built-in model (cnn, lstm, nlp, recommender), or: definition = \"model.json\", as Keras 3 prints it with model.to_json().\n\
          builtin = \"{model}\"\n\n\
          [training]\n\
-         # Each record's gradient is clipped to this norm.\n\
+         {clipped}\
          l2_clip_norm = {clip:?}\n\
          # sgd {{ learning_rate }}, momentum {{ learning_rate, momentum }}, or adam {{ learning_rate, beta_1, beta_2, epsilon }}.\n\
          server_optimizer = {optimizer}\n\
          # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
-         learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = {LAST_SHARE:?} }}\n\n\
+         learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = {LAST_SHARE:?} }}\n\
+         {training}\n\
          [privacy]\n\
-         # What is protected: one record, added or removed.\n\
-         unit = \"record\"\n\
+         {unit}\
          {noise}\
          delta = 1e-5\n\
-         # Each record enters an attempt with this probability: numerator and denominator.\n\
-         sampling_probability = [1, 4]\n\
-         # Public constants, never computed from what the clients hold: records expected in an attempt over all\n\
-         # clients, and the most that one client may hold.\n\
-         expected_lot = {expected_lot}\n\
-         records_per_client_max = {records_max}\n\n\
+         {sample}\n\
          [cohort]\n\
          clients_max = {clients}\n\
          # The least number of survivors of a round. Noise is sized for them, less the colluders.\n\
@@ -251,8 +245,6 @@ fn task_text(init: &Init) -> String {
         clip = init.l2_clip_norm,
         optimizer = init.optimizer,
         noise = noise_text(init.noise),
-        expected_lot = init.expected_lot,
-        records_max = init.records_per_client_max,
         clients = init.clients,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
@@ -262,8 +254,53 @@ fn task_text(init: &Init) -> String {
     )
 }
 
+/// What differs between the units: what is clipped, what a client does, what is protected, and who is in a sum.
+fn contribution_texts(contribution: &Contribution) -> [String; 4] {
+    match contribution {
+        Contribution::Records { sampling_probability: q, expected_lot, record_bound } => [
+            "# Each record's gradient is clipped to this norm.\n".to_owned(),
+            String::new(),
+            "# What is protected: one record, added or removed. (\"client\": a whole client, for large cohorts.)\n\
+             unit = \"record\"\n"
+                .to_owned(),
+            format!(
+                "# Each record enters an attempt with this probability: numerator and denominator.\n\
+                 sampling_probability = [{}, {}]\n\
+                 # Public constants, never computed from what the clients hold: records expected in an attempt over all\n\
+                 # clients, and the most that one client may hold.\n\
+                 expected_lot = {expected_lot}\n\
+                 records_per_client_max = {record_bound}\n",
+                q.numerator(),
+                q.denominator(),
+            ),
+        ],
+        Contribution::Update(LocalTraining { steps, batch_size, learning_rate }) => [
+            "# Each client's update, the change of all parameters together, is clipped to this norm.\n".to_owned(),
+            format!(
+                "\n[training.local]\n\
+                 # Each client trains by itself for so many steps of plain gradient descent on so many of its records, drawn\n\
+                 # at random, whatever it has. The server optimizer applies the mean of the updates.\n\
+                 steps = {steps}\n\
+                 batch_size = {batch_size}\n\
+                 learning_rate = {learning_rate:?}\n"
+            ),
+            "# What is protected: one client with all of its records, whose update might as well be zero. The noise on the\n\
+             # mean falls with the number of clients alone: with a few it drowns any model but a small one.\n\
+             unit = \"client\"\n"
+                .to_owned(),
+            "# Every client takes part in every round: nobody is sampled, and nothing is amplified.\n".to_owned(),
+        ],
+    }
+}
+
 fn noise_text(noise: NoiseTarget) -> String {
     match noise {
+        NoiseTarget::Local { epsilon } => format!(
+            "# Each client adds all the noise that protects it, and need trust nobody else's. It costs most: with unit =\n\
+             # \"client\", epsilon is then local, of one update in place of any other.\n\
+             noise = \"local\"\n\
+             epsilon = {epsilon:?}\n"
+        ),
         NoiseTarget::Distributed { epsilon } => format!(
             "# The noise is shared out over the clients. (\"none\", without epsilon, promises nothing to anybody's records;\n\
              # clients refuse it unless their policies allow it.)\n\
@@ -315,5 +352,9 @@ classes = 10
 pub const CLIP: f64 = 1.0;
 /// The server optimizer of the example task.
 pub const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";
+/// The server optimizer of the example task with unit = client: the mean update is taken as it is.
+pub const MEAN_OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 1.0 }";
+/// What a client does by itself in the example task.
+pub const LOCAL_TRAINING: LocalTraining = LocalTraining { steps: 10, batch_size: 32, learning_rate: 0.1 };
 /// What the example task's learning rate falls to.
 const LAST_SHARE: f64 = 0.1;

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use eranos_base::{TaskId, UserError};
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
-use eranos_privacy::mechanism::NoiseTarget;
+use eranos_privacy::{
+    Probability,
+    mechanism::{LocalTraining, NoiseTarget},
+};
 use eranos_secagg::{GraphKind, Thresholds};
 use serde::Deserialize;
 
@@ -54,13 +58,27 @@ impl Model {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    /// The L2 norm that each record's gradient is clipped to.
+    /// The L2 norm that each record's gradient is clipped to; with unit = client, each client's whole update.
     pub l2_clip_norm: f64,
+    /// How a client comes to its update; with unit = client, and only there.
+    pub local: Option<Local>,
     /// The rule that applies the summed, noised gradient, with its constants.
     pub server_optimizer: OptimizerSpec,
     /// How its learning rate goes from released round to released round.
     #[serde(default)]
     pub learning_rate_schedule: LearningRateSchedule,
+}
+
+/// What a client does by itself in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Local {
+    /// How many steps, whatever the client has.
+    pub steps: u32,
+    /// Records of a step, drawn at random.
+    pub batch_size: u32,
+    /// The learning rate of a step.
+    pub learning_rate: f64,
 }
 
 /// What is promised to whom.
@@ -76,21 +94,47 @@ pub struct Privacy {
     pub epsilon: Option<f64>,
     /// Delta.
     pub delta: f64,
-    /// The probability with which each record enters an attempt: numerator and denominator.
-    pub sampling_probability: [u64; 2],
-    /// The number of records expected in an attempt, over all silos. A public constant: never computed from the silos'
-    /// counts.
-    pub expected_lot: u64,
-    /// The most records that a silo may hold. A silo with more refuses.
-    pub records_per_client_max: u64,
+    /// With unit = record: the probability with which each record enters an attempt, numerator and denominator.
+    pub sampling_probability: Option<[u64; 2]>,
+    /// With unit = record: the number of records expected in an attempt, over all silos. A public constant: never computed
+    /// from the silos' counts.
+    pub expected_lot: Option<u64>,
+    /// With unit = record: the most records that a silo may hold. A silo with more refuses.
+    pub records_per_client_max: Option<u64>,
+}
+
+/// What a client puts into the sum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Contribution {
+    /// unit = record: the gradients of a secret sample of its records.
+    Records {
+        /// With what probability each is in the sample.
+        sampling_probability: Probability,
+        /// How many are expected, over all silos.
+        expected_lot: u32,
+        /// The most records that a silo may hold.
+        record_bound: u32,
+    },
+    /// unit = client: the change of the model by a training of its own.
+    Update(LocalTraining),
+}
+
+impl Contribution {
+    /// A quarter of the records of `clients`, each of whom may hold `record_bound`.
+    pub fn quarter_of(clients: u32, record_bound: u32) -> Self {
+        let expected_lot = clients.saturating_mul(record_bound) / 4;
+        Self::Records { sampling_probability: Probability::QUARTER, expected_lot, record_bound }
+    }
 }
 
 /// The unit of privacy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
     /// One record, added or removed.
     Record,
+    /// One client, with all of its records.
+    Client,
 }
 
 /// Who adds the noise.
@@ -99,6 +143,8 @@ pub enum Unit {
 pub enum Noise {
     /// Every client a share; only the sum is ever seen.
     Distributed,
+    /// Every client all of it, alone.
+    Local,
     /// Nobody: nothing is promised, and clients refuse unless their policies allow it.
     None,
 }
@@ -111,8 +157,9 @@ impl Privacy {
     pub fn noise_target(&self) -> Result<NoiseTarget, &'static str> {
         match (self.noise, self.epsilon) {
             (Noise::Distributed, Some(epsilon)) => Ok(NoiseTarget::Distributed { epsilon }),
+            (Noise::Local, Some(epsilon)) => Ok(NoiseTarget::Local { epsilon }),
             (Noise::None, None) => Ok(NoiseTarget::None),
-            (Noise::Distributed, None) => Err("privacy.epsilon is missing"),
+            (Noise::Distributed | Noise::Local, None) => Err("privacy.epsilon is missing"),
             (Noise::None, Some(_)) => Err("privacy.epsilon is named, but noise = \"none\" promises none"),
         }
     }
@@ -203,7 +250,19 @@ impl Task {
             return refuse("training.l2_clip_norm is not a positive number", "1.0 is a common choice");
         }
         if let Err(what) = task.privacy.noise_target() {
-            return refuse(what, "name epsilon with noise = \"distributed\", and leave it out with noise = \"none\"");
+            return refuse(
+                what,
+                "name epsilon with noise = \"distributed\" or \"local\", and leave it out with noise = \"none\"",
+            );
+        }
+        if task.privacy.unit == Unit::Record && task.privacy.noise == Noise::Local {
+            return refuse(
+                "this version does not run unit = \"record\" with noise = \"local\"",
+                "share the noise out with noise = \"distributed\", or protect whole clients with unit = \"client\"",
+            );
+        }
+        if let Err((what, next)) = task.contribution() {
+            return refuse(&what, next);
         }
         if let Err(error) = task.training.learning_rate_schedule.check() {
             return refuse(&format!("training.learning_rate_schedule: {error}"), "compare with the commented example");
@@ -239,8 +298,111 @@ impl Task {
     }
 }
 
+impl Task {
+    /// What a client puts into the sum.
+    ///
+    /// # Errors
+    /// If the unit's parameters are missing or out of range, or the other unit's are named; and what to do.
+    pub fn contribution(&self) -> Result<Contribution, (String, &'static str)> {
+        let Privacy { unit, sampling_probability, expected_lot, records_per_client_max, .. } = self.privacy;
+        match (unit, self.training.local, sampling_probability, expected_lot, records_per_client_max) {
+            (Unit::Record, None, Some([numerator, denominator]), Some(lot), Some(bound)) => {
+                let number = |what: &str, value: u64| {
+                    u32::try_from(value).map_err(|_| (format!("{what} = {value} is too large"), "use a smaller number"))
+                };
+                let probability = Probability::new(numerator, denominator);
+                Ok(Contribution::Records {
+                    sampling_probability: probability.map_err(|error| {
+                        (format!("privacy.sampling_probability: {error}"), "a quarter is [1, 4], all records [1, 1]")
+                    })?,
+                    expected_lot: number("privacy.expected_lot", lot)?,
+                    record_bound: number("privacy.records_per_client_max", bound)?,
+                })
+            }
+            (Unit::Record, Some(_), ..) => Err((
+                "training.local is named, but with unit = \"record\" nobody trains by itself".to_owned(),
+                "leave the section out, or protect whole clients with unit = \"client\"",
+            )),
+            (Unit::Record, ..) => Err((
+                "privacy.sampling_probability, expected_lot or records_per_client_max is missing".to_owned(),
+                "name all three with unit = \"record\"; compare with what `eranos coordinator init` writes",
+            )),
+            (Unit::Client, _, Some(_), ..) => Err((
+                "privacy.sampling_probability is named, but with unit = \"client\" this version samples nobody"
+                    .to_owned(),
+                "leave it out: every client sends its update in every round",
+            )),
+            (Unit::Client, _, _, Some(_), _) | (Unit::Client, _, _, _, Some(_)) => Err((
+                "privacy.expected_lot or records_per_client_max is named, but unit = \"client\" counts no records"
+                    .to_owned(),
+                "leave them out",
+            )),
+            (Unit::Client, None, ..) => Err((
+                "training.local is missing".to_owned(),
+                "say how a client trains; compare with what `eranos coordinator init --unit client` writes",
+            )),
+            (Unit::Client, Some(Local { steps, batch_size, learning_rate }), ..) => {
+                Ok(Contribution::Update(LocalTraining { steps, batch_size, learning_rate }))
+            }
+        }
+    }
+}
+
 /// Parses TOML into a type that refuses unknown fields; the error names the line.
 pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, next: &str) -> Result<T, UserError> {
     let start = |error: &toml::de::Error| error.span().map(|span| span.start);
     toml::from_str(text).map_err(|error| UserError::in_text(path, text, start(&error), error.message(), next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task of this unit, with these lines in `[training]`, `[training.local]` and `[privacy]`.
+    fn parse(training: &str, privacy: &str) -> Result<Task, UserError> {
+        let text = format!(
+            "version = 1\nname = \"tiny\"\ndata = \"data.toml\"\n[model]\nbuiltin = \"cnn\"\n[training]\n\
+             l2_clip_norm = 1.0\nserver_optimizer = {{ name = \"sgd\", learning_rate = 1.0 }}\n{training}\n\
+             [privacy]\ndelta = 1e-5\n{privacy}\n[cohort]\nclients_max = 4\nsurvivors_min = 3\nmax_colluders = 1\n\
+             [schedule]\nrounds = 2\nattempts_max = 4\nready_slot_ms = 100\nphase_wait_min_ms = 1000\n\
+             phase_timeout_ms = 10000\n"
+        );
+        Task::parse(&text, Path::new("task.toml"))
+    }
+
+    const LOCAL: &str = "[training.local]\nsteps = 10\nbatch_size = 32\nlearning_rate = 0.1";
+    const SAMPLE: &str = "sampling_probability = [1, 4]\nexpected_lot = 40\nrecords_per_client_max = 40";
+    const CLIENT: &str = "unit = \"client\"\nnoise = \"distributed\"\nepsilon = 8.0\n";
+    const RECORD: &str = "unit = \"record\"\nnoise = \"distributed\"\nepsilon = 8.0\n";
+
+    #[test]
+    fn each_unit_has_its_own_parameters_and_no_others() {
+        let training = LocalTraining { steps: 10, batch_size: 32, learning_rate: 0.1 };
+        let contribution = |training: &str, privacy: &str| parse(training, privacy).map(|task| task.contribution());
+        let record = format!("{RECORD}{SAMPLE}");
+        assert_eq!(contribution(LOCAL, CLIENT).ok(), Some(Ok(Contribution::Update(training))));
+        let records = contribution("", &record).ok();
+        assert!(matches!(records, Some(Ok(Contribution::Records { expected_lot: 40, .. }))), "{records:?}");
+        for noise in ["local", "none"] {
+            let epsilon = if noise == "none" { "" } else { "epsilon = 8.0\n" };
+            assert!(parse(LOCAL, &format!("unit = \"client\"\nnoise = \"{noise}\"\n{epsilon}")).is_ok());
+        }
+
+        let refused = |training: &str, privacy: &str, says: &str| {
+            let error = parse(training, privacy).map(|_| ()).expect_err(says).to_string();
+            assert!(error.lines().count() == 2 && error.contains(says), "{error}, expected {says}");
+        };
+        // Amplification that the rounds do not have is refused by its name.
+        refused(LOCAL, &format!("{CLIENT}sampling_probability = [1, 4]"), "this version samples nobody");
+        refused(LOCAL, &format!("{CLIENT}expected_lot = 40"), "counts no records");
+        refused(LOCAL, &format!("{CLIENT}records_per_client_max = 40"), "counts no records");
+        refused("", CLIENT, "training.local is missing");
+        refused(LOCAL, &record, "nobody trains by itself");
+        refused("", RECORD, "is missing");
+        refused("", &record.replace("[1, 4]", "[2, 8]"), "lowest terms");
+        refused("", &record.replace("distributed", "local"), "does not run unit = \"record\" with noise = \"local\"");
+        refused(LOCAL, &CLIENT.replace("epsilon = 8.0", ""), "epsilon is missing");
+        refused(LOCAL, &CLIENT.replace("distributed", "none"), "promises none");
+        refused(LOCAL, &CLIENT.replace("client", "household"), "household");
+    }
 }

@@ -8,7 +8,7 @@ use eranos_ledger::{
     tile::{Tile, TileKind, encode_hashes, parse_entries, parse_hashes, push_entry},
 };
 use eranos_nn::{DataSpec, ModelSpec};
-use eranos_privacy::{Budget, RecordMechanism};
+use eranos_privacy::{Budget, Mechanism, Promise};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     framing::{Decoder, FrameError, Hello, Kind, Limits, Piece, Welcome, encode_opening},
@@ -98,7 +98,7 @@ pub(crate) fn plan(data: &[u8]) {
 
 /// A mechanism.
 pub(crate) fn mechanism(data: &[u8]) {
-    if let Ok(mechanism) = RecordMechanism::decode(data) {
+    if let Ok(mechanism) = Mechanism::decode(data) {
         assert_eq!(mechanism.encode(), data);
         assert_eq!(mechanism.epsilon().is_finite(), mechanism.has_noise());
     }

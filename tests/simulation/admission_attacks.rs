@@ -322,11 +322,7 @@ fn a_plan_beyond_the_policy_is_refused_in_each_dimension() {
         |c| rebudget(c, UnitOfPrivacy::Record, 0.1),
         |kind| matches!(kind, RefusalKind::Budget(BudgetError::Exceeded { .. })),
     );
-    check(
-        "unit of privacy",
-        |c| rebudget(c, UnitOfPrivacy::Client, EPSILON),
-        |kind| matches!(kind, RefusalKind::Other { what: "unit of privacy", .. }),
-    );
+    check("unit of privacy", |c| rebudget(c, UnitOfPrivacy::Client, EPSILON), |kind| matches!(kind, RefusalKind::Unit));
 }
 
 /// The plan without noise, or with it.
@@ -421,7 +417,7 @@ fn noise_is_no_use_to_a_data_set_that_went_without() {
     assert!(world.settled_without(&[]));
 }
 
-fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
+pub(super) fn rebudget(client: &mut Client, unit: UnitOfPrivacy, epsilon_limit: f64) {
     let terms = Terms { unit, data_set: "random".to_owned(), epsilon_limit, delta: DELTA };
     let (budget, file) = Budget::create(terms).unwrap();
     (client.budget, client.file) = (Arc::new(budget), file);

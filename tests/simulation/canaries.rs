@@ -14,7 +14,7 @@ use eranos_nn::{
     data::{Files, Form},
 };
 use eranos_privacy::{
-    NoiseVariance, RecordMechanism, RotationSeed,
+    Mechanism, NoiseVariance, Promise, RecordMechanism, RotationSeed,
     audit::{Shown, audit_scores},
     mechanism::{GRID, Noise, NoiseTarget, RecordParameters, RecordTarget},
     noise::add_noise,
@@ -22,7 +22,7 @@ use eranos_privacy::{
 };
 use eranos_secagg::GraphKind;
 
-use super::world::{Client, DELTA, Exit, ExitHow, FIVE, MASKED_INPUT, Size, World, target};
+use super::world::{Client, DELTA, Exit, ExitHow, FIVE, MASKED_INPUT, Size, World, mechanism, target};
 
 /// Images of `inputs` pixels and a softmax layer without a bias on them: `inputs` times `units` parameters.
 fn flat_model(inputs: u32, units: u32) -> (ModelSpec, (DataSpec, Form)) {
@@ -77,6 +77,11 @@ fn round(world: &mut World, number: u64, mut contribute: impl FnMut(usize, Train
 }
 
 /// Residues modulo 2^b as the integers around zero that they stand for.
+fn of_records(mechanism: &Mechanism) -> RecordMechanism {
+    let Mechanism::Record(mechanism) = mechanism else { panic!("unit = record") };
+    mechanism.clone()
+}
+
 fn centred(residues: &[u32], mechanism: &RecordMechanism) -> Vec<f64> {
     let unused = 32 - u32::from(mechanism.parameters().bits);
     residues.iter().map(|value| f64::from((*value << unused) as i32 >> unused)).collect()
@@ -89,15 +94,16 @@ fn share_variance(mechanism: &RecordMechanism) -> NoiseVariance {
 /// Five clients with a model of the demo's size and no record at all, so that a sum is noise and nothing else.
 fn noise_alone() -> World {
     let (model, records) = flat_model(13_000, 10);
-    let world = World::training(1, FIVE, GraphKind::Complete, target(FIVE, model.n_parameters()), model, records);
-    assert_eq!(world.setup.mechanism.parameters().d_pad, 1 << 17);
+    let world =
+        World::training(1, FIVE, GraphKind::Complete, mechanism(target(FIVE, model.n_parameters())), model, records);
+    assert_eq!(world.setup.mechanism.common().d_pad, 1 << 17);
     world
 }
 
 #[test]
 fn the_noise_of_a_released_sum_is_what_was_promised() {
     let mut world = noise_alone();
-    let mechanism = world.setup.mechanism.clone();
+    let mechanism = of_records(&world.setup.mechanism);
     let share = share_variance(&mechanism).to_f64();
     let d = f64::from(mechanism.parameters().d_pad);
     for (number, dropped) in [(1, None), (2, Some(3))] {
@@ -125,7 +131,7 @@ fn the_noise_of_a_released_sum_is_what_was_promised() {
 #[test]
 fn one_clients_noise_has_the_distribution_of_the_discrete_gaussian() {
     let mut world = noise_alone();
-    let mechanism = world.setup.mechanism.clone();
+    let mechanism = of_records(&world.setup.mechanism);
     let mut contributions = Vec::new();
     round(&mut world, 1, |_, job| {
         contributions.push(train(files(13_000, &[]), job));
@@ -163,7 +169,7 @@ fn one_clients_noise_has_the_distribution_of_the_discrete_gaussian() {
 #[test]
 fn clients_and_attempts_share_no_noise() {
     let mut world = noise_alone();
-    let mechanism = world.setup.mechanism.clone();
+    let mechanism = of_records(&world.setup.mechanism);
     let mut vectors = Vec::new();
     for number in 1..=2 {
         round(&mut world, number, |_, job| {
@@ -215,12 +221,12 @@ fn audit(variant: Variant) -> (Shown, f64) {
         noise: NoiseTarget::Distributed { epsilon: TASK_EPSILON },
         ..target(TWENTY, model.n_parameters())
     };
-    let mut world = World::training(2, TWENTY, GraphKind::Complete, target, model, records);
+    let mut world = World::training(2, TWENTY, GraphKind::Complete, mechanism(target), model, records);
     for client in &mut world.clients {
         client.member_mut().policy.task_epsilon_max = TASK_EPSILON;
     }
     world.clients[DROPPED].exit = Some(Exit { kind: MASKED_INPUT, how: ExitHow::DiesBefore });
-    let mechanism = world.setup.mechanism.clone();
+    let mechanism = of_records(&world.setup.mechanism);
     let is_in: Vec<bool> = (0..CANARIES).map(|_| world.dice.below(2) == 1).collect();
     let seed = round(&mut world, 1, |i, job| {
         let own = (0..CANARIES as usize).filter(|canary| i < N_HONEST && is_in[*canary] && canary % N_HONEST == i);
@@ -236,7 +242,7 @@ fn audit(variant: Variant) -> (Shown, f64) {
         .zip(known)
         .map(|(sum, own)| sum.wrapping_sub(*own) & (u32::MAX >> (32 - bits)))
         .collect();
-    let gradient = restore(&seen, &mechanism, &seed).unwrap();
+    let gradient = restore(&seen, &mechanism, &seed, TWENTY.u_min.into()).unwrap();
     let factor = f64::from(mechanism.parameters().expected_lot) / (CLIP * 2f64.sqrt());
     let score = |row: &[f32]| f64::from(row[1] - row[0]) * factor;
     let scores: Vec<f64> = gradient.chunks_exact(2).map(score).collect();
@@ -245,17 +251,18 @@ fn audit(variant: Variant) -> (Shown, f64) {
 }
 
 fn contribute(variant: Variant, canaries: &[usize], mut job: TrainingJob) -> Vec<u32> {
-    let p = job.mechanism.parameters().clone();
-    let variance = share_variance(&job.mechanism);
+    let mechanism = of_records(&job.mechanism);
+    let p = mechanism.parameters().clone();
+    let variance = share_variance(&mechanism);
     match variant {
         Variant::Correct => {}
         Variant::ShareOverN => {
-            let numerator = variance.numerator() / u64::from(job.mechanism.promised_shares());
+            let numerator = variance.numerator() / u64::from(mechanism.promised_shares());
             let noise = Noise::Distributed(NoiseVariance::from_numerator(numerator).unwrap());
-            job.mechanism = RecordMechanism::new(RecordParameters { noise, ..p }).unwrap();
+            job.mechanism = RecordMechanism::new(RecordParameters { noise, ..p }).unwrap().into();
         }
         Variant::NoNoise => {
-            job.mechanism = RecordMechanism::new(RecordParameters { noise: Noise::None, ..p }).unwrap();
+            job.mechanism = RecordMechanism::new(RecordParameters { noise: Noise::None, ..p }).unwrap().into();
         }
         Variant::NoClip => {
             let mut sum = vec![0; p.d_pad as usize];

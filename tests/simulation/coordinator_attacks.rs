@@ -10,7 +10,7 @@ use eranos_base::{
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
 use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
 use eranos_privacy::{
-    Budget, RecordMechanism,
+    Budget, Mechanism,
     mechanism::{NoiseTarget, RecordTarget},
 };
 use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
@@ -831,7 +831,7 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
     check("plan", |attempt| attempt.plan = Digest::of(b"x"));
     check("mechanism", |attempt| {
         let target = RecordTarget { noise: NoiseTarget::Distributed { epsilon: EPSILON + 0.5 }, ..target(FIVE, 16) };
-        let weaker: RecordMechanism = mechanism(target);
+        let weaker: Mechanism = mechanism(target);
         attempt.mechanism = weaker;
     });
     check("rotation seed", |attempt| attempt.rotation_seed.0[0] ^= 1);

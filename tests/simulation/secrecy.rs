@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{Digest, Position, StatementKind};
 use eranos_client::round::{self as client, End, Event, RefusalKind};
-use eranos_privacy::budget::BudgetError;
+use eranos_privacy::{Promise, budget::BudgetError};
 use eranos_secagg::{Advert, Refusal, RosterError};
 use eranos_wire::{Answer, Request, messages::abort::Aborted, plan::PlanError};
 
@@ -49,7 +49,7 @@ fn nothing_that_leaves_depends_on_the_data_but_the_masked_vector() {
         assert!(world.settled_without(&[]));
         world
     };
-    let bits = World::new(60, FIVE).setup.mechanism.parameters().bits;
+    let bits = World::new(60, FIVE).setup.mechanism.common().bits;
     assert!(bits > 8, "what is changed below is part of the value");
     let (one, other) = (run(|_| ()), run(|value| *value ^= 0xA5));
     for (i, (one, other)) in one.clients.iter().zip(&other.clients).enumerate() {
@@ -184,7 +184,8 @@ fn another_model_for_one_client_ends_its_round_before_keys_are_shared() {
 fn a_plan_whose_sum_could_wrap_is_refused() {
     // One bit less than the largest sum needs. Such a mechanism cannot be made here, so its bytes are altered, and signed.
     let mut world = World::new(63, FIVE);
-    let parameters = world.setup.mechanism.parameters().clone();
+    let eranos_privacy::Mechanism::Record(mechanism) = &world.setup.mechanism else { panic!("unit = record") };
+    let parameters = mechanism.parameters().clone();
     let encode = |bits: u8| {
         let parameters = eranos_privacy::RecordParameters { bits, ..parameters.clone() };
         eranos_privacy::RecordMechanism::new(parameters).map(|mechanism| mechanism.encode())

@@ -36,7 +36,7 @@ use eranos_nn::{
     model::{Activation, LayerKind, LayerSpec},
 };
 use eranos_privacy::{
-    Budget, Probability, RecordMechanism,
+    Budget, Mechanism, Probability, Promise,
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -74,7 +74,7 @@ pub(crate) struct Setup {
     pub(crate) signer: Arc<LedgerSigner>,
     pub(crate) session: SessionId,
     pub(crate) nonce: [u8; 32],
-    pub(crate) mechanism: RecordMechanism,
+    pub(crate) mechanism: Mechanism,
     pub(crate) graph: GraphKind,
     pub(crate) model: ModelSpec,
     pub(crate) data: DataSpec,
@@ -235,10 +235,14 @@ impl World {
     }
 
     fn with(graph: GraphKind, noise: NoiseTarget, seed: u64, size: Size) -> Self {
-        let model = model(3, 4);
-        let target = RecordTarget { noise, ..target(size, model.n_parameters()) };
+        let target = RecordTarget { noise, ..target(size, model(3, 4).n_parameters()) };
+        Self::of(mechanism(target), graph, seed, size)
+    }
+
+    /// One with this mechanism, which every client's policy and budget are for.
+    pub(crate) fn of(mechanism: Mechanism, graph: GraphKind, seed: u64, size: Size) -> Self {
         let form = Form::Table(["a", "b", "c", "class"].map(str::to_owned).to_vec());
-        Self::training(seed, size, graph, target, model, (records(3, 4), form))
+        Self::training(seed, size, graph, mechanism, model(3, 4), (records(3, 4), form))
     }
 
     /// One that trains `model`, from weights of zero, on such records, in files of such a form.
@@ -246,7 +250,7 @@ impl World {
         seed: u64,
         size: Size,
         graph: GraphKind,
-        target: RecordTarget,
+        mechanism: Mechanism,
         model: ModelSpec,
         (data, form): (DataSpec, Form),
     ) -> Self {
@@ -261,7 +265,7 @@ impl World {
             size,
             session: SessionId::derive(&trust_domain, signer.ledger_key().name().as_str(), &task, &nonce),
             nonce,
-            mechanism: mechanism(target),
+            mechanism,
             graph,
             data,
             form,
@@ -315,9 +319,9 @@ impl World {
         self.coordinator.begin(spec, RoundRef { session: setup.session, round: RoundNumber(number) }, self.now);
         self.coordinator.wake = Some(self.now + PHASE_WAIT);
         self.push(self.now + PHASE_WAIT, Item::CoordinatorWake);
-        let bits = u32::from(setup.mechanism.parameters().bits);
+        let bits = u32::from(setup.mechanism.common().bits);
         for i in 0..self.clients.len() {
-            let contribution = (0..setup.mechanism.parameters().d_pad)
+            let contribution = (0..setup.mechanism.common().d_pad)
                 .map(|_| (self.dice.next() as u32) & (u32::MAX >> (32 - bits)))
                 .collect();
             let nonce = self.dice.next();
@@ -688,7 +692,7 @@ impl World {
     fn check_sum(&self, context: &str, released: &Released) {
         let size = self.setup.size;
         assert!(released.survivors.len() >= usize::from(size.u_min), "{context}: {:?}", released.survivors);
-        let bits = u32::from(self.setup.mechanism.parameters().bits);
+        let bits = u32::from(self.setup.mechanism.common().bits);
         let mut expected = vec![0_u32; released.residues.len()];
         for i in &released.survivors {
             for (sum, value) in expected.iter_mut().zip(&self.clients[*i].contribution) {
@@ -722,13 +726,13 @@ impl Client {
         let certificate_key = SigningKey::generate(&mut dice.0);
         let certificate = certificate(&setup.authority, &id, &certificate_key.verifying_key());
         let (budget, file) = Budget::create(Terms {
-            unit: UnitOfPrivacy::Record,
+            unit: setup.mechanism.unit(),
             data_set: "random".to_owned(),
             epsilon_limit: 2.0 * EPSILON,
             delta: DELTA,
         })
         .unwrap();
-        let parameters = setup.mechanism.parameters();
+        let parameters = setup.mechanism.common();
         let member = Member {
             identity: Arc::new(Identity {
                 id,
@@ -742,7 +746,10 @@ impl Client {
             // Exactly what the honest plan offers: one step further is refused.
             policy: Policy {
                 version: 1,
-                unit: Unit::Record,
+                unit: match setup.mechanism.unit() {
+                    UnitOfPrivacy::Record => Unit::Record,
+                    UnitOfPrivacy::Client => Unit::Client,
+                },
                 epsilon_max: 2.0 * EPSILON,
                 task_epsilon_max: EPSILON,
                 delta_max: parameters.delta,
@@ -750,7 +757,10 @@ impl Client {
                 max_colluders: parameters.max_colluders,
                 noise_multiplier_min: setup.mechanism.promised_noise_multiplier(),
                 allow_no_noise: false,
-                records_max: parameters.record_bound,
+                records_max: RECORDS_MAX,
+                own_noise_multiplier_min: 0.0,
+                local_records_max: 1 << 16,
+                local_learning_rate_max: 1.0,
                 ready_slot_ms_min: READY_SLOT_MS,
                 charged_without_receipt_max: u32::MAX,
                 phase_timeout_ms_max: PHASE_TIMEOUT_MS,
@@ -1089,7 +1099,7 @@ pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
         // Whole batches: their accounting is a closed form, which makes a round several times faster.
         sampling_probability: Probability::ONE,
         expected_lot: 40,
-        record_bound: 40,
+        record_bound: RECORDS_MAX,
         n_max: size.n as u16,
         u_min: size.u_min,
         max_colluders: size.f,
@@ -1100,10 +1110,10 @@ pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
 }
 
 /// The mechanism for `target`. Designing one takes longer than a round, so each is designed once.
-pub(crate) fn mechanism(target: RecordTarget) -> RecordMechanism {
-    static DESIGNED: Mutex<BTreeMap<String, RecordMechanism>> = Mutex::new(BTreeMap::new());
+pub(crate) fn mechanism(target: RecordTarget) -> Mechanism {
+    static DESIGNED: Mutex<BTreeMap<String, Mechanism>> = Mutex::new(BTreeMap::new());
     let mut designed = DESIGNED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    designed.entry(format!("{target:?}")).or_insert_with(|| design(&target).unwrap()).clone()
+    designed.entry(format!("{target:?}")).or_insert_with(|| design(&target).unwrap().into()).clone()
 }
 
 /// A certificate: the identity and key that the authority signed.
@@ -1199,6 +1209,8 @@ pub(crate) const CONFIGURE: u8 = 0x91;
 pub(crate) const ROSTER: u8 = 0x93;
 pub(crate) const QUORUM: u8 = 0x97;
 
+/// The bound on a client's records.
+pub(crate) const RECORDS_MAX: u32 = 40;
 pub(crate) const READY_SLOT_MS: u32 = 100;
 pub(crate) const PHASE_TIMEOUT_MS: u32 = 10_000;
 pub(crate) const EPSILON: f64 = 8.0;

@@ -55,6 +55,9 @@ pub enum RefusalKind {
         /// The most.
         most: f64,
     },
+    /// The plan protects records, where the policy demands that whole clients are.
+    #[error("policy: the plan protects single records, and promises nothing to this client as a whole")]
+    Unit,
     /// The plan adds no noise, and the policy allows none without.
     #[error("policy: the plan adds no noise, so that it promises nothing to anybody's records")]
     NoNoise,
@@ -140,6 +143,10 @@ impl Refusal {
                 "use a data set that was never trained on without noise; if no record here needs protection, set \
                  allow_no_noise = true in policy.toml"
             }
+            RefusalKind::Unit => {
+                "ask the operator for a plan with unit = client; unit = record in policy.toml, with a new state folder, \
+                 would count single records alone"
+            }
             RefusalKind::SparseGraph => {
                 "ask the operator for the complete graph, or uncomment sparse_graph in policy.toml after reading what is said there"
             }
@@ -155,6 +162,7 @@ impl Refusal {
             | RefusalKind::Other { .. }
             | RefusalKind::TooLittle { .. }
             | RefusalKind::TooMuch { .. }
+            | RefusalKind::Unit
             | RefusalKind::NoNoise
             | RefusalKind::SparseGraph
             | RefusalKind::Budget(_)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use eranos_base::{Digest, Entropy, Timestamp};
 use eranos_nn::{DataSpec, ModelSpec};
-use eranos_privacy::{RotationSeed, budget::UnitOfPrivacy};
+use eranos_privacy::{Mechanism, Promise, RotationSeed, budget::UnitOfPrivacy};
 use eranos_secagg::{Advertised, GraphKind};
 use eranos_wire::{
     RoundPlan,
@@ -87,7 +87,7 @@ fn check(
         return refuse(RefusalKind::OlderBudget { received, charged });
     }
     let mechanism = &plan.mechanism;
-    let parameters = mechanism.parameters();
+    let parameters = mechanism.common();
     let below = |what, found: f64, least: f64| match found < least {
         true => Err(RefusalKind::TooLittle { what, found, least }),
         false => Ok(()),
@@ -97,9 +97,13 @@ fn check(
         false => Ok(()),
     };
     above("delta", parameters.delta, policy.delta_max)?;
+    let unit = memory.budget.terms().unit;
+    if (unit, mechanism.unit()) == (UnitOfPrivacy::Client, UnitOfPrivacy::Record) {
+        return refuse(RefusalKind::Unit);
+    }
     if mechanism.has_noise() {
         // Recomputed here from the raw parameters: the coordinator's own figure is not even in the plan.
-        above("epsilon of the task", mechanism.epsilon(), policy.task_epsilon_max)?;
+        above("epsilon of the task", mechanism.epsilon_for(unit), policy.task_epsilon_max)?;
     } else if !policy.allow_no_noise {
         return refuse(RefusalKind::NoNoise);
     }
@@ -112,9 +116,22 @@ fn check(
         above("share of drop-outs", share(parameters.n_max - parameters.u_min), sparse.dropped_share_max)?;
     }
     if mechanism.has_noise() {
-        below("noise multiplier", mechanism.promised_noise_multiplier(), policy.noise_multiplier_min)?;
+        let multiplier = |shares| mechanism.noise_multiplier_for(unit, shares);
+        below("noise multiplier", multiplier(mechanism.promised_shares()), policy.noise_multiplier_min)?;
+        below("noise multiplier of one's own noise", multiplier(1), policy.own_noise_multiplier_min)?;
     }
-    below("bound on a client's records", f64::from(parameters.record_bound), f64::from(policy.records_max))?;
+    match mechanism {
+        Mechanism::Record(mechanism) => {
+            let bound = mechanism.parameters().record_bound;
+            below("bound on a client's records", f64::from(bound), f64::from(policy.records_max))?;
+        }
+        Mechanism::Client(mechanism) => {
+            let training = mechanism.parameters().training;
+            let work = f64::from(training.steps) * f64::from(training.batch_size);
+            above("work of local training in records", work, f64::from(policy.local_records_max))?;
+            above("learning rate of local training", training.learning_rate, policy.local_learning_rate_max)?;
+        }
+    }
     above("time of a phase in ms", f64::from(plan.phase_timeout_ms), f64::from(policy.phase_timeout_ms_max))?;
     above("number of parameters", f64::from(parameters.n_parameters), f64::from(policy.parameters_max))?;
     below("slot of READY in ms", f64::from(plan.ready_slot_ms), f64::from(policy.ready_slot_ms_min))?;
@@ -127,9 +144,6 @@ fn check(
     let unreceipted = memory.budget.n_charged() - memory.budget.n_receipts();
     let most = policy.charged_without_receipt_max;
     above("number of charged attempts without a receipt", unreceipted as f64, f64::from(most))?;
-    if memory.budget.terms().unit != UnitOfPrivacy::Record {
-        return refuse(RefusalKind::Other { what: "unit of privacy", found: "record".into() });
-    }
     memory.budget.keeps_mechanism(plan.session, mechanism).map_err(RefusalKind::Budget)?;
     memory.budget.can_afford(mechanism, policy.allow_no_noise).map_err(RefusalKind::Budget)?;
     let model = ModelSpec::from_canonical(&plan.model_spec).map_err(|error| RefusalKind::Model(error.to_string()))?;

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use eranos_base::{ClientId, Digest, Entropy, RoundNumber, SessionId, TaskId, Timestamp, TrustDomain, VerifyingKey};
 use eranos_ledger::{Checkpoint, LedgerKey};
 use eranos_nn::{DataSpec, ModelSpec, data::Form};
-use eranos_privacy::{Budget, RecordMechanism, RotationSeed, budget};
+use eranos_privacy::{Budget, Mechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
 use eranos_wire::{
     Answer, Request, RoundPlan,
@@ -135,7 +135,7 @@ pub enum Step {
         /// The plan.
         plan: Digest,
         /// What is released.
-        mechanism: Box<RecordMechanism>,
+        mechanism: Box<Mechanism>,
         /// Whether the policy allows an attempt that leaves no guarantee.
         allow_no_noise: bool,
     },
@@ -167,7 +167,7 @@ pub struct TrainingJob {
     /// Its parameters: `f32`, little-endian.
     pub checkpoint: Bytes,
     /// Clip, sample, noise.
-    pub mechanism: RecordMechanism,
+    pub mechanism: Mechanism,
     /// The round's rotation.
     pub rotation_seed: RotationSeed,
 }

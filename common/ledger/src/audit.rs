@@ -13,7 +13,7 @@ use std::{
 };
 
 use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, VerifyingKey};
-use eranos_privacy::{Noise, RecordMechanism, View, accountant::Accountant};
+use eranos_privacy::{Mechanism, Noise, Promise, View, accountant::Accountant, budget::UnitOfPrivacy};
 
 use crate::{
     entry::{
@@ -116,6 +116,10 @@ pub struct TaskSummary {
     pub task: TaskId,
     /// The session.
     pub session: SessionId,
+    /// What every epsilon here speaks of.
+    pub unit: UnitOfPrivacy,
+    /// Which two federations are neighbours.
+    pub relation: &'static str,
     /// Who adds noise. Where nobody does, every epsilon here is infinite.
     pub noise: Noise,
     /// What it was opened with.
@@ -829,7 +833,7 @@ impl<'a> Ledger<'a> {
         if self.tasks.len() == TASKS_MAX {
             return fault(Fault::TooMany { what: "tasks", max: TASKS_MAX });
         }
-        let p = opened.mechanism.parameters();
+        let p = opened.mechanism.common();
         if p.delta != opened.budget_delta {
             fault(Fault::Delta { budget: opened.budget_delta, found: p.delta });
         }
@@ -871,7 +875,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn roster(&mut self, place: usize, attempt: &Attempt, roster: &Roster, fault: &mut dyn FnMut(Fault)) {
-        let p = attempt.mechanism.parameters();
+        let p = attempt.mechanism.common();
         let n1 = roster.participants.len();
         let quorum = Attempt::quorum(&attempt.mechanism, n1);
         if n1 > usize::from(p.n_max) || n1 < usize::from(p.u_min) || quorum > usize::from(p.u_min) {
@@ -960,7 +964,7 @@ impl Task {
             fault(Fault::Attempts { found: attempt.attempts, expected: self.attempts });
             self.attempts = self.attempts.max(attempt.attempts);
         }
-        let max = u64::from(self.opened.mechanism.parameters().max_attempts);
+        let max = u64::from(self.opened.mechanism.common().max_attempts);
         if self.attempts > max {
             fault(Fault::TooManyAttempts { found: self.attempts, max });
         }
@@ -982,7 +986,7 @@ impl Task {
             Outcome::AbortedAfterReveal => self.aborted_after_reveal += 1,
         }
         let survivors = attempt.survivors().filter(|_| attempt.outcome.reveals()).map_or(0, |survivors| survivors.n());
-        let u_min = u32::from(self.opened.mechanism.parameters().u_min);
+        let u_min = u32::from(self.opened.mechanism.common().u_min);
         // Fewer than u_min is a finding of its own, and nothing is claimed for it; the map's keys stay few.
         *self.by_survivors.entry(survivors.max(u_min).min(u16::MAX.into())).or_default() += 1;
         let recomputed = self.curves.epsilons(self.attempts);
@@ -1005,33 +1009,35 @@ impl Task {
         TaskSummary {
             task: self.opened.task.clone(),
             session: self.opened.session,
-            noise: mechanism.parameters().noise,
+            unit: mechanism.unit(),
+            relation: mechanism.relation(),
+            noise: mechanism.common().noise,
             opened: self.opened.clone(),
             executables: self.executables.clone(),
             attempts: self.attempts,
             released: self.released,
             aborted_before_reveal: self.aborted_before_reveal,
             aborted_after_reveal: self.aborted_after_reveal,
-            max_attempts: mechanism.parameters().max_attempts.into(),
+            max_attempts: mechanism.common().max_attempts.into(),
             charged: self.curves.epsilons(self.attempts),
             attained: Epsilons {
                 coordinator: self.attained(mechanism, View::CoordinatorWithColluders),
                 outsider: self.attained(mechanism, View::Outsider),
             },
-            delta: mechanism.parameters().delta,
+            delta: mechanism.common().delta,
             budget_epsilon: self.opened.budget_epsilon,
             weights: self.weights,
             pseudonyms: Vec::new(),
         }
     }
 
-    fn attained(&self, mechanism: &RecordMechanism, view: View) -> f64 {
+    fn attained(&self, mechanism: &Mechanism, view: View) -> f64 {
         let mut accountant = Accountant::new();
         for (survivors, n_attempts) in &self.by_survivors {
             let Some(shares) = mechanism.shares(view, *survivors) else { return f64::INFINITY };
             accountant.compose_curve(&mechanism.event(shares).rdp(), *n_attempts, mechanism.cut_probability());
         }
-        accountant.epsilon(mechanism.parameters().delta)
+        accountant.epsilon(mechanism.common().delta)
     }
 }
 

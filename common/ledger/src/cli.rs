@@ -182,8 +182,11 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
             task.aborted_before_reveal, task.aborted_after_reveal
         );
         match task.noise {
-            Noise::Distributed(_) => {
-                let _ = writeln!(text, "  unit record, add or remove, delta {delta}, budget epsilon {budget_epsilon}");
+            Noise::Distributed(_) | Noise::Local(_) => {
+                let (unit, relation) = (task.unit.name(), task.relation.replace('-', " "));
+                let noise = if matches!(task.noise, Noise::Local(_)) { ", local noise" } else { "" };
+                let _ =
+                    writeln!(text, "  unit {unit}, {relation}{noise}, delta {delta}, budget epsilon {budget_epsilon}");
                 let mut view = |name: &str, charged: f64, attained: f64| {
                     let _ = writeln!(text, "  epsilon against {name}: {charged:.6} charged, {attained:.6} attained");
                 };
@@ -197,7 +200,7 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
         let _ = writeln!(text, "  {} pseudonyms, 0 bindings disclosed", task.pseudonyms.len());
         for one in task.pseudonyms.iter().filter(|_| each_pseudonym) {
             let epsilon = match task.noise {
-                Noise::Distributed(_) => {
+                Noise::Distributed(_) | Noise::Local(_) => {
                     format!("epsilon {:.6} (outsiders {:.6})", one.charged.coordinator, one.charged.outsider)
                 }
                 Noise::None => "no guarantee".to_owned(),
@@ -243,7 +246,8 @@ fn to_json(report: &Report) -> Value {
             json!({
                 "task": task.task.as_str(),
                 "session": task.session.to_string(),
-                "unit": "record",
+                "unit": task.unit.name(),
+                "relation": task.relation,
                 "noise": task.noise.name(),
                 "attempts": task.attempts,
                 "max_attempts": task.max_attempts,

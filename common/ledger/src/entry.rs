@@ -14,7 +14,9 @@ use eranos_base::{
     Context, Digest, Position, RoundNumber, SessionId, Signature, StatementKind, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
-use eranos_privacy::{MechanismError, Noise, RecordMechanism, RotationSeed, View, accountant};
+use eranos_privacy::{
+    ClientMechanism, Mechanism, MechanismError, Noise, Promise, RecordMechanism, RotationSeed, View, accountant,
+};
 
 use crate::{
     note::{LedgerKey, Origin},
@@ -29,9 +31,8 @@ const DOMAIN_LOG_OPENED: &str = "eranos/ledger/v1 log-opened";
 const DOMAIN_TASK_OPENED: &str = "eranos/ledger/v1 task-opened";
 const DOMAIN_ATTEMPT: &str = "eranos/ledger/v1 attempt";
 
-const UNIT: &str = "record";
-const RELATION: &str = "add-or-remove";
 const NOISE: &str = "distributed discrete gaussian";
+const LOCAL_NOISE: &str = "local discrete gaussian";
 const NO_NOISE: &str = "none";
 /// Epsilon where nothing is promised: without noise, and only there.
 const INFINITE: &str = "infinite";
@@ -188,7 +189,7 @@ impl Entry {
 /// attempts of a task all have the same.
 #[derive(Debug, Default)]
 pub struct EntryParser {
-    last: Option<(Vec<u8>, RecordMechanism)>,
+    last: Option<(Vec<u8>, Mechanism)>,
 }
 
 impl EntryParser {
@@ -215,13 +216,13 @@ impl EntryParser {
         if fields.lines.is_empty() { Ok(entry) } else { Err(EntryError::Trailing { line: fields.line + 1 }) }
     }
 
-    fn mechanism(&mut self, bytes: Vec<u8>) -> Result<RecordMechanism, MechanismError> {
+    fn mechanism(&mut self, bytes: Vec<u8>) -> Result<Mechanism, MechanismError> {
         if let Some((last, mechanism)) = &self.last
             && *last == bytes
         {
             return Ok(mechanism.clone());
         }
-        let mechanism = RecordMechanism::decode(&bytes)?;
+        let mechanism = Mechanism::decode(&bytes)?;
         self.last = Some((bytes, mechanism.clone()));
         Ok(mechanism)
     }
@@ -272,7 +273,7 @@ pub struct TaskOpened {
     /// SHA-256 of the first checkpoint's weights.
     pub weights: Digest,
     /// The mechanism of every attempt.
-    pub mechanism: RecordMechanism,
+    pub mechanism: Mechanism,
     /// The budget's epsilon; infinite if the mechanism has no noise, and only then.
     pub budget_epsilon: f64,
     /// The budget's delta.
@@ -324,7 +325,7 @@ pub struct Attempt {
     /// The program that arranged the round.
     pub executable: Executable,
     /// The mechanism; the task's.
-    pub mechanism: RecordMechanism,
+    pub mechanism: Mechanism,
     /// The public seed of the round's rotation.
     pub rotation_seed: RotationSeed,
     /// SHA-256 of the weights that the round began with.
@@ -439,7 +440,7 @@ pub struct Epsilons {
 
 impl Epsilons {
     /// What `n_attempts` attempts of `mechanism` cost, by its promise.
-    pub fn promised(mechanism: &RecordMechanism, n_attempts: u64) -> Self {
+    pub fn promised(mechanism: &Mechanism, n_attempts: u64) -> Self {
         PromisedCurves::new(mechanism).epsilons(n_attempts)
     }
 }
@@ -454,15 +455,15 @@ pub(crate) struct PromisedCurves {
 }
 
 impl PromisedCurves {
-    pub(crate) fn new(mechanism: &RecordMechanism) -> Self {
-        let u_min = u32::from(mechanism.parameters().u_min);
+    pub(crate) fn new(mechanism: &Mechanism) -> Self {
+        let u_min = u32::from(mechanism.common().u_min);
         // No shares would be an infinite divergence: nothing is claimed.
         let curve = |view| mechanism.event(mechanism.shares(view, u_min).unwrap_or_default()).rdp();
         Self {
             coordinator: curve(View::CoordinatorWithColluders),
             outsider: curve(View::Outsider),
             cut_probability: mechanism.cut_probability(),
-            delta: mechanism.parameters().delta,
+            delta: mechanism.common().delta,
         }
     }
 
@@ -497,8 +498,8 @@ impl Attempt {
     }
 
     /// The quorum that a roster of this mechanism's f needs: floor((n1 + f)/2) + 1.
-    pub fn quorum(mechanism: &RecordMechanism, n1: usize) -> usize {
-        (n1 + usize::from(mechanism.parameters().max_colluders)) / 2 + 1
+    pub fn quorum(mechanism: &Mechanism, n1: usize) -> usize {
+        (n1 + usize::from(mechanism.common().max_colluders)) / 2 + 1
     }
 
     /// Refuses parts that contradict each other.
@@ -622,7 +623,7 @@ impl fmt::Display for Epsilon {
 
 /// Refuses epsilons that do not belong to the mechanism's noise: without any they are infinite, and with it an infinite
 /// one, as a mechanism's may be beyond its plan's attempts, has no place in an entry.
-fn check_epsilons<const N: usize>(mechanism: &RecordMechanism, epsilons: [f64; N]) -> Result<(), EntryError> {
+fn check_epsilons<const N: usize>(mechanism: &Mechanism, epsilons: [f64; N]) -> Result<(), EntryError> {
     if mechanism.has_noise() {
         return check_finite(epsilons);
     }
@@ -635,7 +636,7 @@ fn check_finite<const N: usize>(numbers: [f64; N]) -> Result<(), EntryError> {
     if sound { Ok(()) } else { Err(EntryError::Contradiction { what: "an epsilon or delta is no finite number" }) }
 }
 
-fn read_roster(fields: &mut Fields<'_, '_>, mechanism: &RecordMechanism) -> Result<Option<Roster>, EntryError> {
+fn read_roster(fields: &mut Fields<'_, '_>, mechanism: &Mechanism) -> Result<Option<Roster>, EntryError> {
     let n1 = fields.optional("n1", parse_u64)?;
     let quorum = fields.optional("quorum", parse_u64)?;
     if quorum != n1.map(|n1| Attempt::quorum(mechanism, n1.min(1 << 16) as usize) as u64) {
@@ -700,42 +701,75 @@ fn parse_digest(text: &str) -> Option<Digest> {
 
 /// Writes the mechanism: its canonical bytes, and then everything that they say, for a person to read and for a reader
 /// to hold against them.
-fn write_mechanism(mechanism: &RecordMechanism, lines: &mut Lines) {
+fn write_mechanism(mechanism: &Mechanism, lines: &mut Lines) {
     lines.line("mechanism", hex::encode(mechanism.encode()));
     for (name, value) in mechanism_fields(mechanism) {
         lines.line(name, value);
     }
 }
 
-fn mechanism_fields(mechanism: &RecordMechanism) -> [(&'static str, String); 20] {
-    let p = mechanism.parameters();
-    let q = p.sampling_probability;
-    let (noise, variance) = match p.noise {
+fn mechanism_fields(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
+    let common = mechanism.common();
+    let (noise, variance) = match common.noise {
         Noise::Distributed(variance) => (NOISE, format!("{}/1024", variance.numerator())),
+        Noise::Local(variance) => (LOCAL_NOISE, format!("{}/1024", variance.numerator())),
         Noise::None => (NO_NOISE, ABSENT.to_owned()),
     };
-    [
-        ("unit", UNIT.to_owned()),
-        ("relation", RELATION.to_owned()),
+    let (clip, contribution) = match mechanism {
+        Mechanism::Record(mechanism) => record_fields(mechanism),
+        Mechanism::Client(mechanism) => client_fields(mechanism),
+    };
+    let mut fields = vec![
+        ("unit", mechanism.unit().name().to_owned()),
+        ("relation", mechanism.relation().to_owned()),
         ("noise", noise.to_owned()),
+    ];
+    fields.extend(clip);
+    fields.extend([
+        ("n-parameters", common.n_parameters.to_string()),
+        ("d-pad", common.d_pad.to_string()),
+        ("sensitivity-squared", mechanism.sensitivity_squared().to_string()),
+        ("noise-variance", variance),
+        ("bits", common.bits.to_string()),
+        ("u-min", common.u_min.to_string()),
+        ("max-colluders", common.max_colluders.to_string()),
+        ("n-max", common.n_max.to_string()),
+    ]);
+    fields.extend(contribution);
+    fields.extend([("max-attempts", common.max_attempts.to_string()), ("delta", common.delta.to_string())]);
+    fields
+}
+
+type MechanismFields = Vec<(&'static str, String)>;
+
+/// How a record's gradient is clipped, and how many are in a sum.
+fn record_fields(mechanism: &RecordMechanism) -> (MechanismFields, MechanismFields) {
+    let p = mechanism.parameters();
+    let q = p.sampling_probability;
+    let clip = vec![
         ("l2-clip-norm", p.l2_clip_norm.to_string()),
         ("grid", p.grid.to_string()),
         ("shift", p.shift.to_string()),
-        ("n-parameters", p.n_parameters.to_string()),
-        ("d-pad", p.d_pad.to_string()),
-        ("sensitivity-squared", mechanism.sensitivity_squared().to_string()),
-        ("noise-variance", variance),
-        ("bits", p.bits.to_string()),
-        ("u-min", p.u_min.to_string()),
-        ("max-colluders", p.max_colluders.to_string()),
-        ("n-max", p.n_max.to_string()),
+    ];
+    let sample = vec![
         ("sampling-probability", format!("{}/{}", q.numerator(), q.denominator())),
         ("expected-lot", p.expected_lot.to_string()),
         ("records-per-round", p.records_per_round.to_string()),
         ("record-bound", p.record_bound.to_string()),
-        ("max-attempts", p.max_attempts.to_string()),
-        ("delta", p.delta.to_string()),
-    ]
+    ];
+    (clip, sample)
+}
+
+/// How a client's update is clipped, and how it comes about.
+fn client_fields(mechanism: &ClientMechanism) -> (MechanismFields, MechanismFields) {
+    let p = mechanism.parameters();
+    let clip = vec![("l2-clip-norm", p.l2_clip_norm.to_string()), ("scaled-clip", p.scaled_clip.to_string())];
+    let training = vec![
+        ("local-steps", p.training.steps.to_string()),
+        ("batch-size", p.training.batch_size.to_string()),
+        ("client-learning-rate", p.training.learning_rate.to_string()),
+    ];
+    (clip, training)
 }
 
 /// A version: 1 to 64 letters, digits, dots, pluses and hyphens.
@@ -880,7 +914,7 @@ impl<'a> Fields<'a, '_> {
     }
 
     /// An epsilon, of a sum with this mechanism's noise.
-    fn epsilon(&mut self, field: &'static str, mechanism: &RecordMechanism) -> Result<f64, EntryError> {
+    fn epsilon(&mut self, field: &'static str, mechanism: &Mechanism) -> Result<f64, EntryError> {
         match mechanism.has_noise() {
             true => self.with(field, parse_f64),
             false => self.exactly(field, INFINITE).map(|()| f64::INFINITY),
@@ -892,7 +926,7 @@ impl<'a> Fields<'a, '_> {
         if value == expected { Ok(()) } else { Err(self.derived(field)) }
     }
 
-    fn mechanism(&mut self) -> Result<RecordMechanism, EntryError> {
+    fn mechanism(&mut self) -> Result<Mechanism, EntryError> {
         let bytes = self.with("mechanism", |value| {
             let bytes = hex::decode(value).ok()?;
             (hex::encode(&bytes) == value).then_some(bytes)

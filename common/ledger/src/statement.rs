@@ -5,7 +5,10 @@
 
 use std::fmt::Write as _;
 
-use eranos_privacy::{Noise, RecordMechanism, accountant::Accountant};
+use eranos_privacy::{
+    Mechanism, Noise, Probability, Promise, accountant::Accountant, budget::UnitOfPrivacy, mechanism::ClientMechanism,
+    mechanism::RecordMechanism,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -84,10 +87,16 @@ fn sentence(task: &TaskSummary) -> String {
             .into();
     }
     let (epsilon, delta, factor) = (task.charged.coordinator, task.delta, task.charged.coordinator.exp());
+    let what = match (task.unit, task.noise) {
+        (UnitOfPrivacy::Record, _) => "Whether any one record of any one party was among the training data",
+        (UnitOfPrivacy::Client, Noise::Local(_)) => "What all the records of any one party are",
+        (UnitOfPrivacy::Client, _) => {
+            "Whether all the records of any one party together were learnt from, or nothing of them,"
+        }
+    };
     format!(
-        "Whether any one record of any one party was among the training data changes the probability of whatever can be \
-         concluded from everything this task has released by a factor of at most {factor:.1} (epsilon = {epsilon:.6}), \
-         except with probability {delta:e} (delta)."
+        "{what} changes the probability of whatever can be concluded from everything this task has released by a factor of \
+         at most {factor:.1} (epsilon = {epsilon:.6}), except with probability {delta:e} (delta)."
     )
 }
 
@@ -126,7 +135,14 @@ fn about(report: &Report, task: &TaskSummary) -> Vec<(&'static str, String)> {
     fields
 }
 
-fn protected(mechanism: &RecordMechanism) -> Vec<(&'static str, String)> {
+fn protected(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
+    match mechanism {
+        Mechanism::Record(mechanism) => protected_records(mechanism),
+        Mechanism::Client(mechanism) => protected_clients(mechanism),
+    }
+}
+
+fn protected_records(mechanism: &RecordMechanism) -> Vec<(&'static str, String)> {
     let p = mechanism.parameters();
     vec![
         ("Unit", "one record of one party".into()),
@@ -143,6 +159,31 @@ fn protected(mechanism: &RecordMechanism) -> Vec<(&'static str, String)> {
             "People with several records",
             "the promise is for one record; for a person with m of them epsilon is at most m times as large, and delta grows \
              by a factor of at most m e^((m - 1) epsilon)"
+                .into(),
+        ),
+    ]
+}
+
+fn protected_clients(mechanism: &ClientMechanism) -> Vec<(&'static str, String)> {
+    let p = mechanism.parameters();
+    let relation = match p.noise {
+        Noise::Local(_) => "two federations are neighbours if one party has other records",
+        Noise::Distributed(_) | Noise::None => {
+            "two federations are neighbours if one party, which takes part in both and adds its noise in both, sends an \
+             update of zero in one of them"
+        }
+    };
+    vec![
+        ("Unit", "one party: all of its records together".into()),
+        ("Neighbouring relation", relation.into()),
+        (
+            "Maximal contribution",
+            format!("a party enters an attempt once, with an update clipped as a whole to an L2 norm of {}", p.l2_clip_norm),
+        ),
+        (
+            "People with records at several parties",
+            "the promise is for one party; for a person at m of them epsilon is at most m times as large, and delta grows by a \
+             factor of at most m e^((m - 1) epsilon)"
                 .into(),
         ),
     ]
@@ -188,13 +229,13 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn epsilon_at(mechanism: &RecordMechanism, n_attempts: u64, delta: f64) -> f64 {
+fn epsilon_at(mechanism: &Mechanism, n_attempts: u64, delta: f64) -> f64 {
     let mut accountant = Accountant::new();
     accountant.compose_curve(&mechanism.promised_curve(), n_attempts, mechanism.cut_probability());
     accountant.epsilon(delta)
 }
 
-fn curve(mechanism: &RecordMechanism, n_attempts: u64) -> String {
+fn curve(mechanism: &Mechanism, n_attempts: u64) -> String {
     if !mechanism.has_noise() {
         return "infinite at every delta".into();
     }
@@ -203,7 +244,7 @@ fn curve(mechanism: &RecordMechanism, n_attempts: u64) -> String {
 }
 
 /// rho and mu of what one attempt releases, of the whole lot: 1/(2 z^2) and 1/z.
-fn concentrated(mechanism: &RecordMechanism) -> String {
+fn concentrated(mechanism: &Mechanism) -> String {
     let z = mechanism.promised_noise_multiplier();
     if !mechanism.has_noise() {
         return "none".into();
@@ -218,18 +259,22 @@ fn concentrated(mechanism: &RecordMechanism) -> String {
 
 fn against(task: &TaskSummary) -> Vec<(&'static str, String)> {
     let mechanism = &task.opened.mechanism;
-    let p = mechanism.parameters();
+    let p = mechanism.common();
     let view = |charged: f64, attained: f64| match is_private(task) {
         true => format!("epsilon {charged:.6} charged, {attained:.6} attained with those who really took part"),
         false => "nothing".into(),
     };
-    let sampled = p.sampling_probability != eranos_privacy::Probability::ONE;
-    let amplification = match sampled {
-        true => {
+    let sampled = match mechanism {
+        Mechanism::Record(mechanism) => mechanism.parameters().sampling_probability != Probability::ONE,
+        Mechanism::Client(_) => false,
+    };
+    let amplification = match (sampled, mechanism.unit()) {
+        (true, _) => {
             "each party draws a secret sample of its own records for every attempt; neither the sample nor its size or time \
              leaves the party, so it counts against everybody outside it"
         }
-        false => "none: every record enters every attempt",
+        (false, UnitOfPrivacy::Record) => "none: every record enters every attempt",
+        (false, UnitOfPrivacy::Client) => "none: who takes part is public",
     };
     vec![
         (
@@ -260,40 +305,76 @@ fn against(task: &TaskSummary) -> Vec<(&'static str, String)> {
         ),
         (
             "Colluders tolerated",
-            format!("{}: their shares of the noise are not counted", p.max_colluders),
+            match p.noise {
+                Noise::Local(_) => format!("{}; nobody's share of the noise counts but a party's own", p.max_colluders),
+                Noise::Distributed(_) | Noise::None => format!("{}: their shares of the noise are not counted", p.max_colluders),
+            },
         ),
     ]
 }
 
-fn parameters(mechanism: &RecordMechanism) -> Vec<(&'static str, String)> {
-    let p = mechanism.parameters();
-    let q = p.sampling_probability;
-    let (name, share) = match p.noise {
-        Noise::Distributed(variance) => (
+fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
+    let common = mechanism.common();
+    let name = match (mechanism, common.noise) {
+        (_, Noise::None) => "updates are clipped and summed under masks; nobody adds noise",
+        (Mechanism::Record(_), _) => {
             "DP-SGD over all parties: every survivor adds discrete Gaussian noise to its sum of clipped gradients, and only \
-             the sum of all is known",
-            format!("{}/1024 (sg squared)", variance.numerator()),
-        ),
-        Noise::None => ("gradients are clipped and summed under masks; nobody adds noise", "none".into()),
+             the sum of all is known"
+        }
+        (Mechanism::Client(_), Noise::Local(_)) => {
+            "federated averaging: every survivor adds to its clipped update all the discrete Gaussian noise that protects it, \
+             and only the sum of all is known"
+        }
+        (Mechanism::Client(_), Noise::Distributed(_)) => {
+            "federated averaging: every survivor adds a share of discrete Gaussian noise to its clipped update, and only the \
+             sum of all is known"
+        }
     };
-    vec![
+    let share = common.noise.share_variance();
+    let mut fields = vec![
         ("Name", name.into()),
-        ("Variance of one share of noise", share),
+        (
+            "Variance of one share of noise",
+            share.map_or("none".into(), |variance| format!("{}/1024 (sg squared)", variance.numerator())),
+        ),
         (
             "Noise multiplier promised",
             if mechanism.has_noise() { format!("{:.6}", mechanism.promised_noise_multiplier()) } else { "none".into() },
         ),
-        ("Clip (C)", p.l2_clip_norm.to_string()),
-        ("Grid (K) and shift (e)", format!("{} and {}", p.grid, p.shift)),
-        ("Parameters and padded length (d)", format!("{} and {}", p.n_parameters, p.d_pad)),
+        ("Parameters and padded length (d)", format!("{} and {}", common.n_parameters, common.d_pad)),
         ("Sensitivity squared (Delta2 squared)", mechanism.sensitivity_squared().to_string()),
-        ("Bits of a coordinate (b)", p.bits.to_string()),
-        ("Sampling probability (q)", format!("{}/{}", q.numerator(), q.denominator())),
-        ("Expected lot (L)", p.expected_lot.to_string()),
-        ("Records worked on in an attempt (B_max)", p.records_per_round.to_string()),
-        ("Most records of a party", p.record_bound.to_string()),
-        ("Attempts planned for", p.max_attempts.to_string()),
-    ]
+        ("Bits of a coordinate (b)", common.bits.to_string()),
+        ("Attempts planned for", common.max_attempts.to_string()),
+    ];
+    match mechanism {
+        Mechanism::Record(mechanism) => {
+            let p = mechanism.parameters();
+            let q = p.sampling_probability;
+            fields.extend([
+                ("Clip (C)", p.l2_clip_norm.to_string()),
+                ("Grid (K) and shift (e)", format!("{} and {}", p.grid, p.shift)),
+                ("Sampling probability (q)", format!("{}/{}", q.numerator(), q.denominator())),
+                ("Expected lot (L)", p.expected_lot.to_string()),
+                ("Records worked on in an attempt (B_max)", p.records_per_round.to_string()),
+                ("Most records of a party", p.record_bound.to_string()),
+            ]);
+        }
+        Mechanism::Client(mechanism) => {
+            let p = mechanism.parameters();
+            fields.extend([
+                ("Clip (C)", p.l2_clip_norm.to_string()),
+                ("The clip on the integer grid (C s)", p.scaled_clip.to_string()),
+                (
+                    "Training of a party in an attempt",
+                    format!(
+                        "{} steps of {} records at a learning rate of {}",
+                        p.training.steps, p.training.batch_size, p.training.learning_rate
+                    ),
+                ),
+            ]);
+        }
+    }
+    fields
 }
 
 fn accounting() -> Vec<(&'static str, String)> {

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use eranos_privacy::mechanism::NoiseTarget;
+use eranos_privacy::{Promise, mechanism::NoiseTarget};
 
 use crate::support::{Federation, mechanism_with};
 

@@ -17,23 +17,23 @@ use eranos_ledger::{
     log::Edge,
 };
 use eranos_privacy::{
-    Probability, RecordMechanism, RotationSeed,
-    mechanism::{NoiseTarget, RecordTarget, design},
+    Mechanism, Probability, Promise, RotationSeed,
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, design, design_client},
 };
 
 pub(crate) const N_CLIENTS: usize = 4;
 
 /// f = 1, u_min = 3, so a roster of 4 has the quorum 3.
-pub(crate) fn mechanism() -> RecordMechanism {
-    static MECHANISM: OnceLock<RecordMechanism> = OnceLock::new();
+pub(crate) fn mechanism() -> Mechanism {
+    static MECHANISM: OnceLock<Mechanism> = OnceLock::new();
     MECHANISM.get_or_init(|| mechanism_for(4.0)).clone()
 }
 
-pub(crate) fn mechanism_for(epsilon: f64) -> RecordMechanism {
+pub(crate) fn mechanism_for(epsilon: f64) -> Mechanism {
     mechanism_with(NoiseTarget::Distributed { epsilon })
 }
 
-pub(crate) fn mechanism_with(noise: NoiseTarget) -> RecordMechanism {
+pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
     let target = RecordTarget {
         l2_clip_norm: 1.0,
         n_parameters: 1000,
@@ -47,7 +47,23 @@ pub(crate) fn mechanism_with(noise: NoiseTarget) -> RecordMechanism {
         noise,
         delta: 1e-5,
     };
-    design(&target).expect("reachable")
+    design(&target).expect("reachable").into()
+}
+
+/// One with unit client, of a model of 16 parameters.
+pub(crate) fn client_mechanism(noise: NoiseTarget) -> Mechanism {
+    let target = ClientTarget {
+        l2_clip_norm: 1.0,
+        n_parameters: 16,
+        n_max: 4,
+        u_min: 3,
+        max_colluders: 1,
+        training: LocalTraining { steps: 3, batch_size: 8, learning_rate: 0.1 },
+        max_attempts: 40,
+        noise,
+        delta: 1e-5,
+    };
+    design_client(&target).expect("reachable").into()
 }
 
 /// Takes attempts down as an honest coordinator would.
@@ -57,7 +73,7 @@ pub(crate) struct Federation {
     pub(crate) entries: Vec<Entry>,
     task: TaskId,
     session: SessionId,
-    mechanism: RecordMechanism,
+    mechanism: Mechanism,
     weights: Digest,
     attempts: u64,
     stood: [u64; N_CLIENTS],
@@ -68,7 +84,7 @@ impl Federation {
         Self::with_mechanism(mechanism())
     }
 
-    pub(crate) fn with_mechanism(mechanism: RecordMechanism) -> Self {
+    pub(crate) fn with_mechanism(mechanism: Mechanism) -> Self {
         let signer = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[1; 32]));
         let trust_domain: TrustDomain = "example.org".parse().expect("name");
         let task: TaskId = "digits".parse().expect("name");

@@ -8,11 +8,11 @@ use eranos_ledger::{
     audit::{self, Fault, Options},
 };
 
-use eranos_privacy::{Noise, mechanism::NoiseTarget};
+use eranos_privacy::{Noise, Promise, budget::UnitOfPrivacy, mechanism::NoiseTarget};
 
 use crate::support::{
-    Federation, assert_found, copy, files, mechanism, mechanism_for, mechanism_with, participants, sign, survivors,
-    write_log,
+    Federation, assert_found, client_mechanism, copy, files, mechanism, mechanism_for, mechanism_with, participants,
+    sign, survivors, write_log,
 };
 
 #[test]
@@ -32,6 +32,41 @@ fn an_honest_log_verifies_and_its_sums_come_out() {
     }
     let revealed: u64 = task.pseudonyms.iter().map(|one| one.revealed).sum();
     assert_eq!(revealed, 4 + 3 + 3 + 4);
+}
+
+#[test]
+fn a_task_that_protects_clients_is_audited_as_one_and_cannot_pass_for_another() {
+    for (noise, relation) in [
+        (NoiseTarget::Distributed { epsilon: 4.0 }, "zero-out"),
+        (NoiseTarget::Local { epsilon: 4.0 }, "replace"),
+        (NoiseTarget::None, "zero-out"),
+    ] {
+        let mechanism = client_mechanism(noise);
+        let mut federation = Federation::with_mechanism(mechanism.clone());
+        federation.attempt("released", &[0, 1, 2, 3]);
+        federation.attempt("aborted-before-reveal", &[0, 1]);
+        let report = federation.audit();
+        assert!(report.is_clean(), "{:#?}", report.findings);
+        let task = &report.tasks[0];
+        assert_eq!((task.unit, task.relation), (UnitOfPrivacy::Client, relation));
+        assert_eq!(task.charged.coordinator, mechanism.promised_epsilon(2, 1e-5));
+        // Only where others' shares count does it matter whose are known.
+        let counts_shares = matches!(noise, NoiseTarget::Distributed { .. });
+        assert_eq!(task.charged.outsider < task.charged.coordinator, counts_shares);
+        let leaf = &federation.leaves()[2];
+        assert_eq!(Entry::parse(leaf).expect("an entry").encode().expect("encodes"), *leaf);
+        let text = str::from_utf8(leaf).expect("text");
+        for (line, other) in [
+            ("unit: client", "unit: record"),
+            (&format!("relation: {relation}"), "relation: add-or-remove"),
+            ("scaled-clip: 16", "scaled-clip: 17"),
+            ("local-steps: 3", "local-steps: 4"),
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+            let changed = text.replace(&format!("\n{line}\n"), &format!("\n{other}\n"));
+            assert!(Entry::parse(changed.as_bytes()).is_err(), "{other}");
+        }
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn main() {
     let seed = RotationSeed([1; 32]);
     let vector = sum.contribute(&mechanism, &seed, &mut OsEntropy).expect("same mechanism");
     measure("restore, d = 131072", 20, || {
-        black_box(restore(&vector, &mechanism, &seed)).expect("a sum");
+        black_box(restore(&vector, &mechanism, &seed, 8)).expect("a sum");
     });
     let mut noise = vec![0i64; 1 << 17];
     for deviation in [4.0, 100.0, 5.5e4, 1e6] {

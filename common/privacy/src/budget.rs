@@ -1,5 +1,6 @@
-//! A client's durable budget for one data set and one unit of privacy, as bytes: an append-only log in which each record
-//! carries the hash of the one before it.
+//! A client's durable budget for one data set, as bytes: an append-only log in which each record carries the hash of the one
+//! before it. Its limit is on one unit of privacy; what was spent is known for each, since every release is charged to
+//! both: a client-level one to records as the replacement of one, a record-level one to the client without bound.
 //!
 //! This module does no I/O. Every step is asked for ([`Budget::charge`] and its like), which yields an [`Append`]; the
 //! client appends [`Append::bytes`] to its file, syncs it, and only then takes the step with [`Budget::commit`]. What
@@ -39,7 +40,7 @@ use eranos_base::{
 
 use crate::{
     accountant::{Accountant, RdpCurve},
-    mechanism::{MechanismError, RecordMechanism},
+    mechanism::{Mechanism, MechanismError, Promise},
 };
 
 /// What one budget protects.
@@ -48,8 +49,18 @@ use crate::{
 pub enum UnitOfPrivacy {
     /// One record, added or removed.
     Record = 0,
-    /// One client.
+    /// One client, with all of its records.
     Client = 1,
+}
+
+impl UnitOfPrivacy {
+    /// Its name in files, entries and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Client => "client",
+        }
+    }
 }
 
 /// What a budget is for, and how much there is.
@@ -103,8 +114,8 @@ pub enum BudgetError {
     /// An attempt without noise was charged before: no guarantee is left that another could keep.
     #[error("attempts without noise were charged to this data set: no guarantee is left that noise could keep")]
     GuaranteeLost,
-    /// A budget of another unit.
-    #[error("a record-level release cannot be charged to a budget of unit client")]
+    /// A record-level release, where whole clients are to be protected.
+    #[error("a record-level release promises nothing to a client as a whole, which this budget is for")]
     Unit,
     /// A mechanism that is none.
     #[error(transparent)]
@@ -192,7 +203,7 @@ pub enum Record {
         /// The plan.
         plan: Digest,
         /// What was released, by its parameters.
-        mechanism: Box<RecordMechanism>,
+        mechanism: Box<Mechanism>,
     },
     /// The one consistency statement of this round; durable before it is sent.
     ConsistencySigned {
@@ -229,7 +240,8 @@ pub struct Budget {
     terms: Terms,
     n_records: u64,
     head: Digest,
-    accountant: Accountant,
+    /// What was charged to records, and to the client as a whole.
+    accountants: [Accountant; 2],
     n_charged: u64,
     n_without_noise: u64,
     sessions: HashMap<SessionId, Session>,
@@ -376,16 +388,22 @@ impl Budget {
 
     /// Epsilon of all that was charged, at the budget's delta; 0 if nothing was, infinite if anything without noise was.
     pub fn epsilon_spent(&self) -> f64 {
-        if self.n_charged == 0 { 0.0 } else { self.accountant.epsilon(self.terms.delta) }
+        self.epsilon_spent_of(self.terms.unit)
+    }
+
+    /// The same of `unit`. The two are never added: each is the promise to another unit.
+    pub fn epsilon_spent_of(&self, unit: UnitOfPrivacy) -> f64 {
+        if self.n_charged == 0 { 0.0 } else { self.accountants[unit as usize].epsilon(self.terms.delta) }
     }
 
     /// Epsilon after `n_attempts` more of `mechanism`.
-    pub fn epsilon_after(&self, mechanism: &RecordMechanism, n_attempts: u64) -> f64 {
+    pub fn epsilon_after(&self, mechanism: &Mechanism, n_attempts: u64) -> f64 {
         if n_attempts == 0 {
             return self.epsilon_spent();
         }
-        let mut accountant = self.accountant.clone();
-        accountant.compose_curve(&self.curves.of(mechanism), n_attempts, mechanism.cut_probability());
+        let unit = self.terms.unit as usize;
+        let mut accountant = self.accountants[unit].clone();
+        accountant.compose_curve(&self.curves.of(mechanism)[unit], n_attempts, mechanism.cut_probability());
         accountant.epsilon(self.terms.delta)
     }
 
@@ -393,11 +411,9 @@ impl Budget {
     /// that leaves no guarantee is allowed too: one without noise, or any after such a one.
     ///
     /// # Errors
-    /// If it does not, or this budget is of another unit.
-    pub fn can_afford(&self, mechanism: &RecordMechanism, allow_no_noise: bool) -> Result<(), BudgetError> {
-        if self.terms.unit != UnitOfPrivacy::Record {
-            return Err(BudgetError::Unit);
-        }
+    /// If it does not, or promises nothing to this budget's unit.
+    pub fn can_afford(&self, mechanism: &Mechanism, allow_no_noise: bool) -> Result<(), BudgetError> {
+        self.protects_by(mechanism)?;
         match (mechanism.has_noise(), self.n_without_noise) {
             (true, 0) => {}
             _ if allow_no_noise => return Ok(()),
@@ -412,8 +428,16 @@ impl Budget {
         Err(BudgetError::Exceeded { epsilon_spent, epsilon_after, epsilon_limit })
     }
 
+    /// A client-level attempt bounds what each record may show, a record-level one not what a client may.
+    fn protects_by(&self, mechanism: &Mechanism) -> Result<(), BudgetError> {
+        match (self.terms.unit, mechanism.unit()) {
+            (UnitOfPrivacy::Client, UnitOfPrivacy::Record) => Err(BudgetError::Unit),
+            _ => Ok(()),
+        }
+    }
+
     /// How many more attempts of `mechanism` stay within the limit, counted up to `most`.
-    pub fn attempts_left(&self, mechanism: &RecordMechanism, most: u32) -> u32 {
+    pub fn attempts_left(&self, mechanism: &Mechanism, most: u32) -> u32 {
         let (mut affordable, mut beyond) = (0, u64::from(most) + 1);
         while affordable + 1 < beyond {
             let middle = affordable + (beyond - affordable) / 2;
@@ -439,7 +463,7 @@ impl Budget {
     ///
     /// # Errors
     /// If an attempt of the session was charged under another mechanism.
-    pub fn keeps_mechanism(&self, session: SessionId, mechanism: &RecordMechanism) -> Result<(), BudgetError> {
+    pub fn keeps_mechanism(&self, session: SessionId, mechanism: &Mechanism) -> Result<(), BudgetError> {
         match self.sessions.get(&session).and_then(|s| s.mechanism) {
             Some(first) if first != Digest::of(&mechanism.encode()) => Err(BudgetError::OtherMechanism),
             _ => Ok(()),
@@ -457,7 +481,7 @@ impl Budget {
         round: RoundNumber,
         attempt: u32,
         plan: Digest,
-        mechanism: &RecordMechanism,
+        mechanism: &Mechanism,
         allow_no_noise: bool,
     ) -> Result<Append, BudgetError> {
         self.can_afford(mechanism, allow_no_noise)?;
@@ -510,7 +534,7 @@ impl Budget {
             terms,
             n_records: 1,
             head,
-            accountant: Accountant::new(),
+            accountants: Default::default(),
             n_charged: 0,
             n_without_noise: 0,
             sessions: HashMap::new(),
@@ -543,15 +567,13 @@ impl Budget {
                 _ => Ok(()),
             },
             Record::Charged { session, round, attempt, mechanism, .. } => {
-                if self.terms.unit != UnitOfPrivacy::Record {
-                    return Err(BudgetError::Unit);
-                }
+                self.protects_by(mechanism)?;
                 self.keeps_mechanism(*session, mechanism)?;
                 let session = begun(session, round)?;
                 if session.charged.contains(round) {
                     return Err(BudgetError::AlreadyDone { round: *round, step: "charge" });
                 }
-                let (least, most) = (session.last_attempt.saturating_add(1), mechanism.parameters().max_attempts);
+                let (least, most) = (session.last_attempt.saturating_add(1), mechanism.common().max_attempts);
                 if !(least..=most).contains(attempt) {
                     return Err(BudgetError::Attempt { attempt: *attempt, least, most });
                 }
@@ -592,8 +614,10 @@ impl Budget {
                 session.begun.insert(*round);
             }
             Record::Charged { session, round, attempt, mechanism, .. } => {
-                let curve = self.curves.remember(mechanism);
-                self.accountant.compose_curve(&curve, 1, mechanism.cut_probability());
+                let curves = self.curves.remember(mechanism);
+                for (accountant, curve) in self.accountants.iter_mut().zip(&curves) {
+                    accountant.compose_curve(curve, 1, mechanism.cut_probability());
+                }
                 self.n_charged += 1;
                 self.n_without_noise += u64::from(!mechanism.has_noise());
                 let session = self.sessions.entry(*session).or_default();
@@ -623,17 +647,21 @@ struct Session {
     receipts: HashSet<RoundNumber>,
 }
 
-/// The curve of each mechanism seen, so that a long log is not recomputed record by record.
+/// The curves of each mechanism seen, for each unit, so that a long log is not recomputed record by record.
 #[derive(Clone, Debug, Default)]
-struct Curves(HashMap<Vec<u8>, RdpCurve>);
+struct Curves(HashMap<Vec<u8>, [RdpCurve; 2]>);
 
 impl Curves {
-    fn of(&self, mechanism: &RecordMechanism) -> RdpCurve {
-        self.0.get(&mechanism.encode()).cloned().unwrap_or_else(|| mechanism.promised_curve())
+    fn of(&self, mechanism: &Mechanism) -> [RdpCurve; 2] {
+        self.0.get(&mechanism.encode()).cloned().unwrap_or_else(|| Self::each(mechanism))
     }
 
-    fn remember(&mut self, mechanism: &RecordMechanism) -> RdpCurve {
-        self.0.entry(mechanism.encode()).or_insert_with(|| mechanism.promised_curve()).clone()
+    fn remember(&mut self, mechanism: &Mechanism) -> [RdpCurve; 2] {
+        self.0.entry(mechanism.encode()).or_insert_with(|| Self::each(mechanism)).clone()
+    }
+
+    fn each(mechanism: &Mechanism) -> [RdpCurve; 2] {
+        [UnitOfPrivacy::Record, UnitOfPrivacy::Client].map(|unit| mechanism.curve_for(unit))
     }
 }
 
@@ -731,7 +759,7 @@ fn read_body<'a>(
     body: &'a [u8],
     index: u64,
     previous: &Digest,
-    mechanisms: &mut HashMap<&'a [u8], Box<RecordMechanism>>,
+    mechanisms: &mut HashMap<&'a [u8], Box<Mechanism>>,
 ) -> Result<Record, BodyError> {
     let mut reader = CanonicalReader::new(body, DOMAIN)?;
     let found = reader.u64()?;
@@ -764,7 +792,7 @@ fn read_body<'a>(
                     match mechanisms.get(bytes) {
                         Some(mechanism) => mechanism.clone(),
                         None => {
-                            let mechanism = Box::new(RecordMechanism::decode(bytes)?);
+                            let mechanism = Box::new(Mechanism::decode(bytes)?);
                             mechanisms.insert(bytes, mechanism.clone());
                             mechanism
                         }
@@ -812,16 +840,19 @@ const KIND_REFUSED: u8 = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mechanism::{Noise, NoiseTarget, Probability, RecordTarget, design};
+    use crate::mechanism::{
+        ClientTarget, LocalTraining, Noise, NoiseTarget, Probability, RecordMechanism, RecordTarget, design,
+        design_client,
+    };
 
-    fn mechanism() -> RecordMechanism {
-        static MECHANISM: std::sync::LazyLock<RecordMechanism> =
+    fn mechanism() -> Mechanism {
+        static MECHANISM: std::sync::LazyLock<Mechanism> =
             std::sync::LazyLock::new(|| mechanism_with(NoiseTarget::Distributed { epsilon: 4.0 }));
         MECHANISM.clone()
     }
 
-    fn mechanism_with(noise: NoiseTarget) -> RecordMechanism {
-        design(&RecordTarget {
+    fn mechanism_with(noise: NoiseTarget) -> Mechanism {
+        let mechanism = design(&RecordTarget {
             l2_clip_norm: 1.0,
             n_parameters: 121_930,
             sampling_probability: Probability::new(1, 4).expect("a probability"),
@@ -833,8 +864,8 @@ mod tests {
             max_attempts: 155,
             noise,
             delta: 1e-5,
-        })
-        .expect("reachable")
+        });
+        mechanism.expect("reachable").into()
     }
 
     fn terms() -> Terms {
@@ -1131,16 +1162,88 @@ mod tests {
         assert_eq!(read.epsilon_spent(), file.budget.epsilon_spent());
     }
 
+    fn client_mechanism() -> Mechanism {
+        static MECHANISM: std::sync::LazyLock<Mechanism> = std::sync::LazyLock::new(|| {
+            let mechanism = design_client(&ClientTarget {
+                l2_clip_norm: 1.0,
+                n_parameters: 1000,
+                n_max: 100,
+                u_min: 90,
+                max_colluders: 2,
+                training: LocalTraining { steps: 1, batch_size: 8, learning_rate: 0.1 },
+                max_attempts: 20,
+                noise: NoiseTarget::Distributed { epsilon: 1.0 },
+                delta: 1e-5,
+            });
+            mechanism.expect("reachable").into()
+        });
+        MECHANISM.clone()
+    }
+
+    #[test]
+    fn every_release_is_charged_to_records_and_to_the_client_alike() {
+        let (of_record, of_client) = (mechanism(), client_mechanism());
+        let mut file = File::new(terms());
+        let charge = |file: &mut File, name: &[u8], mechanism: &Mechanism| {
+            let (session, round) = (session(name), RoundNumber(1));
+            file.take(file.budget.begin(session, round));
+            file.take(file.budget.charge(session, round, 1, Digest::ZERO, mechanism, false));
+        };
+        let spent = |file: &File| {
+            let (read, _) = Budget::parse(&file.bytes).expect("sound");
+            let units = [UnitOfPrivacy::Record, UnitOfPrivacy::Client];
+            let spent = units.map(|unit| file.budget.epsilon_spent_of(unit));
+            assert_eq!(units.map(|unit| read.epsilon_spent_of(unit)), spent);
+            assert_eq!(file.budget.epsilon_spent(), spent[0]);
+            spent
+        };
+        let epsilon = |curves: &[RdpCurve], failure: f64| {
+            let mut accountant = Accountant::new();
+            curves.iter().for_each(|curve| accountant.compose_curve(curve, 1, 0.0));
+            accountant.compose_curve(&RdpCurve::default(), 1, failure);
+            accountant.epsilon(1e-5)
+        };
+        // A client-level release: its own epsilon to the client, that of a replacement to each record.
+        charge(&mut file, b"a", &of_client);
+        let replaced = of_client.curve_for(UnitOfPrivacy::Record);
+        assert_eq!(
+            spent(&file),
+            [epsilon(std::slice::from_ref(&replaced), 0.0), epsilon(&[of_client.promised_curve()], 0.0)]
+        );
+        assert!(spent(&file)[0] > 2.0 * spent(&file)[1]);
+        // A record-level release on top: the total of records has both, and nothing is promised to the client any more.
+        charge(&mut file, b"b", &of_record);
+        let both = epsilon(&[replaced, of_record.promised_curve()], 1e-12);
+        let [record, client] = spent(&file);
+        assert!((record - both).abs() < 1e-9 && record > epsilon(&[of_record.promised_curve()], 1e-12));
+        assert_eq!(client, f64::INFINITY);
+        // The limit is on records: it counts both.
+        let mut tight = File::new(Terms { epsilon_limit: record - 1e-6, ..terms() });
+        charge(&mut tight, b"a", &of_client);
+        assert!(matches!(tight.budget.can_afford(&of_record, false), Err(BudgetError::Exceeded { .. })));
+    }
+
+    #[test]
+    fn a_budget_for_clients_counts_client_level_releases_at_their_own_price() {
+        let of_client = client_mechanism();
+        let limit = of_client.promised_epsilon(3, 1e-5);
+        let budget = File::new(Terms { unit: UnitOfPrivacy::Client, epsilon_limit: limit, ..terms() }).budget;
+        assert_eq!(budget.attempts_left(&of_client, 100), 3);
+        let budget = File::new(Terms { epsilon_limit: limit, ..terms() }).budget;
+        assert_eq!(budget.attempts_left(&of_client, 100), 0);
+    }
+
     struct NoiseDoubled;
 
     impl NoiseDoubled {
-        fn of(mechanism: &RecordMechanism) -> RecordMechanism {
+        fn of(mechanism: &Mechanism) -> Mechanism {
+            let Mechanism::Record(mechanism) = mechanism else { panic!("a record-level mechanism") };
             let mut parameters = mechanism.parameters().clone();
             let variance = parameters.noise.share_variance().expect("noise");
             let doubled = crate::NoiseVariance::from_numerator(variance.numerator() * 2).expect("in range");
             parameters.noise = Noise::Distributed(doubled);
             parameters.bits += 1;
-            RecordMechanism::new(parameters).expect("sound")
+            RecordMechanism::new(parameters).expect("sound").into()
         }
     }
 
@@ -1168,6 +1271,7 @@ mod tests {
         }
         let file = File::new(Terms { unit: UnitOfPrivacy::Client, ..terms() });
         assert_eq!(file.budget.can_afford(&mechanism(), false), Err(BudgetError::Unit));
+        assert_eq!(file.budget.can_afford(&mechanism(), true), Err(BudgetError::Unit));
         let long = file.budget.refuse(session(b"a"), RoundNumber(1), &"x".repeat(REASON_LEN_MAX + 1));
         assert!(matches!(long, Err(BudgetError::TextTooLong { .. })));
     }

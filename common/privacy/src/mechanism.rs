@@ -1,8 +1,12 @@
-//! The public parameters of one record-level attempt, as the signed plan and the ledger carry them, and everything that
-//! follows from them. Who adds the noise is one of them ([`Noise`]); an attempt without any says so in its first field.
+//! The public parameters of one attempt, as the signed plan and the ledger carry them, and everything that follows from
+//! them. Its first bytes name the unit of privacy: a [`Mechanism`] is a [`RecordMechanism`], which this file is about, or a
+//! [`ClientMechanism`], which has a file of its own. Who adds the noise is one of the parameters ([`Noise`]).
 //!
-//! A [`RecordMechanism`] is parsed once from raw [`RecordParameters`] and cannot be wrong afterwards: sensitivity and
-//! noise multiplier are derived, never stated. Whether a client's policy likes what it says is the client's business.
+//! A mechanism is parsed once from raw parameters and cannot be wrong afterwards: sensitivity and noise multiplier are
+//! derived, never stated. What follows from any mechanism in the same way is in [`Promise`]. Whether a client's policy
+//! likes what it says is the client's business.
+
+mod client;
 
 use eranos_base::{
     encoding::{Canonical, CanonicalReader, DecodeError},
@@ -11,9 +15,12 @@ use eranos_base::{
 
 use crate::{
     accountant::{Accountant, Event, RdpCurve, binomial_tail},
+    budget::UnitOfPrivacy,
     noise::NoiseVariance,
-    wrap,
+    rounding, wrap,
 };
+
+pub use client::{ClientMechanism, ClientParameters, ClientTarget, LocalTraining, design_client};
 
 /// Why parameters are no mechanism.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -99,6 +106,12 @@ pub enum MechanismError {
         /// The attempts of the plan.
         max_attempts: u32,
     },
+    /// A mode that is not run.
+    #[error("{what} is not run by this version")]
+    NotRun {
+        /// Which.
+        what: &'static str,
+    },
     /// No shift and noise meet the target.
     #[error("no noise below 2^20 and 32 bits reaches epsilon {epsilon} at delta {delta:e}")]
     Unreachable {
@@ -119,6 +132,8 @@ pub struct Probability {
 impl Probability {
     /// Certainty.
     pub const ONE: Self = Self { numerator: 1, denominator: 1 };
+    /// One in four.
+    pub const QUARTER: Self = Self { numerator: 1, denominator: 4 };
 
     /// The probability `numerator`/`denominator`.
     ///
@@ -163,6 +178,8 @@ impl Probability {
 pub enum Noise {
     /// Every client a share of discrete Gaussian noise of this parameter sg^2; only the sum is ever seen.
     Distributed(NoiseVariance),
+    /// Every client alone all the noise that protects it, of this parameter sg^2: nobody else's share counts.
+    Local(NoiseVariance),
     /// Nobody. Nothing is promised: epsilon is infinite.
     None,
 }
@@ -172,6 +189,7 @@ impl Noise {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Distributed(_) => "distributed",
+            Self::Local(_) => "local",
             Self::None => NO_NOISE,
         }
     }
@@ -179,7 +197,7 @@ impl Noise {
     /// sg^2, of one client's noise; none where there is no noise.
     pub const fn share_variance(self) -> Option<NoiseVariance> {
         match self {
-            Self::Distributed(variance) => Some(variance),
+            Self::Distributed(variance) | Self::Local(variance) => Some(variance),
             Self::None => None,
         }
     }
@@ -241,6 +259,257 @@ pub enum View {
     Outsider,
 }
 
+/// What a sum, its thresholds and its accounting take from a mechanism, whatever its unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CommonParameters {
+    /// Coordinates of the model's gradient or update.
+    pub n_parameters: u32,
+    /// d: coordinates of the masked vector, a power of two.
+    pub d_pad: u32,
+    /// u_min: the least number of survivors with which anyone signs or unmasks.
+    pub u_min: u16,
+    /// k: identities whose noise shares the adversary may know.
+    pub max_colluders: u16,
+    /// The largest roster for which `bits` suffices.
+    pub n_max: u16,
+    /// Who adds noise, and how much.
+    pub noise: Noise,
+    /// b: bits of a coordinate of the masked vector.
+    pub bits: u8,
+    /// Attempts over which epsilon is stated.
+    pub max_attempts: u32,
+    /// delta.
+    pub delta: f64,
+}
+
+/// What follows from every mechanism's parameters in the same way.
+pub trait Promise {
+    /// The parameters that every mechanism has.
+    fn common(&self) -> CommonParameters;
+
+    /// The square of the L2 sensitivity of one vector on the integer grid to one unit of privacy, exactly.
+    fn sensitivity_squared(&self) -> u64;
+
+    /// One attempt protected by `shares` shares, as an event.
+    fn event(&self, shares: u32) -> Event;
+
+    /// With what probability the analysis of one attempt does not hold.
+    fn cut_probability(&self) -> f64;
+
+    /// The factor that turns a coordinate of the sum of `survivors` vectors, after H and D, into one of the mean gradient or
+    /// update.
+    fn restoring_factor(&self, survivors: u32) -> f64;
+
+    /// Whether anybody adds noise. Without it nothing is promised, and epsilon is infinite.
+    fn has_noise(&self) -> bool {
+        self.common().noise != Noise::None
+    }
+
+    /// Delta2, the L2 sensitivity.
+    fn l2_sensitivity(&self) -> f64 {
+        (self.sensitivity_squared() as f64).sqrt()
+    }
+
+    /// The shares that are promised to protect: u_min - k, at least 2; 1 where every client adds all of its noise.
+    fn promised_shares(&self) -> u32 {
+        let common = self.common();
+        match common.noise {
+            Noise::Local(_) => 1,
+            Noise::Distributed(_) | Noise::None => u32::from(common.u_min - common.max_colluders),
+        }
+    }
+
+    /// z' = sqrt(u') sg/Delta2, with `shares` = u'; 0 without noise.
+    fn noise_multiplier(&self, shares: u32) -> f64 {
+        (f64::from(shares) * self.common().noise.added_variance() / self.sensitivity_squared() as f64).sqrt()
+    }
+
+    /// The promised noise multiplier: what a client's policy compares with its minimum.
+    fn promised_noise_multiplier(&self) -> f64 {
+        self.noise_multiplier(self.promised_shares())
+    }
+
+    /// Whether [`promised_shares`](Self::promised_shares) shares of noise reach the multiplier `z`:
+    /// sg^2 shares >= (z Delta2)^2.
+    fn reaches(&self, z: f64) -> bool {
+        let variance = f64::from(self.promised_shares()) * self.common().noise.added_variance();
+        variance >= z * z * self.sensitivity_squared() as f64
+    }
+
+    /// How many shares protect in `view` when `survivors` clients' vectors are in the sum; none below u_min, where
+    /// nothing may be released.
+    fn shares(&self, view: View, survivors: u32) -> Option<u32> {
+        let common = self.common();
+        if survivors < u32::from(common.u_min) {
+            return None;
+        }
+        match (common.noise, view) {
+            (Noise::Local(_), _) => Some(1),
+            (_, View::CoordinatorWithColluders) => Some(survivors - u32::from(common.max_colluders)),
+            (_, View::Outsider) => Some(survivors),
+        }
+    }
+
+    /// The Renyi divergence of one attempt as it is charged: with the promised shares.
+    fn promised_curve(&self) -> RdpCurve {
+        self.event(self.promised_shares()).rdp()
+    }
+
+    /// The epsilon that the plan states: all attempts, the promised shares, the plan's delta. Infinite without noise.
+    fn epsilon(&self) -> f64 {
+        let common = self.common();
+        self.promised_epsilon(common.max_attempts, common.delta)
+    }
+
+    /// The epsilon charged after `n_attempts`, released or not, at `delta`.
+    fn promised_epsilon(&self, n_attempts: u32, delta: f64) -> f64 {
+        let mut accountant = Accountant::new();
+        accountant.compose_curve(&self.promised_curve(), n_attempts.into(), self.cut_probability());
+        accountant.epsilon(delta)
+    }
+
+    /// The epsilon attained in `view` by attempts of which each had `survivors` clients' vectors in its sum; infinite if
+    /// one had fewer than u_min. An attempt that released nothing counts with u_min survivors.
+    fn attained_epsilon(&self, view: View, survivors: &[u32], delta: f64) -> f64 {
+        let mut accountant = Accountant::new();
+        let mut sorted = survivors.to_vec();
+        sorted.sort_unstable();
+        for equal in sorted.chunk_by(|a, b| a == b) {
+            let Some(shares) = self.shares(view, equal[0]) else { return f64::INFINITY };
+            accountant.compose_curve(&self.event(shares).rdp(), equal.len() as u64, self.cut_probability());
+        }
+        accountant.epsilon(delta)
+    }
+}
+
+/// The mechanism of an attempt, of either unit of privacy.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mechanism {
+    /// unit = record.
+    Record(RecordMechanism),
+    /// unit = client.
+    Client(ClientMechanism),
+}
+
+impl Mechanism {
+    /// What epsilon speaks of.
+    pub const fn unit(&self) -> UnitOfPrivacy {
+        match self {
+            Self::Record(_) => UnitOfPrivacy::Record,
+            Self::Client(_) => UnitOfPrivacy::Client,
+        }
+    }
+
+    /// The neighbouring relation of the promise, by its name in entries and reports.
+    pub const fn relation(&self) -> &'static str {
+        match self {
+            Self::Record(_) => "add-or-remove",
+            Self::Client(mechanism) => mechanism.relation(),
+        }
+    }
+
+    /// The canonical encoding, whose first bytes name the unit.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Record(mechanism) => mechanism.encode(),
+            Self::Client(mechanism) => mechanism.encode(),
+        }
+    }
+
+    /// Reads the canonical encoding.
+    ///
+    /// # Errors
+    /// If the bytes are not one, or the parameters are refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MechanismError> {
+        if ClientMechanism::is_encoding(bytes) {
+            return ClientMechanism::decode(bytes).map(Self::Client);
+        }
+        RecordMechanism::decode(bytes).map(Self::Record)
+    }
+
+    /// The Renyi divergence of one attempt as it is charged to a budget of `unit`.
+    ///
+    /// A client-level attempt is charged to records as the replacement of one: at twice the sensitivity. A record-level
+    /// attempt bounds what a whole client may show by nothing at all.
+    pub fn curve_for(&self, unit: UnitOfPrivacy) -> RdpCurve {
+        match (self, unit) {
+            (Self::Record(mechanism), UnitOfPrivacy::Record) => mechanism.promised_curve(),
+            (Self::Client(mechanism), UnitOfPrivacy::Client) => mechanism.promised_curve(),
+            (Self::Client(mechanism), UnitOfPrivacy::Record) => {
+                mechanism.replacement(mechanism.promised_shares()).rdp()
+            }
+            (Self::Record(_), UnitOfPrivacy::Client) => Event::NonPrivate.rdp(),
+        }
+    }
+
+    /// The multiplier of `shares` shares of noise as a budget of `unit` sees it; 0 where nothing is promised to it.
+    pub fn noise_multiplier_for(&self, unit: UnitOfPrivacy, shares: u32) -> f64 {
+        match (self, unit) {
+            (Self::Record(mechanism), UnitOfPrivacy::Record) => mechanism.noise_multiplier(shares),
+            (Self::Client(mechanism), UnitOfPrivacy::Client) => mechanism.noise_multiplier(shares),
+            (Self::Client(mechanism), UnitOfPrivacy::Record) => mechanism.replacement_noise_multiplier(shares),
+            (Self::Record(_), UnitOfPrivacy::Client) => 0.0,
+        }
+    }
+
+    /// The epsilon of all attempts of the plan, at its delta, as a budget of `unit` is charged.
+    pub fn epsilon_for(&self, unit: UnitOfPrivacy) -> f64 {
+        let common = self.common();
+        let mut accountant = Accountant::new();
+        accountant.compose_curve(&self.curve_for(unit), common.max_attempts.into(), self.cut_probability());
+        accountant.epsilon(common.delta)
+    }
+}
+
+impl Promise for Mechanism {
+    fn common(&self) -> CommonParameters {
+        match self {
+            Self::Record(mechanism) => mechanism.common(),
+            Self::Client(mechanism) => mechanism.common(),
+        }
+    }
+
+    fn sensitivity_squared(&self) -> u64 {
+        match self {
+            Self::Record(mechanism) => mechanism.sensitivity_squared(),
+            Self::Client(mechanism) => mechanism.sensitivity_squared(),
+        }
+    }
+
+    fn event(&self, shares: u32) -> Event {
+        match self {
+            Self::Record(mechanism) => mechanism.event(shares),
+            Self::Client(mechanism) => mechanism.event(shares),
+        }
+    }
+
+    fn cut_probability(&self) -> f64 {
+        match self {
+            Self::Record(mechanism) => mechanism.cut_probability(),
+            Self::Client(mechanism) => mechanism.cut_probability(),
+        }
+    }
+
+    fn restoring_factor(&self, survivors: u32) -> f64 {
+        match self {
+            Self::Record(mechanism) => mechanism.restoring_factor(survivors),
+            Self::Client(mechanism) => mechanism.restoring_factor(survivors),
+        }
+    }
+}
+
+impl From<RecordMechanism> for Mechanism {
+    fn from(mechanism: RecordMechanism) -> Self {
+        Self::Record(mechanism)
+    }
+}
+
+impl From<ClientMechanism> for Mechanism {
+    fn from(mechanism: ClientMechanism) -> Self {
+        Self::Client(mechanism)
+    }
+}
+
 impl RecordMechanism {
     /// Checks `parameters`.
     ///
@@ -253,17 +522,9 @@ impl RecordMechanism {
             return Err(MechanismError::Mismatch { what: "grid", found: p.grid.into(), expected: GRID.into() });
         }
         in_range("shift", p.shift, SHIFT_MIN, SHIFT_MAX)?;
-        in_range("n_parameters", p.n_parameters, 1, VECTOR_LEN_MAX as u32)?;
-        let d_pad = p.n_parameters.next_power_of_two();
-        if p.d_pad != d_pad {
-            return Err(MechanismError::Mismatch { what: "d_pad", found: p.d_pad.into(), expected: d_pad.into() });
-        }
-        in_range("max_colluders", p.max_colluders, 1, COHORT_LEN_MAX as u16)?;
-        in_range("n_max", p.n_max, 1, COHORT_LEN_MAX as u16)?;
-        in_range("u_min", p.u_min, 1, p.n_max)?;
-        if p.u_min.saturating_sub(p.max_colluders) < HONEST_MIN {
-            return Err(MechanismError::TooFewHonest { u_min: p.u_min, max_colluders: p.max_colluders });
-        }
+        check_vector(p.n_parameters, p.d_pad)?;
+        let d_pad = p.d_pad;
+        check_cohort(p.u_min, p.max_colluders, p.n_max)?;
         in_range("record_bound", p.record_bound, 1, RECORD_BOUND_MAX)?;
         in_range("records_per_round", p.records_per_round, 1, p.record_bound)?;
         let probability = sample_tail(p.record_bound, p.sampling_probability, p.records_per_round);
@@ -276,12 +537,10 @@ impl RecordMechanism {
             return Err(MechanismError::SumTooWide { d_pad, records_per_round: p.records_per_round });
         }
         in_range("expected_lot", p.expected_lot, 1, u32::MAX)?;
-        if let Noise::Distributed(variance) = p.noise {
-            in_range("noise_deviation", variance.deviation(), NOISE_DEVIATION_MIN, NOISE_DEVIATION_MAX)?;
+        if let Noise::Local(_) = p.noise {
+            return Err(MechanismError::NotRun { what: "unit = record with noise = local" });
         }
-        in_range("max_attempts", p.max_attempts, 1, ATTEMPTS_MAX)?;
-        in_range("bits", p.bits, 1, BITS_MAX)?;
-        in_range("delta", p.delta, f64::MIN_POSITIVE, 1.0)?;
+        check_release(p.noise, p.bits, p.max_attempts, p.delta)?;
 
         let needed = bits_needed(p, p.shift, p.noise.added_variance());
         if u32::from(p.bits) < needed {
@@ -307,11 +566,6 @@ impl RecordMechanism {
         &self.0
     }
 
-    /// Whether anybody adds noise. Without it nothing is promised, and epsilon is infinite.
-    pub fn has_noise(&self) -> bool {
-        self.0.noise != Noise::None
-    }
-
     /// The canonical encoding: the fields of [`RecordParameters`] in their order, the probability as numerator and
     /// denominator (`u64` each), the noise variance as its `u64` numerator over 2^10.
     ///
@@ -321,7 +575,7 @@ impl RecordMechanism {
         let p = &self.0;
         let head = match p.noise {
             Noise::Distributed(_) => Canonical::new(DOMAIN),
-            Noise::None => Canonical::new(DOMAIN_V2).text(p.noise.name()),
+            Noise::Local(_) | Noise::None => Canonical::new(DOMAIN_V2).text(p.noise.name()),
         };
         let before_noise = head
             .f64(p.l2_clip_norm)
@@ -338,7 +592,7 @@ impl RecordMechanism {
             .u64(p.sampling_probability.denominator)
             .u32(p.record_bound);
         let with_noise = match p.noise {
-            Noise::Distributed(variance) => before_noise.u64(variance.numerator()),
+            Noise::Distributed(variance) | Noise::Local(variance) => before_noise.u64(variance.numerator()),
             Noise::None => before_noise,
         };
         with_noise.u8(p.bits).u32(p.max_attempts).f64(p.delta).finish()
@@ -370,19 +624,7 @@ impl RecordMechanism {
             expected_lot: reader.u32()?,
             sampling_probability: Probability::new(reader.u64()?, reader.u64()?)?,
             record_bound: reader.u32()?,
-            noise: if is_noisy {
-                let numerator = reader.u64()?;
-                let max = NoiseVariance::NUMERATOR_MAX as f64;
-                let variance = NoiseVariance::from_numerator(numerator).ok_or(MechanismError::Range {
-                    what: "noise_variance numerator",
-                    found: numerator as f64,
-                    min: 1.0,
-                    max,
-                })?;
-                Noise::Distributed(variance)
-            } else {
-                Noise::None
-            },
+            noise: if is_noisy { Noise::Distributed(read_variance(&mut reader)?) } else { Noise::None },
             bits: reader.u8()?,
             max_attempts: reader.u32()?,
             delta: reader.f64()?,
@@ -391,104 +633,10 @@ impl RecordMechanism {
         Self::new(parameters)
     }
 
-    /// Delta2^2 = d (K/2^e + 1)^2, exactly: by how much one record moves the rounded sum, in L2, squared.
-    pub fn sensitivity_squared(&self) -> u64 {
-        sensitivity_squared(self.0.d_pad, self.0.shift)
-    }
-
-    /// Delta2 = sqrt(d) (K/2^e + 1).
-    pub fn l2_sensitivity(&self) -> f64 {
-        (self.sensitivity_squared() as f64).sqrt()
-    }
-
     /// s = sqrt(d) K/(C 2^e): what a gradient is multiplied by on its way to the grid.
     pub fn scale(&self) -> f64 {
         let p = &self.0;
         f64::from(p.d_pad).sqrt() * grid_steps(p.shift) as f64 / p.l2_clip_norm
-    }
-
-    /// u_min - k, the shares that are promised to protect; at least 2.
-    pub fn promised_shares(&self) -> u32 {
-        u32::from(self.0.u_min - self.0.max_colluders)
-    }
-
-    /// z' = sqrt(u') sg/Delta2, with `shares` = u'; 0 without noise.
-    pub fn noise_multiplier(&self, shares: u32) -> f64 {
-        (f64::from(shares) * self.0.noise.added_variance() / self.sensitivity_squared() as f64).sqrt()
-    }
-
-    /// The promised noise multiplier: what a client's policy compares with its minimum.
-    pub fn promised_noise_multiplier(&self) -> f64 {
-        self.noise_multiplier(self.promised_shares())
-    }
-
-    /// Whether [`promised_shares`](Self::promised_shares) shares of noise reach the multiplier `z`:
-    /// sg^2 (u_min - k) >= (z Delta2)^2.
-    pub fn reaches(&self, z: f64) -> bool {
-        let variance = f64::from(self.promised_shares()) * self.0.noise.added_variance();
-        variance >= z * z * self.sensitivity_squared() as f64
-    }
-
-    /// How many shares protect in `view` when `survivors` clients' vectors are in the sum; none below u_min, where
-    /// nothing may be released.
-    pub fn shares(&self, view: View, survivors: u32) -> Option<u32> {
-        if survivors < u32::from(self.0.u_min) {
-            return None;
-        }
-        match view {
-            View::CoordinatorWithColluders => Some(survivors - u32::from(self.0.max_colluders)),
-            View::Outsider => Some(survivors),
-        }
-    }
-
-    /// One attempt protected by `shares` shares, as an event.
-    pub fn event(&self, shares: u32) -> Event {
-        let Noise::Distributed(variance) = self.0.noise else { return Event::NonPrivate };
-        let l2_sensitivity = self.l2_sensitivity();
-        Event::DiscreteGaussianSum {
-            sampling_probability: self.0.sampling_probability.to_f64(),
-            l2_sensitivity,
-            l1_sensitivity: l2_sensitivity * f64::from(self.0.d_pad).sqrt().min(l2_sensitivity),
-            share_variance: variance.to_f64(),
-            shares,
-            dimension: self.0.d_pad,
-        }
-    }
-
-    /// The Renyi divergence of one attempt as it is charged: with the promised shares.
-    pub fn promised_curve(&self) -> RdpCurve {
-        self.event(self.promised_shares()).rdp()
-    }
-
-    /// With what probability the cut of a sample to its bound is noticed in one attempt.
-    pub fn cut_probability(&self) -> f64 {
-        // The bound that was checked is charged, not the tail itself: it is the promise, and it is the larger one.
-        if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX }
-    }
-
-    /// The epsilon that the plan states: all attempts, the promised shares, the plan's delta. Infinite without noise.
-    pub fn epsilon(&self) -> f64 {
-        self.promised_epsilon(self.0.max_attempts, self.0.delta)
-    }
-
-    /// The epsilon charged after `n_attempts`, released or not, at `delta`.
-    pub fn promised_epsilon(&self, n_attempts: u32, delta: f64) -> f64 {
-        let mut accountant = Accountant::new();
-        accountant.compose_curve(&self.promised_curve(), n_attempts.into(), self.cut_probability());
-        accountant.epsilon(delta)
-    }
-
-    /// The epsilon attained in `view` by attempts of which each had `survivors` clients' vectors in its sum; infinite if
-    /// one had fewer than u_min. An attempt that released nothing counts with u_min survivors.
-    pub fn attained_epsilon(&self, view: View, survivors: &[u32], delta: f64) -> f64 {
-        let mut accountant = Accountant::new();
-        let mut sorted = survivors.to_vec();
-        sorted.sort_unstable();
-        for equal in sorted.chunk_by(|a, b| a == b) {
-            let Some(shares) = self.shares(view, equal[0]) else { return f64::INFINITY };
-            accountant.compose_curve(&self.event(shares).rdp(), equal.len() as u64, self.cut_probability());
-        }
-        accountant.epsilon(delta)
     }
 
     /// The probability, at most, that one round's sum wraps around, which harms its utility only.
@@ -497,9 +645,50 @@ impl RecordMechanism {
         let variance = coordinate_variance(p, p.shift, p.noise.added_variance());
         wrap::wrap_probability(p.bits.into(), variance, p.n_max.into(), p.d_pad.into())
     }
+}
 
-    /// The factor that turns a coordinate of the summed vector, after H and D, into a gradient: 2^e C/(d K L).
-    pub fn restoring_factor(&self) -> f64 {
+impl Promise for RecordMechanism {
+    fn common(&self) -> CommonParameters {
+        let p = &self.0;
+        CommonParameters {
+            n_parameters: p.n_parameters,
+            d_pad: p.d_pad,
+            u_min: p.u_min,
+            max_colluders: p.max_colluders,
+            n_max: p.n_max,
+            noise: p.noise,
+            bits: p.bits,
+            max_attempts: p.max_attempts,
+            delta: p.delta,
+        }
+    }
+
+    /// Delta2^2 = d (K/2^e + 1)^2, exactly: by how much one record moves the rounded sum, in L2, squared.
+    fn sensitivity_squared(&self) -> u64 {
+        sensitivity_squared(self.0.d_pad, self.0.shift)
+    }
+
+    fn event(&self, shares: u32) -> Event {
+        let Some(variance) = self.0.noise.share_variance() else { return Event::NonPrivate };
+        let l2_sensitivity = self.l2_sensitivity();
+        Event::DiscreteGaussianSum {
+            sampling_probability: self.0.sampling_probability.to_f64(),
+            l2_sensitivity,
+            l1_sensitivity: rounding::l1_bound(l2_sensitivity, self.0.d_pad),
+            share_variance: variance.to_f64(),
+            shares,
+            dimension: self.0.d_pad,
+        }
+    }
+
+    /// With what probability the cut of a sample to its bound is noticed in one attempt.
+    fn cut_probability(&self) -> f64 {
+        // The bound that was checked is charged, not the tail itself: it is the promise, and it is the larger one.
+        if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX }
+    }
+
+    /// 2^e C/(d K L): the public expected lot divides, however many survived.
+    fn restoring_factor(&self, _survivors: u32) -> f64 {
         let p = &self.0;
         p.l2_clip_norm / (f64::from(p.d_pad) * grid_steps(p.shift) as f64 * f64::from(p.expected_lot))
     }
@@ -518,6 +707,11 @@ impl TryFrom<RecordParameters> for RecordMechanism {
 pub enum NoiseTarget {
     /// Shares of all clients, the least that keep the promise.
     Distributed {
+        /// The promise, over all attempts.
+        epsilon: f64,
+    },
+    /// All of it by every client alone, the least that keeps the promise.
+    Local {
         /// The promise, over all attempts.
         epsilon: f64,
     },
@@ -590,14 +784,21 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
         parameters.bits = u8::try_from(bits_needed(&parameters, shift, noise.added_variance())).unwrap_or(u8::MAX);
         parameters
     };
-    let NoiseTarget::Distributed { epsilon } = target.noise else {
-        let parameters =
-            (SHIFT_MIN..SHIFT_MAX).map(|shift| with_noise(shift, Noise::None)).find(|p| p.bits <= BITS_MAX);
-        return RecordMechanism::new(parameters.unwrap_or_else(|| with_noise(SHIFT_MAX, Noise::None)));
+    let epsilon = match target.noise {
+        NoiseTarget::Distributed { epsilon } => epsilon,
+        NoiseTarget::Local { .. } => {
+            return Err(MechanismError::NotRun { what: "unit = record with noise = local" });
+        }
+        NoiseTarget::None => {
+            let parameters =
+                (SHIFT_MIN..SHIFT_MAX).map(|shift| with_noise(shift, Noise::None)).find(|p| p.bits <= BITS_MAX);
+            return RecordMechanism::new(parameters.unwrap_or_else(|| with_noise(SHIFT_MAX, Noise::None)));
+        }
     };
     for shift in SHIFT_MIN..=SHIFT_MAX {
-        let with_share =
-            |thousandths: u32| Some(with_noise(shift, Noise::Distributed(share_variance(d_pad, shift, thousandths)?)));
+        let with_share = |thousandths: u32| {
+            Some(with_noise(shift, Noise::Distributed(share_variance(sensitivity_squared(d_pad, shift), thousandths)?)))
+        };
         // Unchecked parameters are used only to compare epsilons; what is returned has been checked.
         let reaches = |thousandths: u32| {
             with_share(thousandths).is_none_or(|parameters| RecordMechanism(parameters).epsilon() <= epsilon)
@@ -646,6 +847,45 @@ fn in_range<T: PartialOrd + Into<f64>>(what: &'static str, found: T, min: T, max
     Err(MechanismError::Range { what, found: found.into(), min: min.into(), max: max.into() })
 }
 
+/// Whether the vector has a length that a plan may have, padded to the next power of two.
+fn check_vector(n_parameters: u32, d_pad: u32) -> Result<(), MechanismError> {
+    in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32)?;
+    let expected = n_parameters.next_power_of_two();
+    if d_pad != expected {
+        return Err(MechanismError::Mismatch { what: "d_pad", found: d_pad.into(), expected: expected.into() });
+    }
+    Ok(())
+}
+
+/// Whether the least number of survivors leaves at least two honest ones.
+fn check_cohort(u_min: u16, max_colluders: u16, n_max: u16) -> Result<(), MechanismError> {
+    in_range("max_colluders", max_colluders, 1, COHORT_LEN_MAX as u16)?;
+    in_range("n_max", n_max, 1, COHORT_LEN_MAX as u16)?;
+    in_range("u_min", u_min, 1, n_max)?;
+    if u_min.saturating_sub(max_colluders) < HONEST_MIN {
+        return Err(MechanismError::TooFewHonest { u_min, max_colluders });
+    }
+    Ok(())
+}
+
+/// Whether noise, bits and the claim lie in their ranges.
+fn check_release(noise: Noise, bits: u8, max_attempts: u32, delta: f64) -> Result<(), MechanismError> {
+    if let Some(variance) = noise.share_variance() {
+        in_range("noise_deviation", variance.deviation(), NOISE_DEVIATION_MIN, NOISE_DEVIATION_MAX)?;
+    }
+    in_range("max_attempts", max_attempts, 1, ATTEMPTS_MAX)?;
+    in_range("bits", bits, 1, BITS_MAX)?;
+    in_range("delta", delta, f64::MIN_POSITIVE, 1.0)
+}
+
+fn read_variance(reader: &mut CanonicalReader<'_>) -> Result<NoiseVariance, MechanismError> {
+    let numerator = reader.u64()?;
+    let max = NoiseVariance::NUMERATOR_MAX as f64;
+    let what = "noise_variance numerator";
+    let out_of_range = MechanismError::Range { what, found: numerator as f64, min: 1.0, max };
+    NoiseVariance::from_numerator(numerator).ok_or(out_of_range)
+}
+
 /// K/2^e.
 const fn grid_steps(shift: u8) -> u64 {
     (GRID >> shift) as u64
@@ -657,9 +897,9 @@ const fn sensitivity_squared(d_pad: u32, shift: u8) -> u64 {
 }
 
 /// sg^2 = (Delta2 thousandths/1000)^2, rounded up and at least 16; none if sg reaches 2^20.
-fn share_variance(d_pad: u32, shift: u8, thousandths: u32) -> Option<NoiseVariance> {
+fn share_variance(sensitivity_squared: u64, thousandths: u32) -> Option<NoiseVariance> {
     let square = u128::from(thousandths) * u128::from(thousandths);
-    let numerator = (u128::from(sensitivity_squared(d_pad, shift)) << 10) * square;
+    let numerator = (u128::from(sensitivity_squared) << 10) * square;
     let numerator = u64::try_from(numerator.div_ceil(1_000_000)).ok()?.max(16 << 10);
     NoiseVariance::from_numerator(numerator)
 }

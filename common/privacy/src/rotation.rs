@@ -14,7 +14,7 @@ use chacha20::{
 
 use rayon::prelude::*;
 
-use crate::mechanism::RecordMechanism;
+use crate::mechanism::Promise;
 
 /// The public seed of a round's sign vector.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,13 +70,18 @@ pub fn reduce(v: &[i64], bits: u8) -> Vec<u32> {
     v.par_iter().map(|value| *value as u32 & mask).collect()
 }
 
-/// The coordinator's way back: from the sum modulo 2^b of all survivors' vectors to the mean gradient over the expected
-/// lot. Centre, H, D, times 2^e C/(d K), drop the pad, divide by L.
+/// The coordinator's way back: from the sum modulo 2^b of the vectors of all `survivors` to the mean gradient over the
+/// expected lot, or the mean update. Centre, H, D, times the mechanism's factor, drop the pad.
 ///
 /// # Errors
 /// If the sum is not of this mechanism.
-pub fn restore(sum: &[u32], mechanism: &RecordMechanism, seed: &RotationSeed) -> Result<Vec<f32>, RestoreError> {
-    let p = mechanism.parameters();
+pub fn restore(
+    sum: &[u32],
+    mechanism: &impl Promise,
+    seed: &RotationSeed,
+    survivors: u32,
+) -> Result<Vec<f32>, RestoreError> {
+    let p = mechanism.common();
     let expected = p.d_pad as usize;
     if sum.len() != expected {
         return Err(RestoreError::Length { found: sum.len(), expected });
@@ -89,7 +94,7 @@ pub fn restore(sum: &[u32], mechanism: &RecordMechanism, seed: &RotationSeed) ->
     let unused = 32 - u32::from(p.bits);
     let mut centred: Vec<i64> = sum.par_iter().map(|value| i64::from((*value << unused) as i32 >> unused)).collect();
     rotate_back(&mut centred, seed);
-    let factor = mechanism.restoring_factor();
+    let factor = mechanism.restoring_factor(survivors);
     Ok(centred[..p.n_parameters as usize].par_iter().map(|value| (*value as f64 * factor) as f32).collect())
 }
 

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use crate::{
-    mechanism::{GRID, Noise, RecordMechanism},
+    mechanism::{GRID, RecordMechanism},
     noise::add_noise,
     rotation::{RotationSeed, reduce, rotate},
     sampler::Weight,
@@ -216,9 +216,8 @@ impl SiloSum {
             return Err(SiloError::OtherMechanism);
         }
         let mut sum = self.finish(seed);
-        match p.noise {
-            Noise::Distributed(variance) => add_noise(variance, entropy, &mut sum),
-            Noise::None => {}
+        if let Some(variance) = p.noise.share_variance() {
+            add_noise(variance, entropy, &mut sum);
         }
         let vector = reduce(&sum, p.bits);
         sum.zeroize();
@@ -421,7 +420,7 @@ const PARTIAL_LEN_MAX: u32 = 127;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mechanism::{NoiseTarget, Probability, RecordTarget, design};
+    use crate::mechanism::{NoiseTarget, Probability, Promise, RecordTarget, design};
 
     /// q = 1 and few records, so that every slot may hold a record.
     fn mechanism(n_parameters: u32, l2_clip_norm: f64) -> RecordMechanism {
@@ -852,7 +851,7 @@ mod tests {
                 *total = total.wrapping_add(value) & (u32::MAX >> (32 - bits));
             }
         }
-        crate::rotation::restore(&total, m, &rotation).expect("a sum of this mechanism")
+        crate::rotation::restore(&total, m, &rotation, 1).expect("a sum of this mechanism")
     }
 
     #[test]
@@ -873,7 +872,7 @@ mod tests {
         let restored = federate(&m, &silos, false);
         assert_eq!(restored.len(), len);
         // Rounding to 1 on the grid is an error of at most 4 silos' half steps a coordinate, spread by the rotation.
-        let error = 2.0 * m.restoring_factor() * f64::from(m.parameters().d_pad);
+        let error = 2.0 * m.restoring_factor(1) * f64::from(m.parameters().d_pad);
         for (i, found) in restored.iter().enumerate() {
             assert!((f64::from(*found) - expected(i)).abs() <= error, "{i}: {found}, expected {}", expected(i));
         }
@@ -882,7 +881,7 @@ mod tests {
         let noisy = federate(&m, &silos, true);
         let deviation = (4.0 * f64::from(m.parameters().d_pad)).sqrt()
             * m.parameters().noise.share_variance().expect("noise").deviation()
-            * m.restoring_factor();
+            * m.restoring_factor(1);
         let squares: f64 = noisy.iter().zip(&restored).map(|(a, b)| f64::from(a - b).powi(2)).sum();
         let ratio = squares / (len as f64 * deviation * deviation);
         assert!(((ratio - 1.0) * (len as f64 / 2.0).sqrt()).abs() < 5.0, "{ratio}, seed 21");
@@ -932,8 +931,8 @@ mod tests {
     fn a_sum_of_another_shape_is_not_restored() {
         let m = mechanism(64, 1.0);
         let seed = RotationSeed([0; 32]);
-        assert!(crate::rotation::restore(&[0; 63], &m, &seed).is_err());
-        assert!(crate::rotation::restore(&[u32::MAX; 64], &m, &seed).is_err());
-        assert!(crate::rotation::restore(&[0; 64], &m, &seed).is_ok());
+        assert!(crate::rotation::restore(&[0; 63], &m, &seed, 1).is_err());
+        assert!(crate::rotation::restore(&[u32::MAX; 64], &m, &seed, 1).is_err());
+        assert!(crate::rotation::restore(&[0; 64], &m, &seed, 1).is_ok());
     }
 }

@@ -17,7 +17,7 @@ use eranos_privacy::{
     audit::{Guesses, audit_bound, audit_bound_gaussian, p_value},
     noise::{NoiseSource, NoiseVariance},
     rotation::walsh_hadamard,
-    rounding::{l1_bound, l2_bound},
+    rounding::{l1_bound, l2_bound, l2_bound_squared},
 };
 use serde_json::Value;
 
@@ -229,6 +229,11 @@ fn rounding_bound() {
         assert_close(bound, number(&case, "l2_bound"), 1e-6, &case);
         assert_close(bound / clip, number(&case, "inflation"), 1e-6, &case);
         assert_close(l1_bound(bound, dimension), number(&case, "l1_bound"), 1e-6, &case);
+        if case["beta"] == "e-0.5" && clip.fract() == 0.0 {
+            let squared = l2_bound_squared(clip as u32, dimension) as f64;
+            let expected = number(&case, "l2_bound").powi(2);
+            assert!((expected - 1.0 - 1e-6 * expected..=expected * (1.0 + 1e-6)).contains(&squared), "{case}");
+        }
     }
 }
 

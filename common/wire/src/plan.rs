@@ -6,7 +6,7 @@ use eranos_base::{
     encoding::{Canonical, CanonicalReader, DecodeError},
     signing::SigningError,
 };
-use eranos_privacy::RecordMechanism;
+use eranos_privacy::{Mechanism, Promise};
 use eranos_secagg::{Bits, GraphKind, Terms, terms::Dimension};
 
 /// The plan of one round (an attempt: a retry is a new plan in everything).
@@ -32,7 +32,7 @@ pub struct RoundPlan {
     /// SHA-256 of the parameters that this round starts from: `f32`, little-endian, in schema order.
     pub checkpoint: Digest,
     /// Mechanism, noise, thresholds and accounting parameters.
-    pub mechanism: RecordMechanism,
+    pub mechanism: Mechanism,
     /// Who shares keys with whom. Degree and threshold follow from the roster's size and the mechanism's f and u_min.
     pub graph: GraphKind,
     /// The seed of the public rotation of this round.
@@ -81,8 +81,7 @@ impl RoundPlan {
             model_spec: reader.field()?.to_vec(),
             data_spec: reader.field()?.to_vec(),
             checkpoint: reader.digest()?,
-            mechanism: RecordMechanism::decode(reader.field()?)
-                .map_err(|error| PlanError::Mechanism(error.to_string()))?,
+            mechanism: Mechanism::decode(reader.field()?).map_err(|error| PlanError::Mechanism(error.to_string()))?,
             graph: GraphKind::from_u8(reader.u8()?).ok_or(DecodeError::Malformed { what: DOMAIN })?,
             rotation_seed: reader.array()?,
             ready_slot_ms: reader.u32()?,
@@ -110,7 +109,7 @@ impl RoundPlan {
     /// # Errors
     /// If its numbers make no secure sum.
     pub fn terms(&self) -> Result<Terms, PlanError> {
-        let parameters = self.mechanism.parameters();
+        let parameters = self.mechanism.common();
         let not_a_sum = |error: &dyn std::fmt::Display| PlanError::Mechanism(error.to_string());
         Ok(Terms {
             session: self.session,

@@ -30,7 +30,7 @@ use eranos_base::{
     ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
-use eranos_privacy::RecordMechanism;
+use eranos_privacy::Mechanism;
 use eranos_secagg::{Blame, GraphKind, Misbehaviour, Roster, Sum, Terms};
 use eranos_wire::{
     Answer, RoundPlan,
@@ -324,7 +324,7 @@ pub struct RoundSpec {
     /// Their digest.
     pub checkpoint_digest: Digest,
     /// Mechanism, noise, thresholds.
-    pub mechanism: RecordMechanism,
+    pub mechanism: Mechanism,
     /// Who shares keys with whom.
     pub graph: GraphKind,
     /// How many vectors of each client were received in the session's rounds so far; clients without one are left out.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use eranos_base::{ClientId, Entropy, Timestamp};
+use eranos_privacy::Promise;
 use eranos_wire::messages::select::{ComeBack, PLAN_VERSION};
 
 use super::{Action, Event, Message, Note, Peer, Phase, Round, RoundSpec, configure, out_of_phase};
@@ -27,7 +28,7 @@ impl Select {
     }
 
     pub(super) fn handle(mut self, event: Event, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
-        let parameters = self.spec.mechanism.parameters();
+        let parameters = self.spec.mechanism.common();
         let (n_max, u_min) = (usize::from(parameters.n_max), usize::from(parameters.u_min));
         let mut actions = Vec::new();
         match event {

@@ -6,6 +6,7 @@ use eranos_base::{Digest, Entropy, RoundNumber, SeededEntropy, Signature, Signin
 use eranos_ledger::{
     Entry, LedgerKey, LedgerSigner, Outcome,
     audit::{self, Fault, Options},
+    statement,
 };
 
 use eranos_privacy::{Noise, Promise, budget::UnitOfPrivacy, mechanism::NoiseTarget};
@@ -53,6 +54,12 @@ fn a_task_that_protects_clients_is_audited_as_one_and_cannot_pass_for_another() 
         // Only where others' shares count does it matter whose are known.
         let counts_shares = matches!(noise, NoiseTarget::Distributed { .. });
         assert_eq!(task.charged.outsider < task.charged.coordinator, counts_shares);
+        let statement = statement::to_markdown(&report);
+        assert!(statement.contains("- **Unit**: one party: all of its records together\n"), "{statement}");
+        assert!(statement.contains("- **Why sampling amplifies**: none: who takes part is public\n"), "{statement}");
+        let counted = statement.contains(": their shares of the noise are not counted\n");
+        assert_eq!(counted, !matches!(noise, NoiseTarget::Local { .. }), "{statement}");
+        assert!(!statement.contains("one record of any one party"), "{statement}");
         let leaf = &federation.leaves()[2];
         assert_eq!(Entry::parse(leaf).expect("an entry").encode().expect("encodes"), *leaf);
         let text = str::from_utf8(leaf).expect("text");

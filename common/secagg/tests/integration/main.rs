@@ -8,4 +8,5 @@ mod decoders;
 mod exactness;
 mod federation;
 mod flips;
+mod large;
 mod sparse;

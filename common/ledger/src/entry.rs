@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr};
 
 use eranos_base::{
     Context, Digest, Position, RoundNumber, SessionId, Signature, StatementKind, TaskId, Timestamp, TrustDomain,
-    VerifyingKey,
+    VerifyingKey, limits::COHORT_LEN_MAX,
 };
 use eranos_privacy::{MechanismError, Noise, RecordMechanism, RotationSeed, View, accountant};
 
@@ -156,7 +156,7 @@ impl Entry {
     ///
     /// # Errors
     /// If the parts of an attempt contradict each other, an epsilon is finite without noise or infinite with it, or the leaf
-    /// would be longer than [`ENTRY_LEN_MAX`] (a roster of 255 with all its signatures fits).
+    /// would be longer than [`ENTRY_LEN_MAX`] (the largest roster with all its signatures fits).
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut lines = Lines::new(self.kind().domain());
         match self {
@@ -510,7 +510,7 @@ impl Attempt {
         }
         let Some(roster) = &self.roster else { return Ok(()) };
         let n1 = roster.participants.len();
-        if n1 == 0 || n1 >= usize::from(Position::NONE.0) {
+        if n1 == 0 || n1 > COHORT_LEN_MAX {
             return contradiction("the roster's size is out of range");
         }
         let Some(survivors) = self.survivors() else { return Ok(()) };

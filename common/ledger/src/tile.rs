@@ -1,7 +1,8 @@
-//! The tree as static files: the tile format of C2SP (tlog-tiles), height 8.
+//! The tree as static files: the tile format of C2SP (tlog-tiles), height 8, but for the width of an entry's length.
 //!
 //! A hash tile holds up to 256 hashes, 32 bytes each; at tile level L they are the roots of complete subtrees of 256^L
-//! leaves. An entry bundle holds up to 256 leaves, each after its length as a big-endian `u16`. The last file of a level
+//! leaves. An entry bundle holds up to 256 leaves, each after its length as a big-endian `u32` (tlog-tiles has
+//! `u16`, which an attempt of some 300 clients exceeds). The last file of a level
 //! may be partial; its width is part of its name, so a file once named is never written differently.
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eranos_base::Digest;
+use eranos_base::{Digest, limits::COHORT_LEN_MAX};
 
 use crate::tree::{HashReader, ProofError, SIZE_MAX, node_hash};
 
@@ -20,10 +21,13 @@ pub const TILE_HEIGHT: u8 = 8;
 pub const TILE_WIDTH: u16 = 1 << TILE_HEIGHT;
 /// Tile levels: 0 to 5.
 pub const TILE_LEVELS_MAX: u8 = 6;
-/// Longest entry in bytes: its length is a `u16`.
-pub const ENTRY_LEN_MAX: usize = u16::MAX as usize;
-/// Largest entry bundle in bytes; one is held in memory while it is read.
-pub const BUNDLE_LEN_MAX: usize = (ENTRY_LEN_MAX + 2) * TILE_WIDTH as usize;
+/// Longest entry in bytes: an attempt of [`COHORT_LEN_MAX`] clients who all sign has 104 at most for each participant and
+/// 145 for each signature.
+pub const ENTRY_LEN_MAX: usize = 250 * COHORT_LEN_MAX + (1 << 16);
+/// The bytes of an entry's length in a bundle.
+const LENGTH_LEN: usize = size_of::<u32>();
+/// Largest entry bundle in bytes; one is held in memory while it is read. Of 1,000 clients each it is about 45 MB.
+pub const BUNDLE_LEN_MAX: usize = (ENTRY_LEN_MAX + LENGTH_LEN) * TILE_WIDTH as usize;
 
 /// What a tile holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,7 +127,7 @@ impl Tile {
     pub const fn len_max(&self) -> usize {
         match self.kind {
             TileKind::Hashes { .. } => self.width as usize * Digest::LEN,
-            TileKind::Entries => self.width as usize * (ENTRY_LEN_MAX + 2),
+            TileKind::Entries => self.width as usize * (ENTRY_LEN_MAX + LENGTH_LEN),
         }
     }
 }
@@ -243,10 +247,10 @@ pub fn encode_hashes(rows: &[Digest]) -> Vec<u8> {
 #[must_use]
 #[expect(clippy::big_endian_bytes, reason = "the tile format counts entries in big-endian")]
 pub fn push_entry(bundle: &mut Vec<u8>, entry: &[u8]) -> bool {
-    let Ok(len) = u16::try_from(entry.len()) else {
+    if entry.len() > ENTRY_LEN_MAX {
         return false;
-    };
-    bundle.extend_from_slice(&len.to_be_bytes());
+    }
+    bundle.extend_from_slice(&(entry.len() as u32).to_be_bytes());
     bundle.extend_from_slice(entry);
     true
 }
@@ -262,8 +266,11 @@ pub fn parse_entries<'a>(tile: &Tile, bytes: &'a [u8]) -> Result<Vec<&'a [u8]>, 
     let first = tile.index << TILE_HEIGHT;
     let fault = |row: usize, what| TileError::Bundle { path: tile.path(), index: first + row as u64, what };
     for row in 0..usize::from(tile.width) {
-        let (len, after) = rest.split_first_chunk::<2>().ok_or_else(|| fault(row, "the bundle ends early"))?;
-        let len = usize::from(u16::from_be_bytes(*len));
+        let (len, after) = rest.split_first_chunk::<LENGTH_LEN>().ok_or_else(|| fault(row, "the bundle ends early"))?;
+        let len = u32::from_be_bytes(*len) as usize;
+        if len > ENTRY_LEN_MAX {
+            return Err(fault(row, "the entry is longer than an entry may be"));
+        }
         let (entry, after) = after.split_at_checked(len).ok_or_else(|| fault(row, "the entry ends early"))?;
         entries.push(entry);
         rest = after;
@@ -372,22 +379,25 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::big_endian_bytes, reason = "the tile format counts entries in big-endian")]
     fn a_bundle_names_the_entry_at_which_it_breaks() {
         let mut bundle = Vec::new();
         assert!(push_entry(&mut bundle, b"one") && push_entry(&mut bundle, b"three"));
         assert!(!push_entry(&mut bundle, &vec![0; ENTRY_LEN_MAX + 1]));
-        assert_eq!(hex::encode(&bundle), "00036f6e6500057468726565");
+        assert_eq!(hex::encode(&bundle), "000000036f6e65000000057468726565");
         let tile = Tile { kind: TileKind::Entries, index: 1, width: 2 };
         assert_eq!(parse_entries(&tile, &bundle).expect("two entries"), [&b"one"[..], b"three"]);
         let broken = |width, bytes: &[u8]| match parse_entries(&tile.with_width(width), bytes) {
             Err(TileError::Bundle { index, .. }) => index,
             other => panic!("{other:?}"),
         };
-        assert_eq!(broken(2, &bundle[..4]), 256);
-        assert_eq!(broken(2, &bundle[..5]), 257);
-        assert_eq!(broken(2, &bundle[..11]), 257);
+        assert_eq!(broken(2, &bundle[..6]), 256);
+        assert_eq!(broken(2, &bundle[..7]), 257);
+        assert_eq!(broken(2, &bundle[..15]), 257);
         assert_eq!(broken(3, &bundle), 258);
         assert_eq!(broken(1, &bundle), 257);
+        let len = (ENTRY_LEN_MAX + 1) as u32;
+        assert_eq!(broken(1, &[&len.to_be_bytes()[..], &vec![0; ENTRY_LEN_MAX + 1]].concat()), 256);
     }
 
     proptest! {

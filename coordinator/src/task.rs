@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use eranos_base::{TaskId, UserError};
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::mechanism::NoiseTarget;
-use eranos_secagg::{GraphKind, Thresholds};
+use eranos_secagg::{GraphKind, Thresholds, thresholds::COMPLETE_LEN_MAX};
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -218,6 +218,12 @@ impl Task {
             return refuse(
                 &format!("cohort.graph = \"sparse\": {error}"),
                 "take more clients, fewer colluders or more survivors, or graph = \"complete\"",
+            );
+        }
+        if graph == Graph::Complete && usize::from(clients_max) > COMPLETE_LEN_MAX {
+            return refuse(
+                &format!("cohort.graph = \"complete\" of {clients_max} clients, limit {COMPLETE_LEN_MAX}"),
+                "take fewer clients, or graph = \"sparse\", whose promise is a weaker one: see SECURITY.md",
             );
         }
         if task.schedule.rounds == 0 || task.schedule.attempts_max < task.schedule.rounds {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use eranos_base::{TaskId, UserError};
+use eranos_ledger::entry::PARTICIPANTS_MAX;
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::{
     Probability,
@@ -277,6 +278,12 @@ impl Task {
             return refuse(
                 &format!("cohort.graph = \"sparse\": {error}"),
                 "take more clients, fewer colluders or more survivors, or graph = \"complete\"",
+            );
+        }
+        if usize::from(clients_max) > PARTICIPANTS_MAX {
+            return refuse(
+                &format!("cohort.clients_max = {clients_max}, limit {PARTICIPANTS_MAX}"),
+                "take fewer clients: an attempt of more does not surely fit an entry of the ledger",
             );
         }
         if task.schedule.rounds == 0 || task.schedule.attempts_max < task.schedule.rounds {

@@ -24,6 +24,9 @@ use crate::{
     tile::ENTRY_LEN_MAX,
 };
 
+/// Participants of an attempt whose leaf fits [`ENTRY_LEN_MAX`] whoever signs: with more a round could be charged and have no
+/// entry.
+pub const PARTICIPANTS_MAX: usize = 255;
 /// Longest version text in bytes.
 pub const VERSION_LEN_MAX: usize = 64;
 
@@ -157,7 +160,7 @@ impl Entry {
     ///
     /// # Errors
     /// If the parts of an attempt contradict each other, an epsilon is finite without noise or infinite with it, or the leaf
-    /// would be longer than [`ENTRY_LEN_MAX`] (a roster of 255 with all its signatures fits).
+    /// would be longer than [`ENTRY_LEN_MAX`] ([`PARTICIPANTS_MAX`] with all their signatures fit).
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         let mut lines = Lines::new(self.kind().domain());
         match self {

@@ -3,7 +3,7 @@
 use eranos_base::{Digest, Entropy, Position, SeededEntropy, Signature, Timestamp, VerifyingKey};
 use eranos_ledger::{
     Attempt, Date, Entry, EntryError, Outcome, Participant, Receipt, Sharers, SignedNote, Survivors,
-    entry::{EntryKind, EntryParser},
+    entry::{EntryKind, EntryParser, PARTICIPANTS_MAX},
     tile::ENTRY_LEN_MAX,
     tree::PROOF_LEN_MAX,
 };
@@ -150,7 +150,7 @@ fn the_largest_roster_fits_a_leaf_and_a_larger_one_is_refused() {
         roster.sharers = Some(Sharers { root: Digest::ZERO, survivors });
         Entry::Attempt(Box::new(attempt)).encode()
     };
-    let largest = with(255).expect("fits");
+    let largest = with(PARTICIPANTS_MAX).expect("fits");
     assert!(largest.len() <= ENTRY_LEN_MAX, "{} bytes", largest.len());
     assert!(Entry::parse(&largest).is_ok());
     assert!(matches!(with(400), Err(EntryError::Length { .. })));

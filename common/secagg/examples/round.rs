@@ -9,12 +9,14 @@
 //! On one core, or the masks of long vectors go to threads of their own, whose time would not be counted.
 //!
 //! The last `dropped` clients share keys and send no vector, and u_min = clients - max(dropped, 1).
-//! Means of several rounds, of processor time where Linux tells it (in ticks of up to 4 ms, hence the several rounds),
-//! otherwise of the clock.
+//! Means of several rounds (of large cohorts: one), of processor time where Linux tells it (in ticks of up to 4 ms, hence
+//! the several rounds), otherwise of the clock. Beside the unmasking stands what it cannot be faster than: the AES rounds
+//! of all masks and the key agreements of all pairs, measured in the same run.
 
 #![expect(clippy::unwrap_used, reason = "a measurement may stop at whatever goes wrong")]
 
 use std::{
+    hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,9 +24,12 @@ use std::{
 use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
 use eranos_secagg::{
     Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry, SharePart, ShareRouter,
-    Sharers, SparseParameters, StatementKey, Survivors, Terms, UnmaskAnswer, graph, roster, share_keys,
+    Sharers, StatementKey, Survivors, Terms, Thresholds, UnmaskAnswer,
+    kernel::{InstructionSet, aes_rounds},
+    roster, share_keys,
     terms::Dimension,
 };
+use x25519_dalek::{PublicKey, StaticSecret};
 
 fn main() {
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
@@ -57,30 +62,36 @@ fn main() {
     });
     let identity = |i| {
         Arc::new(Identity {
-            id: ClientId::new(&terms.trust_domain, &format!("c{i:03}")).unwrap(),
+            id: ClientId::new(&terms.trust_domain, &format!("c{i:05}")).unwrap(),
             certificate: Digest::of(format!("{i}").as_bytes()),
             certificate_key: SigningKey::generate(&mut OsEntropy),
             statement_key: StatementKey::derive(&OsEntropy.bytes(), &terms.task),
         })
     };
     let identities: Vec<_> = (0..n1).map(identity).collect();
-    let input = |i: usize| (0..dimension).map(move |k| (k * 31 + i * 7) as i64 % 1000 - 500).collect::<Vec<i64>>();
-    let inputs: Vec<_> = (0..n1).map(input).collect();
     let n_survivors = n1 - n_dropped;
 
     println!(
         "{n1} clients, {n_dropped} dropped before upload, {dimension} values of {bits} bits, {graph:?} graph; milliseconds"
     );
+    let n_rounds = if n1 < LARGE { N_ROUNDS } else { 1 };
     let mut lap = Lap { phases: Vec::new(), clock: Instant::now(), last: Duration::ZERO };
-    for _ in 0..N_ROUNDS - 1 {
-        round(&terms, &identities, &inputs, n_survivors, &mut lap);
+    for _ in 0..n_rounds - 1 {
+        round(&terms, &identities, n_survivors, &mut lap);
     }
-    let (up, down) = round(&terms, &identities, &inputs, n_survivors, &mut lap);
+    let bytes = round(&terms, &identities, n_survivors, &mut lap);
+    let print = |what: &str, total: Duration| println!("{:10.2}  {what}", total.as_secs_f64() * 1e3 / n_rounds as f64);
     for (phase, total) in &lap.phases {
         print(phase, *total);
     }
     print("whole round", lap.phases.iter().map(|(_, total)| *total).sum());
-    println!("bytes of bodies per client: {up} up, {down} down; every sum was exact");
+    println!("bytes of bodies, of a client that survives; every sum was exact");
+    for (phase, up, down) in bytes {
+        println!("{up:10} up {down:10} down  {phase}");
+    }
+    let up: usize = bytes.iter().map(|(_, up, _)| up).sum();
+    let down: usize = bytes.iter().map(|(.., down)| down).sum();
+    println!("{up:10} up {down:10} down  in all");
     // What n1 inputs need to sum without wrapping is not in them.
     let input_bits = bits.saturating_sub(n1.next_power_of_two().ilog2() as usize).max(1);
     let plain = (dimension * input_bits).div_ceil(8) as f64;
@@ -89,16 +100,25 @@ fn main() {
         up as f64 / plain,
         (up + down) as f64 / plain
     );
+    // All but the vector is as long whatever its dimension.
+    let (vector, large) = (terms.bits.packed_len(terms.dimension), Dimension::new(1 << 20).unwrap());
+    let (up, plain) = (up - vector + terms.bits.packed_len(large), (large.len() * 2) as f64);
+    println!(
+        "with 2^20 inputs of 16 bits: {up} up; over the plain input {:.3} up, {:.3} both ways",
+        up as f64 / plain,
+        (up + down) as f64 / plain
+    );
 }
 
-/// One round; gives the bytes that a surviving client sends and receives.
-fn round(
-    terms: &Arc<Terms>,
-    identities: &[Arc<Identity>],
-    inputs: &[Vec<i64>],
-    n_survivors: usize,
-    lap: &mut Lap,
-) -> (usize, usize) {
+fn input(i: usize, dimension: usize) -> impl Iterator<Item = i64> {
+    (0..dimension).map(move |k| (k * 31 + i * 7) as i64 % 1000 - 500)
+}
+
+/// By phase, the bytes that a client sends and receives.
+type Bytes = [(&'static str, usize, usize); 5];
+
+/// One round; gives the bytes of a surviving client.
+fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, lap: &mut Lap) -> Bytes {
     let (n1, dimension) = (identities.len(), terms.dimension.len());
     let keys: Vec<_> = identities.iter().map(|identity| identity.certificate_key.verifying_key()).collect();
     lap.start();
@@ -141,16 +161,22 @@ fn round(
         accumulator.ready(position, &client.ready()).unwrap();
     }
     lap.of("masked_input, coordinator: READYs");
-    let masked: Vec<_> =
-        clients.into_iter().take(n_survivors).zip(inputs).map(|(client, x)| client.mask(x).unwrap()).collect();
-    lap.of("masked_input, clients: mask, pack, sign");
-    let mut clients = Vec::new();
-    for (position, (client, upload)) in roster.positions().zip(masked) {
-        let finished = Finished::from_bytes(&upload.finished.to_bytes()).unwrap();
-        accumulator.accept(position, &upload.packed, &finished).unwrap();
-        clients.push(client);
+    let (mut masked, mut finished_len, mut expect) = (Vec::new(), 0, vec![0; dimension]);
+    // One vector after the other: together they may be larger than the memory.
+    for (i, (position, client)) in roster.positions().zip(clients).enumerate().take(n_survivors) {
+        let x: Vec<i64> = input(i, dimension).collect();
+        expect.iter_mut().zip(&x).for_each(|(sum, x)| *sum += x);
+        lap.start();
+        let (client, upload) = client.mask(&x).unwrap();
+        lap.of("masked_input, clients: mask, pack, sign");
+        let finished = upload.finished.to_bytes();
+        finished_len = finished.len();
+        accumulator.accept(position, &upload.packed, &Finished::from_bytes(&finished).unwrap()).unwrap();
+        lap.of("masked_input, coordinator: verify, add");
+        masked.push(client);
     }
     let mut collector = accumulator.close().unwrap();
+    let clients = masked;
     lap.of("masked_input, coordinator: verify, add");
 
     let survivors = collector.survivors().to_bytes();
@@ -171,23 +197,38 @@ fn round(
     for (position, answer) in roster.positions().zip(&answers) {
         unmasker.accept(position, UnmaskAnswer::from_bytes(answer).unwrap()).unwrap();
     }
+    lap.of("unmask, coordinator: check shares");
+    let limit = (n1 >= LARGE).then(|| UnmaskLimit::of(&roster, n_survivors, lap));
+    let resident = restart_peak();
+    lap.start();
     let sum = unmasker.finish().unwrap();
-    lap.of("unmask, coordinator");
+    lap.of(FINISH);
+    if let (Some(limit), Some((_, took))) = (limit, lap.phases.iter().find(|(phase, _)| *phase == FINISH)) {
+        limit.print(*took);
+        if let (Some(before), Some(peak)) = (resident, memory("VmHWM:")) {
+            println!("memory of all parties together: {before} kB before, at most {peak} kB meanwhile");
+        }
+    }
 
-    let expect = (0..dimension).map(|k| inputs[..n_survivors].iter().map(|x| x[k]).sum::<i64>());
-    assert!(expect.eq(sum.centered()), "the sum is not exact");
-    let up = 272 + bundles[0].len() + 64 + terms.bits.packed_len(terms.dimension) + 98 + 64 + answers[0].len();
-    let down = entries.len() + sharers.len() + parts[0].len() + survivors.len() + quorum.len();
+    assert!(expect == sum.centered(), "the sum is not exact");
+    let packed_len = terms.bits.packed_len(terms.dimension);
+    let bytes = [
+        ("advertise_keys", roster.entries()[0].advert.to_bytes().len(), entries.len()),
+        ("share_keys", bundles[0].len(), sharers.len() + parts[0].len()),
+        ("masked_input", 64 + packed_len + finished_len, survivors.len()),
+        ("consistency", 64, quorum.len()),
+        ("unmask", answers[0].len(), 0),
+    ];
     if n_survivors == n1 {
         let lengths = Lengths { entry: 4 + roster.entries()[0].to_bytes().len() };
-        let packed_len = terms.bits.packed_len(terms.dimension);
-        let degree = roster.thresholds().degree();
-        let expect = (lengths.up(degree, packed_len), lengths.down(n1, degree));
+        let (degree, quorum) = (roster.thresholds().degree(), roster.thresholds().quorum());
+        let expect = (lengths.up(degree, packed_len), lengths.down(n1, degree, quorum));
+        let (up, down) = bytes.iter().fold((0, 0), |(ups, downs), (_, up, down)| (ups + up, downs + down));
         assert_eq!((up, down), expect, "messages have other lengths");
         print_large(&lengths);
     }
     assert_eq!(sum.survivors().iter().last(), Some(Position((n_survivors - 1) as u16)));
-    (up, down)
+    bytes
 }
 
 /// The bytes of a client's messages in a round without dropouts, of as many clients as one likes; held against the
@@ -204,9 +245,9 @@ impl Lengths {
     }
 
     /// Roster, U2 and the parts, U3 and its READYs, quorum. Certificates are those seen before.
-    fn down(&self, n1: usize, degree: usize) -> usize {
+    fn down(&self, n1: usize, degree: usize, quorum: usize) -> usize {
         let roster = 4 + "eranos/secagg/v1/entries".len() + 4 + 4 + self.entry * n1;
-        roster + (2 + 34 * n1) + SharePart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * n1)
+        roster + (2 + 34 * n1) + SharePart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * quorum)
     }
 }
 
@@ -215,10 +256,12 @@ impl Lengths {
 fn print_large(lengths: &Lengths) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     let (n1, dimension) = (1024, 1 << 20);
-    let sparse = SparseParameters::solve(n1, n1 / 10, n1 / 3, graph::SIGMA, graph::ETA).unwrap();
+    let (f, u_min) = (n1 / 10, n1 - n1 / 3);
     ONCE.call_once(|| {
-        for degree in [n1 - 1, sparse.degree] {
-            let (up, down) = (lengths.up(degree, dimension * 26 / 8), lengths.down(n1, degree));
+        for thresholds in [Thresholds::complete(n1, f, u_min).unwrap(), Thresholds::sparse(n1, f, u_min).unwrap()] {
+            let degree = thresholds.degree();
+            let up = lengths.up(degree, dimension * 26 / 8);
+            let down = lengths.down(n1, degree, thresholds.quorum());
             let over_plain = |bytes: usize| bytes as f64 / (dimension * 2) as f64;
             println!(
                 "n = 1024, {degree} neighbors, 2^20 inputs of 16 bits, by the lengths of these messages: {up} up, {down} \
@@ -230,8 +273,70 @@ fn print_large(lengths: &Lengths) {
     });
 }
 
-/// How often the round is gone through.
+/// What unmasking cannot be faster than.
+struct UnmaskLimit {
+    n_pairs: usize,
+    masks: Duration,
+    agreements: Duration,
+}
+
+impl UnmaskLimit {
+    /// Of the last clients dropped: the pairs of each with its surviving neighbors, and every survivor's own mask.
+    fn of(roster: &Roster, n_survivors: usize, lap: &Lap) -> Self {
+        let survives = |neighbor: &Position| neighbor.index() < n_survivors;
+        let dropped = roster.positions().skip(n_survivors);
+        let n_pairs: usize =
+            dropped.map(|dropped| roster.graph().neighbors(dropped).iter().filter(|n| survives(n)).count()).sum();
+
+        let lane_len = if roster.terms().bits.get() <= 16 { 2 } else { 4 };
+        let blocks_a_mask = roster.terms().dimension.len() * lane_len / 16;
+        let (set, started) = (InstructionSet::detect(), lap.now());
+        let n_rounds = (ROUNDS_PER_BLOCK * blocks_a_mask * N_SAMPLE).checked_div(aes_rounds(set, 0)).unwrap();
+        black_box(aes_rounds(set, black_box(n_rounds)));
+        let masks = (lap.now() - started) / N_SAMPLE as u32 * (n_pairs + n_survivors) as u32;
+
+        let (secret, public) = (StaticSecret::from(OsEntropy.bytes()), PublicKey::from(OsEntropy.bytes()));
+        let started = lap.now();
+        for _ in 0..N_SAMPLE {
+            black_box(black_box(&secret).diffie_hellman(black_box(&public)));
+        }
+        let agreements = (lap.now() - started) / N_SAMPLE as u32 * n_pairs as u32;
+        Self { n_pairs, masks, agreements }
+    }
+
+    fn print(&self, took: Duration) {
+        let (took, limit) = (took.as_secs_f64(), (self.masks + self.agreements).as_secs_f64());
+        println!(
+            "unmasking {} pairs took {took:.2} s; AES rounds {:.2} s and X25519 {:.2} s alone: {:.2} times that",
+            self.n_pairs,
+            self.masks.as_secs_f64(),
+            self.agreements.as_secs_f64(),
+            took / limit
+        );
+    }
+}
+
+/// Masks, and agreements, over which a limit is measured.
+const N_SAMPLE: usize = 1000;
+const ROUNDS_PER_BLOCK: usize = 10;
+const FINISH: &str = "unmask, coordinator: rebuild secrets, take masks off";
+
+/// The kB that this line of the process's status says.
+fn memory(line: &str) -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|found| found.strip_prefix(line)?.split_whitespace().next()?.parse().ok())
+}
+
+/// Forgets how much memory there was at most, and gives how much there is.
+fn restart_peak() -> Option<usize> {
+    std::fs::write("/proc/self/clear_refs", "5").ok()?;
+    memory("VmRSS:")
+}
+
+/// How often the round of a small cohort is gone through.
 const N_ROUNDS: usize = 20;
+/// From so many clients on once is enough.
+const LARGE: usize = 100;
 
 /// Sums up what each phase took.
 struct Lap {
@@ -241,7 +346,7 @@ struct Lap {
 }
 
 impl Lap {
-    /// Starts the first phase of another round.
+    /// Leaves out what was since the last phase.
     fn start(&mut self) {
         self.last = self.now();
     }
@@ -259,10 +364,6 @@ impl Lap {
     fn now(&self) -> Duration {
         processor_time().unwrap_or_else(|| self.clock.elapsed())
     }
-}
-
-fn print(what: &str, total: Duration) {
-    println!("{:8.2}  {what}", total.as_secs_f64() * 1e3 / N_ROUNDS as f64);
 }
 
 /// How long this thread has run, if the system tells.

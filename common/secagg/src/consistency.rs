@@ -146,7 +146,7 @@ pub fn consistency_statement(context: &Context, position: Position, survivors: &
     context.statement(StatementKind::Consistency, position, survivors.as_bytes())
 }
 
-/// At least q consistency statements on one U3.
+/// At least q consistency statements on one U3; exactly q, those of the lowest positions, from an honest coordinator.
 ///
 /// Bytes: count (u16), then position (u16) and signature (64) of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,7 +304,8 @@ impl ConsistencyCollector {
         self.n_signatures() >= self.roster.thresholds().quorum()
     }
 
-    /// Goes on to unmasking with all statements taken so far.
+    /// Goes on to unmasking with q of the statements taken so far: more would tell a client nothing, and each member of
+    /// U3 is sent them all.
     ///
     /// # Errors
     /// If they are fewer than q.
@@ -314,7 +315,8 @@ impl ConsistencyCollector {
             return Err(Incomplete::Quorum { n_signatures, quorum });
         }
         let signed = self.roster.positions().zip(&self.statements);
-        let quorum = Quorum(signed.filter_map(|(position, signature)| Some((position, (*signature)?))).collect());
+        let signed = signed.filter_map(|(position, signature)| Some((position, (*signature)?)));
+        let quorum = Quorum(signed.take(quorum).collect());
         let unmasker = Unmasker::new(
             (self.roster, self.context),
             (self.sharers, self.survivors.set),

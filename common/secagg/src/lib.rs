@@ -1,4 +1,4 @@
-//! Key agreement, shares, masks, packing and unmasking of one secure sum of up to 255 clients: on the complete graph, safe
+//! Key agreement, shares, masks, packing and unmasking of one secure sum of up to 10,000 clients: on the complete graph, safe
 //! against a malicious coordinator that works with up to f of them; on a sparse one ([`graph`]), with a fraction of the
 //! work and the bytes, against f of them and a coordinator that keeps to the protocol.
 //!

@@ -108,7 +108,8 @@ mod tests {
         assert_eq!(set.as_bytes(), [0b0000_1001, 0b10]);
         assert_eq!((set.len(), set.iter().collect::<Vec<_>>()), (3, vec![Position(0), Position(3), Position(9)]));
         assert_eq!(PositionSet::from_bytes(set.as_bytes(), 10), Ok(set.clone()));
-        for (bytes, n1) in [(&[1, 2, 0][..], 10), (&[1], 10), (&[], 1), (&[0], 0), (&[1, 4], 10), (&[0; 32], 256)] {
+        for (bytes, n1) in [(&[1, 2, 0][..], 10), (&[1], 10), (&[], 1), (&[0], 0), (&[1, 4], 10), (&[0; 1251], 10_001)]
+        {
             assert!(PositionSet::from_bytes(bytes, n1).is_err(), "{bytes:?} of {n1}");
         }
         assert!(PositionSet::from_bytes(&[0xff; 32], 255).is_err());

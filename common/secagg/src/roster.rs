@@ -267,7 +267,7 @@ impl Roster {
 
     /// Every position, in order.
     pub fn positions(&self) -> impl Iterator<Item = Position> + use<> {
-        // At most 255, by the thresholds.
+        // At most ROSTER_LEN_MAX, by the thresholds.
         (0..self.entries.len() as u16).map(Position)
     }
 

@@ -302,6 +302,7 @@ impl SharedKeys {
         }
         let peers = roster.graph().neighbors(position);
         let field = Field::of_roster(roster.n1());
+        // What the field of a roster refuses, the thresholds refuse before: it has a coordinate for each position.
         let coordinates = peers
             .iter()
             .map(|peer| field.coordinate(*peer))
@@ -427,7 +428,7 @@ impl fmt::Debug for SharedKeys {
 }
 
 fn too_large(n1: usize) -> Refusal {
-    Refusal::Roster(RosterError::Thresholds(ThresholdError::RosterTooLarge { n1, max: ROSTER_LEN_MAX }))
+    Refusal::Roster(RosterError::Thresholds(ThresholdError::RosterTooLarge { n1 }))
 }
 
 /// The key of the one message from `from` to `to`. Directions have different keys, so that the zero nonce is used once
@@ -575,8 +576,12 @@ impl Routed {
 
     /// The parts addressed to `holder`, by its neighbors in U2 in order.
     pub fn parts_for(&self, holder: Position) -> Vec<SharePart> {
-        let parts = self.bundles.iter().flatten();
-        parts.filter_map(|bundle| bundle.0.iter().find(|part| part.holder == holder).cloned()).collect()
+        let dealers = self.roster.graph().neighbors(holder).into_iter();
+        let bundles = dealers.filter_map(|dealer| self.bundles.get(dealer.index())?.as_ref());
+        // A bundle's parts are in order of holder.
+        let part =
+            |bundle: &Bundle| Some(bundle.0[bundle.0.binary_search_by_key(&holder, |part| part.holder).ok()?].clone());
+        bundles.filter_map(part).collect()
     }
 
     /// Goes on to the masked vectors.

@@ -1,12 +1,14 @@
 //! The three numbers that decide what a coordinator and its helpers can learn. Every client computes them itself.
 
-use crate::{
-    graph::{ETA, GraphError, SIGMA, SparseParameters},
-    shamir::Field,
-};
+use eranos_base::limits::COHORT_LEN_MAX;
 
-/// Most clients of one roster: holders' coordinates in GF(2^8) are 1 to 255.
-pub const ROSTER_LEN_MAX: usize = Field::Gf256.holders_max();
+use crate::graph::{ETA, GraphError, SIGMA, SparseParameters};
+
+/// Most clients of one roster. Their shares' coordinates, 1 to n1, are in GF(2^16) where GF(2^8) has too few.
+pub const ROSTER_LEN_MAX: usize = COHORT_LEN_MAX;
+/// Most clients of a roster on the complete graph: at the limit each seals 1,023 parts of 212 bytes and agrees on as many
+/// keys, and the coordinator holds all million parts, 222 MB, until the vectors are in.
+pub const COMPLETE_LEN_MAX: usize = 1024;
 
 /// Why a roster of this size cannot be summed safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,13 +16,20 @@ pub enum ThresholdError {
     /// The plan tolerates no colluder at all.
     #[error("the plan tolerates no colluder, at least 1 is needed")]
     NoColluder,
-    /// More clients than GF(2^8) has coordinates for.
-    #[error("roster of {n1} clients, at most {max} can share secrets in GF(2^8)")]
+    /// More clients than a roster may have.
+    #[error("roster of {n1} clients, limit {ROSTER_LEN_MAX}")]
     RosterTooLarge {
         /// The roster's size.
         n1: usize,
-        /// The largest possible.
-        max: usize,
+    },
+    /// More clients than may all share keys with each other.
+    #[error(
+        "complete graph of {n1} clients, limit {COMPLETE_LEN_MAX}: what it costs grows with their square, \
+         larger rosters need the sparse graph"
+    )]
+    CompleteTooLarge {
+        /// The roster's size.
+        n1: usize,
     },
     /// Fewer clients than must survive.
     #[error("roster of {n1} clients, of whom {u_min} must survive")]
@@ -77,13 +86,21 @@ impl Thresholds {
     /// `u_min` must survive: q = floor((n1 + f) / 2) + 1 and t = min(q, u_min - 1).
     ///
     /// # Errors
-    /// If f < 1, u_min > n1, q > u_min, u_min - f < 2, or n1 > 255.
+    /// If f < 1, u_min > n1, q > u_min, u_min - f < 2, or n1 > [`COMPLETE_LEN_MAX`].
     pub fn complete(n1: usize, max_colluders: usize, u_min: usize) -> Result<Self, ThresholdError> {
+        if n1 > COMPLETE_LEN_MAX {
+            return Err(ThresholdError::CompleteTooLarge { n1 });
+        }
+        Self::of_any_graph(n1, max_colluders, u_min)
+    }
+
+    /// What holds whatever the graph; degree and threshold are those of the complete one.
+    fn of_any_graph(n1: usize, max_colluders: usize, u_min: usize) -> Result<Self, ThresholdError> {
         if max_colluders < 1 {
             return Err(ThresholdError::NoColluder);
         }
         if n1 > ROSTER_LEN_MAX {
-            return Err(ThresholdError::RosterTooLarge { n1, max: ROSTER_LEN_MAX });
+            return Err(ThresholdError::RosterTooLarge { n1 });
         }
         if u_min > n1 {
             return Err(ThresholdError::RosterTooSmall { n1, u_min });
@@ -105,9 +122,10 @@ impl Thresholds {
     /// That D is what the survivors that a client signs keep to: no more than n1 - u_min are missing from them.
     ///
     /// # Errors
-    /// As for the complete graph, or if no k and t keep the promises of a sparse one.
+    /// As for the complete graph, but that n1 may be up to [`ROSTER_LEN_MAX`]; or if no k and t keep the promises of a
+    /// sparse one.
     pub fn sparse(n1: usize, max_colluders: usize, u_min: usize) -> Result<Self, ThresholdError> {
-        let complete = Self::complete(n1, max_colluders, u_min)?;
+        let complete = Self::of_any_graph(n1, max_colluders, u_min)?;
         let SparseParameters { degree, thresholds } =
             SparseParameters::solve(n1, max_colluders, n1 - u_min, SIGMA, ETA)?;
         Ok(Self { degree, threshold: *thresholds.end(), ..complete })
@@ -216,7 +234,7 @@ mod tests {
         // What the complete graph refuses, the sparse one does.
         check(100, 0, 90, ThresholdError::NoColluder);
         check(100, 10, 50, ThresholdError::QuorumBeyondSurvivors { quorum: 56, u_min: 50 });
-        check(256, 10, 256, ThresholdError::RosterTooLarge { n1: 256, max: 255 });
+        check(10_001, 10, 9_000, ThresholdError::RosterTooLarge { n1: 10_001 });
         // And what no degree below 4 can do.
         assert!(Thresholds::complete(4, 1, 3).is_ok());
         let infeasible = GraphError::Infeasible { n: 4, n_corrupt: 1, n_dropped: 1 };
@@ -224,8 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn n1_of_256_is_refused_in_gf_2_8() {
-        assert!(Thresholds::complete(255, 1, 255).is_ok());
-        assert_eq!(Thresholds::complete(256, 1, 256), Err(ThresholdError::RosterTooLarge { n1: 256, max: 255 }));
+    fn a_complete_graph_ends_at_1024_clients_and_a_sparse_one_at_10_000() {
+        assert!(Thresholds::complete(1024, 102, 683).is_ok());
+        assert_eq!(Thresholds::complete(1025, 102, 683), Err(ThresholdError::CompleteTooLarge { n1: 1025 }));
+        let sparse = |n1, f, u_min| Thresholds::sparse(n1, f, u_min).map(|t| (t.degree(), t.threshold(), t.quorum()));
+        // k and t_max of the specification's table.
+        assert_eq!(sparse(1000, 100, 667), Ok((114, 42, 551)));
+        assert_eq!(sparse(10_000, 1000, 6667), Ok((140, 51, 5501)));
+        assert_eq!(sparse(10_001, 1000, 6667), Err(ThresholdError::RosterTooLarge { n1: 10_001 }));
     }
 }

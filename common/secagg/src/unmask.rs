@@ -92,6 +92,8 @@ pub struct Unmasker {
     /// By holder: the dealers whose shares it never accepted.
     complaints: Vec<Vec<Position>>,
     answers: Vec<Option<UnmaskAnswer>>,
+    /// By dealer: how many of its shares were released.
+    n_shares: Vec<usize>,
     sum: Lanes,
 }
 
@@ -101,8 +103,8 @@ impl Unmasker {
         (sharers, survivors): (PositionSet, PositionSet),
         (hashes, complaints, sum): (ShareHashes, Vec<Vec<Position>>, Lanes),
     ) -> Self {
-        let answers = vec![None; roster.n1()];
-        Self { roster, context, sharers, survivors, hashes, complaints, answers, sum }
+        let (answers, n_shares) = (vec![None; roster.n1()], vec![0; roster.n1()]);
+        Self { roster, context, sharers, survivors, hashes, complaints, answers, n_shares, sum }
     }
 
     /// U3.
@@ -143,6 +145,9 @@ impl Unmasker {
                 return Err(Misbehaviour::ShareHash { holder: position, dealer: *dealer });
             }
         }
+        for dealer in answer.dealers() {
+            self.n_shares[dealer.index()] += 1;
+        }
         self.answers[position.index()] = Some(answer);
         Ok(Arrival::New)
     }
@@ -154,7 +159,7 @@ impl Unmasker {
 
     /// Whether every secret that is needed can be rebuilt.
     pub fn is_complete(&self) -> bool {
-        self.sharers.iter().all(|dealer| self.n_shares(dealer) >= self.roster.thresholds().threshold())
+        self.sharers.iter().all(|dealer| self.n_shares[dealer.index()] >= self.roster.thresholds().threshold())
     }
 
     /// Rebuilds the seeds of U3 and the masking keys of the dropped, checks them, and takes their masks off the sum.
@@ -195,11 +200,11 @@ impl Unmasker {
 
     fn rebuild(&self, dealer: Position) -> Result<Secret, Incomplete> {
         let (threshold, field) = (self.roster.thresholds().threshold(), Field::of_roster(self.roster.n1()));
-        let n_shares = self.n_shares(dealer);
+        let n_shares = self.n_shares[dealer.index()];
         let too_few = Incomplete::Shares { dealer, n_shares, threshold };
         let mut shares = Vec::with_capacity(n_shares);
-        for (holder, answer) in self.roster.positions().zip(&self.answers) {
-            let Some(answer) = answer else { continue };
+        for holder in self.roster.graph().neighbors(dealer) {
+            let Some(answer) = &self.answers[holder.index()] else { continue };
             let Ok(index) = answer.shares.binary_search_by_key(&dealer, |(dealer, _)| *dealer) else { continue };
             let coordinate = field.coordinate(holder).map_err(|_| too_few.clone())?;
             shares.push((coordinate, &*answer.shares[index].1));
@@ -208,11 +213,6 @@ impl Unmasker {
             ShamirError::OffPolynomial => Incomplete::Dealer { dealer, blame: Blame::OffPolynomial { dealer } },
             _ => too_few,
         })
-    }
-
-    fn n_shares(&self, dealer: Position) -> usize {
-        let answered = self.roster.positions().zip(&self.answers).filter(|(_, answer)| answer.is_some());
-        answered.filter(|(holder, _)| self.holds(*holder, dealer)).count()
     }
 
     /// Whether `holder` accepted shares of `dealer`.

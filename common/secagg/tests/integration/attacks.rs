@@ -179,7 +179,9 @@ fn a_quorum_with_a_doubled_forged_foreign_or_missing_signature_is_refused() {
     fn check(change: impl Fn(&mut Vec<(Position, Signature)>), expect: Option<Refusal>) {
         let federation = federation(6, 1, 5, 4, 20, 5);
         let (mut clients, quorum, _, _) = federation.consistent(&[5]);
-        let mut signatures = quorum.signatures().to_vec();
+        // One more than a quorum: each of them counts.
+        let mut signatures: Vec<_> = clients.iter().map(|(i, client)| (position(*i), client.signature())).collect();
+        assert_eq!((signatures.len(), quorum.signatures()), (5, &signatures[..4]));
         change(&mut signatures);
         assert_eq!(clients.remove(0).1.release(&Quorum::new(signatures)).err(), expect);
     }
@@ -503,7 +505,7 @@ fn refusal_of_roster(change: impl FnOnce(&Federation, &mut Vec<RosterEntry>)) ->
 
 #[test]
 fn short_and_duplicate_rosters_are_refused() {
-    let id = |i: usize| format!("spiffe://example.org/client/c{i:03}").parse().expect("identity");
+    let id = |i: usize| format!("spiffe://example.org/client/c{i:05}").parse().expect("identity");
     let roster = |error| Some(Refusal::Roster(error));
     assert_eq!(refusal_of_roster(|_, _| ()), None);
     let short = RosterError::Thresholds(ThresholdError::RosterTooSmall { n1: 3, u_min: 4 });
@@ -537,7 +539,7 @@ fn short_and_duplicate_rosters_are_refused() {
 #[test]
 fn swapped_keys_are_refused() {
     let entry = |i: usize, error| {
-        let id = format!("spiffe://example.org/client/c{i:03}").parse().expect("identity");
+        let id = format!("spiffe://example.org/client/c{i:05}").parse().expect("identity");
         Some(Refusal::Roster(RosterError::Entry { id, error: EntryError::Advert(error) }))
     };
     let swap = |swap: fn(&mut Advert, &mut Advert)| {

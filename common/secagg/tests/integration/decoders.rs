@@ -98,8 +98,8 @@ fn lists_that_claim_more_than_a_roster_holds_are_refused_before_they_are_read() 
         Quorum::from_bytes(&many).map(|_| ()),
         UnmaskAnswer::from_bytes(&many).map(|_| ()),
         Finished::from_bytes(&many).map(|_| ()),
-        share_keys::parts_from_bytes(&vec![0; 256 * SharePart::LEN]).map(|_| ()),
-        Survivors::from_bytes(&many, 256).map(|_| ()),
+        share_keys::parts_from_bytes(&vec![0; 10_001 * SharePart::LEN]).map(|_| ()),
+        Survivors::from_bytes(&many, 10_001).map(|_| ()),
     ] {
         assert!(matches!(error, Err(eranos_base::encoding::DecodeError::Limit { .. })), "{error:?}");
     }

@@ -37,7 +37,7 @@ pub(crate) fn federation(n1: usize, f: usize, u_min: usize, dimension: usize, bi
     let identities = (0..n1)
         .map(|i| {
             Arc::new(Identity {
-                id: ClientId::new(&terms.trust_domain, &format!("c{i:03}")).expect("name"),
+                id: ClientId::new(&terms.trust_domain, &format!("c{i:05}")).expect("name"),
                 certificate: Digest::of(format!("certificate {i}").as_bytes()),
                 certificate_key: SigningKey::generate(&mut entropy),
                 statement_key: StatementKey::derive(&entropy.bytes(), &task),
@@ -93,13 +93,17 @@ impl Federation {
 
     /// Client `i` after share_keys.
     pub(crate) fn share(&self, i: usize) -> SharedKeys {
-        let entries = self.over_the_wire(&self.entries());
+        self.share_among(i, self.over_the_wire(&self.entries()))
+    }
+
+    fn share_among(&self, i: usize, entries: Vec<RosterEntry>) -> SharedKeys {
         self.advertise(i).share_keys(entries, &mut self.entropy(i, 1)).expect("an honest roster")
     }
 
     /// Everybody after share_keys, and the coordinator with the bundles of all but `dropped`.
     pub(crate) fn shared(&self, dropped: &[usize]) -> (Vec<SharedKeys>, ShareRouter) {
-        let clients: Vec<_> = (0..self.identities.len()).map(|i| self.share(i)).collect();
+        let entries = self.over_the_wire(&self.entries());
+        let clients: Vec<_> = (0..self.identities.len()).map(|i| self.share_among(i, entries.clone())).collect();
         let mut router = ShareRouter::new(self.roster());
         for (i, client) in clients.iter().enumerate().filter(|(i, _)| !dropped.contains(i)) {
             let bundle = Bundle::from_bytes(&client.bundle().to_bytes()).expect("our own bytes");

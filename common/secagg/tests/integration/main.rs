@@ -9,6 +9,7 @@ mod decoders;
 mod exactness;
 mod federation;
 mod flips;
+mod large;
 mod rounds;
 mod secrecy;
 mod sparse;

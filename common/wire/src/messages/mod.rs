@@ -18,7 +18,7 @@ pub mod unmask;
 use eranos_base::{
     RoundNumber, SessionId,
     encoding::{DecodeError, decode_header, encode_header},
-    limits::{BODY_LEN_MAX, HEADER_LEN_MAX},
+    limits::{BODY_LEN_MAX, REQUEST_HEADER_LEN_MAX},
 };
 use serde::{Deserialize, Serialize};
 
@@ -153,8 +153,8 @@ impl Request {
     /// The longest header and body of a request of `kind`; none if there is no such request.
     pub fn limits(kind: Kind) -> Option<Limits> {
         match kind.0 {
-            0x10..=0x14 | 0x16..=0x18 => Some(Limits::new(HEADER_LEN_MAX, 0)),
-            0x15 => Some(Limits::new(HEADER_LEN_MAX, BODY_LEN_MAX)),
+            0x10..=0x14 | 0x16..=0x18 => Some(Limits::new(REQUEST_HEADER_LEN_MAX, 0)),
+            0x15 => Some(Limits::new(REQUEST_HEADER_LEN_MAX, BODY_LEN_MAX)),
             _ => None,
         }
     }

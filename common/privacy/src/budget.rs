@@ -393,7 +393,10 @@ impl Budget {
 
     /// The same of `unit`. The two are never added: each is the promise to another unit.
     pub fn epsilon_spent_of(&self, unit: UnitOfPrivacy) -> f64 {
-        if self.n_charged == 0 { 0.0 } else { self.accountants[unit as usize].epsilon(self.terms.delta) }
+        match self.n_charged {
+            0 => 0.0,
+            _ => self.epsilon_of(&self.accountants[unit as usize], self.curves.0.len()),
+        }
     }
 
     /// Epsilon after `n_attempts` more of `mechanism`.
@@ -404,7 +407,17 @@ impl Budget {
         let unit = self.terms.unit as usize;
         let mut accountant = self.accountants[unit].clone();
         accountant.compose_curve(&self.curves.of(mechanism)[unit], n_attempts, mechanism.cut_probability());
-        accountant.epsilon(self.terms.delta)
+        let is_new = !self.curves.0.contains_key(&mechanism.encode());
+        self.epsilon_of(&accountant, self.curves.0.len() + usize::from(is_new))
+    }
+
+    /// Epsilon of what has been charged, by so many different mechanisms. Of one alone it is clear beforehand at which order
+    /// the limit is reached. The second was chosen by somebody who had seen what the first one released.
+    fn epsilon_of(&self, accountant: &Accountant, n_mechanisms: usize) -> f64 {
+        match n_mechanisms {
+            0 | 1 => accountant.epsilon(self.terms.delta),
+            _ => accountant.adaptive_epsilon(self.terms.delta),
+        }
     }
 
     /// Whether one more attempt of `mechanism` stays within the limit. With `allow_no_noise`, the policy's word, an attempt
@@ -1146,7 +1159,7 @@ mod tests {
     }
 
     #[test]
-    fn different_mechanisms_compose_by_their_curves() {
+    fn different_mechanisms_compose_by_their_curves_and_pay_for_being_chosen_one_after_the_other() {
         let m = mechanism();
         let more_noise = NoiseDoubled::of(&m);
         let mut file = File::new(terms());
@@ -1157,9 +1170,16 @@ mod tests {
         let mut accountant = Accountant::new();
         accountant.compose_curve(&m.promised_curve(), 1, 1e-12);
         accountant.compose_curve(&more_noise.promised_curve(), 1, 1e-12);
-        assert_eq!(file.budget.epsilon_spent(), accountant.epsilon(1e-5));
+        assert_eq!(file.budget.epsilon_spent(), accountant.adaptive_epsilon(1e-5));
+        assert!(accountant.adaptive_epsilon(1e-5) > accountant.epsilon(1e-5));
         let (read, _) = Budget::parse(&file.bytes).expect("sound");
         assert_eq!(read.epsilon_spent(), file.budget.epsilon_spent());
+        // What it would come to is known before: the first mechanism alone, however often, is no choice; the second is.
+        let mut alone = File::new(Terms { epsilon_limit: accountant.epsilon(1e-5), ..terms() });
+        alone.round(session(b"a"), 1);
+        assert_eq!(alone.budget.epsilon_after(&m, 1), m.promised_epsilon(2, 1e-5));
+        assert_eq!(alone.budget.epsilon_after(&more_noise, 1), file.budget.epsilon_spent());
+        assert!(matches!(alone.budget.can_afford(&more_noise, false), Err(BudgetError::Exceeded { .. })));
     }
 
     fn client_mechanism() -> Mechanism {
@@ -1213,9 +1233,12 @@ mod tests {
         assert!(spent(&file)[0] > 2.0 * spent(&file)[1]);
         // A record-level release on top: the total of records has both, and nothing is promised to the client any more.
         charge(&mut file, b"b", &of_record);
-        let both = epsilon(&[replaced, of_record.promised_curve()], 1e-12);
+        let mut both = Accountant::new();
+        both.compose_curve(&replaced, 1, 0.0);
+        both.compose_curve(&of_record.promised_curve(), 1, 1e-12);
         let [record, client] = spent(&file);
-        assert!((record - both).abs() < 1e-9 && record > epsilon(&[of_record.promised_curve()], 1e-12));
+        assert_eq!(record, both.adaptive_epsilon(1e-5));
+        assert!(record > epsilon(&[of_record.promised_curve()], 1e-12));
         assert_eq!(client, f64::INFINITY);
         // The limit is on records: it counts both.
         let mut tight = File::new(Terms { epsilon_limit: record - 1e-6, ..terms() });

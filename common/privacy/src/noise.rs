@@ -68,8 +68,8 @@ pub struct DiscreteGaussian {
     surplus: u32,
     /// 512/p 2^(53 + bit length of p), rounded down: in (2^62, 2^63].
     reciprocal: u64,
-    /// One more than the bit length of p.
-    reciprocal_shift: u32,
+    /// 63 less the bit length of p.
+    square_shift: u32,
     /// sigma^2/(2 t^2) 2^52, rounded down.
     offset: u64,
     tables: Tables,
@@ -87,7 +87,7 @@ impl DiscreteGaussian {
             scale,
             surplus: ((1u64 << 32) % scale) as u32,
             reciprocal: ((1u128 << (62 + bit_length)) / u128::from(p)) as u64,
-            reciprocal_shift: bit_length + 1,
+            square_shift: 63 - bit_length,
             offset: ((u128::from(p) << 41) / (u128::from(scale) * u128::from(scale))) as u64,
             tables: Tables::new(),
         }
@@ -107,9 +107,10 @@ impl DiscreteGaussian {
         let x = u + self.scale * v;
         let negative = word >> 63 == 1;
 
-        // y = x^2/(2 sigma^2) - V + sigma^2/(2 t^2), with 52 digits. x < 17 t, t <= 2 sigma, so the first term is below 578
-        // and x^2 below 2^50; each term is rounded by less than 5 units (the reciprocal's error is below 2^-62 of it).
-        let square = ((u128::from(x * x) * u128::from(self.reciprocal)) >> self.reciprocal_shift) as u64;
+        // y = x^2/(2 sigma^2) - V + sigma^2/(2 t^2), with 52 digits. x < 17 t, t <= 2 sigma, so the first term is below 578,
+        // x^2 below 1.13 p, and fits its shift; each term is rounded by less than 5 units (the reciprocal's error is below
+        // 2^-62 of it).
+        let square = ((u128::from((x * x) << self.square_shift) * u128::from(self.reciprocal)) >> 64) as u64;
         let y = (square + self.offset).saturating_sub(v << 52);
         // e^-y with 63 digits: whole part, 10 digits of the fraction, and 1 - r + r^2/2 for the rest, r < 2^-10. The error is
         // below r^3/6 < 2^-32.5 from the series, 2^-48 from y, and a few units of 2^-63: below 2^-31 in all.

@@ -91,6 +91,25 @@ impl<'a> Training<'a> {
         weight: Weight,
         change: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<f64, TrainingError> {
+        self.step_by(batch, weight, true, change)
+    }
+
+    /// [`Training::step`] whose work does not depend on the values: a gradient that is not finite is stepped along as any
+    /// other. Then the loss that it gives, or a parameter, is not finite.
+    ///
+    /// # Errors
+    /// As [`Network::chunk_gradient`], but for what is not finite.
+    pub fn step_unchecked(&mut self, batch: &[(Record<'_>, Target<'_>)], weight: Weight) -> Result<f64, TrainingError> {
+        self.step_by(batch, weight, false, |_, _| {})
+    }
+
+    fn step_by(
+        &mut self,
+        batch: &[(Record<'_>, Target<'_>)],
+        weight: Weight,
+        is_checked: bool,
+        change: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<f64, TrainingError> {
         let chunk_len = self.network.chunk_len();
         let mut waves = batch.chunks(chunk_len * WORKERS).peekable();
         let (mut loss, mut is_first, mut n_chunks) = (0.0, true, 0);
@@ -100,7 +119,11 @@ impl<'a> Training<'a> {
             n_chunks = wave.len().div_ceil(chunk_len);
             self.workers.par_iter_mut().zip(wave.par_chunks(chunk_len)).try_for_each(|(worker, chunk)| {
                 let Worker { workspace, gradient, outcomes } = worker;
-                network.chunk_gradient(weights, chunk, weight, workspace, &mut outcomes[..chunk.len()], gradient)
+                let outcomes = &mut outcomes[..chunk.len()];
+                if is_checked {
+                    return network.chunk_gradient(weights, chunk, weight, workspace, outcomes, gradient);
+                }
+                network.chunk_gradient_unchecked(weights, chunk, weight, workspace, outcomes, gradient).map(|_| ())
             })?;
             for (worker, chunk) in self.workers.iter().zip(wave.chunks(chunk_len)) {
                 loss += worker.outcomes[..chunk.len()].iter().map(|outcome| f64::from(outcome.loss)).sum::<f64>();
@@ -288,5 +311,31 @@ mod tests {
         let error = training.step(&batch, Weight::Equal(0.1)).unwrap_err();
         assert!(error.to_string().contains("\"x\""), "{error}");
         assert_eq!((training.parameters(), training.optimizer.n_steps()), (start, 0));
+    }
+
+    /// What a client may show by the time that its own training takes: nothing of where its records overflow.
+    #[test]
+    fn an_unchecked_step_goes_through_the_whole_batch_and_is_taken_whatever_overflows() {
+        let (network, data) = (network(), data());
+        let start = network.initialise(&mut SeededEntropy::new(5));
+        let good =
+            |i: usize| (Record { values: data.record(i), dropout_key: Some(i as u64) }, Target::Class(data.label(i)));
+        let huge = [f32::INFINITY; 8];
+        let n = 2 * network.chunk_len() * WORKERS;
+        let sgd = OptimizerSpec::Sgd { learning_rate: 0.1 };
+        let mut training = Training::new(&network, &start, sgd).unwrap();
+        let mut batch: Vec<_> = (0..n).map(good).collect();
+        // In the first chunk of the first of two waves.
+        batch[0] = (Record { values: &huge, dropout_key: Some(0) }, Target::Class(0));
+        let loss = training.step_unchecked(&batch, Weight::Equal(0.1)).unwrap();
+        assert!(!loss.is_finite() && training.optimizer.n_steps() == 1, "{loss}");
+        assert!(training.parameters().iter().any(|parameter| !parameter.is_finite()));
+        // It goes on from there, by as much work, without an end to what is not finite.
+        assert!(!training.step_unchecked(&batch[1..], Weight::Equal(0.1)).unwrap().is_finite());
+        // Where nothing overflows it is a step like any other.
+        let [mut plain, mut unchecked] = [(); 2].map(|()| Training::new(&network, &start, sgd).unwrap());
+        let losses =
+            (plain.step(&batch[1..], Weight::Equal(0.1)), unchecked.step_unchecked(&batch[1..], Weight::Equal(0.1)));
+        assert!(losses.0 == losses.1 && plain.parameters() == unchecked.parameters());
     }
 }

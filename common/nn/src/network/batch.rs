@@ -110,6 +110,32 @@ impl Network {
         outcomes: &mut [Outcome],
         out: &mut Gradient,
     ) -> Result<(), NnError> {
+        let overflown = self.chunk_gradient_unchecked(prepared, records, weight, workspace, outcomes, out)?;
+        if overflown.is_none() && outcomes.iter().all(|outcome| outcome.loss.is_finite()) {
+            return Ok(());
+        }
+        let mut losses = [0.0; N_RECORDS_MAX];
+        losses.iter_mut().zip(&*outcomes).for_each(|(loss, outcome)| *loss = outcome.loss);
+        let memory = std::mem::take(&mut workspace.batch);
+        let found = self.check_finite(prepared, &memory.values, records.len(), &losses, workspace, out);
+        workspace.batch = memory;
+        found?;
+        // All values are finite, but inner products of them are not.
+        let index = self.steps[overflown.unwrap_or_default()].index;
+        Err(NnError::NonFinite { layer: self.spec.layers()[index].name.clone(), what: "norm of the gradient" })
+    }
+
+    /// [`Network::chunk_gradient`] without a look for the source of what is not finite: a NaN or an infinity goes on to
+    /// losses and gradient, so that the work is the same whatever the values. Gives the step at which a norm overflowed.
+    pub(crate) fn chunk_gradient_unchecked(
+        &self,
+        prepared: &Prepared,
+        records: &[(Record<'_>, Target<'_>)],
+        weight: Weight,
+        workspace: &mut Workspace,
+        outcomes: &mut [Outcome],
+        out: &mut Gradient,
+    ) -> Result<Option<usize>, NnError> {
         self.check_call(prepared, workspace, Some(out))?;
         expect_len("outcomes", outcomes.len(), records.len())?;
         if records.len() > self.chunk_len {
@@ -124,7 +150,7 @@ impl Network {
         if records.is_empty() {
             out.begin();
             out.values_mut(0..self.n_parameters()).fill(0.0);
-            return Ok(());
+            return Ok(None);
         }
         let mut memory = std::mem::take(&mut workspace.batch);
         let chunk = memory.hold(self, records);
@@ -136,12 +162,12 @@ impl Network {
         for ((logits, &(_, target)), outcome) in logits.zip(records).zip(&mut *outcomes) {
             *outcome = Outcome { loss: self.loss.gradient(logits, target), norm: None };
         }
-        let result = self.two_phases(prepared, chunk, weight, workspace, outcomes, out);
+        let overflown = self.two_phases(prepared, chunk, weight, workspace, outcomes, out);
         workspace.batch = memory;
-        result
+        Ok(overflown)
     }
 
-    /// The way back, from the gradients with respect to the logits.
+    /// The way back, from the gradients with respect to the logits. Gives the step at which a norm overflowed.
     fn two_phases(
         &self,
         prepared: &Prepared,
@@ -150,7 +176,7 @@ impl Network {
         workspace: &mut Workspace,
         outcomes: &mut [Outcome],
         out: &mut Gradient,
-    ) -> Result<(), NnError> {
+    ) -> Option<usize> {
         out.begin();
         let logits = &mut workspace.logits[..chunk.n * self.n_outputs];
         if let Weight::Equal(factor) = weight {
@@ -195,14 +221,6 @@ impl Network {
                 self.touch(chunk, 0..chunk.n, workspace, out);
             }
         }
-        if overflown.is_none() && outcomes.iter().all(|outcome| outcome.loss.is_finite()) {
-            return Ok(());
-        }
-        let mut losses = [0.0; N_RECORDS_MAX];
-        losses.iter_mut().zip(&*outcomes).for_each(|(loss, outcome)| *loss = outcome.loss);
-        self.check_finite(prepared, chunk.values, chunk.n, &losses, workspace, out)?;
-        // All values are finite, but inner products of them are not.
-        let index = self.steps[overflown.unwrap_or_default()].index;
-        Err(NnError::NonFinite { layer: self.spec.layers()[index].name.clone(), what: "norm of the gradient" })
+        overflown
     }
 }

@@ -137,7 +137,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
         ready_slot_ms: READY_SLOT_MS,
     };
     let ledger_key = coordinator_setup::init(&init, TRUST_DOMAIN)?;
-    write(&dir.join("ledger.pub"), &format!("{ledger_key}\n"))?;
+    write(&dir.join("ledger.pub"), format!("{ledger_key}\n"))?;
     for party in &folders.parties {
         client_setup::init(&client_setup::Init {
             dir: party.clone(),
@@ -518,15 +518,15 @@ pub(crate) fn free_port() -> Result<SocketAddr, UserError> {
     UdpSocket::bind(any).and_then(|socket| socket.local_addr()).map_err(|error| broken(&error))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), UserError> {
-    fs::write(path, text).map_err(|error| {
+pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), UserError> {
+    fs::write(path, bytes).map_err(|error| {
         UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
     })
 }
 
-/// What must not happen in a demo that made everything itself.
-fn broken(error: &dyn std::fmt::Display) -> UserError {
-    UserError::new(format!("the demo broke: {error}"), "free some memory and disk space and run it again")
+/// What must not happen in a federation that was made here entirely.
+pub(crate) fn broken(error: &dyn std::fmt::Display) -> UserError {
+    UserError::new(format!("the federation broke: {error}"), "free some memory and disk space and run it again")
 }
 
 pub(crate) const TRUST_DOMAIN: &str = "demo.eranos";

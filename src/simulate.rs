@@ -22,7 +22,7 @@ use eranos_privacy::{
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::demo::{Faults, Parties, READY_SLOT_MS, TRUST_DOMAIN, enrol, free_port};
+use crate::demo::{Faults, Parties, READY_SLOT_MS, TRUST_DOMAIN, broken, enrol, free_port, write};
 
 /// `eranos simulate`.
 #[derive(Subcommand)]
@@ -147,9 +147,9 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
     let ledger_key = coordinator_setup::init(&init, TRUST_DOMAIN)?;
     // The example task is another one: this one takes every record, and its model is the canaries'.
     let definition = definition(options.canaries);
-    write(&coordinator.join(coordinator_setup::TASK), task_text(options, records_max).as_bytes())?;
-    write(&coordinator.join(coordinator_setup::DATA), data_text(options.canaries).as_bytes())?;
-    write(&coordinator.join("model.json"), definition.as_bytes())?;
+    write(&coordinator.join(coordinator_setup::TASK), task_text(options, records_max))?;
+    write(&coordinator.join(coordinator_setup::DATA), data_text(options.canaries))?;
+    write(&coordinator.join("model.json"), &definition)?;
     for party in &parties {
         client_setup::init(&client_setup::Init {
             dir: party.clone(),
@@ -309,20 +309,6 @@ fn report(options: &CanaryOptions, is_in: &[bool], shown: &Shown, claim: f64) ->
         ));
     }
     Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
-    fs::write(path, bytes).map_err(|error| {
-        UserError::new(
-            format!("cannot write {}: {error}", path.display()),
-            "set TMPDIR to a folder that can be written",
-        )
-    })
-}
-
-/// What must not happen in a simulation that made everything itself.
-fn broken(error: &dyn std::fmt::Display) -> UserError {
-    UserError::new(format!("the simulation broke: {error}"), "free some memory and disk space and run it again")
 }
 
 const TASK: &str = "canaries";

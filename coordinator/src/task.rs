@@ -123,7 +123,7 @@ pub enum Contribution {
 impl Contribution {
     /// A quarter of the records of `clients`, each of whom may hold `record_bound`.
     pub fn quarter_of(clients: u32, record_bound: u32) -> Self {
-        let expected_lot = clients.saturating_mul(record_bound) / 4;
+        let expected_lot = u32::try_from(u64::from(clients) * u64::from(record_bound) / 4).unwrap_or(u32::MAX);
         Self::Records { sampling_probability: Probability::QUARTER, expected_lot, record_bound }
     }
 }

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use eranos_privacy::{
-    Mechanism, Noise, Probability, Promise, accountant::Accountant, budget::UnitOfPrivacy, mechanism::ClientMechanism,
-    mechanism::RecordMechanism,
+    Mechanism, Noise, Probability, Promise, RdpCurve, accountant::Accountant, budget::UnitOfPrivacy,
+    mechanism::ClientMechanism, mechanism::RecordMechanism,
 };
 use serde_json::{Map, Value, json};
 
@@ -206,7 +206,7 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
         Some(epsilon) => format!("{} {epsilon:.6} ({} attempts)", one.pseudonym, one.attempts),
         None => format!("{} infinite ({} attempts)", one.pseudonym, one.attempts),
     });
-    vec![
+    let mut fields = vec![
         ("Epsilon spent", spent),
         ("Epsilon left", left),
         ("Curve", curve(mechanism, task.attempts)),
@@ -226,12 +226,22 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
                 task.attempts, task.max_attempts, task.released, task.aborted_before_reveal, task.aborted_after_reveal
             ),
         ),
-    ]
+    ];
+    if mechanism.unit() == UnitOfPrivacy::Client {
+        let of_a_record = composed(&mechanism.curve_for(UnitOfPrivacy::Record), mechanism, task.attempts, task.delta);
+        let shown = if is_private(task) { shown(of_a_record) } else { "infinite".into() };
+        fields.push(("Epsilon spent of one record, replaced by another", shown));
+    }
+    fields
 }
 
 fn epsilon_at(mechanism: &Mechanism, n_attempts: u64, delta: f64) -> f64 {
+    composed(&mechanism.promised_curve(), mechanism, n_attempts, delta)
+}
+
+fn composed(curve: &RdpCurve, mechanism: &Mechanism, n_attempts: u64, delta: f64) -> f64 {
     let mut accountant = Accountant::new();
-    accountant.compose_curve(&mechanism.promised_curve(), n_attempts, mechanism.cut_probability());
+    accountant.compose_curve(curve, n_attempts, mechanism.cut_probability());
     accountant.epsilon(delta)
 }
 

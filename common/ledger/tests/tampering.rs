@@ -9,7 +9,7 @@ use eranos_ledger::{
     statement,
 };
 
-use eranos_privacy::{Noise, Promise, budget::UnitOfPrivacy, mechanism::NoiseTarget};
+use eranos_privacy::{Noise, Promise, accountant::Accountant, budget::UnitOfPrivacy, mechanism::NoiseTarget};
 
 use crate::support::{
     Federation, assert_found, client_mechanism, copy, files, mechanism, mechanism_for, mechanism_with, participants,
@@ -60,6 +60,13 @@ fn a_task_that_protects_clients_is_audited_as_one_and_cannot_pass_for_another() 
         let counted = statement.contains(": their shares of the noise are not counted\n");
         assert_eq!(counted, !matches!(noise, NoiseTarget::Local { .. }), "{statement}");
         assert!(!statement.contains("one record of any one party"), "{statement}");
+        let mut of_a_record = Accountant::new();
+        of_a_record.compose_curve(&task.opened.mechanism.curve_for(UnitOfPrivacy::Record), task.attempts, 0.0);
+        let epsilon = of_a_record.epsilon(task.delta);
+        let said = if epsilon.is_finite() { format!("{epsilon:.6}") } else { "infinite".to_owned() };
+        assert!(statement.contains(&format!("of one record, replaced by another**: {said}\n")), "{statement}");
+        // It is the promise to one record only where the promise to a client is a replacement too.
+        assert_eq!(epsilon > task.charged.coordinator, counts_shares);
         let leaf = &federation.leaves()[2];
         assert_eq!(Entry::parse(leaf).expect("an entry").encode().expect("encodes"), *leaf);
         let text = str::from_utf8(leaf).expect("text");

@@ -63,6 +63,7 @@ pub mod unmask;
 mod reader;
 #[cfg(test)]
 mod vectors;
+mod workers;
 
 pub use advert::{Advert, Advertised, Identity, RoundSecrets, StatementKey};
 pub use agreement::AgreementKey;

@@ -444,7 +444,7 @@ fn shares_that_do_not_open_become_a_complaint_and_the_sum_stays_exact() {
             forged.complaints = vec![dealer];
             let mut body = forged.to_bytes();
             body.truncate(body.len() - 64);
-            let context = context.with_sharers(accumulator.routed().sharers().root());
+            let context = accumulator.context();
             let statement = context.statement(StatementKind::MaskedInput, position(i), &body);
             forged.signature = federation.identities[i].certificate_key.sign(&statement);
             let error = Misbehaviour::ComplaintForeign { holder: position(i), dealer };
@@ -476,7 +476,7 @@ fn shares_that_do_not_open_become_a_complaint_and_the_sum_stays_exact() {
 fn more_complaints_than_colluders_name_the_dealer_and_the_complainer() {
     let federation = federation(6, 1, 5, 6, 20, 14);
     let (clients, mut accumulator) = federation.masked();
-    let context = federation.roster().context().with_sharers(accumulator.routed().sharers().root());
+    let context = accumulator.context();
     for (i, (_, upload)) in clients.into_iter().enumerate() {
         let mut finished = upload.finished;
         finished.complaints = match i {

@@ -264,7 +264,7 @@ fn a_complaint_about_a_client_that_is_no_neighbor_is_refused() {
     let federation = forty_eight(11);
     let (clients, mut accumulator) = federation.masked();
     let stranger = around(&federation.roster(), position(5), [5])[0];
-    let context = federation.roster().context().with_sharers(accumulator.routed().sharers().root());
+    let context = accumulator.context();
     let upload = &clients[5].1;
     let mut finished = upload.finished.clone();
     finished.complaints = vec![stranger];

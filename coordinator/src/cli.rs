@@ -13,7 +13,7 @@ use crate::{
     export::{Exported, export},
     federation::RoundReport,
     setup::{self, Coordinator, Init},
-    task::{Contribution, Unit},
+    task::{Contribution, Graph, Unit},
 };
 
 /// `eranos coordinator`.
@@ -48,6 +48,9 @@ pub enum Command {
         /// What is protected: one record, or a whole client, which takes thousands of them
         #[arg(long, value_enum, default_value = "record")]
         unit: Unit,
+        /// Who shares keys with whom
+        #[arg(long, value_enum, default_value = "complete")]
+        graph: Graph,
         /// The most records that one client may hold, with unit = record
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u32,
@@ -88,6 +91,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             epsilon,
             no_noise,
             unit,
+            graph,
             records_per_client_max,
             data,
         } => {
@@ -101,6 +105,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 clients,
                 survivors_min: clients.saturating_sub(1),
                 max_colluders: 1,
+                graph,
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
                 noise: if no_noise { NoiseTarget::None } else { NoiseTarget::Distributed { epsilon } },

@@ -62,10 +62,11 @@ fn main() {
     }
     println!(
         "a vector has {:.2} MB; beside keys and messages there are at most {:.2} of them while vectors come in, {:.2} while \
-         masks come off",
+         masks come off, beside up to {:.2} MB of their keys",
         megabytes(used.vector_len),
         used.vectors_uploading(),
         used.vectors_unmasking(),
+        megabytes(used.mask_keys_len),
     );
     if !used.is_within_bounds() {
         eprintln!("that is more than it should be");
@@ -92,6 +93,7 @@ pub(crate) struct Used {
     uploading: (usize, usize),
     /// The same before the last released share, with the keys of the masks, and the most while they came off.
     unmasking: (usize, usize),
+    mask_keys_len: usize,
 }
 
 impl Used {
@@ -165,13 +167,15 @@ pub(crate) fn measure(size: &Size) -> Used {
     let mut ready: BTreeMap<usize, _> =
         shared.into_iter().zip(coordinator.answers()).map(receive).enumerate().collect();
 
-    let beside = coordinator.held - used.vector_len;
     for i in n_survivors..size.clients {
         coordinator.hear(i, false, || Message::Abort("gone".to_owned()));
     }
     for (i, client) in ready.iter().take(n_survivors) {
         coordinator.hear(*i, false, || Message::Ready(client.ready()));
     }
+    // By now nobody need be sent its shares again.
+    let (beside, most_before) = (coordinator.held - used.vector_len, coordinator.peak);
+    coordinator.peak = coordinator.held;
     // Whoever holds a grant sends at once, so that as many vectors are staged as may be.
     let (mut staged, mut masked, mut expect) = (VecDeque::new(), BTreeMap::new(), vec![0; d_pad]);
     let mut answers = VecDeque::from(coordinator.answers());
@@ -189,6 +193,7 @@ pub(crate) fn measure(size: &Size) -> Used {
         answers.extend(coordinator.answers());
     }
     used.uploading = (beside, coordinator.peak);
+    coordinator.peak = coordinator.peak.max(most_before);
     used.phases.push(coordinator.phase("masked_input"));
     let sign = |(i, answer): (usize, Answer)| {
         let Answer::Survivors(message) = answer else { return None };
@@ -209,7 +214,8 @@ pub(crate) fn measure(size: &Size) -> Used {
         let (held, most) = (coordinator.held, std::mem::replace(&mut coordinator.peak, 0));
         coordinator.hear(i, false, || Message::Unmask { shares: answer.to_bytes(), ledger_size: 0 });
         if coordinator.released.is_some() {
-            used.unmasking = (held - used.vector_len + mask_keys_len(size, &terms, u_min), coordinator.peak);
+            used.mask_keys_len = mask_keys_len(size, &terms, u_min);
+            used.unmasking = (held - used.vector_len + used.mask_keys_len, coordinator.peak);
             coordinator.peak = coordinator.peak.max(most);
             break;
         }
@@ -221,7 +227,8 @@ pub(crate) fn measure(size: &Size) -> Used {
     used
 }
 
-/// The bytes of the keys of all masks that come off, in lists that have grown by doubling, and once more in one list of all.
+/// The most bytes of the keys of all masks that come off: 25 each, in a list for each dealer, which has grown by doubling, and
+/// once more in one list of all.
 fn mask_keys_len(size: &Size, terms: &Terms, u_min: usize) -> usize {
     let thresholds = match terms.graph {
         GraphKind::Complete => eranos_secagg::Thresholds::complete(size.clients, size.colluders, u_min),

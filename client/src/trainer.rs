@@ -212,7 +212,7 @@ fn local_update(
         }
         let batch: Vec<_> = (0..batch_size).map(|_| prepared.example(any_record(data))).collect();
         // Unchecked: a step that ended where some record overflows would take another time than others.
-        is_finite &= local.step_unchecked(&batch, Weight::Equal(1.0 / batch_size as f32))?.is_finite();
+        is_finite &= local.step_unchecked(&batch, Weight::Equal(1.0 / batch_size as f32))?.loss.is_finite();
     }
     let after = Zeroizing::new(local.parameters());
     let counts = is_finite && !data.is_empty();

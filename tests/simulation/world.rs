@@ -36,7 +36,7 @@ use eranos_nn::{
     model::{Activation, LayerKind, LayerSpec},
 };
 use eranos_privacy::{
-    Budget, Mechanism, Probability, Promise,
+    Budget, Groups, Mechanism, Probability, Promise,
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -1094,6 +1094,7 @@ pub(crate) fn records(inputs: usize, n_classes: u32) -> DataSpec {
 /// The parameters of a federation's mechanism.
 pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
     RecordTarget {
+        groups: Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: n_parameters as u32,
         // Whole batches: their accounting is a closed form, which makes a round several times faster.

@@ -35,6 +35,7 @@ pub(crate) fn mechanism_for(epsilon: f64) -> Mechanism {
 
 pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 1000,
         sampling_probability: Probability::new(1, 4).expect("valid"),
@@ -53,6 +54,7 @@ pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
 /// One with unit client, of a model of 16 parameters.
 pub(crate) fn client_mechanism(noise: NoiseTarget) -> Mechanism {
     let target = ClientTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 16,
         n_max: 4,

@@ -26,9 +26,9 @@ use eranos_wire::{
     Answer, Request,
     framing::Kind,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::Aborted,
-        advertise_keys::Certificates,
+        advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
         select::{CheckIn, ComeBack, ComeBackLater},
         settle::Settled,
@@ -636,12 +636,8 @@ impl Federation {
                 }
                 Message::CheckIn(check_in)
             }
-            Request::FetchCertificates(fetch) => {
-                // At most one certificate for each member of a roster.
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().take(self.certificates.len()).collect();
-                let certificates =
-                    wanted.iter().filter_map(|digest| self.certificates.get(digest)).cloned().map(Blob).collect();
-                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+            Request::FetchCredentials(fetch) => {
+                self.show_credentials(&from.id, &fetch);
                 return Ok(());
             }
             Request::Advertise(message) => {
@@ -665,6 +661,22 @@ impl Federation {
             }
         };
         self.feed(Event::Message { from, message })
+    }
+
+    /// Shows a member of the roster the credentials that it has not seen.
+    fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) {
+        let Round::ShareKeys(phase) = &self.round else {
+            self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+            return;
+        };
+        let wanted = fetch.credentials.iter().take(CREDENTIALS_PER_FETCH_MAX);
+        let show = |digest| {
+            let eranos_secagg::Credential { certificate, statement_key, certification } = *phase.credential(digest)?;
+            let certificate = self.certificates.get(&certificate)?.clone();
+            Some(Credential { certificate, statement_key, certification })
+        };
+        let credentials = wanted.filter_map(show).collect();
+        self.answer(to, Credentials { credentials }.into(), Bytes::new());
     }
 
     /// Reads an upload in the background, if the client was granted one: that bounds how many are staged.

@@ -45,9 +45,9 @@ use eranos_secagg::{GraphKind, Identity, StatementKey};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::Aborted,
-        advertise_keys::Certificates,
+        advertise_keys::{Credential, Credentials},
         consistency::Quorum,
         select::{CheckIn, ComeBack, ComeBackLater, PLAN_VERSION},
         settle::Settled,
@@ -127,7 +127,7 @@ pub(crate) struct Client {
     pub(crate) budget: Arc<Budget>,
     pub(crate) file: Vec<u8>,
     pub(crate) checkpoint: Option<Checkpoint>,
-    pub(crate) certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    pub(crate) credentials: Arc<BTreeMap<Digest, Credential>>,
     pub(crate) round: Option<client::Round>,
     pub(crate) end: Option<End>,
     pub(crate) did: Vec<Did>,
@@ -494,8 +494,8 @@ impl World {
                     client.wake = Some(at);
                     self.push(at, Item::ClientWake { client: i });
                 }
-                client::Action::Remember(certificates) => {
-                    Arc::make_mut(&mut client.certificates).extend(certificates);
+                client::Action::Remember(credentials) => {
+                    Arc::make_mut(&mut client.credentials).extend(credentials);
                 }
                 client::Action::KeepCheckpoint(note) => {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
@@ -575,11 +575,19 @@ impl World {
                 Message::Abort("started again".to_owned())
             }
             Request::CheckIn(check_in) => Message::CheckIn(check_in),
-            Request::FetchCertificates(fetch) => {
-                let known = self.clients.iter().map(|client| client.certificate.clone());
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().collect();
-                let certificates = known.filter(|c| wanted.contains(&Digest::of(c))).map(Blob).collect();
-                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+            Request::FetchCredentials(fetch) => {
+                let coordinator::Round::ShareKeys(phase) = &self.coordinator.round else {
+                    self.answer(&from.id, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+                    return;
+                };
+                let show = |digest| {
+                    let eranos_secagg::Credential { certificate, statement_key, certification } =
+                        *phase.credential(digest)?;
+                    let shown = self.clients.iter().find(|client| Digest::of(&client.certificate) == certificate)?;
+                    Some(Credential { certificate: shown.certificate.clone(), statement_key, certification })
+                };
+                let credentials = fetch.credentials.iter().filter_map(show).collect();
+                self.answer(&from.id, Credentials { credentials }.into(), Bytes::new());
                 return;
             }
             Request::Advertise(message) => {
@@ -782,7 +790,7 @@ impl Client {
             budget: Arc::new(budget),
             file,
             checkpoint: None,
-            certificates: Arc::default(),
+            credentials: Arc::default(),
             round: None,
             end: None,
             did: Vec::new(),
@@ -805,7 +813,7 @@ impl Client {
         let memory = Memory {
             budget: self.budget.clone(),
             checkpoint: self.checkpoint.clone(),
-            certificates: self.certificates.clone(),
+            credentials: self.credentials.clone(),
         };
         self.round = Some(client::Round::new(self.member.clone(), memory));
         (self.end, self.place, self.wake, self.broken) = (None, None, None, None);
@@ -882,7 +890,7 @@ impl Client {
                     assert!(!ended, "{context}: request {what:#x} after the end");
                     assert_eq!(body.is_empty(), !matches!(request, Request::MaskedInput(_)), "{context}: {what:#x}");
                     match request {
-                        Request::CheckIn(_) | Request::Abort(_) | Request::FetchCertificates(_) => {}
+                        Request::CheckIn(_) | Request::Abort(_) | Request::FetchCredentials(_) => {}
                         Request::Advertise(_) => {
                             assert!(begun, "{context}: the advert before the beginning is durable");
                             configured = Some(*at);
@@ -1221,7 +1229,7 @@ impl Dice {
 }
 
 pub(crate) const CHECK_IN: u8 = 0x10;
-pub(crate) const FETCH_CERTIFICATES: u8 = 0x11;
+pub(crate) const FETCH_CREDENTIALS: u8 = 0x11;
 pub(crate) const ADVERTISE: u8 = 0x12;
 pub(crate) const SHARE_KEYS: u8 = 0x13;
 pub(crate) const READY: u8 = 0x14;

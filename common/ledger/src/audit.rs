@@ -148,6 +148,8 @@ pub struct TaskSummary {
     pub weights: Digest,
     /// Who took part, by pseudonym.
     pub pseudonyms: Vec<PseudonymSummary>,
+    /// What any number of its attempts costs.
+    pub(crate) curves: PromisedCurves,
 }
 
 /// What a log says of one pseudonym of a task, recomputed.
@@ -465,7 +467,19 @@ pub enum Fault {
 /// # Errors
 /// If the folder cannot be read or holds no log. What is wrong with a log that can be read is in the report.
 pub fn verify(dir: &Path, options: &Options) -> Result<Report, AuditError> {
-    pass(dir, options, Some(Ledger::new(&options.key)))
+    pass(dir, options, Some(Ledger::new(&options.key, None)))
+}
+
+/// Audits as [`verify`] does, and shows `seen` each well-formed entry on the way, whether or not it will hold.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_seeing(
+    dir: &Path,
+    options: &Options,
+    seen: &mut dyn FnMut(EntryRef, &Entry),
+) -> Result<Report, AuditError> {
+    pass(dir, options, Some(Ledger::new(&options.key, Some(seen))))
 }
 
 /// Audits only that the log in `dir` is one: signature, every tile, every hash, every file. What the entries say is not
@@ -802,6 +816,7 @@ fn first_entry(tile: &Tile) -> Option<EntryRef> {
 /// What the entries mean: the state of every task, and what may follow.
 struct Ledger<'a> {
     key: &'a LedgerKey,
+    seen: Option<Seen<'a>>,
     parser: EntryParser,
     opened: Option<LogOpened>,
     tasks: Vec<Task>,
@@ -809,6 +824,9 @@ struct Ledger<'a> {
     sessions: HashSet<SessionId>,
     pseudonyms: HashMap<VerifyingKey, Pseudonym>,
 }
+
+/// Who is shown each well-formed entry.
+type Seen<'a> = &'a mut dyn FnMut(EntryRef, &Entry);
 
 struct Task {
     opened: TaskOpened,
@@ -833,9 +851,10 @@ struct Pseudonym {
 }
 
 impl<'a> Ledger<'a> {
-    fn new(key: &'a LedgerKey) -> Self {
+    fn new(key: &'a LedgerKey, seen: Option<Seen<'a>>) -> Self {
         Self {
             key,
+            seen,
             parser: EntryParser::default(),
             opened: None,
             tasks: Vec::new(),
@@ -852,6 +871,9 @@ impl<'a> Ledger<'a> {
             Err(EntryError::OtherAttachment) if attachment.is_none() => return,
             Err(error) => return findings.add(Some(at), Fault::Malformed(error)),
         };
+        if let Some(seen) = &mut self.seen {
+            seen(at, &entry);
+        }
         let mut fault = |fault| findings.add(Some(at), fault);
         if (at.index == 0) != (entry.kind() == EntryKind::LogOpened) {
             fault(Fault::Opening);
@@ -1078,6 +1100,7 @@ impl Task {
             budget_epsilon: self.opened.budget_epsilon,
             weights: self.weights,
             pseudonyms: Vec::new(),
+            curves: self.curves.clone(),
         }
     }
 

@@ -88,7 +88,11 @@ impl Federation {
     }
 
     pub(crate) fn with_mechanism(mechanism: Mechanism) -> Self {
-        let signer = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[1; 32]));
+        Self::with_origin("ledger.example.org", mechanism)
+    }
+
+    pub(crate) fn with_origin(origin: &str, mechanism: Mechanism) -> Self {
+        let signer = LedgerSigner::new(origin.parse().expect("name"), SigningKey::from_seed(&[1; 32]));
         let trust_domain: TrustDomain = "example.org".parse().expect("name");
         let task: TaskId = "digits".parse().expect("name");
         let origin = signer.ledger_key().name().clone();

@@ -28,7 +28,7 @@ use eranos_coordinator::{
     round::{Action, Event, Message, Peer, Phase, Release, Round, RoundSpec},
 };
 use eranos_privacy::{
-    Mechanism, Probability, Promise,
+    Groups, Mechanism, Probability, Promise,
     mechanism::{NoiseTarget, RecordTarget, design},
 };
 use eranos_secagg::{
@@ -242,6 +242,7 @@ fn spec(size: &Size, u_min: usize) -> (RoundSpec, usize, u8) {
     let target = RecordTarget {
         l2_clip_norm: 1.0,
         n_parameters: size.parameters as u32,
+        groups: Groups::default(),
         sampling_probability: Probability::ONE,
         expected_lot: 40,
         record_bound: 40,

@@ -191,7 +191,11 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     let (n_right, n_digits) = right_digits(&dir, "parties/test", "model.safetensors");
     let accuracy = 100.0 * n_right as f64 / n_digits as f64;
     let summary = heard.iter().find(|line| line.starts_with("5 rounds in ")).unwrap();
-    assert!(summary.ends_with(&format!("test accuracy {accuracy:.1} %")), "{accuracy}: {summary}");
+    assert!(summary.contains(&format!("test accuracy {accuracy:.1} %; last round's train loss ")), "{summary}");
+    // Each released round says what the clients measured, with the noise in it.
+    let rounds: Vec<&String> = heard.iter().filter(|line| line.starts_with("round ")).collect();
+    let has_train = |line: &&&String| line.contains("  train loss ") && line.contains(" ± ");
+    assert_eq!(rounds.iter().filter(has_train).count(), rounds.iter().filter(|r| !r.contains("aborted")).count());
     let task = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
     fs::write(dir.join("federation/task.toml"), task.replace("name = \"mnist\"", "name = \"other\"")).unwrap();
     let (ok, error) = export();
@@ -284,6 +288,11 @@ fn a_demo_of_each_model_trains_it_and_leaves_a_ledger_that_verifies() {
             assert_eq!(value.is_some_and(|value| (0.0..=1.0).contains(&value)), figure == Some(name), "{report}");
         }
         assert!(report["epsilon"].as_f64().is_some_and(|epsilon| 0.0 < epsilon && epsilon <= 8.0), "{report}");
+        for (name, most) in [("train_loss", 4.0), ("train_accuracy", 1.0)] {
+            let (value, noise) = (report[name].as_f64().unwrap(), &report[format!("{name}_noise_deviation")]);
+            let noise = noise.as_f64().unwrap();
+            assert!(noise > 0.0 && value > -6.0 * noise && value < 1.5 * most + 6.0 * noise, "{model}: {report}");
+        }
         // Whole records were tested on: the share of right ones is a multiple of one.
         let right = report["test_accuracy"].as_f64().unwrap() * f64::from(n_test);
         assert!(right > 0.0 && (right - right.round()).abs() < 1e-6, "{report}");

@@ -1,6 +1,8 @@
 //! The modes of privacy: what is protected, and who adds the noise. Whole rounds in which clients put in what their mode
 //! asks for, and plans of one mode for clients that demand another.
 
+use std::sync::Arc;
+
 use eranos_client::{
     policy::Unit,
     round::{End, RefusalKind},
@@ -8,9 +10,11 @@ use eranos_client::{
 };
 use eranos_ledger::Entry;
 use eranos_privacy::{
-    ClientMechanism, ClientParameters, Figures, Groups, Mechanism, Noise, NoiseVariance, Promise, RotationSeed,
-    budget::UnitOfPrivacy,
-    mechanism::{ClientTarget, LocalTraining, NoiseTarget, design_client},
+    ClientMechanism, ClientParameters, Figures, Groups, Mechanism, Noise, NoiseVariance, Promise, RecordMechanism,
+    RotationSeed,
+    budget::{BudgetError, UnitOfPrivacy},
+    groups::{AdaptiveClip, Metrics, Share},
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, design_client},
     rotation::restore,
     update,
 };
@@ -24,9 +28,13 @@ use super::{
 };
 
 fn of_client(noise: NoiseTarget) -> ClientMechanism {
+    of_client_with(noise, Groups::default())
+}
+
+fn of_client_with(noise: NoiseTarget, groups: Groups) -> ClientMechanism {
     let training = LocalTraining { steps: 4, batch_size: 8, learning_rate: 0.5 };
     design_client(&ClientTarget {
-        groups: Groups::default(),
+        groups,
         l2_clip_norm: 1.0,
         n_parameters: 16,
         n_max: 5,
@@ -175,6 +183,62 @@ fn a_client_level_plan_beyond_the_policy_is_refused_in_each_dimension() {
         },
         |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", found, .. } if *found > 2.0 * EPSILON),
     );
+}
+
+/// Loss, accuracy, and a clip that may move between a half and twice what it begins with.
+fn all_groups() -> Groups {
+    let share = Share::from_millionths(10_000).unwrap();
+    let adaptive = AdaptiveClip { l2_clip_norm_min: 0.5, l2_clip_norm_max: 2.0, share };
+    Groups::new(Some(Metrics::new(4.0, 0.01).unwrap()), Some(adaptive)).unwrap()
+}
+
+#[test]
+fn rounds_whose_clip_adapts_are_charged_and_audited_as_one_mechanism() {
+    let records = mechanism(RecordTarget { groups: all_groups(), ..target(FIVE, 16) });
+    let clients = of_client_with(DISTRIBUTED, all_groups());
+    for (seed, opened) in [(67, records), (68, clients.into())] {
+        let mut world = World::of(opened.clone(), GraphKind::Complete, seed, FIVE);
+        for (round, clip) in [(1, 1.0), (2, 0.5), (3, 2.0)] {
+            Arc::get_mut(&mut world.setup).unwrap().mechanism = opened.with_clip(clip).unwrap();
+            world.begin(round);
+            world.run();
+            world.check("adaptive", &[]);
+            assert!(world.settled_without(&[]), "seed {seed}, {clip}: {:?}", world.coordinator.abandoned);
+            for client in &world.clients {
+                assert_eq!(client.budget.epsilon_spent(), opened.promised_epsilon(round as u32, DELTA), "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_that_a_plan_changes_in_the_middle_of_a_session_are_refused() {
+    let opened = mechanism(RecordTarget { groups: all_groups(), ..target(FIVE, 16) });
+    let Mechanism::Record(record) = &opened else { panic!("unit = record") };
+    // More for the metrics, so less for the model; another bound on the loss; wider bounds on the clip.
+    let altered: [fn(&mut Groups); 3] = [
+        |groups| *groups = Groups::new(Some(Metrics::new(4.0, 0.02).unwrap()), groups.adaptive_clip).unwrap(),
+        |groups| groups.metrics.as_mut().unwrap().loss_max = 8.0,
+        |groups| groups.adaptive_clip.as_mut().unwrap().l2_clip_norm_max = 4.0,
+    ];
+    for change in altered {
+        let mut p = record.parameters().clone();
+        change(&mut p.groups);
+        let other = Mechanism::from(RecordMechanism::new(p).unwrap());
+        let mut world = World::of(opened.clone(), GraphKind::Complete, 69, FIVE);
+        world.begin(1);
+        world.run();
+        assert!(world.settled_without(&[]));
+        alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+            adversary.replan(answer, |plan| plan.mechanism = other.clone());
+        });
+        world.begin(2);
+        world.run();
+        world.check("other groups", &[VICTIM]);
+        check_refusal(&world, "other groups", true, false, |kind| {
+            matches!(kind, RefusalKind::Budget(BudgetError::OtherMechanism))
+        });
+    }
 }
 
 #[test]

@@ -147,6 +147,12 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         let rounds = format!("--rounds 5 --listen 127.0.0.1:{port}");
         run(&dir, &line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds));
     }
+    // With a clip that adapts: it is state, too.
+    let task = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
+    let (before, rest) = task.split_once("# [training.adaptive_clip]").unwrap();
+    let (commented, after) = rest.split_once("\n\n").unwrap();
+    let adaptive = format!("{before}[training.adaptive_clip]{}\n\n{after}", commented.replace("\n# ", "\n"));
+    fs::write(dir.join("federation/task.toml"), adaptive).unwrap();
     let export = || {
         let output = shell(&dir, "eranos coordinator export --dir federation").output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -186,6 +192,20 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         assert!(client.0.wait().unwrap().success(), "{heard:?}");
     }
     run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+    // Each attempt clips to what the one before led to, over the kill too: a step is 0.2 times a share, and a half at most.
+    let bundle = dir.join("federation/state/ledger/tile/entries/000.p");
+    let bundle = fs::read_dir(&bundle)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .max_by_key(|path| path.file_name().unwrap().to_string_lossy().parse::<u64>().unwrap());
+    let text = String::from_utf8_lossy(&fs::read(bundle.unwrap()).unwrap()).into_owned();
+    let clips: Vec<f64> =
+        text.split("\nl2-clip-norm: ").skip(1).map(|rest| rest.lines().next().unwrap().parse().unwrap()).collect();
+    // The task's own, and the first attempt's, which is the same; then those of at least four more.
+    assert!(clips.len() >= 6 && clips[..2] == [1.0, 1.0], "{clips:?}");
+    assert!(clips.windows(2).all(|pair| (pair[1] / pair[0]).ln().abs() < 0.2), "{clips:?}");
+    let moved = clips.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(moved >= 4, "after every release: {clips:?}");
     // The exported weights are those that the coordinator tested.
     assert_eq!(export(), (true, String::new()));
     let (n_right, n_digits) = right_digits(&dir, "parties/test", "model.safetensors");

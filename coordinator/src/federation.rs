@@ -13,8 +13,8 @@ use eranos_base::{
     ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
 };
 use eranos_ledger::{
-    AppendError, Date, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter, Outcome as LedgerOutcome,
-    TaskOpened,
+    AppendError, Date, EncodedEntry, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter,
+    Outcome as LedgerOutcome, TaskOpened,
 };
 use eranos_nn::{DataFile, Dataset, ModelSpec};
 use eranos_privacy::{
@@ -26,9 +26,9 @@ use eranos_wire::{
     Answer, Request,
     framing::Kind,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::Aborted,
-        advertise_keys::Certificates,
+        advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
         select::{CheckIn, ComeBack, ComeBackLater},
         settle::Settled,
@@ -175,6 +175,8 @@ struct Finished {
     round: RoundRef,
     quorum: Vec<u8>,
     index: u64,
+    /// Of its entry in the ledger; one allocation for all clients.
+    attachment: Bytes,
 }
 
 /// What is counted of a round.
@@ -286,19 +288,23 @@ impl Federation {
                 store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
             }
         };
+        // The database is ahead of the ledger by what a crash cut off.
+        let mut entries = store.entries_from(0)?;
+        complete(&mut ledger, &entries)?;
         let mut n_attempts = resume.attempts;
         if let Some(open) = &resume.open_round {
             // It will never be finished. What was debited stays debited.
-            let entry = Entry::parse(&open.abort_entry)?;
+            let entry = Entry::parse(&open.abort_entry.leaf, open.abort_entry.attachment.as_deref())?;
             let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
             let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
             store.close_round(open.round, outcome, None, &[], &open.abort_entry)?;
+            entries.push(open.abort_entry.clone());
+            complete(&mut ledger, &entries)?;
             n_attempts = n_attempts.max(resume.attempts);
         }
-        // The database is ahead of the ledger by what a crash cut off.
-        let leaves = store.leaves_from(0)?;
-        for leaf in &leaves {
-            let entry = Entry::parse(leaf)?;
+        for entry in &entries {
+            let attachment = ledger.attachment(&entry.leaf)?;
+            let entry = Entry::parse(&entry.leaf, attachment.as_deref())?;
             if let Entry::TaskOpened(opened) = &entry
                 && (opened.task != task.name || opened.mechanism != mechanism || opened.model != spec.digest())
             {
@@ -306,13 +312,6 @@ impl Federation {
                 return Err(FederationError::TaskChanged);
             }
             attempts.count(&entry, &task.name);
-        }
-        let size = ledger.size();
-        let missing = usize::try_from(size).ok().and_then(|size| leaves.get(size..));
-        // A ledger that is ahead means that the database is an older copy: going on would fork the ledger.
-        let missing = missing.ok_or(StoreError::Malformed { what: "list of leaves: the ledger is ahead of it" })?;
-        if !missing.is_empty() {
-            ledger.append_all(size, missing)?;
         }
         let model = Model::restore(
             spec,
@@ -590,7 +589,7 @@ impl Federation {
     ) -> Result<(), FederationError> {
         if let Some(finished) = self.finished.as_ref().filter(|finished| request.round() == Some(finished.round)) {
             // Late, but the round is released: a survivor's part in it is done once it has its receipt.
-            let (quorum, index) = (finished.quorum.clone(), finished.index);
+            let quorum = finished.quorum.clone();
             let current = match &mut self.previous {
                 Some((previous, ..)) => previous,
                 None => &mut self.current,
@@ -599,7 +598,7 @@ impl Federation {
                 Request::Consistency(_) => self.answer(&from.id, Quorum { quorum }.into(), Bytes::new()),
                 Request::Unmask(message) => {
                     current.done.insert(from.id.clone());
-                    self.receipt(&from.id, index, message.ledger_size)?;
+                    self.receipt(&from.id, message.ledger_size)?;
                 }
                 _ => {
                     let reason = "the round is over".into();
@@ -637,12 +636,8 @@ impl Federation {
                 }
                 Message::CheckIn(check_in)
             }
-            Request::FetchCertificates(fetch) => {
-                // At most one certificate for each member of a roster.
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().take(self.certificates.len()).collect();
-                let certificates =
-                    wanted.iter().filter_map(|digest| self.certificates.get(digest)).cloned().map(Blob).collect();
-                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+            Request::FetchCredentials(fetch) => {
+                self.show_credentials(&from.id, &fetch);
                 return Ok(());
             }
             Request::Advertise(message) => {
@@ -666,6 +661,22 @@ impl Federation {
             }
         };
         self.feed(Event::Message { from, message })
+    }
+
+    /// Shows a member of the roster the credentials that it has not seen.
+    fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) {
+        let Round::ShareKeys(phase) = &self.round else {
+            self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+            return;
+        };
+        let wanted = fetch.credentials.iter().take(CREDENTIALS_PER_FETCH_MAX);
+        let show = |digest| {
+            let eranos_secagg::Credential { certificate, statement_key, certification } = *phase.credential(digest)?;
+            let certificate = self.certificates.get(&certificate)?.clone();
+            Some(Credential { certificate, statement_key, certification })
+        };
+        let credentials = wanted.filter_map(show).collect();
+        self.answer(to, Credentials { credentials }.into(), Bytes::new());
     }
 
     /// Reads an upload in the background, if the client was granted one: that bounds how many are staged.
@@ -737,11 +748,7 @@ impl Federation {
                         None => events.push_back(Event::Settled),
                         Some(reason) => self.abort_round(&reason),
                     },
-                    Action::Receipt { to, ledger_size } => {
-                        if let Some(index) = self.finished.as_ref().map(|finished| finished.index) {
-                            self.receipt(&to, index, ledger_size)?;
-                        }
-                    }
+                    Action::Receipt { to, ledger_size } => self.receipt(&to, ledger_size)?,
                     Action::Abandon(abandoned) => self.abandon(*abandoned)?,
                     Action::Note(note) => self.note(note),
                 }
@@ -796,7 +803,8 @@ impl Federation {
         let entry = self.attempts.entry(&attempt, LedgerOutcome::Released { weights_after: state.checkpoint })?;
         let index = self.close(&attempt, Outcome::Released, Some(state), &entry)?;
         let quorum = eranos_secagg::Quorum::new(attempt.quorum).to_bytes();
-        self.finished = Some(Finished { round: self.round_ref, quorum, index });
+        let attachment = entry.attachment.unwrap_or_default().into();
+        self.finished = Some(Finished { round: self.round_ref, quorum, index, attachment });
         self.released += 1;
         for stale in [self.model_state.checkpoint, self.model_state.optimizer] {
             if stale != state.checkpoint && stale != state.optimizer {
@@ -833,7 +841,7 @@ impl Federation {
         attempt: &Attempt,
         outcome: Outcome,
         model: Option<ModelState>,
-        entry: &[u8],
+        entry: &EncodedEntry,
     ) -> Result<u64, FederationError> {
         let (round, received) = (attempt.plan.round, &attempt.received);
         let index = block_in_place(|| self.store.close_round(round, outcome, model, received, entry))?;
@@ -841,15 +849,18 @@ impl Federation {
             *Arc::make_mut(&mut self.received).entry(client.clone()).or_default() += 1;
         }
         block_in_place(|| self.ledger.append(index, entry).map(|_| ()))?;
-        self.attempts.count(&Entry::parse(entry)?, &self.task.name);
+        self.attempts.count(&Entry::parse(&entry.leaf, entry.attachment.as_deref())?, &self.task.name);
         Ok(index)
     }
 
-    fn receipt(&mut self, to: &ClientId, index: u64, ledger_size: u64) -> Result<(), FederationError> {
+    /// Hands a client the receipt of the round released last.
+    fn receipt(&mut self, to: &ClientId, ledger_size: u64) -> Result<(), FederationError> {
+        let Some(Finished { index, attachment, .. }) = &self.finished else { return Ok(()) };
         // A client that claims to know more of the ledger than there is gets no proof: it was shown a fork, or is wrong.
         let old_size = if ledger_size > self.ledger.size() { 0 } else { ledger_size };
-        let receipt = self.ledger.receipt(index, old_size)?.encode();
-        self.answer(to, Settled { receipt }.into(), Bytes::new());
+        let receipt = self.ledger.receipt(*index, old_size)?.encode();
+        let attachment = attachment.clone();
+        self.answer(to, Settled { receipt }.into(), attachment);
         Ok(())
     }
 
@@ -1001,14 +1012,26 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     .map_err(|error| failed(&error))
 }
 
-/// The session's nonce and the leaves that open its ledger.
+/// Appends to the ledger what the database has and it has not.
+fn complete(ledger: &mut LogWriter, entries: &[EncodedEntry]) -> Result<(), FederationError> {
+    let size = ledger.size();
+    let missing = usize::try_from(size).ok().and_then(|size| entries.get(size..));
+    // A ledger that is ahead means that the database is an older copy: going on would fork the ledger.
+    let missing = missing.ok_or(StoreError::Malformed { what: "list of leaves: the ledger is ahead of it" })?;
+    if !missing.is_empty() {
+        ledger.append_all(size, missing)?;
+    }
+    Ok(())
+}
+
+/// The session's nonce and the entries that open its ledger.
 fn opening(
     task: &Task,
     trust_domain: &TrustDomain,
     signer: &LedgerSigner,
     model: &Model,
     mechanism: &Mechanism,
-) -> Result<([u8; 32], Vec<Vec<u8>>), FederationError> {
+) -> Result<([u8; 32], Vec<EncodedEntry>), FederationError> {
     let ledger_key = signer.ledger_key();
     let origin = ledger_key.name().clone();
     let mut nonce = [0; 32];

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use eranos_base::{TaskId, UserError};
-use eranos_ledger::entry::PARTICIPANTS_MAX;
+use eranos_base::{TaskId, UserError, limits::COHORT_LEN_MAX};
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::{
     Groups, Probability,
@@ -315,10 +314,10 @@ impl Task {
                 "take more clients, fewer colluders or more survivors, or graph = \"complete\"",
             );
         }
-        if usize::from(clients_max) > PARTICIPANTS_MAX {
+        if usize::from(clients_max) > COHORT_LEN_MAX {
             return refuse(
-                &format!("cohort.clients_max = {clients_max}, limit {PARTICIPANTS_MAX}"),
-                "take fewer clients: an attempt of more does not surely fit an entry of the ledger",
+                &format!("cohort.clients_max = {clients_max}, limit {COHORT_LEN_MAX}"),
+                "take fewer clients",
             );
         }
         if task.schedule.rounds == 0 || task.schedule.attempts_max < task.schedule.rounds {

@@ -101,7 +101,10 @@ fn a_client_level_round_releases_the_noised_mean_and_is_charged_and_audited_as_o
             }
         }
         let entry = world.coordinator.ledger.receipt(released.index, 0).unwrap().entry;
-        let Entry::Attempt(attempt) = Entry::parse(&entry).unwrap() else { panic!("an attempt") };
+        let attachment = world.coordinator.ledger.attachment(&entry).unwrap();
+        let Entry::Attempt(attempt) = Entry::parse(&entry, attachment.as_deref()).unwrap() else {
+            panic!("an attempt")
+        };
         assert_eq!(attempt.mechanism, Mechanism::from(mechanism.clone()));
         assert_eq!(attempt.epsilons.coordinator, mechanism.promised_epsilon(1, DELTA));
         let text = String::from_utf8(entry).unwrap();

@@ -227,20 +227,20 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
 }
 
 #[test]
-fn a_task_that_protects_whole_clients_runs_with_either_noise() {
-    for noise in ["distributed", "local"] {
+fn a_task_that_protects_whole_clients_or_adds_local_noise_runs() {
+    for (unit, noise) in [("client", "distributed"), ("client", "local"), ("record", "local")] {
         let dir = tempfile::tempdir().unwrap();
         let dir: PathBuf = dir.path().to_owned().canonicalize().unwrap();
         let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         for line in &readme_lines()[1..8] {
-            let rounds = format!("--rounds 2 --unit client --listen 127.0.0.1:{port}");
+            let rounds = format!("--rounds 2 --unit {unit} --noise {noise} --listen 127.0.0.1:{port}");
             let line = line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds);
-            run(&dir, &line.replace("client init ", "client init --unit client "));
+            run(&dir, &line.replace("client init ", &format!("client init --unit {unit} ")));
         }
-        let task = dir.join("federation/task.toml");
-        let text = fs::read_to_string(&task).unwrap();
-        assert!(text.contains("[training.local]\n") && text.contains("unit = \"client\"\n"), "{text}");
-        fs::write(&task, text.replace("noise = \"distributed\"", &format!("noise = \"{noise}\""))).unwrap();
+        let text = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
+        assert!(text.contains("[training.local]\n") && text.contains(&format!("unit = \"{unit}\"\n")), "{text}");
+        assert!(text.contains(&format!("noise = \"{noise}\"\n")), "{text}");
+        assert_eq!(text.contains("\n[metrics]\n"), unit == "client", "a silo's own steps measure nothing: {text}");
         let mut coordinator = shell(&dir, "exec eranos coordinator run --dir federation");
         let coordinator = Guard(coordinator.stdout(Stdio::piped()).spawn().unwrap());
         let mut clients: Vec<Guard> = (1..=4).map(|party| client(&dir, party)).collect();
@@ -253,20 +253,21 @@ fn a_task_that_protects_whole_clients_runs_with_either_noise() {
             assert!(client.0.wait().unwrap().success(), "{noise}: {heard:?}");
         }
         let spent = budget(&dir, 1);
-        assert_eq!((&spent["unit"], &spent["receipts"]), (&"client".into(), &2.into()), "{spent}");
+        assert_eq!((&spent["unit"], &spent["receipts"]), (&unit.into(), &2.into()), "{spent}");
         let epsilon = |name: &str| spent[name].as_f64().unwrap();
         assert!(epsilon("epsilon_spent") > 0.0 && epsilon("epsilon_spent") <= 4.0, "{spent}");
-        assert_eq!(epsilon("epsilon_spent"), epsilon("epsilon_spent_client"));
+        assert_eq!(spent[format!("epsilon_spent_{unit}")], spent["epsilon_spent"], "{spent}");
         assert_eq!(epsilon("epsilon_spent_record") > epsilon("epsilon_spent"), noise == "distributed", "{spent}");
         let audited = shell(&dir, "eranos audit recompute federation/state/ledger --key federation/ledger.pub --json");
         let audited = { audited }.output().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&audited.stdout).unwrap();
         let task = &report["tasks"][0];
-        let relation = if noise == "local" { "replace" } else { "zero-out" };
-        assert_eq!(
-            (&task["unit"], &task["relation"], &task["noise"]),
-            (&"client".into(), &relation.into(), &noise.into())
-        );
+        let relation = match (unit, noise) {
+            ("record", _) => "add-or-remove",
+            (_, "local") => "replace",
+            _ => "zero-out",
+        };
+        assert_eq!((&task["unit"], &task["relation"], &task["noise"]), (&unit.into(), &relation.into(), &noise.into()));
         assert_eq!(report["verified"], true, "{report}");
     }
 }

@@ -12,7 +12,7 @@ use eranos_nn::{Activation, DataSpec, Dataset, LayerKind, LayerSpec, Loss, Model
 use eranos_privacy::{
     Groups, Probability, Promise, RecordMechanism, RotationSeed,
     groups::{AdaptiveClip, Estimate, Metrics, Share},
-    mechanism::{NoiseTarget, RecordTarget, design},
+    mechanism::{NoiseTarget, RecordTarget, SiloTraining, design},
     rotation::{release, restore},
 };
 
@@ -49,21 +49,25 @@ fn all_groups() -> Groups {
 }
 
 fn with_groups(noise: NoiseTarget, q: Probability, groups: Groups) -> RecordMechanism {
-    design(&RecordTarget {
+    design(&target(noise, q, groups)).unwrap()
+}
+
+fn target(noise: NoiseTarget, q: Probability, groups: Groups) -> RecordTarget {
+    RecordTarget {
         groups,
         l2_clip_norm: CLIP,
         n_parameters: model().n_parameters() as u32,
         sampling_probability: q,
         expected_lot: 20,
         record_bound: 64,
+        local: None,
         n_max: 4,
         u_min: 3,
         max_colluders: 1,
         max_attempts: 4,
         noise,
         delta: 1e-5,
-    })
-    .unwrap()
+    }
 }
 
 /// What the trainer makes of these records under these weights; a rotation that is the same for all.
@@ -258,6 +262,31 @@ fn the_size_of_samples_varies_as_a_poisson_sample_s_does() {
     // deviations.
     assert!((mean - 30.0).abs() < 6.0 * (15.0 / n).sqrt() + 0.3, "{mean}");
     assert!((variance / 15.0 - 1.0).abs() < 6.0 * (2.0 / n).sqrt(), "{variance}");
+}
+
+#[test]
+fn the_noise_of_a_silos_own_steps_is_what_was_promised() {
+    let local = SiloTraining { steps: 3, learning_rate: 0.25, update_clip_norm: 0.05 };
+    let target = RecordTarget {
+        local: Some(local),
+        ..target(NoiseTarget::Local { epsilon: 8.0 }, Probability::new(1, 2).unwrap(), Groups::default())
+    };
+    let m = design(&target).unwrap();
+    let mut random = Random(SeededEntropy::new(43));
+    let weights = random.values(model().n_parameters(), 0.5);
+    // Without records an update is the noise of all steps, far below its clip and far above its rounding.
+    let n = 20;
+    let update = |records: &[Row]| {
+        let mean = restore(&contribute(&m, &weights, records), &m, &ROTATION, 1).unwrap();
+        mean.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>()
+    };
+    let squares: f64 = (0..n).map(|_| update(&[]).iter().map(|x| x * x).sum::<f64>()).sum();
+    // z C over the lot in each step, the grid's 129/128 for rounding included.
+    let z = m.promised_noise_multiplier();
+    let of_step = local.learning_rate * z * CLIP / f64::from(m.parameters().expected_lot) * 129.0 / 128.0;
+    let values = f64::from(n) * model().n_parameters() as f64;
+    let ratio = squares / (values * 3.0 * of_step * of_step);
+    assert!(((ratio - 1.0) * (values / 2.0).sqrt()).abs() < 6.0, "{ratio}: {of_step} a step");
 }
 
 #[test]

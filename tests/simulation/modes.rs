@@ -9,12 +9,14 @@ use eranos_client::{
     session::SessionError,
 };
 use eranos_ledger::Entry;
+use eranos_nn::{Dataset, data::Files};
 use eranos_privacy::{
     ClientMechanism, ClientParameters, Figures, Groups, Mechanism, Noise, NoiseVariance, Promise, RecordMechanism,
-    RotationSeed,
+    RecordParameters, RotationSeed,
+    accountant::Accountant,
     budget::{BudgetError, UnitOfPrivacy},
     groups::{AdaptiveClip, Metrics, Share},
-    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, design_client},
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, SiloTraining, design_client},
     rotation::restore,
     update,
 };
@@ -23,6 +25,7 @@ use eranos_secagg::GraphKind;
 use super::{
     admission_attacks::rebudget,
     adversary::alter_answers,
+    canaries::{flat_model, train},
     coordinator_attacks::{VICTIM, check_refusal},
     world::{ATTEMPTS_MAX, Client, DELTA, EPSILON, FIVE, World, mechanism, target},
 };
@@ -212,6 +215,112 @@ fn rounds_whose_clip_adapts_are_charged_and_audited_as_one_mechanism() {
             }
         }
     }
+}
+
+/// Silos that take three steps of their own in a round, each with all the noise that protects their records.
+fn of_silos(n_parameters: usize, epsilon: f64) -> Mechanism {
+    mechanism(RecordTarget {
+        local: Some(SiloTraining { steps: 3, learning_rate: 0.5, update_clip_norm: 0.2 }),
+        noise: NoiseTarget::Local { epsilon },
+        expected_lot: 20,
+        max_attempts: 4,
+        ..target(FIVE, n_parameters)
+    })
+}
+
+#[test]
+fn silos_that_train_by_themselves_are_charged_and_audited_for_every_step() {
+    let (model, records) = flat_model(3, 4);
+    // So large a promise that the direction of what was learnt shows through the noise.
+    let mechanism = of_silos(model.n_parameters(), 200.0);
+    let mut world = World::training(70, FIVE, GraphKind::Complete, mechanism.clone(), model, records);
+    for client in &mut world.clients {
+        rebudget(client, UnitOfPrivacy::Record, 400.0);
+        let policy = &mut client.member_mut().policy;
+        (policy.task_epsilon_max, policy.epsilon_max) = (200.0, 400.0);
+        // Each need trust nobody else's noise.
+        policy.own_noise_multiplier_min = mechanism.promised_noise_multiplier();
+        // Three steps of at most forty records.
+        policy.local_records_max = 120;
+        client.trains_ms = 300;
+    }
+    world.begin(1);
+    assert!(world.run_until(|world| world.clients.iter().all(|client| client.job.is_some())));
+    let mut rotation = None;
+    for client in &mut world.clients {
+        let job = client.job.take().unwrap();
+        rotation = Some(job.rotation_seed);
+        // Forty bright records of the last class.
+        let own = Dataset::from_values(vec![255.0; 3 * 40], vec![3; 40], &[1, 3, 1]);
+        client.contribution = train(Files::Idx(own), job);
+    }
+    world.run();
+    world.check("silos", &[]);
+    assert!(world.settled_without(&[]), "{:?}", world.coordinator.abandoned);
+    let released = world.coordinator.released.clone().unwrap();
+    let mean = restore(&released.residues, &mechanism, &rotation.unwrap(), 5).unwrap();
+    // A change of the model, toward the class that all records have, no longer than an update may be.
+    let of_class = |class: usize| mean.iter().skip(class).step_by(4).sum::<f32>();
+    assert!((0..3).all(|class| of_class(3) > of_class(class)), "{mean:?}");
+    assert!(mean.iter().map(|x| x * x).sum::<f32>().sqrt() < 0.21, "{mean:?}");
+
+    // Three releases of one share each, amplified by nothing here: q is 1.
+    let mut accountant = Accountant::new();
+    accountant.compose(&mechanism.event(1), 3);
+    for client in &world.clients {
+        assert_eq!(client.budget.epsilon_spent(), accountant.epsilon(DELTA));
+        assert_eq!(client.budget.epsilon_spent_of(UnitOfPrivacy::Client), f64::INFINITY);
+    }
+    let entry = world.coordinator.ledger.receipt(released.index, 0).unwrap().entry;
+    let attachment = world.coordinator.ledger.attachment(&entry).unwrap();
+    let Entry::Attempt(attempt) = Entry::parse(&entry, attachment.as_deref()).unwrap() else { panic!("an attempt") };
+    assert_eq!(attempt.epsilons.coordinator, accountant.epsilon(DELTA));
+    assert_eq!(attempt.epsilons.outsider, attempt.epsilons.coordinator, "nobody else's share counts");
+    let text = String::from_utf8(entry).unwrap();
+    for line in ["unit: record", "noise: local discrete gaussian", "local-steps: 3", "update-clip-norm: 0.2"] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
+    }
+}
+
+#[test]
+fn a_silos_own_training_beyond_the_policy_is_refused() {
+    let check = |context: &str, demand: fn(&mut Client), expect: fn(&RefusalKind) -> bool| {
+        refused(context, of_silos(16, EPSILON), demand, expect, AGREE);
+    };
+    check(
+        "steps",
+        |c| c.member_mut().policy.local_records_max = 119,
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "work of local training in records", .. }),
+    );
+    check(
+        "learning rate",
+        |c| c.member_mut().policy.local_learning_rate_max = 0.4,
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "learning rate of local training", .. }),
+    );
+    check(
+        "noise of one's own",
+        |c| {
+            // Of the same multiplier: nobody else's share counts in either.
+            let multiplier = of_silos(16, EPSILON).promised_noise_multiplier();
+            c.member_mut().policy.own_noise_multiplier_min = 1.001 * multiplier;
+        },
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "noise multiplier of one's own noise", .. }),
+    );
+    // More steps of the same noise cost more, and the client reckons that itself.
+    let Mechanism::Record(honest) = of_silos(16, EPSILON) else { panic!("unit = record") };
+    let p = honest.parameters().clone();
+    let local = p.local.map(|local| SiloTraining { steps: 4, ..local });
+    let more = Mechanism::from(RecordMechanism::new(RecordParameters { local, ..p }).unwrap());
+    let mut world = World::of(of_silos(16, EPSILON), GraphKind::Complete, 71, FIVE);
+    alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+        adversary.replan(answer, |plan| plan.mechanism = more.clone());
+    });
+    world.begin(1);
+    world.run();
+    world.check("a step more", &[VICTIM]);
+    check_refusal(&world, "a step more", true, false, |kind| {
+        matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. })
+    });
 }
 
 #[test]

@@ -391,6 +391,7 @@ mod tests {
             sampling_probability: Probability::ONE,
             expected_lot: 100,
             record_bound: 200,
+            local: None,
             n_max: 4,
             u_min: 3,
             max_colluders: 1,

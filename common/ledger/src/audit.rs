@@ -1108,7 +1108,7 @@ impl Task {
         let mut accountant = Accountant::new();
         for (survivors, n_attempts) in &self.by_survivors {
             let Some(shares) = mechanism.shares(view, *survivors) else { return f64::INFINITY };
-            accountant.compose_curve(&mechanism.event(shares).rdp(), *n_attempts, mechanism.cut_probability());
+            accountant.compose_curve(&mechanism.curve(shares), *n_attempts, mechanism.cut_probability());
         }
         accountant.epsilon(mechanism.common().delta)
     }

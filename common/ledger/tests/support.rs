@@ -42,6 +42,7 @@ pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
         sampling_probability: Probability::new(1, 4).expect("valid"),
         expected_lot: 200,
         record_bound: 200,
+        local: None,
         n_max: 255,
         u_min: 3,
         max_colluders: 1,

@@ -17,6 +17,7 @@ use crate::{
     accountant::{Accountant, Event, RdpCurve, binomial_tail},
     budget::UnitOfPrivacy,
     noise::NoiseVariance,
+    rotation::padded_len,
     rounding, wrap,
 };
 
@@ -219,7 +220,7 @@ pub struct RecordParameters {
     pub shift: u8,
     /// Coordinates of the model's gradient.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two.
+    /// d: coordinates of the masked vector, [`padded_len`] of the parameters.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -264,7 +265,7 @@ pub enum View {
 pub struct CommonParameters {
     /// Coordinates of the model's gradient or update.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, a power of two.
+    /// d: coordinates of the masked vector, [`padded_len`] of the parameters.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -753,7 +754,7 @@ pub struct RecordTarget {
 /// # Errors
 /// If the target is out of range or no noise reaches it.
 pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> {
-    in_range("n_parameters", target.n_parameters, 1, VECTOR_LEN_MAX as u32)?;
+    let d_pad = padded(target.n_parameters)?;
     in_range("record_bound", target.record_bound, 1, RECORD_BOUND_MAX)?;
     if target.u_min.saturating_sub(target.max_colluders) < HONEST_MIN {
         return Err(MechanismError::TooFewHonest { u_min: target.u_min, max_colluders: target.max_colluders });
@@ -761,7 +762,6 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
     let tail = |b: u32| sample_tail(target.record_bound, target.sampling_probability, b);
     let records_per_round =
         least(1, target.record_bound, |b| tail(b) <= SAMPLE_TAIL_MAX).unwrap_or(target.record_bound);
-    let d_pad = target.n_parameters.next_power_of_two();
     let with_noise = |shift: u8, noise: Noise| {
         let mut parameters = RecordParameters {
             l2_clip_norm: target.l2_clip_norm,
@@ -847,10 +847,19 @@ fn in_range<T: PartialOrd + Into<f64>>(what: &'static str, found: T, min: T, max
     Err(MechanismError::Range { what, found: found.into(), min: min.into(), max: max.into() })
 }
 
-/// Whether the vector has a length that a plan may have, padded to the next power of two.
-fn check_vector(n_parameters: u32, d_pad: u32) -> Result<(), MechanismError> {
+/// d, the length of the masked vector of a model of so many parameters.
+///
+/// # Errors
+/// If no plan may have as many.
+pub fn padded(n_parameters: u32) -> Result<u32, MechanismError> {
     in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32)?;
-    let expected = n_parameters.next_power_of_two();
+    // The greatest length is an order of H itself, so that nothing is padded beyond it.
+    Ok(padded_len(n_parameters) as u32)
+}
+
+/// Whether the vector has a length that a plan may have, padded to d.
+fn check_vector(n_parameters: u32, d_pad: u32) -> Result<(), MechanismError> {
+    let expected = padded(n_parameters)?;
     if d_pad != expected {
         return Err(MechanismError::Mismatch { what: "d_pad", found: d_pad.into(), expected: expected.into() });
     }

@@ -9,7 +9,7 @@ use eranos_base::encoding::{Canonical, CanonicalReader, DecodeError};
 
 use super::{
     BITS_MAX, CLIP_MAX, CLIP_MIN, CommonParameters, MechanismError, Noise, NoiseTarget, Promise, SHARE_THOUSANDTHS_MAX,
-    check_cohort, check_release, check_vector, in_range, least, read_variance, share_variance,
+    check_cohort, check_release, check_vector, in_range, least, padded, read_variance, share_variance,
 };
 use crate::{
     accountant::Event,
@@ -26,7 +26,7 @@ pub struct ClientParameters {
     pub scaled_clip: u32,
     /// Coordinates of the model's update.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two.
+    /// d: coordinates of the masked vector, [`padded_len`](crate::rotation::padded_len) of the parameters.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -265,8 +265,7 @@ pub struct ClientTarget {
 /// If the target is out of range or no noise reaches it.
 pub fn design_client(target: &ClientTarget) -> Result<ClientMechanism, MechanismError> {
     // Before anything is reckoned with them.
-    let d_pad = target.n_parameters.checked_next_power_of_two().unwrap_or_default();
-    check_vector(target.n_parameters, d_pad)?;
+    let d_pad = padded(target.n_parameters)?;
     check_cohort(target.u_min, target.max_colluders, target.n_max)?;
     let with_noise = |noise: Noise| {
         let mut parameters = ClientParameters {

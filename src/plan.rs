@@ -340,6 +340,7 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
         ));
     }
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: options.parameters,
         sampling_probability: options.sampling_probability,
@@ -371,7 +372,7 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
 /// The scale is the least at which rounding widens the update by 0.8 %, sC = 4 sqrt d.
 fn solve_client(options: &SolveOptions, survivors_min: u16, least: f64) -> Result<Solution, UserError> {
     let q = options.sampling_probability.to_f64();
-    let d_pad = padded(options.parameters)
+    let d_pad = padded(options.parameters, &eranos_privacy::Groups::default())
         .map_err(|error| UserError::new(error.to_string(), "name another model's number with --parameters"))?;
     let (d, n) = (f64::from(d_pad), f64::from(options.clients));
     let scaled_clip = CLIP_OVER_ROOT_D * d.sqrt();

@@ -9,8 +9,9 @@ use std::{
 
 use eranos_base::SigningKey;
 use eranos_ledger::{
-    LedgerSigner, LogWriter,
-    tile::{Tile, parse_entries},
+    EncodedEntry, LedgerSigner, LogWriter,
+    entry::attachment_of,
+    tile::{Folder, Tile, TileSource, parse_entries},
 };
 
 /// The ledger's key, which a dishonest operator has too.
@@ -20,10 +21,16 @@ fn signer() -> Arc<LedgerSigner> {
 
 /// Writes a log of the stored entries with these numbers.
 fn write_log(dir: &Path, numbers: &[usize]) {
-    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("common/ledger/tests/vectors/log/tile/entries/000.p/7");
-    let bundle = fs::read(stored).unwrap();
-    let entries = parse_entries(&Tile::parse("tile/entries/000.p/7").unwrap(), &bundle).unwrap();
-    let entries: Vec<&[u8]> = numbers.iter().map(|number| entries[*number]).collect();
+    let stored = Folder::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("common/ledger/tests/vectors/log"));
+    let tile = Tile::parse("tile/entries/000.p/7").unwrap();
+    let bundle = stored.read(&tile).unwrap();
+    let leaves = parse_entries(&tile, &bundle).unwrap();
+    let entry = |number: &usize| {
+        let leaf = leaves[*number].to_vec();
+        let attachment = attachment_of(&leaf).map(|name| stored.read_attachment(&name).unwrap());
+        EncodedEntry { leaf, attachment }
+    };
+    let entries: Vec<EncodedEntry> = numbers.iter().map(entry).collect();
     let _ = fs::remove_dir_all(dir);
     LogWriter::open(dir, signer()).unwrap().append_all(0, &entries).unwrap();
 }

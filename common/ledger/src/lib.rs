@@ -28,8 +28,8 @@ mod text;
 
 pub use cosignature::{WitnessKey, WitnessSigner};
 pub use entry::{
-    Attempt, Date, Entry, EntryError, Epsilons, Executable, LogOpened, Outcome, Participant, Roster, Sharers,
-    Survivors, TaskOpened, Version,
+    Attempt, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, LogOpened, Outcome, Participant, Roster,
+    Sharers, Survivors, TaskOpened, Version,
 };
 pub use log::{AppendError, LogWriter};
 pub use note::{Checkpoint, KeyError, LedgerKey, LedgerSigner, NoteError, Origin, SignedCheckpoint, SignedNote};

@@ -6,8 +6,11 @@
 use std::fmt::Write as _;
 
 use eranos_privacy::{
-    Mechanism, Noise, Probability, Promise, RdpCurve, accountant::Accountant, budget::UnitOfPrivacy,
-    mechanism::ClientMechanism, mechanism::RecordMechanism,
+    Groups, Mechanism, Noise, Probability, Promise, RdpCurve,
+    accountant::Accountant,
+    budget::UnitOfPrivacy,
+    groups::{Group, Share, Subject},
+    mechanism::{ClientMechanism, CommonParameters, RecordMechanism},
 };
 use serde_json::{Map, Value, json};
 
@@ -163,7 +166,8 @@ fn protected_records(mechanism: &RecordMechanism) -> Vec<(&'static str, String)>
             format!(
                 "a record enters an attempt at most once, with a gradient clipped to an L2 norm of {}; a party holds at most \
                  {} records",
-                p.l2_clip_norm, p.record_bound
+                clip(&mechanism.common()),
+                p.record_bound
             ),
         ),
         (
@@ -189,7 +193,10 @@ fn protected_clients(mechanism: &ClientMechanism) -> Vec<(&'static str, String)>
         ("Neighbouring relation", relation.into()),
         (
             "Maximal contribution",
-            format!("a party enters an attempt once, with an update clipped as a whole to an L2 norm of {}", p.l2_clip_norm),
+            format!(
+                "a party enters an attempt once, with an update clipped as a whole to an L2 norm of {}",
+                clip(&mechanism.common())
+            ),
         ),
         (
             "People with records at several parties",
@@ -362,6 +369,7 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
             if mechanism.has_noise() { format!("{:.6}", mechanism.promised_noise_multiplier()) } else { "none".into() },
         ),
         ("Parameters and padded length (d)", format!("{} and {}", common.n_parameters, common.d_pad)),
+        ("Beside the model in the same vector", beside(&common.groups)),
         ("Sensitivity squared (Delta2 squared)", mechanism.sensitivity_squared().to_string()),
         ("Bits of a coordinate (b)", common.bits.to_string()),
         ("Attempts planned for", common.max_attempts.to_string()),
@@ -371,7 +379,7 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
             let p = mechanism.parameters();
             let q = p.sampling_probability;
             fields.extend([
-                ("Clip (C)", p.l2_clip_norm.to_string()),
+                ("Clip (C)", clip(&common)),
                 ("Grid (K) and shift (e)", format!("{} and {}", p.grid, p.shift)),
                 ("Sampling probability (q)", format!("{}/{}", q.numerator(), q.denominator())),
                 ("Expected lot (L)", p.expected_lot.to_string()),
@@ -382,7 +390,7 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
         Mechanism::Client(mechanism) => {
             let p = mechanism.parameters();
             fields.extend([
-                ("Clip (C)", p.l2_clip_norm.to_string()),
+                ("Clip (C)", clip(&common)),
                 ("The clip on the integer grid (C s)", p.scaled_clip.to_string()),
                 (
                     "Training of a party in an attempt",
@@ -395,6 +403,45 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
         }
     }
     fields
+}
+
+/// C, or between what it lies.
+fn clip(common: &CommonParameters) -> String {
+    match common.groups.adaptive_clip {
+        Some(adaptive) => {
+            let (least, most) = (adaptive.l2_clip_norm_min, adaptive.l2_clip_norm_max);
+            format!("{} at first, later from {least} to {most}", common.l2_clip_norm)
+        }
+        None => common.l2_clip_norm.to_string(),
+    }
+}
+
+/// The groups and their shares of the squared clip.
+fn beside(groups: &Groups) -> String {
+    if groups.is_empty() {
+        return "nothing".into();
+    }
+    let percent = |share: Share| format!("{} %", f64::from(share.millionths()) / 10_000.0);
+    let group = |group: Group| {
+        let what = match group.subject {
+            Subject::Loss => "the loss",
+            Subject::Accuracy => "whether it was right",
+            Subject::Clipped => "whether it was clipped",
+        };
+        format!("{what}, from 0 to {}, with {}", group.bound, percent(group.share))
+    };
+    let clip = groups.adaptive_clip.map(|adaptive| {
+        format!(
+            "the clip of each attempt follows from the released values of those before it and lies between {} and {}",
+            adaptive.l2_clip_norm_min, adaptive.l2_clip_norm_max
+        )
+    });
+    format!(
+        "{}; the model has {} of the squared clip; all of it is under the epsilon above, and nothing else is measured{}",
+        joined(groups.iter().map(group)),
+        percent(groups.model),
+        clip.map_or(String::new(), |clip| format!("; {clip}"))
+    )
 }
 
 fn accounting() -> Vec<(&'static str, String)> {

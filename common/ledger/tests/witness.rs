@@ -10,7 +10,8 @@ use std::{
 
 use eranos_base::{Digest, SigningKey, Timestamp, entropy::SeededEntropy};
 use eranos_ledger::{
-    Checkpoint, LedgerKey, LedgerSigner, LogWriter, SignedCheckpoint, SignedNote, WitnessKey, WitnessSigner,
+    Checkpoint, EncodedEntry, LedgerKey, LedgerSigner, LogWriter, SignedCheckpoint, SignedNote, WitnessKey,
+    WitnessSigner,
     audit::{self, Fault, Options},
     tree::{self, verify_consistency},
     witness::{EVIDENCE_MAX, Witness, WitnessError, attach},
@@ -37,7 +38,7 @@ fn new_witness(federation: &Federation) -> (tempfile::TempDir, Witness, WitnessK
 /// The log's first `n` entries, written anew.
 fn written(federation: &Federation, n: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    write_log(dir.path(), &federation.leaves()[..n], &federation.signer);
+    write_log(dir.path(), &federation.encoded()[..n], &federation.signer);
     dir
 }
 
@@ -106,7 +107,7 @@ fn a_fork_is_refused_and_what_is_kept_convicts_the_key() {
         assert_eq!(witness.last(), Some((&first, at(T))), "what was cosigned stays");
         let kept_files = evidence(dir.path());
         assert_eq!(kept_files.len(), 1, "the same fork twice is one");
-        let shown = tree::root(&forked.leaves()[..kept]);
+        let shown = root(&forked.encoded()[..kept]);
         check_evidence(&kept_files[0], &honest.signer.ledger_key(), shown);
         // The honest log goes on.
         let cosigned = witness.cosign(written(&honest, 7).path(), at(T + 2)).expect("continues");
@@ -182,7 +183,7 @@ fn a_bad_copy_or_a_strangers_log_is_refused_and_is_no_evidence() {
     let stranger = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[2; 32]));
     let renamed = LedgerSigner::new("other.example.org".parse().expect("name"), SigningKey::from_seed(&[1; 32]));
     for signer in [stranger, renamed] {
-        let leaves = federation.leaves();
+        let leaves = federation.encoded();
         check(&|log| write_log(log, &leaves, &signer), |e| matches!(e, WitnessError::Checkpoint(_)));
     }
     assert!(evidence(dir.path()).is_empty());
@@ -259,14 +260,14 @@ fn it_never_cosigns_two_roots_of_one_size() {
         })
         .chain([honest])
         .collect();
-    let leaves: Vec<Vec<Vec<u8>>> = histories.iter().map(Federation::leaves).collect();
-    let log = |leaves: &[Vec<u8>]| {
+    let entries: Vec<Vec<EncodedEntry>> = histories.iter().map(Federation::encoded).collect();
+    let log = |entries: &[EncodedEntry]| {
         let dir = tempfile::tempdir().expect("a folder");
-        write_log(dir.path(), leaves, &histories[0].signer);
+        write_log(dir.path(), entries, &histories[0].signer);
         dir
     };
     let logs: Vec<Vec<tempfile::TempDir>> =
-        leaves.iter().map(|leaves| (0..=7).map(|n| log(&leaves[..n])).collect()).collect();
+        entries.iter().map(|entries| (0..=7).map(|n| log(&entries[..n])).collect()).collect();
     for _ in 0..5 {
         let (dir, mut witness, key) = new_witness(&histories[0]);
         let mut cosigned = BTreeMap::new();
@@ -287,10 +288,16 @@ fn it_never_cosigns_two_roots_of_one_size() {
         }
         // Each cosigned tree is the beginning of the last one.
         let (_, last) = cosigned.last_key_value().expect("something was cosigned");
-        for (size, root) in roots {
-            assert_eq!(root, tree::root(&leaves[*last][..size as usize]), "seed {seed}: size {size}");
+        for (size, cosigned) in roots {
+            assert_eq!(cosigned, root(&entries[*last][..size as usize]), "seed {seed}: size {size}");
         }
     }
+}
+
+/// The root of a tree of `entries`.
+fn root(entries: &[EncodedEntry]) -> Digest {
+    let leaves: Vec<&[u8]> = entries.iter().map(|entry| entry.leaf.as_slice()).collect();
+    tree::root(&leaves)
 }
 
 fn rand_seed() -> u64 {
@@ -337,7 +344,7 @@ fn nothing_is_attached_to_a_log_in_use_or_to_another_checkpoint() {
     let (_dir, mut witness, key) = new_witness(&federation);
     let ledger = federation.signer.ledger_key();
     let log = tempfile::tempdir().expect("a folder");
-    let leaves = federation.leaves();
+    let leaves = federation.encoded();
     let mut writer = LogWriter::open(log.path(), Arc::clone(&federation.signer)).expect("opens");
     writer.append_all(0, &leaves[..5]).expect("appends");
     // A log in use is read, and not written.

@@ -243,6 +243,7 @@ fn spec(size: &Size, u_min: usize) -> (RoundSpec, usize, u8) {
         l2_clip_norm: 1.0,
         n_parameters: size.parameters as u32,
         groups: Groups::default(),
+        local: None,
         sampling_probability: Probability::ONE,
         expected_lot: 40,
         record_bound: 40,

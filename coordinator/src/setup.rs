@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::{
     federation::{Federation, RoundReport},
     server::{Server, ServerOptions},
-    task::{Contribution, Graph, NO_SPARSE_GRAPH, Task},
+    task::{Contribution, Graph, Metrics, NO_SPARSE_GRAPH, Task},
 };
 
 /// The name of the configuration in a coordinator's folder.
@@ -136,6 +136,8 @@ pub struct Init {
     pub optimizer: String,
     /// The norm that each record's gradient, or each client's update, is clipped to.
     pub l2_clip_norm: f64,
+    /// What is measured of training; nothing if none.
+    pub metrics: Option<Metrics>,
     /// READY's slot.
     pub ready_slot_ms: u32,
 }
@@ -222,11 +224,20 @@ fn task_text(init: &Init) -> String {
          # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
          learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = {LAST_SHARE:?} }}\n\
          {training}\n\
+         # The clip may follow a quantile of the norms, from rounds that were released alone; the count of what was clipped\n\
+         # travels as metrics do, and each plan names both bounds.\n\
+         # [training.adaptive_clip]\n\
+         # l2_clip_norm_min = 0.1\n\
+         # l2_clip_norm_max = 10.0\n\
+         # target_quantile = 0.5\n\
+         # learning_rate = 0.2\n\
+         # share = 0.01\n\n\
          [privacy]\n\
          {unit}\
          {noise}\
          delta = 1e-5\n\
          {sample}\n\
+         {metrics}\
          [cohort]\n\
          clients_max = {clients}\n\
          # The least number of survivors of a round. Noise is sized for them, less the colluders.\n\
@@ -251,6 +262,7 @@ fn task_text(init: &Init) -> String {
         clip = init.l2_clip_norm,
         optimizer = init.optimizer,
         noise = noise_text(init.noise),
+        metrics = metrics_text(init.metrics),
         clients = init.clients,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
@@ -301,6 +313,21 @@ fn contribution_texts(contribution: &Contribution) -> [String; 4] {
             "# Every client takes part in every round: nobody is sampled, and nothing is amplified.\n".to_owned(),
         ],
     }
+}
+
+fn metrics_text(metrics: Option<Metrics>) -> String {
+    let (mark, Metrics { loss_max, share }) = match metrics {
+        Some(metrics) => ("", metrics),
+        None => ("# ", METRICS),
+    };
+    format!(
+        "# Loss and accuracy on what the clients train on, inside the same masked vectors and under the same noise, so that\n\
+         # epsilon is the same with and without them. A loss is cut to loss_max; their share of the clip makes the model's\n\
+         # noise larger by half of it: 0.5 % here.\n\
+         {mark}[metrics]\n\
+         {mark}loss_max = {loss_max:?}\n\
+         {mark}share = {share:?}\n\n"
+    )
 }
 
 fn noise_text(noise: NoiseTarget) -> String {
@@ -364,6 +391,8 @@ pub const CLIP: f64 = 1.0;
 pub const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";
 /// The server optimizer of the example task with unit = client: the mean update is taken as it is.
 pub const MEAN_OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 1.0 }";
+/// What is measured in the example task.
+pub const METRICS: Metrics = Metrics { loss_max: 4.0, share: 0.01 };
 /// What a client does by itself in the example task.
 pub const LOCAL_TRAINING: LocalTraining = LocalTraining { steps: 10, batch_size: 32, learning_rate: 0.1 };
 /// What the example task's learning rate falls to.

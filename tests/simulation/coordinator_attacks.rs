@@ -8,7 +8,7 @@ use eranos_base::{
     ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, Timestamp,
 };
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
-use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
+use eranos_ledger::{EncodedEntry, Entry, LedgerSigner, LogWriter, Outcome, Receipt};
 use eranos_privacy::{
     Budget, Mechanism,
     mechanism::{NoiseTarget, RecordTarget},
@@ -25,6 +25,7 @@ use eranos_wire::{
         advertise_keys::Credential,
         masked_input::Grant,
         select::{ComeBack, ComeBackLater},
+        settle::Settled,
     },
 };
 
@@ -919,10 +920,60 @@ fn messages_that_are_none_are_refused() {
 // The receipt.
 
 /// A ledger of its own under `signer`, with `entries` in it.
-fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[Vec<u8>]) -> LogWriter<Memoryfiles> {
+fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[EncodedEntry]) -> LogWriter<Memoryfiles> {
     let mut ledger = LogWriter::open_storage(Memoryfiles::default(), signer).unwrap();
     ledger.append_all(0, entries).unwrap();
     ledger
+}
+
+/// The entry that came with a receipt and its body.
+fn encoded(receipt: &Receipt, body: &Bytes) -> EncodedEntry {
+    EncodedEntry { leaf: receipt.entry.clone(), attachment: Some(body.to_vec()) }
+}
+
+/// The attempt that came with a receipt and its body.
+fn attempt(receipt: &Receipt, body: &Bytes) -> eranos_ledger::Attempt {
+    let Entry::Attempt(attempt) = Entry::parse(&receipt.entry, Some(body)).unwrap() else { panic!("an attempt") };
+    *attempt
+}
+
+/// Puts `forged` into a ledger of its own, and its receipt in place of the one that was to be sent.
+fn settle_with(setup: &Setup, forged: eranos_ledger::Attempt, message: &mut Settled, body: &mut Bytes) {
+    let encoded = Entry::Attempt(Box::new(forged)).encode().unwrap();
+    *body = encoded.attachment.clone().unwrap().into();
+    message.receipt = forge_ledger(setup.signer.clone(), &[encoded]).receipt(0, 0).unwrap().encode();
+}
+
+#[test]
+fn an_attachment_that_is_not_the_one_that_the_entry_names_is_no_receipt() {
+    type Alter = fn(&mut Vec<u8>);
+    let alterations: [(&'static str, Alter); 4] = [
+        ("missing", Vec::clear),
+        ("cut", |body| body.truncate(body.len() - 1)),
+        ("longer", |body| body.push(b'\n')),
+        ("flipped", |body| body[200] ^= 1),
+    ];
+    for (context, alter) in alterations {
+        let world = deceive(
+            context,
+            |_| {},
+            move |_, answer, body| {
+                if let Answer::Settled(_) = answer {
+                    let mut altered = body.to_vec();
+                    alter(&mut altered);
+                    *body = altered.into();
+                }
+            },
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            true,
+            |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains("not the one that it names")),
+        );
+        assert_eq!(world.clients[VICTIM].budget.n_receipts(), 0, "{context}");
+    }
 }
 
 #[test]
@@ -931,16 +982,11 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
         let world = deceive(
             context,
             |_| {},
-            move |adversary, answer, _| {
+            move |adversary, answer, body| {
                 if let Answer::Settled(message) = answer {
-                    let receipt = Receipt::decode(&message.receipt).unwrap();
-                    let Entry::Attempt(mut attempt) = Entry::parse(&receipt.entry).unwrap() else {
-                        panic!("an attempt")
-                    };
-                    change(&mut attempt);
-                    let ledger =
-                        forge_ledger(adversary.setup.signer.clone(), &[Entry::Attempt(attempt).encode().unwrap()]);
-                    message.receipt = ledger.receipt(0, 0).unwrap().encode();
+                    let mut forged = attempt(&Receipt::decode(&message.receipt).unwrap(), body);
+                    change(&mut forged);
+                    settle_with(&adversary.setup, forged, message, body);
                 }
             },
         );
@@ -1012,15 +1058,13 @@ fn an_attempt_left_out_of_the_ledger_is_noticed_by_whoever_takes_part_again() {
     world.feed(eranos_coordinator::round::Event::Stop { reason: "stopped".to_owned() });
     world.run();
     assert!(world.coordinator.abandoned.is_some());
-    alter_answers(&mut world, VICTIM, |adversary, answer, _| {
+    alter_answers(&mut world, VICTIM, |adversary, answer, body| {
         if let Answer::Settled(message) = answer {
-            let receipt = Receipt::decode(&message.receipt).unwrap();
-            let Entry::Attempt(mut attempt) = Entry::parse(&receipt.entry).unwrap() else { panic!("an attempt") };
-            assert_eq!((attempt.round, attempt.attempts), (RoundNumber(2), 2));
-            attempt.attempts = 1;
-            attempt.epsilons = eranos_ledger::Epsilons::promised(&attempt.mechanism, 1);
-            let ledger = forge_ledger(adversary.setup.signer.clone(), &[Entry::Attempt(attempt).encode().unwrap()]);
-            message.receipt = ledger.receipt(0, 0).unwrap().encode();
+            let mut forged = attempt(&Receipt::decode(&message.receipt).unwrap(), body);
+            assert_eq!((forged.round, forged.attempts), (RoundNumber(2), 2));
+            forged.attempts = 1;
+            forged.epsilons = eranos_ledger::Epsilons::promised(&forged.mechanism, 1);
+            settle_with(&adversary.setup, forged, message, body);
         }
     });
     world.begin(2);
@@ -1040,12 +1084,12 @@ fn a_receipt_from_another_ledger_is_none() {
     let world = deceive(
         "another key",
         |_| {},
-        |adversary, answer, _| {
+        |adversary, answer, body| {
             if let Answer::Settled(message) = answer {
                 let receipt = Receipt::decode(&message.receipt).unwrap();
                 let name = adversary.setup.signer.ledger_key().name().clone();
                 let signer = Arc::new(LedgerSigner::new(name, SigningKey::from_seed(&[3; 32])));
-                message.receipt = forge_ledger(signer, &[receipt.entry]).receipt(0, 0).unwrap().encode();
+                message.receipt = forge_ledger(signer, &[encoded(&receipt, body)]).receipt(0, 0).unwrap().encode();
             }
         },
     );
@@ -1054,8 +1098,9 @@ fn a_receipt_from_another_ledger_is_none() {
     let world = deceive(
         "not an attempt",
         |_| {},
-        |adversary, answer, _| {
+        |adversary, answer, body| {
             if let Answer::Settled(message) = answer {
+                *body = Bytes::new();
                 let key = adversary.setup.signer.ledger_key();
                 let opened = eranos_ledger::LogOpened {
                     origin: key.name().clone(),
@@ -1082,7 +1127,7 @@ fn a_receipt_from_another_ledger_is_none() {
 fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     fn check(
         context: &'static str,
-        forge: impl Fn(&Adversary, Receipt, &[Vec<u8>]) -> Receipt + 'static,
+        forge: impl Fn(&Adversary, EncodedEntry, &[EncodedEntry]) -> Receipt + 'static,
         says: &'static str,
         is_evidence: bool,
     ) {
@@ -1091,12 +1136,20 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
         world.run();
         assert!(world.settled_without(&[]));
         let ledger = &world.coordinator.ledger;
-        let entries: Vec<Vec<u8>> = (0..ledger.size()).map(|index| ledger.entry(index).unwrap()).collect();
-        alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+        let encoded_at = |index| {
+            let leaf = ledger.entry(index).unwrap();
+            EncodedEntry { attachment: ledger.attachment(&leaf).unwrap(), leaf }
+        };
+        let entries: Vec<EncodedEntry> = (0..ledger.size()).map(encoded_at).collect();
+        alter_answers(&mut world, VICTIM, move |adversary, answer, body| {
             if let Answer::Settled(message) = answer {
                 let receipt = Receipt::decode(&message.receipt).unwrap();
                 assert_eq!(receipt.old_size, 3, "the client says what it knows");
-                message.receipt = forge(adversary, receipt, &entries).encode();
+                let forged = forge(adversary, encoded(&receipt, body), &entries);
+                let entries = [&entries[..], &[encoded(&receipt, body)]].concat();
+                let named = entries.iter().find(|entry| entry.leaf == forged.entry).unwrap();
+                *body = named.attachment.clone().unwrap().into();
+                message.receipt = forged.encode();
             }
         });
         world.begin(2);
@@ -1116,8 +1169,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     // The same entry, in a history without the one before.
     check(
         "fork",
-        |adversary, receipt, entries| {
-            let entries = [&entries[..2], &[receipt.entry.clone(), receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [&entries[..2], &[entry.clone(), entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 3).unwrap()
         },
         "does not continue",
@@ -1125,8 +1178,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     );
     check(
         "shrunk",
-        |adversary, receipt, entries| {
-            let entries = [&entries[..1], &[receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [&entries[..1], &[entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(1, 2).unwrap()
         },
         "shrank",
@@ -1134,8 +1187,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     );
     check(
         "proved from nothing",
-        |adversary, receipt, entries| {
-            let entries = [entries, &[receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [entries, &[entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 0).unwrap()
         },
         "from size 0",
@@ -1143,8 +1196,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     );
     check(
         "the round before",
-        |adversary, receipt, entries| {
-            let entries = [entries, &[receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [entries, &[entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(2, 3).unwrap()
         },
         "round number",

@@ -8,7 +8,7 @@ use eranos_client::{
 };
 use eranos_ledger::Entry;
 use eranos_privacy::{
-    ClientMechanism, ClientParameters, Mechanism, Noise, NoiseVariance, Promise, RotationSeed,
+    ClientMechanism, ClientParameters, Figures, Groups, Mechanism, Noise, NoiseVariance, Promise, RotationSeed,
     budget::UnitOfPrivacy,
     mechanism::{ClientTarget, LocalTraining, NoiseTarget, design_client},
     rotation::restore,
@@ -26,6 +26,7 @@ use super::{
 fn of_client(noise: NoiseTarget) -> ClientMechanism {
     let training = LocalTraining { steps: 4, batch_size: 8, learning_rate: 0.5 };
     design_client(&ClientTarget {
+        groups: Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 16,
         n_max: 5,
@@ -53,7 +54,8 @@ fn begin(world: &mut World, number: u64, mechanism: &ClientMechanism, update: &[
     world.run_until(|world| world.coordinator.plan.is_some());
     let rotation = RotationSeed(world.coordinator.plan.as_ref().unwrap().rotation_seed);
     for client in &mut world.clients {
-        client.contribution = update::contribute(update, mechanism, &rotation, &mut world.dice.0).unwrap();
+        client.contribution =
+            update::contribute(update, &Figures::default(), mechanism, &rotation, &mut world.dice.0).unwrap();
     }
     rotation
 }
@@ -91,7 +93,10 @@ fn a_client_level_round_releases_the_noised_mean_and_is_charged_and_audited_as_o
             }
         }
         let entry = world.coordinator.ledger.receipt(released.index, 0).unwrap().entry;
-        let Entry::Attempt(attempt) = Entry::parse(&entry).unwrap() else { panic!("an attempt") };
+        let attachment = world.coordinator.ledger.attachment(&entry).unwrap();
+        let Entry::Attempt(attempt) = Entry::parse(&entry, attachment.as_deref()).unwrap() else {
+            panic!("an attempt")
+        };
         assert_eq!(attempt.mechanism, Mechanism::from(mechanism.clone()));
         assert_eq!(attempt.epsilons.coordinator, mechanism.promised_epsilon(1, DELTA));
         let text = String::from_utf8(entry).unwrap();

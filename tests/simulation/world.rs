@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -23,9 +24,9 @@ use eranos_coordinator::{
     round::{self as coordinator, Message, Note, Peer, RoundSpec},
 };
 use eranos_ledger::{
-    Checkpoint, Date, Entry, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint, TaskOpened,
+    Checkpoint, Date, EncodedEntry, Entry, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint, TaskOpened,
     log::Storage,
-    tile::{Tile, TileError, TileSource},
+    tile::{Tile, TileError, TileSource, attachment_path},
 };
 use eranos_nn::{
     DataSpec, ModelSpec,
@@ -36,7 +37,7 @@ use eranos_nn::{
     model::{Activation, LayerKind, LayerSpec},
 };
 use eranos_privacy::{
-    Budget, Mechanism, Probability, Promise,
+    Budget, Groups, Mechanism, Probability, Promise,
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -654,8 +655,9 @@ impl World {
     fn receipt(&mut self, to: &ClientId, index: u64, ledger_size: u64) {
         let ledger = &self.coordinator.ledger;
         let old_size = if ledger_size > ledger.size() { 0 } else { ledger_size };
-        let receipt = ledger.receipt(index, old_size).unwrap().encode();
-        self.answer(to, Settled { receipt }.into(), Bytes::new());
+        let receipt = ledger.receipt(index, old_size).unwrap();
+        let attachment = ledger.attachment(&receipt.entry).unwrap().unwrap();
+        self.answer(to, Settled { receipt: receipt.encode() }.into(), attachment.into());
     }
 
     // What every round must come to, whoever dropped out or attacked.
@@ -1044,10 +1046,11 @@ impl Coordinator {
         }
     }
 
-    fn enter(&mut self, entry: &[u8]) -> u64 {
+    fn enter(&mut self, entry: &EncodedEntry) -> u64 {
         let index = self.ledger.size();
         self.ledger.append(index, entry).unwrap();
-        self.attempts.count(&Entry::parse(entry).unwrap(), &"tiny".parse().unwrap());
+        let entry = Entry::parse(&entry.leaf, entry.attachment.as_deref()).unwrap();
+        self.attempts.count(&entry, &"tiny".parse().unwrap());
         index
     }
 
@@ -1105,6 +1108,7 @@ pub(crate) fn records(inputs: usize, n_classes: u32) -> DataSpec {
 /// The parameters of a federation's mechanism.
 pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
     RecordTarget {
+        groups: Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: n_parameters as u32,
         // Whole batches: their accounting is a closed form, which makes a round several times faster.
@@ -1160,14 +1164,31 @@ fn executable() -> eranos_ledger::Executable {
 /// The files of a ledger, in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memoryfiles {
-    tiles: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Vec<u8>>,
     checkpoint: Option<Vec<u8>>,
+}
+
+impl Memoryfiles {
+    /// Puts the files down below `dir`, as an auditor gets them.
+    pub(crate) fn write(&self, dir: &Path) {
+        let checkpoint = ("checkpoint".to_owned(), self.checkpoint.clone().expect("a log has one"));
+        for (path, bytes) in self.files.clone().into_iter().chain([checkpoint]) {
+            let path = dir.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
 }
 
 impl TileSource for Memoryfiles {
     fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
         let path = tile.path();
-        self.tiles.get(&path).cloned().ok_or(TileError::Missing { path })
+        self.files.get(&path).cloned().ok_or(TileError::Missing { path })
+    }
+
+    fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError> {
+        let path = attachment_path(digest);
+        self.files.get(&path).cloned().ok_or(TileError::Missing { path })
     }
 }
 
@@ -1177,11 +1198,11 @@ impl Storage for Memoryfiles {
     }
 
     fn has_tiles(&self) -> io::Result<bool> {
-        Ok(!self.tiles.is_empty())
+        Ok(!self.files.is_empty())
     }
 
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.tiles.insert(path.to_owned(), bytes.to_vec());
+        self.files.insert(path.to_owned(), bytes.to_vec());
         Ok(())
     }
 
@@ -1190,7 +1211,10 @@ impl Storage for Memoryfiles {
         Ok(())
     }
 
-    fn remove_narrower(&mut self, _tile: &Tile) {}
+    fn remove_narrower(&mut self, tile: &Tile) {
+        let narrower = (1..tile.width).map(|width| tile.with_width(width).path());
+        narrower.for_each(|path| drop(self.files.remove(&path)));
+    }
 }
 
 /// Seeded choices.

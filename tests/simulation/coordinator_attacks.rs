@@ -379,7 +379,7 @@ fn what_a_client_keeps_of_a_roster_is_no_use_in_another_round() {
             adversary.reroster(answer, |entries| change(adversary, entries));
             // Whatever is asked for is answered by what was asked for in the first round.
             if let Answer::Credentials(message) = answer {
-                message.credentials = before.values().cloned().take(1).collect();
+                message.credentials = before.values().take(1).cloned().collect();
             }
         });
         world.begin(2);

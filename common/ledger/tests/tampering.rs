@@ -113,7 +113,7 @@ fn what_travels_beside_the_model_is_audited_and_only_an_adaptive_clip_may_change
     let report = federation.audit();
     assert!(report.is_clean(), "{:#?}", report.findings);
     assert_eq!(report.tasks[0].charged.coordinator, Mechanism::from(alone.clone()).promised_epsilon(3, 1e-5));
-    let text = String::from_utf8(federation.leaves()[4].clone()).expect("text");
+    let text = String::from_utf8(federation.encoded()[4].leaf.clone()).expect("text");
     for line in [
         "l2-clip-norm: 2",
         "model-share: 980000/1000000",

@@ -209,8 +209,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        entry::{Participant, Survivors},
-        tile::{Tile, parse_entries},
+        entry::{Participant, Survivors, attachment_of},
+        tile::{Folder, Tile, TileSource, parse_entries},
     };
 
     /// The task and an attempt of the stored log, to be changed at will.
@@ -218,8 +218,10 @@ pub(super) mod tests {
         let tile = Tile::parse("tile/entries/000.p/7").expect("a path");
         let bundle = include_bytes!("../../tests/vectors/log/tile/entries/000.p/7");
         let entries = parse_entries(&tile, bundle).expect("a bundle");
-        let task = Entry::parse(entries[1]).expect("an entry");
-        match Entry::parse(entries[2]).expect("an entry") {
+        let folder = Folder::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/log"));
+        let attachment = attachment_of(entries[2]).map(|name| folder.read_attachment(&name).expect("an attachment"));
+        let task = Entry::parse(entries[1], None).expect("an entry");
+        match Entry::parse(entries[2], attachment.as_deref()).expect("an entry") {
             Entry::Attempt(attempt) => (task, *attempt),
             other => panic!("{} in the place of an attempt", other.kind()),
         }

@@ -240,13 +240,13 @@ fn mask_keys_len(size: &Size, terms: &Terms, u_min: usize) -> usize {
 /// A round without noise: what stands in a vector is nothing to the memory. With d_pad and b.
 fn spec(size: &Size, u_min: usize) -> (RoundSpec, usize, u8) {
     let target = RecordTarget {
+        groups: Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: size.parameters as u32,
-        groups: Groups::default(),
-        local: None,
         sampling_probability: Probability::ONE,
         expected_lot: 40,
         record_bound: 40,
+        local: None,
         n_max: size.clients as u16,
         u_min: u_min as u16,
         max_colluders: size.colluders as u16,

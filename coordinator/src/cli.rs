@@ -48,12 +48,12 @@ pub enum Command {
         /// What is protected: one record, or a whole client, which takes thousands of them
         #[arg(long, value_enum, default_value = "record")]
         unit: Unit,
-        /// Who shares keys with whom
-        #[arg(long, value_enum, default_value = "complete")]
-        graph: Graph,
         /// Who adds the noise: all clients together, or each all of it by itself, which costs more; none as --no-noise
         #[arg(long, value_enum, default_value = "distributed", conflicts_with = "no_noise")]
         noise: Noise,
+        /// Who shares keys with whom
+        #[arg(long, value_enum, default_value = "complete")]
+        graph: Graph,
         /// The most records that one client may hold, with unit = record
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u32,
@@ -94,8 +94,8 @@ pub fn run(command: Command) -> Result<(), UserError> {
             epsilon,
             no_noise,
             unit,
-            graph,
             noise,
+            graph,
             records_per_client_max,
             data,
         } => {

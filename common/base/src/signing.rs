@@ -307,13 +307,15 @@ mod tests {
         assert_eq!(first_unverified(&weak), Some(5));
     }
 
+    type Signed = (VerifyingKey, Vec<u8>, Signature);
+
     #[test]
     fn a_point_of_small_order_makes_nothing_pass_for_anothers_signature() {
         let keys: Vec<_> = (0..20).map(|i| SigningKey::from_seed(&[i; 32])).collect();
         let sign = |(i, key): (u8, &SigningKey)| (key.verifying_key(), vec![i; 40], key.sign(&[i; 40]));
         let signed: Vec<_> = (0..).zip(&keys).map(sign).collect();
         assert_eq!(first_unverified(&signed), None);
-        let check = |what: &str, change: &dyn Fn(&mut Vec<(VerifyingKey, Vec<u8>, Signature)>)| {
+        let check = |what: &str, change: &dyn Fn(&mut [Signed])| {
             let mut changed = signed.clone();
             change(&mut changed);
             assert_eq!(first_unverified(&changed), Some(7), "{what}");

@@ -21,10 +21,12 @@ use eranos_client::{
 use eranos_coordinator::{
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
+    federation::key_rotated,
     round::{self as coordinator, Message, Note, Peer, RoundSpec},
 };
 use eranos_ledger::{
-    Checkpoint, Date, EncodedEntry, Entry, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint, TaskOpened,
+    Checkpoint, Date, EncodedEntry, Entry, KeyRotated, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint,
+    TaskOpened,
     log::Storage,
     tile::{Tile, TileError, TileSource, attachment_path},
 };
@@ -49,7 +51,7 @@ use eranos_wire::{
         abort::Aborted,
         advertise_keys::Certificates,
         consistency::Quorum,
-        select::{CheckIn, ComeBack, ComeBackLater, PLAN_VERSION},
+        select::{ComeBack, ComeBackLater},
         settle::Settled,
     },
 };
@@ -190,6 +192,8 @@ pub(crate) struct Coordinator {
     /// Whether the abandoned attempt counts as revealed; none if no plan was sent.
     pub(crate) abandoned_revealed: Option<bool>,
     pub(crate) ledger: LogWriter<Memoryfiles>,
+    /// The keys before this one, each with the index of the entry that exchanged it.
+    pub(crate) rotations: Vec<(VerifyingKey, u64)>,
     /// How many vectors of each client it has received, in rounds that are over.
     pub(crate) received: BTreeMap<ClientId, u64>,
     attempts: Attempts,
@@ -295,6 +299,32 @@ impl World {
         }
     }
 
+    /// Between two rounds, the coordinator exchanges its ledger's key for that of `seed`.
+    pub(crate) fn rotate_key(&mut self, seed: u8) {
+        let old = self.setup.clone();
+        let signer =
+            Arc::new(LedgerSigner::new(old.signer.ledger_key().name().clone(), SigningKey::from_seed(&[seed; 32])));
+        let index = self.coordinator.ledger.size();
+        let entry = Entry::KeyRotated(KeyRotated::sign(index, &old.signer, &signer)).encode().unwrap();
+        self.coordinator.ledger.rotate(index, &entry, signer.clone()).unwrap();
+        self.coordinator.rotations.push((old.ledger_key().verifying_key(), index));
+        self.setup = Arc::new(Setup {
+            size: old.size,
+            trust_domain: old.trust_domain.clone(),
+            task: old.task.clone(),
+            authority: SigningKey::from_seed(&old.authority.seed()),
+            signer,
+            session: old.session,
+            nonce: old.nonce,
+            mechanism: old.mechanism.clone(),
+            graph: old.graph,
+            model: old.model.clone(),
+            data: old.data.clone(),
+            form: old.form.clone(),
+            checkpoint: old.checkpoint.clone(),
+        });
+    }
+
     /// Begins the round `number`: every client is a process again, has a fresh vector and checks in.
     pub(crate) fn begin(&mut self, number: u64) {
         self.queue.clear();
@@ -328,7 +358,7 @@ impl World {
             let nonce = self.dice.next();
             let client = &mut self.clients[i];
             client.begin(contribution);
-            let check_in = CheckIn { task: setup.task.clone(), plan_version: PLAN_VERSION, nonce };
+            let check_in = client.member.check_in(&client.memory(), nonce);
             self.send(i, check_in.into(), Bytes::new());
         }
     }
@@ -341,7 +371,8 @@ impl World {
         self.clients[i].budget = Arc::new(budget);
         self.clients[i].begin(contribution);
         let nonce = self.dice.next();
-        self.send(i, CheckIn { task: self.setup.task.clone(), plan_version: PLAN_VERSION, nonce }.into(), Bytes::new());
+        let check_in = self.clients[i].member.check_in(&self.clients[i].memory(), nonce);
+        self.send(i, check_in.into(), Bytes::new());
     }
 
     /// Lets everything happen that lies ahead.
@@ -501,8 +532,18 @@ impl World {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
                     client.checkpoint = Some(signed.checkpoint().clone());
                 }
+                client::Action::KeepLedgerKey(key) => Arc::make_mut(&mut client.member).ledger_key = key,
                 client::Action::KeepEvidence(note) => client.evidence.push(note),
                 client::Action::Note(_) => {}
+                client::Action::Over(End::KeyRotated) => {
+                    // What it did so far was no round: it begins one under the new key.
+                    client.did.clear();
+                    client.round = Some(client::Round::new(client.member.clone(), client.memory()));
+                    let nonce = u64::from_le_bytes(client.entropy.bytes());
+                    let check_in = client.member.check_in(&client.memory(), nonce);
+                    self.send(i, check_in.into(), Bytes::new());
+                    return;
+                }
                 client::Action::Over(end) => {
                     client.did.push(Did::Ended);
                     client.end.get_or_insert(end);
@@ -556,6 +597,12 @@ impl World {
                 Request::Unmask(message) => self.receipt(&from.id, released.index, message.ledger_size),
                 _ => self.answer(&from.id, Aborted { reason: "the round is over".into() }.into(), Bytes::new()),
             }
+            return;
+        }
+        if let Request::CheckIn(check_in) = &request
+            && let Some(rotated) = key_rotated(&self.coordinator.ledger, &self.coordinator.rotations, check_in).unwrap()
+        {
+            self.answer(&from.id, rotated.into(), Bytes::new());
             return;
         }
         let is_old = request.round().is_some_and(|round| round != self.coordinator.round_ref);
@@ -634,8 +681,7 @@ impl World {
         let header = answer.encode().unwrap();
         assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
         let frame = AnswerFrame { kind: answer.kind(), header, body };
-        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
-        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, to_check_in, &frame) {
+        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, answer.is_to_check_in(), &frame) {
             let due = self.delay();
             self.push(due, Item::ToClient { to, exchange, frame });
         }
@@ -724,7 +770,8 @@ impl World {
 impl Client {
     fn new(setup: &Arc<Setup>, i: usize, dice: &mut Dice) -> Self {
         // Names sort as indices do, so that in a full roster the index is the position.
-        let id = ClientId::new(&setup.trust_domain, &format!("c{i:02}")).unwrap();
+        let width = (setup.size.n - 1).to_string().len().max(2);
+        let id = ClientId::new(&setup.trust_domain, &format!("c{i:0width$}")).unwrap();
         let certificate_key = SigningKey::generate(&mut dice.0);
         let certificate = certificate(&setup.authority, &id, &certificate_key.verifying_key());
         let (budget, file) = Budget::create(Terms {
@@ -802,18 +849,21 @@ impl Client {
     }
 
     fn begin(&mut self, contribution: Vec<u32>) {
-        let memory = Memory {
-            budget: self.budget.clone(),
-            checkpoint: self.checkpoint.clone(),
-            certificates: self.certificates.clone(),
-        };
-        self.round = Some(client::Round::new(self.member.clone(), memory));
+        self.round = Some(client::Round::new(self.member.clone(), self.memory()));
         (self.end, self.place, self.wake, self.broken) = (None, None, None, None);
         self.did.clear();
         self.contribution = contribution;
         self.job = None;
         self.life += 1;
         self.exchange += 1;
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            budget: self.budget.clone(),
+            checkpoint: self.checkpoint.clone(),
+            certificates: self.certificates.clone(),
+        }
     }
 
     /// What the client demands, to be changed before the round begins.
@@ -936,6 +986,7 @@ impl Coordinator {
             nonce: setup.nonce,
             session: setup.session,
             model: setup.model.digest(),
+            data: Digest::of(&setup.data.to_canonical()),
             weights: Digest::of(&setup.checkpoint),
             mechanism: setup.mechanism.clone(),
             budget_epsilon: if setup.mechanism.has_noise() { EPSILON } else { f64::INFINITY },
@@ -954,6 +1005,7 @@ impl Coordinator {
             abandoned: None,
             abandoned_revealed: None,
             ledger,
+            rotations: Vec::new(),
             received: BTreeMap::new(),
             attempts: Attempts::new(executable()),
             entropy: SeededEntropy::new(seed),

@@ -50,7 +50,13 @@ fn come_late(federation: &mut Federation, name: &str) -> (ClientId, Digest) {
     let id = ClientId::new(&federation.trust_domain, name).expect("a name");
     let key = SigningKey::from_seed(&[name.len() as u8; 32]).verifying_key();
     let peer = Peer { id: id.clone(), key, certificate: Digest::of(name.as_bytes()) };
-    let check_in = CheckIn { task: federation.task.name.clone(), plan_version: 1, nonce: 1 };
+    let check_in = CheckIn {
+        task: federation.task.name.clone(),
+        plan_version: eranos_wire::messages::select::PLAN_VERSION,
+        ledger_key: federation.signer.signing_key().verifying_key(),
+        ledger_size: 0,
+        nonce: 1,
+    };
     let request = Digest::of(name.as_bytes());
     federation.exchanges.arrive(&id, request, true, Reply::to_nobody());
     federation.late.insert(id.clone(), (peer, check_in));

@@ -340,6 +340,7 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
         ));
     }
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: options.parameters,
         sampling_probability: options.sampling_probability,

@@ -142,6 +142,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
         data: None,
         optimizer: coordinator_setup::OPTIMIZER.to_owned(),
         l2_clip_norm: CLIP,
+        metrics: None,
         ready_slot_ms: READY_SLOT_MS,
     };
     let ledger_key = coordinator_setup::init(&init, TRUST_DOMAIN)?;

@@ -173,6 +173,11 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     let stdout = BufReader::new(coordinator.0.stdout.take().unwrap());
     let mut lines = stdout.lines().map_while(Result::ok);
     assert!(lines.by_ref().any(|line| line.starts_with("round   2/5")), "two rounds before the kill");
+    run(
+        &dir,
+        "! eranos coordinator rotate-key --dir federation 2> refused && grep -q 'open in another process' refused",
+    );
+    run(&dir, "! test -e federation/ledger.seed.next");
     coordinator.0.kill().unwrap();
     coordinator.0.wait().unwrap();
     // Meanwhile its operator exchanges the ledger's key, which the clients pinned and follow.

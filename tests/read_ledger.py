@@ -248,7 +248,11 @@ def read_mechanism(lines):
     fields = {"raw": raw, "unit": unit, "relation": lines.next("relation"), "noise": lines.next("noise")}
     clip = ["grid", "shift"] if unit == "record" else ["scaled-clip"]
     fields["l2-clip-norm"] = number(lines.next("l2-clip-norm"))
-    for name in clip + ["n-parameters", "d-pad", "sensitivity-squared"]:
+    for name in clip:
+        fields[name] = integer(lines.next(name))
+    if lines.lines and lines.lines[0].startswith("model-share: "):
+        read_groups(lines, fields)
+    for name in ["n-parameters", "d-pad", "sensitivity-squared"]:
         fields[name] = integer(lines.next(name))
     variance = lines.next("noise-variance")
     fields["has_noise"] = fields["noise"] != "none"
@@ -268,6 +272,31 @@ def read_mechanism(lines):
     fields["max-attempts"] = integer(lines.next("max-attempts"))
     fields["delta"] = number(lines.next("delta"))
     return fields
+
+
+def share(text):
+    require(text.endswith("/1000000"), f"{text!r} is no share")
+    return integer(text.removesuffix("/1000000"))
+
+
+def read_groups(lines, fields):
+    """What travels beside the gradient or update."""
+    fields["model-share"] = share(lines.next("model-share"))
+    for name in ["loss", "accuracy", "clipped"]:
+        for line in lines.many(name):
+            require(name not in fields, f"{name} twice")
+            bound, of = line.split(" ")
+            fields[name] = (number(bound), share(of))
+    if lines.lines and lines.lines[0].startswith("l2-clip-norm-min: "):
+        least, most = (number(lines.next(f"l2-clip-norm-{end}")) for end in ["min", "max"])
+        require(least <= fields["l2-clip-norm"] <= most, "the clip is out of its bounds")
+        fields["adaptive"] = (least, most)
+
+
+def same_mechanism(a, b):
+    """An adaptive clip is each attempt's own."""
+    own = {"raw", "l2-clip-norm"} if "adaptive" in a else set()
+    return all(a.get(name) == b.get(name) for name in a.keys() | b.keys() if name not in own)
 
 
 class Ledger:
@@ -341,7 +370,7 @@ class Ledger:
         hexadecimal(lines.next("executable"), 32)
         require(re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", lines.next("version")), "the version is none")
         mechanism = read_mechanism(lines)
-        require(mechanism == task["mechanism"], "another mechanism than the task's")
+        require(same_mechanism(mechanism, task["mechanism"]), "another mechanism than the task's")
         graph = ["complete", "sparse"].index(lines.next("graph"))
         slot, timeout = integer(lines.next("ready-slot-ms")), integer(lines.next("phase-timeout-ms"))
         seed = hexadecimal(lines.next("rotation-seed"), 32)

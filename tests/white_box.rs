@@ -10,7 +10,7 @@ use eranos_client::{
 };
 use eranos_nn::{Activation, DataSpec, Dataset, LayerKind, LayerSpec, ModelSpec, data::Files};
 use eranos_privacy::{
-    Probability, Promise, RecordMechanism, RotationSeed,
+    Groups, Probability, Promise, RecordMechanism, RotationSeed,
     mechanism::{NoiseTarget, RecordTarget, design},
     rotation::restore,
 };
@@ -38,6 +38,7 @@ fn model() -> ModelSpec {
 
 fn mechanism(noise: NoiseTarget, q: Probability) -> RecordMechanism {
     design(&RecordTarget {
+        groups: Groups::default(),
         l2_clip_norm: CLIP,
         n_parameters: model().n_parameters() as u32,
         sampling_probability: q,

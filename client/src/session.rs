@@ -184,7 +184,7 @@ impl Session {
                         }));
                     }
                     Action::WakeAt(at) => wake = Some(at),
-                    Action::Remember(certificates) => block_in_place(|| self.store.remember(certificates))?,
+                    Action::Remember(credentials) => block_in_place(|| self.store.remember(credentials))?,
                     Action::KeepEvidence(note) => block_in_place(|| self.store.keep_evidence(&note))?,
                     Action::KeepLedgerKey(key) => {
                         block_in_place(|| self.store.keep_ledger_key(&key))?;

@@ -1,5 +1,5 @@
 //! What a client must not forget: its budget, its secret, the last checkpoint of the ledger it verified, and the
-//! certificates it has seen. A folder of small files; those with secrets are readable by their owner alone.
+//! credentials it has seen. A folder of small files; those with secrets are readable by their owner alone.
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +10,15 @@ use std::{
     sync::Arc,
 };
 
-use eranos_base::{Digest, Entropy, OsEntropy, RoundNumber, SessionId, UserError, limits::CERTIFICATE_LEN_MAX};
+use eranos_base::{
+    Digest, Entropy, OsEntropy, RoundNumber, SessionId, Signature, UserError, VerifyingKey, limits::CERTIFICATE_LEN_MAX,
+};
 use eranos_ledger::{Checkpoint, LedgerKey, SignedCheckpoint};
 use eranos_privacy::{
     Budget,
     budget::{BudgetError, Terms},
 };
+use eranos_wire::messages::advertise_keys::Credential;
 use zeroize::Zeroizing;
 
 use crate::round::{Memory, Step};
@@ -47,7 +50,7 @@ pub struct Store {
     /// The pinned key, and those that it led to; never empty.
     ledger_keys: Vec<LedgerKey>,
     checkpoint: Option<Checkpoint>,
-    certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    credentials: Arc<BTreeMap<Digest, Credential>>,
 }
 
 impl Store {
@@ -114,9 +117,9 @@ impl Store {
         };
         let ledger_keys = read_ledger_keys(&dir.join(LEDGER_KEYS), ledger_key)?;
         let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), &ledger_keys)?;
-        let certificates = Arc::new(read_certificates(&dir.join(CERTIFICATES)));
+        let credentials = Arc::new(read_credentials(&dir.join(CREDENTIALS)));
         let (dir, budget) = (dir.to_owned(), Arc::new(budget));
-        Ok(Self { dir, budget, file, _lock: lock, secret, ledger_keys, checkpoint, certificates })
+        Ok(Self { dir, budget, file, _lock: lock, secret, ledger_keys, checkpoint, credentials })
     }
 
     /// The ledger's key: the pinned one, or the last that it led to.
@@ -150,7 +153,7 @@ impl Store {
         Memory {
             budget: self.budget.clone(),
             checkpoint: self.checkpoint.clone(),
-            certificates: self.certificates.clone(),
+            credentials: self.credentials.clone(),
         }
     }
 
@@ -187,21 +190,23 @@ impl Store {
         replace(&path, note).map_err(|source| StoreError::Io { path, source })
     }
 
-    /// Keeps certificates that were believed. They are a cache: what is lost is fetched again.
+    /// Keeps credentials that were believed, each under its digest. They are a cache: what is lost is fetched again.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn remember(&mut self, certificates: Vec<(Digest, Vec<u8>)>) -> Result<(), StoreError> {
-        let dir = self.dir.join(CERTIFICATES);
-        for (digest, certificate) in certificates {
-            if self.certificates.len() >= CERTIFICATES_MAX || certificate.len() > CERTIFICATE_LEN_MAX {
+    pub fn remember(&mut self, credentials: Vec<(Digest, Credential)>) -> Result<(), StoreError> {
+        let dir = self.dir.join(CREDENTIALS);
+        for (digest, credential) in credentials {
+            if self.credentials.len() >= CREDENTIALS_MAX || credential.certificate.len() > CERTIFICATE_LEN_MAX {
                 continue;
             }
+            let Credential { certificate, statement_key, certification } = &credential;
+            let bytes = [&statement_key.0[..], &certification.0, certificate].concat();
             let path = dir.join(digest.to_string());
             fs::create_dir_all(&dir)
-                .and_then(|()| fs::write(&path, &certificate))
+                .and_then(|()| fs::write(&path, &bytes))
                 .map_err(|source| StoreError::Io { path, source })?;
-            Arc::make_mut(&mut self.certificates).insert(digest, certificate);
+            Arc::make_mut(&mut self.credentials).insert(digest, credential);
         }
         Ok(())
     }
@@ -302,13 +307,21 @@ fn read_checkpoint(path: &Path, ledger_keys: &[LedgerKey]) -> Result<Option<Chec
     Ok(Some(signed.checkpoint().clone()))
 }
 
-fn read_certificates(dir: &Path) -> BTreeMap<Digest, Vec<u8>> {
+/// A file holds statement key (32), certification (64) and certificate. Each is kept under the digest of what it holds, so
+/// that a damaged one answers for no other.
+fn read_credentials(dir: &Path) -> BTreeMap<Digest, Credential> {
     let Ok(entries) = fs::read_dir(dir) else { return BTreeMap::new() };
-    let certificates = entries.flatten().filter_map(|entry| fs::read(entry.path()).ok());
-    certificates
-        .filter(|certificate| certificate.len() <= CERTIFICATE_LEN_MAX)
-        .take(CERTIFICATES_MAX)
-        .map(|certificate| (Digest::of(&certificate), certificate))
+    let read = |bytes: Vec<u8>| {
+        let (statement_key, rest) = bytes.split_first_chunk()?;
+        let (certification, certificate) = rest.split_first_chunk()?;
+        let (statement_key, certification) = (VerifyingKey(*statement_key), Signature(*certification));
+        Some(Credential { certificate: certificate.to_vec(), statement_key, certification })
+    };
+    let credentials = entries.flatten().filter_map(|entry| read(fs::read(entry.path()).ok()?));
+    credentials
+        .filter(|credential| credential.certificate.len() <= CERTIFICATE_LEN_MAX)
+        .take(CREDENTIALS_MAX)
+        .map(|credential| (credential.digest(), credential))
         .collect()
 }
 
@@ -318,9 +331,9 @@ const LOCK: &str = "lock";
 const CHECKPOINT: &str = "ledger-checkpoint";
 const LEDGER_KEYS: &str = "ledger-keys";
 const EVIDENCE: &str = "evidence-";
-const CERTIFICATES: &str = "certificates";
-/// Most certificates kept; about a kilobyte each.
-const CERTIFICATES_MAX: usize = 10_000;
+const CREDENTIALS: &str = "credentials";
+/// Most credentials kept; about a kilobyte each.
+const CREDENTIALS_MAX: usize = 10_000;
 
 #[cfg(test)]
 mod tests;

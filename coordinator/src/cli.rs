@@ -7,7 +7,7 @@ use std::{
 
 use clap::Subcommand;
 use eranos_base::UserError;
-use eranos_privacy::{Promise, mechanism::NoiseTarget};
+use eranos_privacy::{Promise, groups::Released, mechanism::NoiseTarget};
 
 use crate::{
     export::{Exported, export},
@@ -131,6 +131,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                     Unit::Client => setup::MEAN_OPTIMIZER.to_owned(),
                 },
                 l2_clip_norm: setup::CLIP,
+                metrics: Some(setup::METRICS),
                 ready_slot_ms: 250,
                 dir: dir.clone(),
             };
@@ -195,11 +196,12 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
             UserError::new(error.to_string(), "nothing is half-done: mend the cause and start the coordinator again")
         })?;
         println!(
-            "{} rounds in {} attempts, {}{}",
+            "{} rounds in {} attempts, {}{}{}",
             summary.released,
             summary.attempts,
             epsilon_at(summary.epsilon, summary.delta),
             summary.test.map_or(String::new(), |test| format!(", test accuracy {:.1} %", 100.0 * test.accuracy)),
+            train(&summary.train).map_or(String::new(), |train| format!("; last round's train {train} (± the noise)")),
         );
         Ok(())
     })
@@ -218,6 +220,8 @@ fn epsilon_at(epsilon: f64, delta: f64) -> String {
 /// One round on one line.
 pub fn line(report: &RoundReport) -> String {
     let accuracy = report.test_accuracy.map_or(String::new(), |a| format!("  accuracy {:5.1} %", 100.0 * a));
+    let train = train(&report.train).map_or(String::new(), |train| format!("  train {train}"));
+    let clip = report.l2_clip_norm.map_or(String::new(), |clip| format!("  clip {clip:.3}"));
     let dropped: Vec<String> = report.dropped.iter().map(|(id, phase)| format!("{} ({phase})", id.name())).collect();
     let dropped = if dropped.is_empty() { String::new() } else { format!("  dropped: {}", dropped.join(", ")) };
     let aborted = report.aborted.as_ref().map_or(String::new(), |reason| format!("  aborted: {reason}"));
@@ -226,13 +230,26 @@ pub fn line(report: &RoundReport) -> String {
         false => "NO NOISE".to_owned(),
     };
     format!(
-        "round {:3}/{}{accuracy}  {epsilon}  up {:.1} MB, down {:.1} MB  {:.2} s{dropped}{aborted}",
+        "round {:3}/{}{accuracy}{train}{clip}  {epsilon}  up {:.1} MB, down {:.1} MB  {:.2} s{dropped}{aborted}",
         report.released,
         report.rounds,
         report.bytes_up as f64 / 1e6,
         report.bytes_down as f64 / 1e6,
         report.took.as_secs_f64(),
     )
+}
+
+/// Loss and accuracy on what the clients trained on, each with the deviation of the noise in it; nothing where they do not
+/// travel.
+pub fn train(released: &Released) -> Option<String> {
+    let (loss, accuracy) = (released.loss?, released.accuracy?);
+    Some(format!(
+        "loss {:.2} ± {:.2}, accuracy {:.1} ± {:.1} %",
+        loss.value,
+        loss.deviation,
+        100.0 * accuracy.value,
+        100.0 * accuracy.deviation
+    ))
 }
 
 /// Resolves when the operator or the system asks the process to end.

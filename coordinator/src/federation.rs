@@ -20,6 +20,7 @@ use eranos_ledger::{
 use eranos_nn::{DataFile, DataSpec, Dataset, ModelSpec};
 use eranos_privacy::{
     Mechanism, Promise, RotationSeed,
+    groups::Released,
     mechanism::{ClientTarget, RecordTarget, design, design_client},
 };
 use eranos_wire::{
@@ -28,7 +29,7 @@ use eranos_wire::{
     messages::{
         Blob, RoundRef,
         abort::Aborted,
-        advertise_keys::Certificates,
+        advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
         select::{CheckIn, ComeBack, ComeBackLater, KeyRotated, ROTATIONS_MAX},
         settle::Settled,
@@ -46,6 +47,9 @@ use crate::{
     store::{self, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
     task::{Contribution, Task},
 };
+
+/// The ledger's name in the folder of a coordinator's state.
+pub const LEDGER: &str = "ledger";
 
 /// Why the coordinator stops.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,10 @@ pub struct RoundReport {
     pub epsilon: f64,
     /// Accuracy on the operator's test set.
     pub test_accuracy: Option<f64>,
+    /// What the round released beside the model, as noised as that: loss and accuracy on what the clients trained on.
+    pub train: Released,
+    /// The norm that this round clipped to, where it is adaptive.
+    pub l2_clip_norm: Option<f64>,
     /// Bytes received in this round.
     pub bytes_up: u64,
     /// Bytes sent in this round.
@@ -110,6 +118,8 @@ pub struct Summary {
     pub delta: f64,
     /// How the model does on the operator's test set after the last round.
     pub test: Option<TestFigures>,
+    /// What the last released round released beside the model; nothing if this process released none.
+    pub train: Released,
     /// (client, round) pairs that dropped out.
     pub n_dropped: usize,
     /// Bytes received in all.
@@ -129,6 +139,7 @@ pub struct Federation {
     /// The ledger's keys before this one, each with the index of the entry that exchanged it.
     rotations: Vec<(VerifyingKey, u64)>,
     attempts: Attempts,
+    /// As the task was opened with it; an adaptive clip goes on from there.
     mechanism: Mechanism,
     model: Model,
     model_state: ModelState,
@@ -183,6 +194,8 @@ struct Current {
     dropped: BTreeMap<ClientId, &'static str>,
     bytes_up: u64,
     bytes_down: u64,
+    train: Released,
+    l2_clip_norm: Option<f64>,
 }
 
 impl Default for Current {
@@ -194,6 +207,8 @@ impl Default for Current {
             dropped: BTreeMap::new(),
             bytes_up: 0,
             bytes_down: 0,
+            train: Released::default(),
+            l2_clip_norm: None,
         }
     }
 }
@@ -209,6 +224,7 @@ impl Current {
 
 #[derive(Default)]
 struct Totals {
+    train: Released,
     n_dropped: usize,
     bytes_up: u64,
     bytes_down: u64,
@@ -263,7 +279,7 @@ impl Federation {
     ) -> Result<Self, FederationError> {
         let objects = Objects::open(&dir.join(objects::FOLDER))?;
         let store = SqliteStore::open(&dir.join(store::FILE))?;
-        let mut ledger = LogWriter::open(dir.join("ledger"), signer.clone())?;
+        let mut ledger = LogWriter::open(dir.join(LEDGER), signer.clone())?;
         let mut attempts = Attempts::new(entries::executable());
         let resume = match store.resume()? {
             Some(resume) => resume,
@@ -347,7 +363,7 @@ impl Federation {
         })
     }
 
-    /// The mechanism of every attempt.
+    /// The mechanism of every attempt, but for an adaptive clip.
     pub fn mechanism(&self) -> &Mechanism {
         &self.mechanism
     }
@@ -404,6 +420,7 @@ impl Federation {
             epsilon: self.epsilon(),
             delta: self.mechanism.common().delta,
             test,
+            train: self.totals.train,
             n_dropped: self.totals.n_dropped,
             bytes_up: self.totals.bytes_up,
             bytes_down: self.totals.bytes_down,
@@ -481,7 +498,7 @@ impl Federation {
             data_spec: self.data_spec.clone(),
             checkpoint_digest: self.model_state.checkpoint,
             checkpoint,
-            mechanism: self.mechanism.clone(),
+            mechanism: self.model.next_mechanism(&self.mechanism),
             graph: self.task.cohort.graph.into(),
             received: self.received.clone(),
             ready_slot_ms: self.task.schedule.ready_slot_ms,
@@ -625,12 +642,8 @@ impl Federation {
                 }
                 Message::CheckIn(check_in)
             }
-            Request::FetchCertificates(fetch) => {
-                // At most one certificate for each member of a roster.
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().take(self.certificates.len()).collect();
-                let certificates =
-                    wanted.iter().filter_map(|digest| self.certificates.get(digest)).cloned().map(Blob).collect();
-                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+            Request::FetchCredentials(fetch) => {
+                self.show_credentials(&from.id, &fetch);
                 return Ok(());
             }
             Request::Advertise(message) => {
@@ -654,6 +667,22 @@ impl Federation {
             }
         };
         self.feed(Event::Message { from, message })
+    }
+
+    /// Shows a member of the roster the credentials that it has not seen.
+    fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) {
+        let Round::ShareKeys(phase) = &self.round else {
+            self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+            return;
+        };
+        let wanted = fetch.credentials.iter().take(CREDENTIALS_PER_FETCH_MAX);
+        let show = |digest| {
+            let eranos_secagg::Credential { certificate, statement_key, certification } = *phase.credential(digest)?;
+            let certificate = self.certificates.get(&certificate)?.clone();
+            Some(Credential { certificate, statement_key, certification })
+        };
+        let credentials = wanted.filter_map(show).collect();
+        self.answer(to, Credentials { credentials }.into(), Bytes::new());
     }
 
     /// Reads an upload in the background, if the client was granted one: that bounds how many are staged.
@@ -758,13 +787,19 @@ impl Federation {
     fn settle(&mut self, release: Release) -> Result<Option<String>, FederationError> {
         let Release { attempt, sum } = release;
         let seed = RotationSeed(attempt.plan.rotation_seed);
-        let mechanism = self.mechanism.clone();
-        let schedule = self.task.training.learning_rate_schedule;
-        if let Err(error) = block_in_place(|| self.model.apply(&sum, &mechanism, &seed, &schedule)) {
-            let reason = error.to_string();
-            self.abandon(Abandoned { attempt: Some(attempt), reason: reason.clone() })?;
-            return Ok(Some(reason));
+        // The attempt's own: an adaptive clip has moved since the task was opened.
+        let mechanism = attempt.plan.mechanism.clone();
+        let training = &self.task.training;
+        let (schedule, clipping) = (training.learning_rate_schedule, training.adaptive_clip);
+        match block_in_place(|| self.model.apply(&sum, &mechanism, &seed, &schedule, clipping.as_ref())) {
+            Ok(released) => (self.current.train, self.totals.train) = (released, released),
+            Err(error) => {
+                let reason = error.to_string();
+                self.abandon(Abandoned { attempt: Some(attempt), reason: reason.clone() })?;
+                return Ok(Some(reason));
+            }
         }
+        self.current.l2_clip_norm = clipping.map(|_| mechanism.common().l2_clip_norm);
         let state = block_in_place(|| -> Result<ModelState, FederationError> {
             Ok(ModelState {
                 checkpoint: self.objects.put(&self.model.checkpoint())?,
@@ -892,6 +927,8 @@ impl Federation {
             dropped: Vec::new(),
             epsilon: self.epsilon(),
             test_accuracy: None,
+            train: current.train,
+            l2_clip_norm: current.l2_clip_norm,
             bytes_up: 0,
             bytes_down: 0,
             took: current.began.elapsed(),
@@ -947,8 +984,10 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     };
     let noise = privacy.noise_target().map_err(|error| failed(&error))?;
     let n_parameters = u32::try_from(n_parameters).unwrap_or(u32::MAX);
+    let groups = task.groups().map_err(|error| failed(&error))?;
     match task.contribution().map_err(|(what, next)| UserError::new(what, next))? {
         Contribution::Records { sampling_probability, expected_lot, record_bound } => design(&RecordTarget {
+            groups,
             l2_clip_norm: task.training.l2_clip_norm,
             n_parameters,
             sampling_probability,
@@ -963,6 +1002,7 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
         })
         .map(Mechanism::from),
         Contribution::Update(training) => design_client(&ClientTarget {
+            groups,
             l2_clip_norm: task.training.l2_clip_norm,
             n_parameters,
             n_max: cohort.clients_max,

@@ -17,10 +17,10 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
-    federation::{Federation, FederationError, RoundReport, catch_up},
+    federation::{Federation, FederationError, LEDGER, RoundReport, catch_up},
     server::{Server, ServerOptions},
     store::{self, Resume, SqliteStore, StateStore},
-    task::{Contribution, Task},
+    task::{Contribution, Metrics, Task},
 };
 
 /// The name of the configuration in a coordinator's folder.
@@ -141,6 +141,8 @@ pub struct Init {
     pub optimizer: String,
     /// The norm that each record's gradient, or each client's update, is clipped to.
     pub l2_clip_norm: f64,
+    /// What is measured of training; nothing if none.
+    pub metrics: Option<Metrics>,
     /// READY's slot.
     pub ready_slot_ms: u32,
 }
@@ -216,11 +218,20 @@ fn task_text(init: &Init) -> String {
          # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
          learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = {LAST_SHARE:?} }}\n\
          {training}\n\
+         # The clip may follow a quantile of the norms, from rounds that were released alone; the count of what was clipped\n\
+         # travels as metrics do, and each plan names both bounds.\n\
+         # [training.adaptive_clip]\n\
+         # l2_clip_norm_min = 0.1\n\
+         # l2_clip_norm_max = 10.0\n\
+         # target_quantile = 0.5\n\
+         # learning_rate = 0.2\n\
+         # share = 0.01\n\n\
          [privacy]\n\
          {unit}\
          {noise}\
          delta = 1e-5\n\
          {sample}\n\
+         {metrics}\
          [cohort]\n\
          clients_max = {clients}\n\
          # The least number of survivors of a round. Noise is sized for them, less the colluders.\n\
@@ -245,6 +256,7 @@ fn task_text(init: &Init) -> String {
         clip = init.l2_clip_norm,
         optimizer = init.optimizer,
         noise = noise_text(init.noise),
+        metrics = metrics_text(init.metrics),
         clients = init.clients,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
@@ -291,6 +303,21 @@ fn contribution_texts(contribution: &Contribution) -> [String; 4] {
             "# Every client takes part in every round: nobody is sampled, and nothing is amplified.\n".to_owned(),
         ],
     }
+}
+
+fn metrics_text(metrics: Option<Metrics>) -> String {
+    let (mark, Metrics { loss_max, share }) = match metrics {
+        Some(metrics) => ("", metrics),
+        None => ("# ", METRICS),
+    };
+    format!(
+        "# Loss and accuracy on what the clients train on, inside the same masked vectors and under the same noise, so that\n\
+         # epsilon is the same with and without them. A loss is cut to loss_max; their share of the clip makes the model's\n\
+         # noise larger by half of it: 0.5 % here.\n\
+         {mark}[metrics]\n\
+         {mark}loss_max = {loss_max:?}\n\
+         {mark}share = {share:?}\n\n"
+    )
 }
 
 fn noise_text(noise: NoiseTarget) -> String {
@@ -348,6 +375,12 @@ pub fn rotate_key(dir: &Path) -> Result<String, UserError> {
     }
     let path = dir.join(NEXT_LEDGER_KEY);
     if !path.exists() {
+        // A coordinator that runs keeps the ledger to itself: then nothing is begun.
+        let signer = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
+        LogWriter::open(config.state.join(LEDGER), signer).map_err(|error| {
+            let what = format!("cannot exchange the ledger's key: {error}");
+            UserError::new(what, "stop the coordinator first, and start it again afterwards")
+        })?;
         make_seed(&path).map_err(|error| {
             UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
         })?;
@@ -368,7 +401,7 @@ fn finish_rotation(dir: &Path, config: &Config) -> Result<String, UserError> {
     let store = SqliteStore::open(&config.state.join(store::FILE)).map_err(|error| failed(&error))?;
     let resume = store.resume().map_err(|error| failed(&error))?;
     let resume = resume.ok_or_else(|| failed(&"the ledger has no entry yet"))?;
-    let folder = config.state.join("ledger");
+    let folder = config.state.join(LEDGER);
     match LogWriter::open(&folder, old.clone()) {
         Ok(mut ledger) => enter_rotation(&store, &resume, &mut ledger, &old, &new).map_err(|error| failed(&error))?,
         // The ledger has it already: only the key's file is missing.
@@ -458,6 +491,8 @@ pub const CLIP: f64 = 1.0;
 pub const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";
 /// The server optimizer of the example task with unit = client: the mean update is taken as it is.
 pub const MEAN_OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 1.0 }";
+/// What is measured in the example task.
+pub const METRICS: Metrics = Metrics { loss_max: 4.0, share: 0.01 };
 /// What a client does by itself in the example task.
 pub const LOCAL_TRAINING: LocalTraining = LocalTraining { steps: 10, batch_size: 32, learning_rate: 0.1 };
 /// What the example task's learning rate falls to.

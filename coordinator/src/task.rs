@@ -6,7 +6,8 @@ use clap::ValueEnum;
 use eranos_base::{TaskId, UserError, limits::COHORT_LEN_MAX};
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::{
-    Probability,
+    Groups, Probability,
+    groups::{self, AdaptiveClip, Share},
     mechanism::{LocalTraining, NoiseTarget},
 };
 use eranos_secagg::{GraphKind, Thresholds};
@@ -28,6 +29,8 @@ pub struct Task {
     pub training: Training,
     /// What is promised.
     pub privacy: Privacy,
+    /// What is measured of training beside it; nothing if there is no such section.
+    pub metrics: Option<Metrics>,
     /// Who takes part.
     pub cohort: Cohort,
     /// How many rounds, and how they are paced.
@@ -60,6 +63,8 @@ impl Model {
 pub struct Training {
     /// The L2 norm that each record's gradient is clipped to; with unit = client, each client's whole update.
     pub l2_clip_norm: f64,
+    /// Lets that norm follow a quantile of the norms; it stays as it is if there is no such section.
+    pub adaptive_clip: Option<AdaptiveClipping>,
     /// How a client comes to its update; with unit = client, and only there.
     pub local: Option<Local>,
     /// The rule that applies the summed, noised gradient, with its constants.
@@ -67,6 +72,33 @@ pub struct Training {
     /// How its learning rate goes from released round to released round.
     #[serde(default)]
     pub learning_rate_schedule: LearningRateSchedule,
+}
+
+/// The norm that is clipped to follows a quantile of the norms (Andrew et al. 2021): in each round the count of what was
+/// clipped travels inside the masked vectors, and the next round's norm follows from the noised sum.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveClipping {
+    /// The least norm that any round clips to. Every plan names it.
+    pub l2_clip_norm_min: f64,
+    /// The largest.
+    pub l2_clip_norm_max: f64,
+    /// The share of gradients (or updates) that are not to be clipped.
+    pub target_quantile: f64,
+    /// By how much the logarithm of the norm changes where all, or none, are clipped too many.
+    pub learning_rate: f64,
+    /// The count's share of the squared clip: the model's noise grows by half of it.
+    pub share: f64,
+}
+
+/// Loss and accuracy on what the clients train on, inside the masked vectors and under the same noise.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// What a loss is cut to.
+    pub loss_max: f64,
+    /// Their share of the squared clip, half for each: the model's noise grows by half of it.
+    pub share: f64,
 }
 
 /// What a client does by itself in a round.
@@ -264,6 +296,9 @@ impl Task {
         if let Err((what, next)) = task.contribution() {
             return refuse(&what, next);
         }
+        if let Err(what) = task.groups() {
+            return refuse(&what, "give each a share of about 0.01, and bounds as the commented example has them");
+        }
         if let Err(error) = task.training.learning_rate_schedule.check() {
             return refuse(&format!("training.learning_rate_schedule: {error}"), "compare with the commented example");
         }
@@ -305,6 +340,40 @@ impl Task {
 }
 
 impl Task {
+    /// What travels beside the model in every vector.
+    ///
+    /// # Errors
+    /// If shares or bounds are out of range, or leave the model nothing.
+    pub fn groups(&self) -> Result<Groups, String> {
+        let metrics = self.metrics.map(|metrics| {
+            groups::Metrics::new(metrics.loss_max, metrics.share).map_err(|error| format!("metrics.share: {error}"))
+        });
+        let adaptive = self.training.adaptive_clip.map(|adaptive| {
+            let positive = |value: f64| value.is_finite() && value > 0.0;
+            if !(positive(adaptive.target_quantile) && adaptive.target_quantile < 1.0) {
+                return Err("training.adaptive_clip.target_quantile does not lie between 0 and 1".to_owned());
+            }
+            if !positive(adaptive.learning_rate) {
+                return Err("training.adaptive_clip.learning_rate is not a positive number".to_owned());
+            }
+            let clip = self.training.l2_clip_norm;
+            if !(adaptive.l2_clip_norm_min..=adaptive.l2_clip_norm_max).contains(&clip) {
+                return Err(format!(
+                    "training.l2_clip_norm = {clip} does not lie within training.adaptive_clip's {} to {}",
+                    adaptive.l2_clip_norm_min, adaptive.l2_clip_norm_max
+                ));
+            }
+            let share = Share::nearest(adaptive.share).map_err(|error| format!("training.adaptive_clip: {error}"))?;
+            Ok(AdaptiveClip {
+                l2_clip_norm_min: adaptive.l2_clip_norm_min,
+                l2_clip_norm_max: adaptive.l2_clip_norm_max,
+                share,
+            })
+        });
+        Groups::new(metrics.transpose()?, adaptive.transpose()?)
+            .map_err(|error| format!("metrics or training.adaptive_clip: {error}"))
+    }
+
     /// What a client puts into the sum.
     ///
     /// # Errors
@@ -410,5 +479,33 @@ mod tests {
         refused(LOCAL, &CLIENT.replace("epsilon = 8.0", ""), "epsilon is missing");
         refused(LOCAL, &CLIENT.replace("distributed", "none"), "promises none");
         refused(LOCAL, &CLIENT.replace("client", "household"), "household");
+    }
+
+    #[test]
+    fn what_travels_beside_the_model_is_nothing_unless_it_is_asked_for_and_adds_up() {
+        let record = format!("{RECORD}{SAMPLE}");
+        let groups = |training: &str, metrics: &str| {
+            parse(training, &format!("{record}\n{metrics}")).map(|task| task.groups().expect("checked"))
+        };
+        assert_eq!(groups("", "").expect("a task"), Groups::default());
+        let metrics = "[metrics]\nloss_max = 4.0\nshare = 0.01";
+        let adaptive = "[training.adaptive_clip]\nl2_clip_norm_min = 0.1\nl2_clip_norm_max = 10.0\ntarget_quantile = 0.5\n\
+                        learning_rate = 0.2\nshare = 0.02";
+        let both = groups(adaptive, metrics).expect("a task");
+        assert_eq!(both.model.millionths(), 970_000);
+        assert_eq!(both.iter().map(|group| group.share.millionths()).collect::<Vec<_>>(), [5_000, 5_000, 20_000]);
+        let refused = |training: &str, metrics: &str, says: &str| {
+            let error = groups(training, metrics).expect_err(says).to_string();
+            assert!(error.lines().count() == 2 && error.contains(says), "{error}, expected {says}");
+        };
+        refused("", &metrics.replace("0.01", "1.0"), "metrics");
+        refused("", &metrics.replace("0.01", "0.0"), "metrics.share");
+        refused("", &metrics.replace("4.0", "0.0"), "loss_max");
+        refused("", &metrics.replace("4.0", "nan"), "loss_max");
+        refused(&adaptive.replace("0.02", "0.995"), metrics, "metrics or training.adaptive_clip");
+        refused(&adaptive.replace("0.5", "1.0"), "", "target_quantile");
+        refused(&adaptive.replace("0.2", "-0.2"), "", "learning_rate");
+        refused(&adaptive.replace("10.0", "0.9"), "", "l2_clip_norm = 1 does not lie within");
+        refused(&adaptive.replace("_min = 0.1", "_min = 0.0"), "", "l2_clip_norm_min");
     }
 }

@@ -13,12 +13,16 @@ use eranos_privacy::{
     Budget, Mechanism,
     mechanism::{NoiseTarget, RecordTarget},
 };
-use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
+use eranos_secagg::{
+    Advert, Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError,
+    advert::AdvertError, roster::EntryError,
+};
 use eranos_wire::{
     Answer, Request,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::{Aborted, Reason},
+        advertise_keys::Credential,
         masked_input::Grant,
         select::{ComeBack, ComeBackLater},
         settle::Settled,
@@ -121,6 +125,7 @@ fn a_roster_that_is_not_the_cohorts_is_refused() {
             |_| {},
             move |adversary, answer, _| {
                 adversary.reroster(answer, |entries| change(adversary, entries));
+                adversary.show(answer, &[]);
             },
         );
         check_refusal(
@@ -207,9 +212,7 @@ fn a_roster_larger_than_the_plan_says_is_refused() {
         |adversary, answer, _| {
             let (identity, shown) = outsider(&adversary.setup, &adversary.setup.authority);
             adversary.reroster(answer, |entries| entries.push(advertise(adversary, &identity)));
-            if let Answer::Certificates(message) = answer {
-                message.certificates.push(Blob(shown));
-            }
+            adversary.show(answer, &[shown]);
         },
     );
     check_refusal(&world, "a sixth of five", true, false, |kind| {
@@ -219,8 +222,7 @@ fn a_roster_larger_than_the_plan_says_is_refused() {
 
 #[test]
 fn a_member_of_the_roster_without_its_certificate_is_refused() {
-    // Whose entry it is, and whose certificate comes with it.
-    fn check(context: &'static str, shown: bool, named: &'static str, own_authority: bool, expect: Expect) {
+    fn check(context: &'static str, shown: bool, own_authority: bool, expect: Expect) {
         let world = deceive(
             context,
             |_| {},
@@ -228,54 +230,181 @@ fn a_member_of_the_roster_without_its_certificate_is_refused() {
                 let other = SigningKey::from_seed(&[8; 32]);
                 let authority = if own_authority { &other } else { &adversary.setup.authority };
                 let (identity, certificate) = outsider(&adversary.setup, authority);
-                adversary.reroster(answer, |entries| {
-                    let entry = advertise(adversary, &identity);
-                    let id = ClientId::new(&adversary.setup.trust_domain, named).unwrap();
-                    entries[4] = RosterEntry { id, ..entry };
-                });
-                if let Answer::Certificates(message) = answer
-                    && shown
-                {
-                    message.certificates.push(Blob(certificate));
-                }
+                adversary.reroster(answer, |entries| entries[4] = advertise(adversary, &identity));
+                adversary.show(answer, &shown.then_some(certificate).into_iter().collect::<Vec<_>>());
             },
         );
         check_refusal(&world, context, true, false, expect);
         assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))), "{context}");
+        assert!(world.clients[VICTIM].credentials.is_empty(), "{context}: nothing of a refused roster is kept");
     }
-    check("not shown", false, "c99", false, |kind| matches!(kind, RefusalKind::CertificateMissing { .. }));
-    check(
-        "of another identity",
-        true,
-        "c04",
-        false,
-        |kind| matches!(kind, RefusalKind::Certificate { id, reason } if id.name() == "c04" && reason.contains("it names")),
-    );
+    check("not shown", false, false, |kind| matches!(kind, RefusalKind::CredentialMissing { .. }));
     check(
         "of another authority",
         true,
-        "c99",
         true,
         |kind| matches!(kind, RefusalKind::Certificate { reason, .. } if reason.contains("another authority")),
     );
 }
 
 #[test]
-fn certificates_that_nobody_asked_for_are_not_kept() {
+fn a_member_is_whom_its_certificate_names() {
+    // The coordinator calls an outsider, who has a certificate, by the name of a client of the cohort.
     let world = deceive(
-        "unasked",
+        "another's name",
         |_| {},
         |adversary, answer, _| {
-            if let Answer::Certificates(message) = answer {
-                let (_, certificate) = outsider(&adversary.setup, &adversary.setup.authority);
-                message.certificates.push(Blob(certificate));
-                message.certificates.push(Blob(b"no certificate".to_vec()));
-            }
+            let (identity, certificate) = outsider(&adversary.setup, &adversary.setup.authority);
+            adversary.reroster(answer, |entries| {
+                let id = entries[4].id.clone();
+                entries[4] = RosterEntry { id, ..advertise(adversary, &identity) };
+            });
+            adversary.show(answer, &[certificate]);
         },
     );
-    assert!(world.settled_without(&[]));
-    let known: Vec<&Digest> = world.clients[1].certificates.keys().collect();
-    assert_eq!(world.clients[VICTIM].certificates.keys().collect::<Vec<_>>(), known);
+    // Its name is not sent at all: the victim has another R1 than the one that was signed.
+    check_refusal(&world, "another's name", true, false, |kind| {
+        matches!(kind, RefusalKind::NotSigned { what: "roster" })
+    });
+    assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))));
+    assert!(world.clients[VICTIM].credentials.is_empty());
+}
+
+#[test]
+fn a_credential_that_is_not_the_one_named_is_refused_and_names_nobody() {
+    // The roster is the honest one: what is wrong is what is shown for the digests in it.
+    fn check(context: &'static str, change: impl Fn(&mut Vec<Credential>) + 'static) {
+        let world = deceive(
+            context,
+            |_| {},
+            move |_, answer, _| {
+                if let Answer::Credentials(message) = answer {
+                    change(&mut message.credentials);
+                }
+            },
+        );
+        check_refusal(&world, context, true, false, |kind| {
+            let said = kind.to_string();
+            let as_expected = match kind {
+                RefusalKind::CredentialsUnasked => context == "one too many",
+                RefusalKind::CredentialMissing { .. } => context != "one too many",
+                _ => false,
+            };
+            as_expected && (0..5).all(|i| !said.contains(&world.peer(i).id.to_string()))
+        });
+        assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))), "{context}");
+        assert!(world.clients[VICTIM].credentials.is_empty(), "{context}: nothing is kept");
+        assert!(world.blamed().is_empty(), "{context}");
+    }
+    check("another certificate of the same cohort", |shown| shown[1].certificate = shown[2].certificate.clone());
+    check("a certificate with a byte more", |shown| shown[1].certificate.push(0));
+    check("no certificate", |shown| shown[1].certificate.clear());
+    check("another statement key", |shown| shown[1].statement_key = shown[2].statement_key);
+    check("another certification", |shown| shown[1].certification = shown[2].certification);
+    check("another's credential", |shown| shown[1] = shown[2].clone());
+    check("in another order", |shown| shown.swap(1, 2));
+    check("one too few", |shown| drop(shown.pop()));
+    check("none", Vec::clear);
+    check("one too many", |shown| shown.push(shown[1].clone()));
+}
+
+#[test]
+fn a_credential_certified_for_another_task_is_refused_and_not_kept() {
+    // By a member that works with the coordinator: all of it is signed, and its digest is right.
+    let mut world = World::new(21, FIVE);
+    let identity = world.clients[1].member.identity.clone();
+    alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+        adversary.reroster(answer, |entries| {
+            let other = "another".parse().unwrap();
+            let mut advert = entries[1].advert.clone();
+            let key = &identity.certificate_key;
+            advert.certification = identity.statement_key.certify(&adversary.setup.trust_domain, &other, key);
+            entries[1].advert = adversary.sign_advert(advert, key);
+        });
+        adversary.show(answer, &[]);
+    });
+    world.begin(1);
+    world.run();
+    world.check("another task", &[VICTIM]);
+    check_refusal(&world, "another task", true, false, |kind| match kind {
+        RefusalKind::SecureSum(Refusal::Roster(RosterError::Entry { id, error })) => {
+            id.name() == "c01" && *error == EntryError::Advert(AdvertError::Certification)
+        }
+        _ => false,
+    });
+    assert!(world.clients[VICTIM].credentials.is_empty());
+}
+
+#[test]
+fn what_a_client_keeps_of_a_roster_is_no_use_in_another_round() {
+    // A roster of the second round that names what was never shown, and one that names a credential kept from the first
+    // in another's place.
+    type Change = fn(&Adversary, &mut Vec<RosterEntry>);
+    let cases: [(&str, Change, Expect); 3] = [
+        (
+            "an unknown statement key",
+            |_, entries| entries[1].advert.statement_key = entries[1].key,
+            |kind| matches!(kind, RefusalKind::CredentialMissing { .. }),
+        ),
+        (
+            "the keys of two members exchanged under the credentials that are known",
+            |_, entries| {
+                let advert = entries[1].advert.clone();
+                for (to, from) in [(1, entries[2].advert.clone()), (2, advert)] {
+                    let Advert { statement_key, certification, .. } = entries[to].advert;
+                    entries[to].advert = Advert { statement_key, certification, ..from };
+                }
+            },
+            |kind| matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Entry { .. }))),
+        ),
+        (
+            "one known credential for two members",
+            |_, entries| {
+                let (certificate, id, key) = (entries[1].certificate, entries[1].id.clone(), entries[1].key);
+                let Advert { statement_key, certification, .. } = entries[1].advert;
+                let advert = Advert { statement_key, certification, ..entries[2].advert.clone() };
+                entries[2] = RosterEntry { id, certificate, key, advert };
+            },
+            |kind| matches!(kind, RefusalKind::SecureSum(Refusal::Roster(_))),
+        ),
+    ];
+    for (context, change, expect) in cases {
+        let mut world = World::new(21, FIVE);
+        world.begin(1);
+        world.run();
+        world.check(context, &[]);
+        let before = world.clients[VICTIM].credentials.clone();
+        assert_eq!(before.len(), 5, "{context}");
+        alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+            adversary.reroster(answer, |entries| change(adversary, entries));
+            // Whatever is asked for is answered by what was asked for in the first round.
+            if let Answer::Credentials(message) = answer {
+                message.credentials = before.values().take(1).cloned().collect();
+            }
+        });
+        world.begin(2);
+        world.run();
+        world.check(context, &[VICTIM]);
+        check_refusal(&world, context, true, false, expect);
+        assert_eq!(world.clients[VICTIM].credentials.len(), 5, "{context}: nothing is added");
+    }
+}
+
+#[test]
+fn a_kept_credential_that_is_not_what_its_digest_says_is_not_used() {
+    // As if somebody had changed what the client keeps: the state folder is its own, its contents are checked all the same.
+    let mut world = World::new(21, FIVE);
+    world.begin(1);
+    world.run();
+    world.check("the first round", &[]);
+    let kept = Arc::make_mut(&mut world.clients[VICTIM].credentials);
+    let digests: Vec<Digest> = kept.keys().copied().collect();
+    let other = kept[&digests[1]].clone();
+    kept.insert(digests[0], other);
+    world.begin(2);
+    world.run();
+    world.check("the second", &[VICTIM]);
+    check_refusal(&world, "a changed copy", true, false, |kind| matches!(kind, RefusalKind::CredentialMissing { .. }));
 }
 
 #[test]
@@ -651,7 +780,7 @@ fn every_answer_out_of_its_phase_ends_the_round() {
     world.run();
     assert!(world.settled_without(&[]));
     let heard = heard.lock().unwrap().clone();
-    assert_eq!(heard.len(), 8, "configure, roster, certificates, sharers, grant, survivors, quorum, settled");
+    assert_eq!(heard.len(), 8, "configure, roster, credentials, sharers, grant, survivors, quorum, settled");
     let mut samples = heard.clone();
     let refusal = refusal_to_admit(&world, VICTIM, ComeBack::AfterMs(5));
     samples.push((refusal.into(), Bytes::new()));

@@ -64,7 +64,8 @@ fn clients_follow_the_ledgers_key_and_keep_the_new_one() {
 #[track_caller]
 fn check_refused(says: &'static str, is_evidence: bool, forge: impl Fn(&mut select::KeyRotated, &World) + 'static) {
     let mut world = rotated(1);
-    let other = rotated(1);
+    // Of the same seed, and so with the same first key.
+    let other = World::new(61, FIVE);
     alter_answers(&mut world, VICTIM, move |_, answer, _| {
         if let Answer::KeyRotated(message) = answer {
             forge(message, &other);
@@ -118,6 +119,10 @@ fn a_rotation_that_the_known_key_did_not_sign_or_that_forks_the_ledger_is_not_fo
     // Somebody else's key, from a key that the client never knew.
     check_refused("not the one in force", false, |message, world| {
         message.receipts = vec![forged(&signer(world, 1), signer(world, 2), 3, 3)];
+    });
+    // A key that the known one signed, in a history that is not the one that the client knows: both checkpoints prove it.
+    check_refused("does not continue", true, |message, world| {
+        message.receipts = vec![forged(&world.setup.signer, signer(world, 2), 3, 3)];
     });
     // The true rotation twice: the second does not start from the key in force.
     check_refused("not the one in force", false, |message, _| message.receipts.push(message.receipts[0].clone()));

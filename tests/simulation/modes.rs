@@ -8,7 +8,7 @@ use eranos_client::{
 };
 use eranos_ledger::Entry;
 use eranos_privacy::{
-    ClientMechanism, ClientParameters, Mechanism, Noise, NoiseVariance, Promise, RotationSeed,
+    ClientMechanism, ClientParameters, Figures, Groups, Mechanism, Noise, NoiseVariance, Promise, RotationSeed,
     budget::UnitOfPrivacy,
     mechanism::{ClientTarget, LocalTraining, NoiseTarget, design_client},
     rotation::restore,
@@ -26,6 +26,7 @@ use super::{
 fn of_client(noise: NoiseTarget) -> ClientMechanism {
     let training = LocalTraining { steps: 4, batch_size: 8, learning_rate: 0.5 };
     design_client(&ClientTarget {
+        groups: Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 16,
         n_max: 5,
@@ -53,7 +54,8 @@ fn begin(world: &mut World, number: u64, mechanism: &ClientMechanism, update: &[
     world.run_until(|world| world.coordinator.plan.is_some());
     let rotation = RotationSeed(world.coordinator.plan.as_ref().unwrap().rotation_seed);
     for client in &mut world.clients {
-        client.contribution = update::contribute(update, mechanism, &rotation, &mut world.dice.0).unwrap();
+        client.contribution =
+            update::contribute(update, &Figures::default(), mechanism, &rotation, &mut world.dice.0).unwrap();
     }
     rotation
 }

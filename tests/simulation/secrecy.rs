@@ -55,7 +55,7 @@ fn nothing_that_leaves_depends_on_the_data_but_the_masked_vector() {
     for (i, (one, other)) in one.clients.iter().zip(&other.clients).enumerate() {
         let (one, other) = (sent(one), sent(other));
         assert_eq!(one.len(), other.len(), "client {i}");
-        assert_eq!(one.len(), 8, "client {i}: one message a phase, and the certificates");
+        assert_eq!(one.len(), 8, "client {i}: one message a phase, and the credentials");
         for ((at, request, body), (other_at, other_request, other_body)) in one.into_iter().zip(other) {
             assert_eq!(at, other_at, "client {i}, {:#x}", request.kind());
             let (Request::MaskedInput(message), Request::MaskedInput(other)) = (&request, &other_request) else {
@@ -169,7 +169,7 @@ fn another_model_for_one_client_ends_its_round_before_keys_are_shared() {
                 *body = other;
             }
             Answer::Aborted(_) => *answer = roster.clone(),
-            _ => {}
+            _ => adversary.show(answer, &[]),
         },
     );
     check_refusal(&world, "two models", true, false, |kind| {

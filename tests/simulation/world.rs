@@ -39,7 +39,7 @@ use eranos_nn::{
     model::{Activation, LayerKind, LayerSpec},
 };
 use eranos_privacy::{
-    Budget, Mechanism, Probability, Promise,
+    Budget, Groups, Mechanism, Probability, Promise,
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -47,9 +47,9 @@ use eranos_secagg::{GraphKind, Identity, StatementKey};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::Aborted,
-        advertise_keys::Certificates,
+        advertise_keys::{Credential, Credentials},
         consistency::Quorum,
         select::{ComeBack, ComeBackLater},
         settle::Settled,
@@ -105,6 +105,8 @@ pub(crate) struct World {
     pub(crate) on_request: Option<RequestHook>,
     /// With what probability in percent an answer is lost and its request sent again.
     pub(crate) loss_percent: u64,
+    /// How long the coordinator waits in each phase.
+    pub(crate) phase_wait: Duration,
     queue: BTreeMap<(Timestamp, u64), Item>,
     n_items: u64,
 }
@@ -129,7 +131,7 @@ pub(crate) struct Client {
     pub(crate) budget: Arc<Budget>,
     pub(crate) file: Vec<u8>,
     pub(crate) checkpoint: Option<Checkpoint>,
-    pub(crate) certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    pub(crate) credentials: Arc<BTreeMap<Digest, Credential>>,
     pub(crate) round: Option<client::Round>,
     pub(crate) end: Option<End>,
     pub(crate) did: Vec<Did>,
@@ -294,6 +296,7 @@ impl World {
             on_answer: None,
             on_request: None,
             loss_percent: 0,
+            phase_wait: PHASE_WAIT,
             queue,
             n_items,
         }
@@ -344,12 +347,12 @@ impl World {
             received: Arc::new(self.coordinator.received.clone()),
             ready_slot_ms: READY_SLOT_MS,
             phase_timeout_ms: PHASE_TIMEOUT_MS,
-            waits: [PHASE_WAIT; coordinator::Phase::ALL.len()],
+            waits: [self.phase_wait; coordinator::Phase::ALL.len()],
             key: Arc::new(SigningKey::from_seed(&setup.ledger_key().seed())),
         };
         self.coordinator.begin(spec, RoundRef { session: setup.session, round: RoundNumber(number) }, self.now);
-        self.coordinator.wake = Some(self.now + PHASE_WAIT);
-        self.push(self.now + PHASE_WAIT, Item::CoordinatorWake);
+        self.coordinator.wake = Some(self.now + self.phase_wait);
+        self.push(self.now + self.phase_wait, Item::CoordinatorWake);
         let bits = u32::from(setup.mechanism.common().bits);
         for i in 0..self.clients.len() {
             let contribution = (0..setup.mechanism.common().d_pad)
@@ -525,8 +528,8 @@ impl World {
                     client.wake = Some(at);
                     self.push(at, Item::ClientWake { client: i });
                 }
-                client::Action::Remember(certificates) => {
-                    Arc::make_mut(&mut client.certificates).extend(certificates);
+                client::Action::Remember(credentials) => {
+                    Arc::make_mut(&mut client.credentials).extend(credentials);
                 }
                 client::Action::KeepCheckpoint(note) => {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
@@ -622,11 +625,19 @@ impl World {
                 Message::Abort("started again".to_owned())
             }
             Request::CheckIn(check_in) => Message::CheckIn(check_in),
-            Request::FetchCertificates(fetch) => {
-                let known = self.clients.iter().map(|client| client.certificate.clone());
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().collect();
-                let certificates = known.filter(|c| wanted.contains(&Digest::of(c))).map(Blob).collect();
-                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+            Request::FetchCredentials(fetch) => {
+                let coordinator::Round::ShareKeys(phase) = &self.coordinator.round else {
+                    self.answer(&from.id, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+                    return;
+                };
+                let show = |digest| {
+                    let eranos_secagg::Credential { certificate, statement_key, certification } =
+                        *phase.credential(digest)?;
+                    let shown = self.clients.iter().find(|client| Digest::of(&client.certificate) == certificate)?;
+                    Some(Credential { certificate: shown.certificate.clone(), statement_key, certification })
+                };
+                let credentials = fetch.credentials.iter().filter_map(show).collect();
+                self.answer(&from.id, Credentials { credentials }.into(), Bytes::new());
                 return;
             }
             Request::Advertise(message) => {
@@ -829,7 +840,7 @@ impl Client {
             budget: Arc::new(budget),
             file,
             checkpoint: None,
-            certificates: Arc::default(),
+            credentials: Arc::default(),
             round: None,
             end: None,
             did: Vec::new(),
@@ -862,7 +873,7 @@ impl Client {
         Memory {
             budget: self.budget.clone(),
             checkpoint: self.checkpoint.clone(),
-            certificates: self.certificates.clone(),
+            credentials: self.credentials.clone(),
         }
     }
 
@@ -932,7 +943,7 @@ impl Client {
                     assert!(!ended, "{context}: request {what:#x} after the end");
                     assert_eq!(body.is_empty(), !matches!(request, Request::MaskedInput(_)), "{context}: {what:#x}");
                     match request {
-                        Request::CheckIn(_) | Request::Abort(_) | Request::FetchCertificates(_) => {}
+                        Request::CheckIn(_) | Request::Abort(_) | Request::FetchCredentials(_) => {}
                         Request::Advertise(_) => {
                             assert!(begun, "{context}: the advert before the beginning is durable");
                             configured = Some(*at);
@@ -1044,8 +1055,8 @@ impl Coordinator {
     fn settle(&mut self, release: coordinator::Release, ids: &[ClientId]) {
         let coordinator::Release { attempt, sum } = release;
         let residues = sum.residues();
-        let bytes: Vec<u8> = residues.iter().flat_map(|residue| residue.to_le_bytes()).collect();
-        let outcome = Outcome::Released { weights_after: Digest::of(&bytes) };
+        // Nobody applies the sum: the next round begins with the same weights.
+        let outcome = Outcome::Released { weights_after: attempt.plan.checkpoint };
         let entry = self.attempts.entry(&attempt, outcome).unwrap();
         let index = self.enter(&entry);
         self.count(&attempt.received);
@@ -1149,6 +1160,7 @@ pub(crate) fn records(inputs: usize, n_classes: u32) -> DataSpec {
 /// The parameters of a federation's mechanism.
 pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
     RecordTarget {
+        groups: Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: n_parameters as u32,
         // Whole batches: their accounting is a closed form, which makes a round several times faster.
@@ -1272,7 +1284,7 @@ impl Dice {
 }
 
 pub(crate) const CHECK_IN: u8 = 0x10;
-pub(crate) const FETCH_CERTIFICATES: u8 = 0x11;
+pub(crate) const FETCH_CREDENTIALS: u8 = 0x11;
 pub(crate) const ADVERTISE: u8 = 0x12;
 pub(crate) const SHARE_KEYS: u8 = 0x13;
 pub(crate) const READY: u8 = 0x14;
@@ -1291,7 +1303,7 @@ pub(crate) const PHASE_TIMEOUT_MS: u32 = 10_000;
 pub(crate) const EPSILON: f64 = 8.0;
 pub(crate) const DELTA: f64 = 1e-5;
 pub(crate) const ATTEMPTS_MAX: u32 = 64;
-/// How long the coordinator waits in each phase.
+/// How long the coordinator waits in each phase, unless a test says otherwise.
 const PHASE_WAIT: Duration = Duration::from_millis(1000);
 /// What a client waits beyond the plan's time.
 const ANSWER_GRACE_MS: u64 = 5000;

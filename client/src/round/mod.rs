@@ -38,6 +38,7 @@ use eranos_wire::{
     messages::{
         RoundRef,
         abort::Reason,
+        advertise_keys::Credential,
         select::{CheckIn, ComeBack, PLAN_VERSION},
     },
 };
@@ -115,8 +116,8 @@ pub enum Action {
     Train(Box<TrainingJob>),
     /// Send [`Event::Wake`] at this time.
     WakeAt(Timestamp),
-    /// Keep these certificates for later rounds.
-    Remember(Vec<(Digest, Vec<u8>)>),
+    /// Keep these credentials for later rounds.
+    Remember(Vec<(Digest, Credential)>),
     /// Keep this as the ledger's key from now on, beside those before it: they signed it.
     KeepLedgerKey(LedgerKey),
     /// Keep this checkpoint of the ledger in place of the one before.
@@ -282,8 +283,8 @@ pub struct Memory {
     pub budget: Arc<Budget>,
     /// The last checkpoint of the ledger that it verified.
     pub checkpoint: Option<Checkpoint>,
-    /// Certificates seen before, by digest.
-    pub certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    /// Credentials seen before, by digest.
+    pub credentials: Arc<BTreeMap<Digest, Credential>>,
 }
 
 impl Member {

@@ -99,3 +99,28 @@ fn nobody_else_may_read_what_is_secret() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }
+
+#[test]
+fn credentials_are_kept_under_the_digest_of_what_is_there() {
+    let dir = folder(&[]);
+    let credential = |i: u8| Credential {
+        certificate: vec![i; 300],
+        statement_key: VerifyingKey([i; 32]),
+        certification: Signature([i; 64]),
+    };
+    let path = |i: u8| dir.path().join(CREDENTIALS).join(credential(i).digest().to_string());
+    let mut store = open(dir.path()).expect("made");
+    store.remember((1..5).map(|i| (credential(i).digest(), credential(i))).collect()).expect("kept");
+    assert_eq!(store.memory().credentials.len(), 4);
+    drop(store);
+    // Of the second a bit has changed, the third was cut off, the fourth lies under the name of the first.
+    let mut changed = fs::read(path(2)).expect("kept");
+    changed[40] ^= 1;
+    fs::write(path(2), &changed).expect("written");
+    fs::write(path(3), &changed[..90]).expect("written");
+    fs::rename(path(4), path(1)).expect("renamed");
+    let known = open(dir.path()).expect("there").memory().credentials;
+    assert!(known.iter().all(|(digest, credential)| credential.digest() == *digest));
+    let there = (1..5).map(|i| known.get(&credential(i).digest()) == Some(&credential(i))).collect::<Vec<_>>();
+    assert_eq!(there, [false, false, false, true]);
+}

@@ -148,6 +148,8 @@ pub struct TaskSummary {
     pub weights: Digest,
     /// Who took part, by pseudonym.
     pub pseudonyms: Vec<PseudonymSummary>,
+    /// What any number of its attempts costs.
+    pub(crate) curves: PromisedCurves,
 }
 
 /// What a log says of one pseudonym of a task, recomputed.
@@ -477,7 +479,19 @@ pub enum Fault {
 /// # Errors
 /// If the folder cannot be read or holds no log. What is wrong with a log that can be read is in the report.
 pub fn verify(dir: &Path, options: &Options) -> Result<Report, AuditError> {
-    pass(dir, options, Some(Ledger::new(&options.key)))
+    pass(dir, options, Some(Ledger::new(&options.key, None)))
+}
+
+/// Audits as [`verify`] does, and shows `seen` each well-formed entry on the way, whether or not it will hold.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_seeing(
+    dir: &Path,
+    options: &Options,
+    seen: &mut dyn FnMut(EntryRef, &Entry),
+) -> Result<Report, AuditError> {
+    pass(dir, options, Some(Ledger::new(&options.key, Some(seen))))
 }
 
 /// Audits only that the log in `dir` is one: signature, every tile, every hash, every file. What the entries say is not
@@ -881,6 +895,7 @@ struct Ledger<'a> {
     key: LedgerKey,
     /// Whether the pinned key was in force once.
     is_pinned: bool,
+    seen: Option<Seen<'a>>,
     parser: EntryParser,
     opened: Option<LogOpened>,
     tasks: Vec<Task>,
@@ -888,6 +903,9 @@ struct Ledger<'a> {
     sessions: HashSet<SessionId>,
     pseudonyms: HashMap<VerifyingKey, Pseudonym>,
 }
+
+/// Who is shown each well-formed entry.
+type Seen<'a> = &'a mut dyn FnMut(EntryRef, &Entry);
 
 struct Task {
     opened: TaskOpened,
@@ -912,11 +930,12 @@ struct Pseudonym {
 }
 
 impl<'a> Ledger<'a> {
-    fn new(pinned: &'a LedgerKey) -> Self {
+    fn new(pinned: &'a LedgerKey, seen: Option<Seen<'a>>) -> Self {
         Self {
             pinned,
             key: pinned.clone(),
             is_pinned: false,
+            seen,
             parser: EntryParser::default(),
             opened: None,
             tasks: Vec::new(),
@@ -933,6 +952,9 @@ impl<'a> Ledger<'a> {
             Err(EntryError::OtherAttachment) if attachment.is_none() => return,
             Err(error) => return findings.add(Some(at), Fault::Malformed(error)),
         };
+        if let Some(seen) = &mut self.seen {
+            seen(at, &entry);
+        }
         let mut fault = |fault| findings.add(Some(at), fault);
         if (at.index == 0) != (entry.kind() == EntryKind::LogOpened) {
             fault(Fault::Opening);
@@ -1022,7 +1044,8 @@ impl<'a> Ledger<'a> {
         if attempt.session != task.opened.session {
             return fault(Fault::TaskNotOpened { task: attempt.task.clone(), session: attempt.session });
         }
-        if attempt.mechanism != task.opened.mechanism {
+        // An adaptive clip is each attempt's own; that it lies within the task's bounds, reading the entry has shown.
+        if attempt.mechanism.session_bytes() != task.opened.mechanism.session_bytes() {
             fault(Fault::Mechanism);
         }
         if let Some(log) = &self.opened {
@@ -1192,6 +1215,7 @@ impl Task {
             budget_epsilon: self.opened.budget_epsilon,
             weights: self.weights,
             pseudonyms: Vec::new(),
+            curves: self.curves.clone(),
         }
     }
 

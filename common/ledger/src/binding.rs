@@ -139,7 +139,7 @@ pub fn disclose(report: &Report, bindings: &[Binding]) -> Disclosed {
     let trust_domain = report.opened.as_ref().map(|opened| &opened.trust_domain);
     let mut disclosed = Disclosed { n_bound: vec![0; report.tasks.len()], ..Disclosed::default() };
     let mut bound: BTreeMap<VerifyingKey, &ClientId> = BTreeMap::new();
-    let mut clients: BTreeMap<&ClientId, (Digest, Vec<(usize, u64)>)> = BTreeMap::new();
+    let mut clients: BTreeMap<&ClientId, Standing> = BTreeMap::new();
     for binding in bindings {
         let (pseudonym, client) = (binding.pseudonym, &binding.client);
         let mut fault = |what: &str| disclosed.faults.push(format!("binding of {pseudonym} to {client}: {what}"));
@@ -160,21 +160,27 @@ pub fn disclose(report: &Report, bindings: &[Binding]) -> Disclosed {
         match bound.insert(pseudonym, client) {
             None => {
                 disclosed.n_bound[place] += 1;
-                clients.entry(client).or_insert((binding.certificate, Vec::new())).1.push((place, attempts));
+                let standing = Standing { certificate: binding.certificate, attempts: Vec::new() };
+                clients.entry(client).or_insert(standing).attempts.push((place, attempts));
             }
             // The same again, under a certificate that was renewed.
             Some(before) if before == client => {}
             Some(_) => fault("it is bound to another client too"),
         }
     }
-    let summaries =
-        clients.into_iter().map(|(client, (certificate, standing))| summary(report, client, certificate, &standing));
-    disclosed.clients = summaries.collect();
+    disclosed.clients = clients.into_iter().map(|(client, standing)| summary(report, client, &standing)).collect();
     disclosed
 }
 
-fn summary(report: &Report, client: &ClientId, certificate: Digest, standing: &[(usize, u64)]) -> ClientSummary {
-    let tasks: Vec<_> = standing.iter().map(|(place, attempts)| (&report.tasks[*place], *attempts)).collect();
+/// What is disclosed of one client.
+struct Standing {
+    certificate: Digest,
+    /// By the place of the task in the report: in how many rosters of it the client stood.
+    attempts: Vec<(usize, u64)>,
+}
+
+fn summary(report: &Report, client: &ClientId, standing: &Standing) -> ClientSummary {
+    let tasks: Vec<_> = standing.attempts.iter().map(|(place, attempts)| (&report.tasks[*place], *attempts)).collect();
     let delta = tasks.iter().map(|(task, _)| task.delta).fold(f64::INFINITY, f64::min);
     let mechanisms: Vec<&Mechanism> = tasks.iter().map(|(task, _)| &task.opened.mechanism).collect();
     let n_mechanisms = mechanisms.iter().map(|mechanism| mechanism.encode()).collect::<BTreeSet<_>>().len();
@@ -187,7 +193,7 @@ fn summary(report: &Report, client: &ClientId, certificate: Digest, standing: &[
     };
     ClientSummary {
         client: client.clone(),
-        certificate,
+        certificate: standing.certificate,
         attempts: tasks.iter().map(|(_, attempts)| attempts).sum(),
         epsilon_record: epsilon(UnitOfPrivacy::Record),
         epsilon_client: epsilon(UnitOfPrivacy::Client),

@@ -18,7 +18,8 @@ use eranos_base::{
     TrustDomain, VerifyingKey, encoding::Canonical, limits::COHORT_LEN_MAX,
 };
 use eranos_privacy::{
-    ClientMechanism, Mechanism, MechanismError, Noise, Promise, RecordMechanism, RotationSeed, View, accountant,
+    ClientMechanism, Groups, Mechanism, MechanismError, Noise, Promise, RecordMechanism, RotationSeed, View,
+    accountant, groups::Share,
 };
 
 use crate::{
@@ -942,6 +943,7 @@ fn mechanism_fields(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
         ("noise", noise.to_owned()),
     ];
     fields.extend(clip);
+    fields.extend(group_fields(&common.groups));
     fields.extend([
         ("n-parameters", common.n_parameters.to_string()),
         ("d-pad", common.d_pad.to_string()),
@@ -958,6 +960,23 @@ fn mechanism_fields(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
 }
 
 type MechanismFields = Vec<(&'static str, String)>;
+
+/// What travels beside the gradient or update; nothing where it travels alone.
+fn group_fields(groups: &Groups) -> MechanismFields {
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    let share = |share: Share| format!("{}/1000000", share.millionths());
+    let mut fields = vec![("model-share", share(groups.model))];
+    fields.extend(groups.iter().map(|g| (g.subject.name(), format!("{} {}", g.bound, share(g.share)))));
+    if let Some(adaptive) = groups.adaptive_clip {
+        fields.extend([
+            ("l2-clip-norm-min", adaptive.l2_clip_norm_min.to_string()),
+            ("l2-clip-norm-max", adaptive.l2_clip_norm_max.to_string()),
+        ]);
+    }
+    fields
+}
 
 /// How a record's gradient is clipped, and how many are in a sum.
 fn record_fields(mechanism: &RecordMechanism) -> (MechanismFields, MechanismFields) {

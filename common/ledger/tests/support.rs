@@ -36,6 +36,7 @@ pub(crate) fn mechanism_for(epsilon: f64) -> Mechanism {
 
 pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 1000,
         sampling_probability: Probability::new(1, 4).expect("valid"),
@@ -54,6 +55,7 @@ pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
 /// One with unit client, of a model of 16 parameters.
 pub(crate) fn client_mechanism(noise: NoiseTarget) -> Mechanism {
     let target = ClientTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 16,
         n_max: 4,
@@ -86,7 +88,11 @@ impl Federation {
     }
 
     pub(crate) fn with_mechanism(mechanism: Mechanism) -> Self {
-        let signer = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[1; 32]));
+        Self::with_origin("ledger.example.org", mechanism)
+    }
+
+    pub(crate) fn with_origin(origin: &str, mechanism: Mechanism) -> Self {
+        let signer = LedgerSigner::new(origin.parse().expect("name"), SigningKey::from_seed(&[1; 32]));
         let trust_domain: TrustDomain = "example.org".parse().expect("name");
         let task: TaskId = "digits".parse().expect("name");
         let origin = signer.ledger_key().name().clone();

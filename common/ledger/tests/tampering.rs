@@ -11,7 +11,13 @@ use eranos_ledger::{
     tile::attachment_path,
 };
 
-use eranos_privacy::{Noise, Promise, accountant::Accountant, budget::UnitOfPrivacy, mechanism::NoiseTarget};
+use eranos_privacy::{
+    Groups, Mechanism, Noise, Promise, RecordMechanism, RecordParameters,
+    accountant::Accountant,
+    budget::UnitOfPrivacy,
+    groups::{AdaptiveClip, Metrics, Share},
+    mechanism::NoiseTarget,
+};
 
 use crate::support::{
     Federation, assert_found, client_mechanism, copy, files, mechanism, mechanism_for, mechanism_with, participants,
@@ -84,6 +90,58 @@ fn a_task_that_protects_clients_is_audited_as_one_and_cannot_pass_for_another() 
             assert!(Entry::parse(changed.as_bytes(), attachment).is_err(), "{other}");
         }
     }
+}
+
+#[test]
+fn what_travels_beside_the_model_is_audited_and_only_an_adaptive_clip_may_change() {
+    let Mechanism::Record(alone) = mechanism() else { panic!("unit = record") };
+    let share = |millionths| Share::from_millionths(millionths).expect("a share");
+    let with = |metrics_share: f64, adaptive| -> Mechanism {
+        let metrics = Metrics::new(4.0, metrics_share).expect("shares");
+        let groups = Groups::new(Some(metrics), adaptive).expect("groups");
+        RecordMechanism::new(RecordParameters { groups, ..alone.parameters().clone() }).expect("sound").into()
+    };
+    let adaptive = AdaptiveClip { l2_clip_norm_min: 0.5, l2_clip_norm_max: 2.0, share: share(10_000) };
+    let mechanism = with(0.01, Some(adaptive));
+    let mut federation = Federation::with_mechanism(mechanism.clone());
+    for _ in 0..3 {
+        federation.attempt("released", &[0, 1, 2, 3]);
+    }
+    for (entry, clip) in [(3, 0.5), (4, 2.0)] {
+        federation.change(entry, |a| a.mechanism = mechanism.with_clip(clip).expect("within the bounds"));
+    }
+    let report = federation.audit();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert_eq!(report.tasks[0].charged.coordinator, Mechanism::from(alone.clone()).promised_epsilon(3, 1e-5));
+    let text = String::from_utf8(federation.encoded()[4].leaf.clone()).expect("text");
+    for line in [
+        "l2-clip-norm: 2",
+        "model-share: 980000/1000000",
+        "loss: 4 5000/1000000",
+        "accuracy: 1 5000/1000000",
+        "clipped: 1 10000/1000000",
+        "l2-clip-norm-min: 0.5",
+        "l2-clip-norm-max: 2",
+    ] {
+        assert_eq!(text.matches(&format!("\n{line}\n")).count(), 1, "{line} in {text}");
+    }
+    let statement = statement::to_markdown(&report);
+    assert!(statement.contains("the model has 98 % of the squared clip"), "{statement}");
+    assert!(statement.contains("1 at first, later from 0.5 to 2"), "{statement}");
+
+    // Any other share, bound or group is another mechanism; so is another clip where none is adaptive.
+    let wider = AdaptiveClip { l2_clip_norm_max: 4.0, ..adaptive };
+    for other in [with(0.02, Some(adaptive)), with(0.01, Some(wider)), with(0.01, None), alone.clone().into()] {
+        federation.change(4, |a| a.mechanism = other.clone());
+        assert_found(&federation.audit(), Some(4), |fault| matches!(fault, Fault::Mechanism));
+    }
+    let mut fixed = Federation::with_mechanism(with(0.01, None));
+    fixed.attempt("released", &[0, 1, 2, 3]);
+    assert!(fixed.audit().is_clean());
+    let Mechanism::Record(other) = with(0.01, None) else { panic!("unit = record") };
+    let clip = RecordParameters { l2_clip_norm: 1.5, ..other.parameters().clone() };
+    fixed.change(2, |a| a.mechanism = RecordMechanism::new(clip).expect("sound").into());
+    assert_found(&fixed.audit(), Some(2), |fault| matches!(fault, Fault::Mechanism));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use eranos_privacy::{
 
 fn main() {
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 121_930,
         sampling_probability: Probability::new(1, 4).expect("a probability"),

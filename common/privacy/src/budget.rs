@@ -407,7 +407,7 @@ impl Budget {
         let unit = self.terms.unit as usize;
         let mut accountant = self.accountants[unit].clone();
         accountant.compose_curve(&self.curves.of(mechanism)[unit], n_attempts, mechanism.cut_probability());
-        let is_new = !self.curves.0.contains_key(&mechanism.encode());
+        let is_new = !self.curves.0.contains_key(&mechanism.session_bytes());
         self.epsilon_of(&accountant, self.curves.0.len() + usize::from(is_new))
     }
 
@@ -471,14 +471,14 @@ impl Budget {
         self.prepare(Record::Begun { session, round })
     }
 
-    /// Whether attempts of `session` may be charged under `mechanism`: a session keeps the mechanism of its first charge,
-    /// so that the epsilon of its plan, which is for all its attempts, bounds what the session spends.
+    /// Whether attempts of `session` may be charged under `mechanism`: a session keeps the mechanism of its first charge, all
+    /// but an adaptive clip, so that the epsilon of its plan, which is for all its attempts, bounds what the session spends.
     ///
     /// # Errors
     /// If an attempt of the session was charged under another mechanism.
     pub fn keeps_mechanism(&self, session: SessionId, mechanism: &Mechanism) -> Result<(), BudgetError> {
         match self.sessions.get(&session).and_then(|s| s.mechanism) {
-            Some(first) if first != Digest::of(&mechanism.encode()) => Err(BudgetError::OtherMechanism),
+            Some(first) if first != Digest::of(&mechanism.session_bytes()) => Err(BudgetError::OtherMechanism),
             _ => Ok(()),
         }
     }
@@ -636,7 +636,7 @@ impl Budget {
                 let session = self.sessions.entry(*session).or_default();
                 session.charged.insert(*round);
                 session.last_attempt = *attempt;
-                session.mechanism.get_or_insert_with(|| Digest::of(&mechanism.encode()));
+                session.mechanism.get_or_insert_with(|| Digest::of(&mechanism.session_bytes()));
             }
             Record::ConsistencySigned { session, round, statement } => {
                 self.sessions.entry(*session).or_default().signed.insert(*round, *statement);
@@ -660,17 +660,18 @@ struct Session {
     receipts: HashSet<RoundNumber>,
 }
 
-/// The curves of each mechanism seen, for each unit, so that a long log is not recomputed record by record.
+/// The curves of each mechanism seen, for each unit, so that a long log is not recomputed record by record. One whose clip
+/// adapts is one mechanism: what each attempt costs was fixed before the first.
 #[derive(Clone, Debug, Default)]
 struct Curves(HashMap<Vec<u8>, [RdpCurve; 2]>);
 
 impl Curves {
     fn of(&self, mechanism: &Mechanism) -> [RdpCurve; 2] {
-        self.0.get(&mechanism.encode()).cloned().unwrap_or_else(|| Self::each(mechanism))
+        self.0.get(&mechanism.session_bytes()).cloned().unwrap_or_else(|| Self::each(mechanism))
     }
 
     fn remember(&mut self, mechanism: &Mechanism) -> [RdpCurve; 2] {
-        self.0.entry(mechanism.encode()).or_insert_with(|| Self::each(mechanism)).clone()
+        self.0.entry(mechanism.session_bytes()).or_insert_with(|| Self::each(mechanism)).clone()
     }
 
     fn each(mechanism: &Mechanism) -> [RdpCurve; 2] {
@@ -853,9 +854,12 @@ const KIND_REFUSED: u8 = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mechanism::{
-        ClientTarget, LocalTraining, Noise, NoiseTarget, Probability, RecordMechanism, RecordTarget, design,
-        design_client,
+    use crate::{
+        groups::{AdaptiveClip, Groups, Share},
+        mechanism::{
+            ClientTarget, LocalTraining, Noise, NoiseTarget, Probability, RecordMechanism, RecordParameters,
+            RecordTarget, design, design_client,
+        },
     };
 
     fn mechanism() -> Mechanism {
@@ -866,6 +870,7 @@ mod tests {
 
     fn mechanism_with(noise: NoiseTarget) -> Mechanism {
         let mechanism = design(&RecordTarget {
+            groups: Groups::default(),
             l2_clip_norm: 1.0,
             n_parameters: 121_930,
             sampling_probability: Probability::new(1, 4).expect("a probability"),
@@ -1185,6 +1190,7 @@ mod tests {
     fn client_mechanism() -> Mechanism {
         static MECHANISM: std::sync::LazyLock<Mechanism> = std::sync::LazyLock::new(|| {
             let mechanism = design_client(&ClientTarget {
+                groups: Groups::default(),
                 l2_clip_norm: 1.0,
                 n_parameters: 1000,
                 n_max: 100,
@@ -1198,6 +1204,35 @@ mod tests {
             mechanism.expect("reachable").into()
         });
         MECHANISM.clone()
+    }
+
+    #[test]
+    fn a_session_whose_clip_adapts_is_charged_as_one_mechanism() {
+        let share = Share::from_millionths(10_000).expect("a share");
+        let adaptive = AdaptiveClip { l2_clip_norm_min: 0.1, l2_clip_norm_max: 10.0, share };
+        let Mechanism::Record(fixed) = mechanism() else { panic!("unit = record") };
+        let groups = Groups::new(None, Some(adaptive)).expect("groups");
+        let first: Mechanism =
+            RecordMechanism::new(RecordParameters { groups, ..fixed.parameters().clone() }).expect("sound").into();
+        let mut file = File::new(terms());
+        for (round, clip) in [(1, 1.0), (2, 1.5), (3, 0.7)] {
+            let mechanism = first.with_clip(clip).expect("within the bounds");
+            file.take(file.budget.begin(session(b"task"), RoundNumber(round)));
+            assert_eq!(file.budget.epsilon_after(&mechanism, 1), first.promised_epsilon(round as u32, 1e-5));
+            let plan = Digest::of(b"plan");
+            let (round, attempt) = (RoundNumber(round), round as u32);
+            file.take(file.budget.charge(session(b"task"), round, attempt, plan, &mechanism, false));
+        }
+        // No more than three attempts of one mechanism, since none was chosen by what another released: the same read back.
+        let (read, _) = Budget::parse(&file.bytes).expect("sound");
+        assert_eq!(read.epsilon_spent(), first.promised_epsilon(3, 1e-5));
+        assert_eq!(read.epsilon_spent(), mechanism().promised_epsilon(3, 1e-5), "nor more than without groups");
+        // Other bounds, or none, are another mechanism.
+        assert_eq!(read.keeps_mechanism(session(b"task"), &mechanism()), Err(BudgetError::OtherMechanism));
+        let wider = AdaptiveClip { l2_clip_norm_max: 20.0, ..adaptive };
+        let groups = Groups::new(None, Some(wider)).expect("groups");
+        let wider = RecordMechanism::new(RecordParameters { groups, ..fixed.parameters().clone() }).expect("sound");
+        assert_eq!(read.keeps_mechanism(session(b"task"), &wider.into()), Err(BudgetError::OtherMechanism));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use eranos_base::{
 use crate::{
     accountant::{Accountant, Event, RdpCurve, binomial_tail},
     budget::UnitOfPrivacy,
+    groups::Groups,
     noise::NoiseVariance,
     rounding, wrap,
 };
@@ -112,6 +113,9 @@ pub enum MechanismError {
         /// Which.
         what: &'static str,
     },
+    /// A clip that is not adaptive was to be another one.
+    #[error("the clip of this mechanism is not adaptive")]
+    FixedClip,
     /// No shift and noise meet the target.
     #[error("no noise below 2^20 and 32 bits reaches epsilon {epsilon} at delta {delta:e}")]
     Unreachable {
@@ -188,8 +192,8 @@ impl Noise {
     /// Its name in task files, entries and reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Distributed(_) => "distributed",
-            Self::Local(_) => "local",
+            Self::Distributed(_) => DISTRIBUTED,
+            Self::Local(_) => LOCAL,
             Self::None => NO_NOISE,
         }
     }
@@ -211,7 +215,9 @@ impl Noise {
 /// The raw parameters of one attempt with unit = record, in the order of their encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordParameters {
-    /// C: the L2 norm to which a record's gradient is clipped.
+    /// What travels beside the gradient in the same vector.
+    pub groups: Groups,
+    /// C: the L2 norm to which a record's gradient, with what travels beside it, is clipped.
     pub l2_clip_norm: f64,
     /// K: the integer norm that stands for C; always [`GRID`].
     pub grid: u32,
@@ -219,7 +225,7 @@ pub struct RecordParameters {
     pub shift: u8,
     /// Coordinates of the model's gradient.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two.
+    /// d: coordinates of the masked vector, the next power of two from parameters and groups on.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -262,6 +268,10 @@ pub enum View {
 /// What a sum, its thresholds and its accounting take from a mechanism, whatever its unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CommonParameters {
+    /// What travels beside the gradient or update in the same vector.
+    pub groups: Groups,
+    /// C.
+    pub l2_clip_norm: f64,
     /// Coordinates of the model's gradient or update.
     pub n_parameters: u32,
     /// d: coordinates of the masked vector, a power of two.
@@ -296,9 +306,19 @@ pub trait Promise {
     /// With what probability the analysis of one attempt does not hold.
     fn cut_probability(&self) -> f64;
 
-    /// The factor that turns a coordinate of the sum of `survivors` vectors, after H and D, into one of the mean gradient or
-    /// update.
+    /// The factor that turns a coordinate of the sum of `survivors` vectors, after H and D, into one of the mean joined vector,
+    /// which is C long at most.
     fn restoring_factor(&self, survivors: u32) -> f64;
+
+    /// What the mean of `survivors` vectors is multiplied with to be the mean of a figure: the lot that the mean is taken
+    /// over is that of the largest roster.
+    fn figures_factor(&self, survivors: u32) -> f64;
+
+    /// The standard deviation of the noise of `survivors` shares in a coordinate of their sum, after H and D.
+    fn restored_noise_deviation(&self, survivors: u32) -> f64 {
+        let common = self.common();
+        (f64::from(common.d_pad) * f64::from(survivors) * common.noise.added_variance()).sqrt()
+    }
 
     /// Whether anybody adds noise. Without it nothing is promised, and epsilon is infinite.
     fn has_noise(&self) -> bool {
@@ -408,6 +428,29 @@ impl Mechanism {
         }
     }
 
+    /// The mechanism of an attempt that clips to `l2_clip_norm`, all else the same.
+    ///
+    /// # Errors
+    /// If the clip is not adaptive, or that lies outside its bounds.
+    pub fn with_clip(&self, l2_clip_norm: f64) -> Result<Self, MechanismError> {
+        if self.common().groups.adaptive_clip.is_none() {
+            return Err(MechanismError::FixedClip);
+        }
+        self.common().groups.check_clip(l2_clip_norm)?;
+        // Nothing but the clip's own range depends on it: neither sensitivity on the grid nor bits nor epsilon.
+        Ok(match self.clone() {
+            Self::Record(RecordMechanism(p)) => Self::Record(RecordMechanism(RecordParameters { l2_clip_norm, ..p })),
+            Self::Client(mechanism) => Self::Client(mechanism.clipping_to(l2_clip_norm)),
+        })
+    }
+
+    /// What stays the same over all attempts of a session, as bytes: the canonical encoding, at the least clip where that is
+    /// adaptive. Two mechanisms that agree in it cost the same, whatever they clip to.
+    pub fn session_bytes(&self) -> Vec<u8> {
+        let least = self.common().groups.adaptive_clip.map(|adaptive| adaptive.l2_clip_norm_min);
+        least.and_then(|least| self.with_clip(least).ok()).as_ref().unwrap_or(self).encode()
+    }
+
     /// The canonical encoding, whose first bytes name the unit.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -496,6 +539,13 @@ impl Promise for Mechanism {
             Self::Client(mechanism) => mechanism.restoring_factor(survivors),
         }
     }
+
+    fn figures_factor(&self, survivors: u32) -> f64 {
+        match self {
+            Self::Record(mechanism) => mechanism.figures_factor(survivors),
+            Self::Client(mechanism) => mechanism.figures_factor(survivors),
+        }
+    }
 }
 
 impl From<RecordMechanism> for Mechanism {
@@ -517,12 +567,13 @@ impl RecordMechanism {
     /// The first refusal of the specification that applies.
     pub fn new(parameters: RecordParameters) -> Result<Self, MechanismError> {
         let p = &parameters;
-        in_range("l2_clip_norm", p.l2_clip_norm, CLIP_MIN, CLIP_MAX)?;
+        p.groups.check()?;
+        p.groups.check_clip(p.l2_clip_norm)?;
         if p.grid != GRID {
             return Err(MechanismError::Mismatch { what: "grid", found: p.grid.into(), expected: GRID.into() });
         }
         in_range("shift", p.shift, SHIFT_MIN, SHIFT_MAX)?;
-        check_vector(p.n_parameters, p.d_pad)?;
+        check_vector(p.n_parameters, &p.groups, p.d_pad)?;
         let d_pad = p.d_pad;
         check_cohort(p.u_min, p.max_colluders, p.n_max)?;
         in_range("record_bound", p.record_bound, 1, RECORD_BOUND_MAX)?;
@@ -570,10 +621,14 @@ impl RecordMechanism {
     /// denominator (`u64` each), the noise variance as its `u64` numerator over 2^10.
     ///
     /// Version 1 is that of distributed noise, and of nothing else. Version 2 begins with the name of the noise, and has no
-    /// variance where there is none: who knows version 1 alone refuses it, and nothing reads as noise of variance 0.
+    /// variance where there is none: who knows version 1 alone refuses it, and nothing reads as noise of variance 0. Version
+    /// 3 is that of groups beside the gradient, which stand behind the name of the noise.
     pub fn encode(&self) -> Vec<u8> {
         let p = &self.0;
         let head = match p.noise {
+            _ if p.groups != Groups::default() => {
+                Canonical::new(DOMAIN_V3).text(p.noise.name()).field(&p.groups.encode())
+            }
             Noise::Distributed(_) => Canonical::new(DOMAIN),
             Noise::Local(_) | Noise::None => Canonical::new(DOMAIN_V2).text(p.noise.name()),
         };
@@ -603,15 +658,28 @@ impl RecordMechanism {
     /// # Errors
     /// If the bytes are not one, or the parameters are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, MechanismError> {
-        let (mut reader, is_noisy) = match CanonicalReader::new(bytes, DOMAIN_V2) {
-            Ok(mut reader) => match reader.text()? {
-                NO_NOISE => (reader, false),
-                // Distributed noise has version 1.
+        let noise_is = |reader: &mut CanonicalReader<'_>, name| match reader.text()? == name {
+            true => Ok(()),
+            false => Err(MechanismError::from(DecodeError::Malformed { what: "noise" })),
+        };
+        let mut groups = Groups::default();
+        let (mut reader, is_noisy) = if let Ok(mut reader) = CanonicalReader::new(bytes, DOMAIN_V3) {
+            let is_noisy = match reader.text()? {
+                DISTRIBUTED => true,
+                NO_NOISE => false,
                 _ => return Err(DecodeError::Malformed { what: "noise" }.into()),
-            },
-            Err(_) => (CanonicalReader::new(bytes, DOMAIN)?, true),
+            };
+            groups = Groups::decode(reader.field()?)?;
+            (reader, is_noisy)
+        } else if let Ok(mut reader) = CanonicalReader::new(bytes, DOMAIN_V2) {
+            // Distributed noise alone has version 1.
+            noise_is(&mut reader, NO_NOISE)?;
+            (reader, false)
+        } else {
+            (CanonicalReader::new(bytes, DOMAIN)?, true)
         };
         let parameters = RecordParameters {
+            groups,
             l2_clip_norm: reader.f64()?,
             grid: reader.u32()?,
             shift: reader.u8()?,
@@ -651,6 +719,8 @@ impl Promise for RecordMechanism {
     fn common(&self) -> CommonParameters {
         let p = &self.0;
         CommonParameters {
+            groups: p.groups,
+            l2_clip_norm: p.l2_clip_norm,
             n_parameters: p.n_parameters,
             d_pad: p.d_pad,
             u_min: p.u_min,
@@ -692,6 +762,11 @@ impl Promise for RecordMechanism {
         let p = &self.0;
         p.l2_clip_norm / (f64::from(p.d_pad) * grid_steps(p.shift) as f64 * f64::from(p.expected_lot))
     }
+
+    /// The expected lot is that of the largest roster: the survivors' part of it, all silos taken for alike.
+    fn figures_factor(&self, survivors: u32) -> f64 {
+        f64::from(self.0.n_max) / f64::from(survivors)
+    }
 }
 
 impl TryFrom<RecordParameters> for RecordMechanism {
@@ -722,6 +797,8 @@ pub enum NoiseTarget {
 /// What a record-level task asks for; [`design`] finds the rest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecordTarget {
+    /// What travels beside the gradient.
+    pub groups: Groups,
     /// C.
     pub l2_clip_norm: f64,
     /// Coordinates of the model's gradient.
@@ -753,7 +830,7 @@ pub struct RecordTarget {
 /// # Errors
 /// If the target is out of range or no noise reaches it.
 pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> {
-    in_range("n_parameters", target.n_parameters, 1, VECTOR_LEN_MAX as u32)?;
+    in_range("n_parameters", target.n_parameters, 1, VECTOR_LEN_MAX as u32 - target.groups.len())?;
     in_range("record_bound", target.record_bound, 1, RECORD_BOUND_MAX)?;
     if target.u_min.saturating_sub(target.max_colluders) < HONEST_MIN {
         return Err(MechanismError::TooFewHonest { u_min: target.u_min, max_colluders: target.max_colluders });
@@ -761,9 +838,10 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
     let tail = |b: u32| sample_tail(target.record_bound, target.sampling_probability, b);
     let records_per_round =
         least(1, target.record_bound, |b| tail(b) <= SAMPLE_TAIL_MAX).unwrap_or(target.record_bound);
-    let d_pad = target.n_parameters.next_power_of_two();
+    let d_pad = padded_len(target.n_parameters, &target.groups);
     let with_noise = |shift: u8, noise: Noise| {
         let mut parameters = RecordParameters {
+            groups: target.groups,
             l2_clip_norm: target.l2_clip_norm,
             grid: GRID,
             shift,
@@ -818,11 +896,16 @@ pub const GRID: u32 = 1 << 24;
 
 /// The name of no noise.
 const NO_NOISE: &str = "none";
+/// The name of noise in shares.
+const DISTRIBUTED: &str = "distributed";
+/// The name of noise that each adds alone.
+const LOCAL: &str = "local";
 const DOMAIN: &str = "eranos/privacy/record-mechanism/v1";
 const DOMAIN_V2: &str = "eranos/privacy/record-mechanism/v2";
+const DOMAIN_V3: &str = "eranos/privacy/record-mechanism/v3";
 /// Below this the clip's reciprocal, above it the restored gradient, leaves the comfortable range of `f32`.
-const CLIP_MIN: f64 = 1e-12;
-const CLIP_MAX: f64 = 1e12;
+pub(crate) const CLIP_MIN: f64 = 1e-12;
+pub(crate) const CLIP_MAX: f64 = 1e12;
 /// From here on the widening by rounding is below 0.8 %.
 const SHIFT_MIN: u8 = 17;
 /// K/2^e >= 8.
@@ -839,7 +922,12 @@ const ATTEMPTS_MAX: u32 = 1 << 24;
 /// sg never exceeds this many thousandths of Delta2 below 2^20, since Delta2 >= 9.
 const SHARE_THOUSANDTHS_MAX: u32 = 1 << 27;
 
-fn in_range<T: PartialOrd + Into<f64>>(what: &'static str, found: T, min: T, max: T) -> Result<(), MechanismError> {
+pub(crate) fn in_range<T: PartialOrd + Into<f64>>(
+    what: &'static str,
+    found: T,
+    min: T,
+    max: T,
+) -> Result<(), MechanismError> {
     // Written so that a NaN is refused.
     if found >= min && found <= max {
         return Ok(());
@@ -847,10 +935,15 @@ fn in_range<T: PartialOrd + Into<f64>>(what: &'static str, found: T, min: T, max
     Err(MechanismError::Range { what, found: found.into(), min: min.into(), max: max.into() })
 }
 
+/// Coordinates of the masked vector.
+fn padded_len(n_parameters: u32, groups: &Groups) -> u32 {
+    n_parameters.saturating_add(groups.len()).checked_next_power_of_two().unwrap_or_default()
+}
+
 /// Whether the vector has a length that a plan may have, padded to the next power of two.
-fn check_vector(n_parameters: u32, d_pad: u32) -> Result<(), MechanismError> {
-    in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32)?;
-    let expected = n_parameters.next_power_of_two();
+fn check_vector(n_parameters: u32, groups: &Groups, d_pad: u32) -> Result<(), MechanismError> {
+    in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32 - groups.len())?;
+    let expected = padded_len(n_parameters, groups);
     if d_pad != expected {
         return Err(MechanismError::Mismatch { what: "d_pad", found: d_pad.into(), expected: expected.into() });
     }
@@ -943,6 +1036,7 @@ mod tests {
 
     fn demo_target() -> RecordTarget {
         RecordTarget {
+            groups: Groups::default(),
             l2_clip_norm: 1.0,
             n_parameters: 121_930,
             sampling_probability: Probability::new(1, 4).expect("a probability"),

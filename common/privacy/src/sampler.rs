@@ -102,6 +102,7 @@ mod tests {
 
     fn mechanism(numerator: u64, denominator: u64, record_bound: u32) -> RecordMechanism {
         design(&RecordTarget {
+            groups: crate::groups::Groups::default(),
             l2_clip_norm: 1.0,
             n_parameters: 16,
             sampling_probability: Probability::new(numerator, denominator).expect("a probability"),

@@ -85,8 +85,8 @@ messages! {
     Request {
         /// Asks to take part in the next round.
         CheckIn(select::CheckIn) = 0x10,
-        /// Asks for certificates it has not seen.
-        FetchCertificates(advertise_keys::FetchCertificates) = 0x11,
+        /// Asks for credentials it has not seen.
+        FetchCredentials(advertise_keys::FetchCredentials) = 0x11,
         /// Accepts the plan and gives its keys.
         Advertise(advertise_keys::Advertise) = 0x12,
         /// Its sealed shares.
@@ -111,8 +111,8 @@ messages! {
         ComeBackLater(select::ComeBackLater) = 0x90,
         /// Selected: the signed plan; the body is the checkpoint.
         Configure(configure::Configure) = 0x91,
-        /// Certificates asked for.
-        Certificates(advertise_keys::Certificates) = 0x92,
+        /// Credentials asked for.
+        Credentials(advertise_keys::Credentials) = 0x92,
         /// The roster.
         Roster(advertise_keys::Roster) = 0x93,
         /// Who shared, and the parts addressed to this client.
@@ -137,7 +137,7 @@ impl Request {
     pub fn round(&self) -> Option<RoundRef> {
         match self {
             Self::CheckIn(_) => None,
-            Self::FetchCertificates(message) => Some(message.round),
+            Self::FetchCredentials(message) => Some(message.round),
             Self::Advertise(message) => Some(message.round),
             Self::ShareKeys(message) => Some(message.round),
             Self::Ready(message) => Some(message.round),

@@ -138,6 +138,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
             sampling_probability: Probability::ONE,
             expected_lot: options.canaries,
             record_bound: records_max,
+            local: None,
         },
         data: None,
         optimizer: coordinator_setup::OPTIMIZER.to_owned(),

@@ -265,6 +265,10 @@ def read_mechanism(lines):
         require(0 < integer(numerator) <= integer(denominator), "the probability is none")
         for name in ["expected-lot", "records-per-round", "record-bound"]:
             fields[name] = integer(lines.next(name))
+        if lines.lines and lines.lines[0].startswith("local-steps: "):
+            fields["local-steps"] = integer(lines.next("local-steps"))
+            for name in ["client-learning-rate", "update-clip-norm"]:
+                fields[name] = number(lines.next(name))
     else:
         for name in ["local-steps", "batch-size"]:
             fields[name] = integer(lines.next(name))

@@ -986,13 +986,14 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     let n_parameters = u32::try_from(n_parameters).unwrap_or(u32::MAX);
     let groups = task.groups().map_err(|error| failed(&error))?;
     match task.contribution().map_err(|(what, next)| UserError::new(what, next))? {
-        Contribution::Records { sampling_probability, expected_lot, record_bound } => design(&RecordTarget {
+        Contribution::Records { sampling_probability, expected_lot, record_bound, local } => design(&RecordTarget {
             groups,
             l2_clip_norm: task.training.l2_clip_norm,
             n_parameters,
             sampling_probability,
             expected_lot,
             record_bound,
+            local,
             n_max: cohort.clients_max,
             u_min: cohort.survivors_min,
             max_colluders: cohort.max_colluders,

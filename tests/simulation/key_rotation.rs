@@ -51,8 +51,7 @@ fn clients_follow_the_ledgers_key_and_keep_the_new_one() {
 
         let dir = tempfile::tempdir().expect("a folder");
         world.coordinator.ledger.storage().write(dir.path());
-        let verify =
-            |key: LedgerKey| audit::verify(dir.path(), &Options { key, known: None }).expect("readable").n_findings;
+        let verify = |key: LedgerKey| audit::verify(dir.path(), &Options::new(key)).expect("readable").n_findings;
         assert_eq!((verify(pinned), verify(key)), (0, 0));
         let stranger =
             LedgerSigner::new(world.setup.signer.ledger_key().name().clone(), SigningKey::from_seed(&[9; 32]));

@@ -42,7 +42,7 @@ fn a_thousand_bits_flipped_in_the_ledger_of_real_rounds_are_all_found() {
     let world = rounds();
     let dir = tempfile::tempdir().unwrap();
     world.coordinator.ledger.storage().write(dir.path());
-    let options = Options { key: world.setup.signer.ledger_key(), known: None };
+    let options = Options::new(world.setup.signer.ledger_key());
     let report = audit::verify(dir.path(), &options).unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);
     assert_eq!((report.n_attempts(), report.n_released()), (3, 2));

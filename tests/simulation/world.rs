@@ -1167,6 +1167,7 @@ pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
         sampling_probability: Probability::ONE,
         expected_lot: 40,
         record_bound: RECORDS_MAX,
+        local: None,
         n_max: size.n as u16,
         u_min: size.u_min,
         max_colluders: size.f,

@@ -51,7 +51,7 @@ fn main() {
     println!("{n_rounds} rounds of {N_CLIENTS} clients written in {:.1} s, {} MB", seconds(began), n_bytes >> 20);
 
     let written = peak_memory();
-    let options = Options { key: federation.signer.ledger_key(), known: None };
+    let options = Options::new(federation.signer.ledger_key());
     let began = Instant::now();
     let report = audit::verify(&folder, &options).unwrap();
     let audited = began.elapsed();

@@ -32,7 +32,7 @@ fn the_stored_log_has_its_known_root_and_verifies() {
     let signed = fs::read(dir.join("log/checkpoint")).expect("the checkpoint");
     let signed = SignedCheckpoint::open(&signed, &key).expect("signed");
     assert_eq!((signed.checkpoint().size, signed.checkpoint().root.to_string().as_str()), (9, ROOT));
-    let report = audit::verify(&dir.join("log"), &Options { key: pinned.clone(), known: None }).expect("readable");
+    let report = audit::verify(&dir.join("log"), &Options::new(pinned.clone())).expect("readable");
     assert!(report.is_clean(), "{:#?}", report.findings);
     assert_eq!((report.n_attempts(), report.n_released()), (6, 4));
 

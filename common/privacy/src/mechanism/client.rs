@@ -8,9 +8,9 @@
 use eranos_base::encoding::{Canonical, CanonicalReader, DecodeError};
 
 use super::{
-    BITS_MAX, CommonParameters, DISTRIBUTED, LOCAL, MechanismError, NO_NOISE, Noise, NoiseTarget, Promise,
-    SHARE_THOUSANDTHS_MAX, check_cohort, check_release, check_vector, in_range, least, padded_len, read_variance,
-    share_variance,
+    BITS_MAX, CommonParameters, DISTRIBUTED, LEARNING_RATE_MAX, LEARNING_RATE_MIN, LOCAL, MechanismError, NO_NOISE,
+    Noise, NoiseTarget, Promise, SHARE_THOUSANDTHS_MAX, STEPS_MAX, check_cohort, check_release, check_vector, in_range,
+    least, padded, read_variance, share_variance,
 };
 use crate::{
     accountant::Event,
@@ -30,7 +30,7 @@ pub struct ClientParameters {
     pub scaled_clip: u32,
     /// Coordinates of the model's update.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two from parameters and groups on.
+    /// d: coordinates of the masked vector, [`padded_len`](crate::rotation::padded_len) of parameters and groups.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -295,8 +295,7 @@ pub struct ClientTarget {
 /// If the target is out of range or no noise reaches it.
 pub fn design_client(target: &ClientTarget) -> Result<ClientMechanism, MechanismError> {
     // Before anything is reckoned with them.
-    let d_pad = padded_len(target.n_parameters, &target.groups);
-    check_vector(target.n_parameters, &target.groups, d_pad)?;
+    let d_pad = padded(target.n_parameters, &target.groups)?;
     check_cohort(target.u_min, target.max_colluders, target.n_max)?;
     let with_noise = |noise: Noise| {
         let mut parameters = ClientParameters {
@@ -338,10 +337,7 @@ const DOMAIN: &str = "eranos/privacy/client-mechanism/v1";
 const DOMAIN_V2: &str = "eranos/privacy/client-mechanism/v2";
 /// Its square, and the square of a sum over the largest cohort, stay far below 2^64.
 const SCALED_CLIP_MAX: u32 = 1 << 24;
-const STEPS_MAX: u32 = 1 << 20;
 const BATCH_SIZE_MAX: u32 = 1 << 16;
-const LEARNING_RATE_MIN: f64 = 1e-12;
-const LEARNING_RATE_MAX: f64 = 1e6;
 
 /// The least C s >= 4 sqrt d, at which rounding widens the update by 0.8 %.
 const fn scaled_clip_min(d_pad: u32) -> u32 {

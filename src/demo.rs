@@ -369,7 +369,7 @@ impl Screen {
 /// Audits the ledger as a stranger would: from the files and the pinned key alone.
 fn verify(dir: &Path, ledger_key: &str) -> Result<bool, UserError> {
     let key = ledger_key.parse().map_err(|error| broken(&error))?;
-    let options = audit::Options { key, known: None };
+    let options = audit::Options::new(key);
     let report = audit::verify(&dir.join("ledger"), &options).map_err(|error| broken(&error))?;
     for finding in &report.findings {
         eprintln!("ledger: {finding}");

@@ -13,7 +13,7 @@ use eranos_privacy::{
         calibrate::{self, AccountantKind, CalibrationError, Target},
         pld, zcdp,
     },
-    mechanism::{NoiseTarget, RecordTarget, design},
+    mechanism::{NoiseTarget, RecordTarget, design, padded},
     rounding, wrap,
 };
 use serde_json::json;
@@ -373,9 +373,8 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
 /// The scale is the least at which rounding widens the update by 0.8 %, sC = 4 sqrt d.
 fn solve_client(options: &SolveOptions, survivors_min: u16, least: f64) -> Result<Solution, UserError> {
     let q = options.sampling_probability.to_f64();
-    let unusable = |what: String| UserError::new(what, "name a smaller model with --parameters");
-    let d_pad = options.parameters.checked_next_power_of_two().filter(|d| *d <= 1 << 26 && options.parameters > 0);
-    let d_pad = d_pad.ok_or_else(|| unusable(format!("a model of {} parameters", options.parameters)))?;
+    let d_pad = padded(options.parameters, &eranos_privacy::Groups::default())
+        .map_err(|error| UserError::new(error.to_string(), "name another model's number with --parameters"))?;
     let (d, n) = (f64::from(d_pad), f64::from(options.clients));
     let scaled_clip = CLIP_OVER_ROOT_D * d.sqrt();
     let l2_sensitivity = rounding::l2_bound(scaled_clip, d_pad, (-0.5f64).exp());

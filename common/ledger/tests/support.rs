@@ -200,7 +200,7 @@ impl Federation {
     }
 
     pub(crate) fn options(&self) -> Options {
-        Options { key: self.signer.ledger_key(), known: None }
+        Options::new(self.signer.ledger_key())
     }
 
     pub(crate) fn write(&self, dir: &Path) {

@@ -19,7 +19,7 @@ use eranos_coordinator::{
     federation::{RoundReport, Summary},
     model::TestFigures,
     setup as coordinator_setup,
-    task::{Contribution, Metrics},
+    task::{Contribution, Graph, Metrics},
 };
 use eranos_ledger::audit;
 use eranos_privacy::{Probability, Promise, mechanism::NoiseTarget};
@@ -123,6 +123,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
         clients: n_clients,
         survivors_min: n_clients - 1,
         max_colluders: 1,
+        graph: Graph::Complete,
         rounds: options.rounds,
         attempts_max,
         noise: settings.noise,
@@ -130,6 +131,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
             sampling_probability: Probability::QUARTER,
             expected_lot: trial.n_records / 4,
             record_bound: records_max,
+            local: None,
         },
         data: Some(std::path::absolute(&folders.data).unwrap_or_else(|_| folders.data.clone())),
         optimizer: settings.optimizer.clone(),
@@ -368,7 +370,7 @@ impl Screen {
 /// Audits the ledger as a stranger would: from the files and the pinned key alone.
 fn verify(dir: &Path, ledger_key: &str) -> Result<bool, UserError> {
     let key = ledger_key.parse().map_err(|error| broken(&error))?;
-    let options = audit::Options { key, known: None };
+    let options = audit::Options::new(key);
     let report = audit::verify(&dir.join("ledger"), &options).map_err(|error| broken(&error))?;
     for finding in &report.findings {
         eprintln!("ledger: {finding}");

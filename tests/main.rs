@@ -14,3 +14,4 @@ mod simulate;
 mod simulation;
 mod transport;
 mod white_box;
+mod witness;

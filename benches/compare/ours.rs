@@ -161,6 +161,7 @@ impl<'a> Exact<'a> {
             sampling_probability: Probability::ONE,
             expected_lot: batch.len() as u32,
             record_bound: batch.len() as u32,
+            local: None,
             n_max: 4,
             u_min: 3,
             max_colluders: 1,

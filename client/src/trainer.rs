@@ -16,8 +16,8 @@ use eranos_nn::{
     network::batch::Weight,
 };
 use eranos_privacy::{
-    Figures, Mechanism, RecordMechanism, SiloSum, Slot,
-    mechanism::LocalTraining,
+    Figures, Mechanism, RecordMechanism, RotationSeed, SiloSum, Slot,
+    mechanism::{LocalTraining, SiloTraining},
     sampler,
     sampler::SampleError,
     silo::SiloError,
@@ -125,10 +125,17 @@ impl Trainer {
         let parameters: Vec<f32> =
             job.checkpoint.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let vector = match &job.mechanism {
-            Mechanism::Record(mechanism) => {
-                let sum = record_sum(&prepared, mechanism, &parameters, cancelled)?;
-                sum.contribute(mechanism, &job.rotation_seed, &mut OsEntropy)?
-            }
+            Mechanism::Record(mechanism) => match mechanism.parameters().local {
+                None => {
+                    let sum = record_sum(&prepared, mechanism, &parameters, cancelled)?;
+                    sum.contribute(mechanism, &job.rotation_seed, &mut OsEntropy)?
+                }
+                Some(training) => {
+                    let seed = &job.rotation_seed;
+                    let update = private_update(&prepared, mechanism, training, seed, &parameters, cancelled)?;
+                    update::contribute_trained(&update, mechanism, seed, &mut OsEntropy)?
+                }
+            },
             Mechanism::Client(mechanism) => {
                 let training = mechanism.parameters().training;
                 let draw = || prepared.example(any_record(&prepared.data));
@@ -196,6 +203,28 @@ fn record_sum(
         total.merge(&mut sum)?;
     }
     Ok(total)
+}
+
+/// The change of every parameter by DP-SGD inside this silo: each step draws a sample of its own, and goes along the noised
+/// mean of its clipped gradients. Whatever the records are, the work is the same.
+fn private_update(
+    prepared: &Prepared,
+    mechanism: &RecordMechanism,
+    training: SiloTraining,
+    seed: &RotationSeed,
+    parameters: &[f32],
+    cancelled: &AtomicBool,
+) -> Result<Zeroizing<Vec<f64>>, TrainerError> {
+    let mut after = parameters.to_vec();
+    for _ in 0..training.steps {
+        let mean = record_sum(prepared, mechanism, &after, cancelled)?.noised_mean(mechanism, seed, &mut OsEntropy)?;
+        for (parameter, slope) in after.iter_mut().zip(&*mean) {
+            *parameter = (f64::from(*parameter) - training.learning_rate * slope) as f32;
+        }
+    }
+    // What is not finite becomes an update of zero where it is clipped.
+    let change = |(after, before): (&f32, &f32)| f64::from(*after) - f64::from(*before);
+    Ok(Zeroizing::new(after.iter().zip(parameters).map(change).collect()))
 }
 
 /// The change of every parameter by `training` on the client's own records, as `draw` gives them, as many whatever there

@@ -13,7 +13,7 @@ use crate::{
     export::{Exported, export},
     federation::RoundReport,
     setup::{self, Coordinator, Init},
-    task::{Contribution, Unit},
+    task::{Contribution, Graph, Noise, Unit},
 };
 
 /// `eranos coordinator`.
@@ -48,6 +48,12 @@ pub enum Command {
         /// What is protected: one record, or a whole client, which takes thousands of them
         #[arg(long, value_enum, default_value = "record")]
         unit: Unit,
+        /// Who adds the noise: all clients together, or each all of it by itself, which costs more; none as --no-noise
+        #[arg(long, value_enum, default_value = "distributed", conflicts_with = "no_noise")]
+        noise: Noise,
+        /// Who shares keys with whom
+        #[arg(long, value_enum, default_value = "complete")]
+        graph: Graph,
         /// The most records that one client may hold, with unit = record
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u32,
@@ -88,6 +94,8 @@ pub fn run(command: Command) -> Result<(), UserError> {
             epsilon,
             no_noise,
             unit,
+            noise,
+            graph,
             records_per_client_max,
             data,
         } => {
@@ -101,26 +109,36 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 clients,
                 survivors_min: clients.saturating_sub(1),
                 max_colluders: 1,
+                graph,
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
-                noise: if no_noise { NoiseTarget::None } else { NoiseTarget::Distributed { epsilon } },
-                contribution: match unit {
-                    Unit::Record => Contribution::quarter_of(u32::from(clients), records_per_client_max),
-                    Unit::Client => Contribution::Update(setup::LOCAL_TRAINING),
+                noise: match noise {
+                    _ if no_noise => NoiseTarget::None,
+                    Noise::Distributed => NoiseTarget::Distributed { epsilon },
+                    Noise::Local => NoiseTarget::Local { epsilon },
+                    Noise::None => NoiseTarget::None,
+                },
+                contribution: match (unit, noise) {
+                    (Unit::Record, Noise::Local) => {
+                        Contribution::quarter_of_each(records_per_client_max, setup::SILO_TRAINING)
+                    }
+                    (Unit::Record, _) => Contribution::quarter_of(u32::from(clients), records_per_client_max),
+                    (Unit::Client, _) => Contribution::Update(setup::LOCAL_TRAINING),
                 },
                 data: data.map(|path| std::path::absolute(&path).unwrap_or(path)),
-                optimizer: match unit {
-                    Unit::Record => setup::OPTIMIZER.to_owned(),
-                    Unit::Client => setup::MEAN_OPTIMIZER.to_owned(),
+                optimizer: match (unit, noise) {
+                    (Unit::Record, Noise::Distributed | Noise::None) => setup::OPTIMIZER.to_owned(),
+                    (Unit::Client, _) | (_, Noise::Local) => setup::MEAN_OPTIMIZER.to_owned(),
                 },
                 l2_clip_norm: setup::CLIP,
-                metrics: Some(setup::METRICS),
+                // A silo's own steps measure nothing.
+                metrics: Some(setup::METRICS).filter(|_| (unit, noise) != (Unit::Record, Noise::Local)),
                 ready_slot_ms: 250,
                 dir: dir.clone(),
             };
             let line = setup::init(&init, party.anchor.trust_domain().as_str())?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::TASK).display());
-            if no_noise {
+            if init.noise == NoiseTarget::None {
                 println!("{NO_NOISE}");
             }
             println!("the ledger key, for clients and auditors to pin ({}):", dir.join(setup::LEDGER_PUB).display());

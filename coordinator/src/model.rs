@@ -153,7 +153,7 @@ impl Model {
     ) -> Result<Released, ModelError> {
         let survivors = sum.survivors().len() as u32;
         let (mut gradient, released) = release(&sum.residues(), mechanism, seed, survivors)?;
-        if let Mechanism::Client(_) = mechanism {
+        if mechanism.sums_updates() {
             for value in &mut gradient {
                 *value = -*value;
             }

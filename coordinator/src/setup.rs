@@ -12,14 +12,14 @@ use std::{
 use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
 use eranos_certs::Party;
 use eranos_ledger::{LedgerSigner, Origin};
-use eranos_privacy::mechanism::{LocalTraining, NoiseTarget};
+use eranos_privacy::mechanism::{LocalTraining, NoiseTarget, SiloTraining};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
     federation::{Federation, RoundReport},
     server::{Server, ServerOptions},
-    task::{Contribution, Metrics, Task},
+    task::{Contribution, Graph, Metrics, NO_SPARSE_GRAPH, Task},
 };
 
 /// The name of the configuration in a coordinator's folder.
@@ -120,6 +120,8 @@ pub struct Init {
     pub survivors_min: u16,
     /// The most colluders.
     pub max_colluders: u16,
+    /// Who shares keys with whom.
+    pub graph: Graph,
     /// Rounds to release.
     pub rounds: u32,
     /// Attempts allowed.
@@ -143,7 +145,7 @@ pub struct Init {
 /// Writes a commented configuration and task, makes the ledger key, and returns the line that pins it.
 ///
 /// # Errors
-/// If they are there already, or cannot be written.
+/// If they are there already, or cannot be written; or if no sparse graph of so many clients keeps its promises.
 pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
     let dir = &init.dir;
     let cannot = |path: &Path, error: &dyn std::fmt::Display| {
@@ -155,6 +157,10 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
             let what = format!("{} is there already", path.display());
             return Err(UserError::new(what, "edit it; a new ledger needs a new folder"));
         }
+    }
+    if init.graph == Graph::Sparse {
+        let thresholds = init.graph.thresholds(init.clients, init.max_colluders, init.survivors_min);
+        thresholds.map_err(|error| UserError::new(error.to_string(), NO_SPARSE_GRAPH))?;
     }
     fs::create_dir_all(dir).map_err(|error| cannot(dir, &error))?;
     // A new log is a new origin: two logs under one name would be a fork.
@@ -241,7 +247,7 @@ fn task_text(init: &Init) -> String {
          # complete: everybody shares keys with everybody, which holds against a coordinator that breaks the rules. sparse:\n\
          # each with a few, for a fraction of the work and bytes, if the parties trust the coordinator to keep to them;\n\
          # each must allow it in its policy.\n\
-         graph = \"complete\"\n\n\
+         graph = \"{graph}\"\n\n\
          [schedule]\n\
          # Rounds to release, and attempts allowed for them: one that aborts is charged too.\n\
          rounds = {rounds}\n\
@@ -260,6 +266,10 @@ fn task_text(init: &Init) -> String {
         clients = init.clients,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
+        graph = match init.graph {
+            Graph::Complete => "complete",
+            Graph::Sparse => "sparse",
+        },
         rounds = init.rounds,
         attempts_max = init.attempts_max,
         ready_slot_ms = init.ready_slot_ms,
@@ -269,17 +279,26 @@ fn task_text(init: &Init) -> String {
 /// What differs between the units: what is clipped, what a client does, what is protected, and who is in a sum.
 fn contribution_texts(contribution: &Contribution) -> [String; 4] {
     match contribution {
-        Contribution::Records { sampling_probability: q, expected_lot, record_bound } => [
+        Contribution::Records { sampling_probability: q, expected_lot, record_bound, local } => [
             "# Each record's gradient is clipped to this norm.\n".to_owned(),
-            String::new(),
+            local.map_or(String::new(), |SiloTraining { steps, learning_rate, update_clip_norm }| {
+                format!(
+                    "\n[training.local]\n\
+                     # Each client takes so many steps by itself, each with a sample and noise of its own. The change of the model\n\
+                     # is clipped to this norm, on which no privacy rests. The server optimizer applies the mean of the updates.\n\
+                     steps = {steps}\n\
+                     learning_rate = {learning_rate:?}\n\
+                     update_clip_norm = {update_clip_norm:?}\n"
+                )
+            }),
             "# What is protected: one record, added or removed. (\"client\": a whole client, for large cohorts.)\n\
              unit = \"record\"\n"
                 .to_owned(),
             format!(
-                "# Each record enters an attempt with this probability: numerator and denominator.\n\
+                "# Each record enters an attempt (with local noise each step) with this probability: numerator, denominator.\n\
                  sampling_probability = [{}, {}]\n\
                  # Public constants, never computed from what the clients hold: records expected in an attempt over all\n\
-                 # clients, and the most that one client may hold.\n\
+                 # clients (with local noise in a step of one client), and the most that one client may hold.\n\
                  expected_lot = {expected_lot}\n\
                  records_per_client_max = {record_bound}\n",
                 q.numerator(),
@@ -323,8 +342,8 @@ fn metrics_text(metrics: Option<Metrics>) -> String {
 fn noise_text(noise: NoiseTarget) -> String {
     match noise {
         NoiseTarget::Local { epsilon } => format!(
-            "# Each client adds all the noise that protects it, and need trust nobody else's. It costs most: with unit =\n\
-             # \"client\", epsilon is then local, of one update in place of any other.\n\
+            "# Each client adds all the noise that protects it or its records, and need trust nobody else's. It costs most:\n\
+             # with unit = \"client\", epsilon is then local, of one update in place of any other.\n\
              noise = \"local\"\n\
              epsilon = {epsilon:?}\n"
         ),
@@ -385,5 +404,7 @@ pub const MEAN_OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 1.0 }";
 pub const METRICS: Metrics = Metrics { loss_max: 4.0, share: 0.01 };
 /// What a client does by itself in the example task.
 pub const LOCAL_TRAINING: LocalTraining = LocalTraining { steps: 10, batch_size: 32, learning_rate: 0.1 };
+/// What a client does by itself in the example task with unit = record and noise = local.
+pub const SILO_TRAINING: SiloTraining = SiloTraining { steps: 5, learning_rate: 0.5, update_clip_norm: 1.0 };
 /// What the example task's learning rate falls to.
 const LAST_SHARE: f64 = 0.1;

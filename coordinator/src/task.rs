@@ -8,9 +8,9 @@ use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::{
     Groups, Probability,
     groups::{self, AdaptiveClip, Share},
-    mechanism::{LocalTraining, NoiseTarget},
+    mechanism::{LocalTraining, NoiseTarget, SiloTraining},
 };
-use eranos_secagg::{GraphKind, Thresholds};
+use eranos_secagg::{GraphKind, ThresholdError, Thresholds};
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -65,7 +65,7 @@ pub struct Training {
     pub l2_clip_norm: f64,
     /// Lets that norm follow a quantile of the norms; it stays as it is if there is no such section.
     pub adaptive_clip: Option<AdaptiveClipping>,
-    /// How a client comes to its update; with unit = client, and only there.
+    /// How a client comes to its update; with unit = client, and with unit = record where noise = local, and only there.
     pub local: Option<Local>,
     /// The rule that applies the summed, noised gradient, with its constants.
     pub server_optimizer: OptimizerSpec,
@@ -107,10 +107,13 @@ pub struct Metrics {
 pub struct Local {
     /// How many steps, whatever the client has.
     pub steps: u32,
-    /// Records of a step, drawn at random.
-    pub batch_size: u32,
+    /// Records of a step, drawn at random; with unit = client. With unit = record each is drawn by the sampling probability.
+    pub batch_size: Option<u32>,
     /// The learning rate of a step.
     pub learning_rate: f64,
+    /// With unit = record: the L2 norm that a client's update is clipped to. No privacy rests on it: l2_clip_norm is that of
+    /// each record's gradient.
+    pub update_clip_norm: Option<f64>,
 }
 
 /// What is promised to whom.
@@ -128,8 +131,8 @@ pub struct Privacy {
     pub delta: f64,
     /// With unit = record: the probability with which each record enters an attempt, numerator and denominator.
     pub sampling_probability: Option<[u64; 2]>,
-    /// With unit = record: the number of records expected in an attempt, over all silos. A public constant: never computed
-    /// from the silos' counts.
+    /// With unit = record: the number of records expected in an attempt, over all silos; with local noise in a step of one
+    /// silo. A public constant: never computed from the silos' counts.
     pub expected_lot: Option<u64>,
     /// With unit = record: the most records that a silo may hold. A silo with more refuses.
     pub records_per_client_max: Option<u64>,
@@ -146,6 +149,8 @@ pub enum Contribution {
         expected_lot: u32,
         /// The most records that a silo may hold.
         record_bound: u32,
+        /// The silo's own training, where it adds all of its noise. The lot is of one silo's step then.
+        local: Option<SiloTraining>,
     },
     /// unit = client: the change of the model by a training of its own.
     Update(LocalTraining),
@@ -155,7 +160,13 @@ impl Contribution {
     /// A quarter of the records of `clients`, each of whom may hold `record_bound`.
     pub fn quarter_of(clients: u32, record_bound: u32) -> Self {
         let expected_lot = u32::try_from(u64::from(clients) * u64::from(record_bound) / 4).unwrap_or(u32::MAX);
-        Self::Records { sampling_probability: Probability::QUARTER, expected_lot, record_bound }
+        Self::Records { sampling_probability: Probability::QUARTER, expected_lot, record_bound, local: None }
+    }
+
+    /// A quarter of one silo's own records in each step of a training of its own.
+    pub fn quarter_of_each(record_bound: u32, training: SiloTraining) -> Self {
+        let (sampling_probability, expected_lot) = (Probability::QUARTER, (record_bound / 4).max(1));
+        Self::Records { sampling_probability, expected_lot, record_bound, local: Some(training) }
     }
 }
 
@@ -170,7 +181,7 @@ pub enum Unit {
 }
 
 /// Who adds the noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
     /// Every client a share; only the sum is ever seen.
@@ -212,15 +223,35 @@ pub struct Cohort {
     pub graph: Graph,
 }
 
-/// Who shares keys with whom.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// Who shares keys with whom. The variants' words are what the command line says of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Graph {
-    /// Everybody with everybody.
+    /// Everybody with everybody: holds against a coordinator that breaks the rules
     #[default]
     Complete,
-    /// Each with a few: only clients whose policy allows it take part.
+    /// Each with a few, for less work and fewer bytes: holds only while the coordinator reports drop-outs honestly and takes
+    /// the cohort as it comes, so that clients refuse it unless their policies allow it
     Sparse,
+}
+
+impl Graph {
+    /// The thresholds of a round with as many clients as the cohort may have.
+    ///
+    /// # Errors
+    /// If no such round keeps its promises.
+    pub fn thresholds(
+        self,
+        clients_max: u16,
+        max_colluders: u16,
+        survivors_min: u16,
+    ) -> Result<Thresholds, ThresholdError> {
+        let (n, f, u_min) = (clients_max.into(), max_colluders.into(), survivors_min.into());
+        match self {
+            Self::Complete => Thresholds::complete(n, f, u_min),
+            Self::Sparse => Thresholds::sparse(n, f, u_min),
+        }
+    }
 }
 
 impl From<Graph> for GraphKind {
@@ -287,17 +318,14 @@ impl Task {
                 "name epsilon with noise = \"distributed\" or \"local\", and leave it out with noise = \"none\"",
             );
         }
-        if task.privacy.unit == Unit::Record && task.privacy.noise == Noise::Local {
-            return refuse(
-                "this version does not run unit = \"record\" with noise = \"local\"",
-                "share the noise out with noise = \"distributed\", or protect whole clients with unit = \"client\"",
-            );
-        }
         if let Err((what, next)) = task.contribution() {
             return refuse(&what, next);
         }
         if let Err(what) = task.groups() {
-            return refuse(&what, "give each a share of about 0.01, and bounds as the commented example has them");
+            return refuse(
+                &what,
+                "give each a share of about 0.01, and bounds as the commented example has them, or leave the sections out",
+            );
         }
         if let Err(error) = task.training.learning_rate_schedule.check() {
             return refuse(&format!("training.learning_rate_schedule: {error}"), "compare with the commented example");
@@ -307,12 +335,9 @@ impl Task {
         }
         let Cohort { clients_max, survivors_min, max_colluders, graph } = task.cohort;
         if graph == Graph::Sparse
-            && let Err(error) = Thresholds::sparse(clients_max.into(), max_colluders.into(), survivors_min.into())
+            && let Err(error) = graph.thresholds(clients_max, max_colluders, survivors_min)
         {
-            return refuse(
-                &format!("cohort.graph = \"sparse\": {error}"),
-                "take more clients, fewer colluders or more survivors, or graph = \"complete\"",
-            );
+            return refuse(&format!("cohort.graph = \"sparse\": {error}"), NO_SPARSE_GRAPH);
         }
         if usize::from(clients_max) > COHORT_LEN_MAX {
             return refuse(
@@ -370,8 +395,13 @@ impl Task {
                 share,
             })
         });
-        Groups::new(metrics.transpose()?, adaptive.transpose()?)
-            .map_err(|error| format!("metrics or training.adaptive_clip: {error}"))
+        let groups = Groups::new(metrics.transpose()?, adaptive.transpose()?)
+            .map_err(|error| format!("metrics or training.adaptive_clip: {error}"))?;
+        if !groups.is_empty() && (self.privacy.unit, self.privacy.noise) == (Unit::Record, Noise::Local) {
+            return Err("metrics or training.adaptive_clip is named, which unit = \"record\" with noise = \"local\" does not run"
+                .to_owned());
+        }
+        Ok(groups)
     }
 
     /// What a client puts into the sum.
@@ -379,9 +409,32 @@ impl Task {
     /// # Errors
     /// If the unit's parameters are missing or out of range, or the other unit's are named; and what to do.
     pub fn contribution(&self) -> Result<Contribution, (String, &'static str)> {
-        let Privacy { unit, sampling_probability, expected_lot, records_per_client_max, .. } = self.privacy;
+        let Privacy { unit, noise, sampling_probability, expected_lot, records_per_client_max, .. } = self.privacy;
         match (unit, self.training.local, sampling_probability, expected_lot, records_per_client_max) {
-            (Unit::Record, None, Some([numerator, denominator]), Some(lot), Some(bound)) => {
+            (Unit::Record, Some(_), ..) if noise != Noise::Local => Err((
+                "training.local is named, but with unit = \"record\" nobody trains by itself unless noise = \"local\""
+                    .to_owned(),
+                "leave the section out, or let each client add all of its noise with noise = \"local\"",
+            )),
+            (Unit::Record, local, Some([numerator, denominator]), Some(lot), Some(bound)) => {
+                let local = match (noise, local) {
+                    (
+                        Noise::Local,
+                        Some(Local {
+                            steps,
+                            learning_rate,
+                            batch_size: None,
+                            update_clip_norm: Some(update_clip_norm),
+                        }),
+                    ) => Some(SiloTraining { steps, learning_rate, update_clip_norm }),
+                    (Noise::Local, _) => {
+                        return Err((
+                            "training.local is missing, has no update_clip_norm, or has a batch_size".to_owned(),
+                            "with unit = \"record\" and noise = \"local\" name its steps, learning_rate and update_clip_norm",
+                        ));
+                    }
+                    _ => None,
+                };
                 let number = |what: &str, value: u64| {
                     u32::try_from(value).map_err(|_| (format!("{what} = {value} is too large"), "use a smaller number"))
                 };
@@ -392,12 +445,9 @@ impl Task {
                     })?,
                     expected_lot: number("privacy.expected_lot", lot)?,
                     record_bound: number("privacy.records_per_client_max", bound)?,
+                    local,
                 })
             }
-            (Unit::Record, Some(_), ..) => Err((
-                "training.local is named, but with unit = \"record\" nobody trains by itself".to_owned(),
-                "leave the section out, or protect whole clients with unit = \"client\"",
-            )),
             (Unit::Record, ..) => Err((
                 "privacy.sampling_probability, expected_lot or records_per_client_max is missing".to_owned(),
                 "name all three with unit = \"record\"; compare with what `eranos coordinator init` writes",
@@ -412,16 +462,22 @@ impl Task {
                     .to_owned(),
                 "leave them out",
             )),
-            (Unit::Client, None, ..) => Err((
-                "training.local is missing".to_owned(),
+            (
+                Unit::Client,
+                Some(Local { steps, batch_size: Some(batch_size), learning_rate, update_clip_norm: None }),
+                ..,
+            ) => Ok(Contribution::Update(LocalTraining { steps, batch_size, learning_rate })),
+            (Unit::Client, ..) => Err((
+                "training.local is missing, has no batch_size, or has an update_clip_norm".to_owned(),
                 "say how a client trains; compare with what `eranos coordinator init --unit client` writes",
             )),
-            (Unit::Client, Some(Local { steps, batch_size, learning_rate }), ..) => {
-                Ok(Contribution::Update(LocalTraining { steps, batch_size, learning_rate }))
-            }
         }
     }
 }
+
+/// What to do where no sparse graph keeps its promises.
+pub(crate) const NO_SPARSE_GRAPH: &str =
+    "take more clients, fewer colluders or more survivors, or graph = \"complete\"";
 
 /// Parses TOML into a type that refuses unknown fields; the error names the line.
 pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, next: &str) -> Result<T, UserError> {
@@ -475,7 +531,19 @@ mod tests {
         refused(LOCAL, &record, "nobody trains by itself");
         refused("", RECORD, "is missing");
         refused("", &record.replace("[1, 4]", "[2, 8]"), "lowest terms");
-        refused("", &record.replace("distributed", "local"), "does not run unit = \"record\" with noise = \"local\"");
+        let local = record.replace("distributed", "local");
+        let own = "[training.local]\nsteps = 10\nlearning_rate = 0.1\nupdate_clip_norm = 2.0";
+        let records = contribution(own, &local).ok();
+        let expected = SiloTraining { steps: 10, learning_rate: 0.1, update_clip_norm: 2.0 };
+        assert!(
+            matches!(records, Some(Ok(Contribution::Records { local: Some(found), .. })) if found == expected),
+            "{records:?}"
+        );
+        refused("", &local, "training.local is missing");
+        refused(LOCAL, &local, "has no update_clip_norm");
+        refused(&format!("{own}\nbatch_size = 8"), &local, "has a batch_size");
+        refused(own, CLIENT, "has an update_clip_norm");
+        refused(own, &format!("{local}\n[metrics]\nloss_max = 4.0\nshare = 0.01"), "does not run");
         refused(LOCAL, &CLIENT.replace("epsilon = 8.0", ""), "epsilon is missing");
         refused(LOCAL, &CLIENT.replace("distributed", "none"), "promises none");
         refused(LOCAL, &CLIENT.replace("client", "household"), "household");

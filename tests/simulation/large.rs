@@ -21,7 +21,7 @@ fn check(graph: GraphKind) {
 
     let dir = tempfile::tempdir().expect("a folder");
     world.coordinator.ledger.storage().write(dir.path());
-    let options = Options { key: world.setup.signer.ledger_key(), known: None };
+    let options = Options::new(world.setup.signer.ledger_key());
     let report = audit::verify(dir.path(), &options).expect("readable");
     assert!(report.is_clean(), "{:#?}", report.findings);
     let pseudonyms = &report.tasks[0].pseudonyms;

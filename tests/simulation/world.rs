@@ -616,6 +616,9 @@ impl World {
             for action in actions {
                 match action {
                     coordinator::Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    coordinator::Action::AnswerAll { to, answer } => {
+                        to.iter().for_each(|to| self.answer(to, answer.clone(), Bytes::new()));
+                    }
                     coordinator::Action::Persist(record) => self.coordinator.persist(record),
                     coordinator::Action::WakeAt(at) => {
                         self.coordinator.wake = Some(at);
@@ -639,9 +642,9 @@ impl World {
 
     fn answer(&mut self, to: &ClientId, answer: Answer, body: Bytes) {
         self.coordinator.did.push(CoordinatorDid::Answered { to: to.clone(), kind: answer.kind() });
-        let header = answer.encode().unwrap();
-        assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
-        let frame = AnswerFrame { kind: answer.kind(), header, body };
+        let frame = AnswerFrame::new(&answer, body).unwrap();
+        let decoded = Answer::decode(answer.kind(), &frame.header);
+        assert_eq!(decoded.as_ref(), Ok(&answer), "an answer comes back from its bytes");
         let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
         if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, to_check_in, &frame) {
             let due = self.delay();
@@ -1112,6 +1115,7 @@ pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
         sampling_probability: Probability::ONE,
         expected_lot: 40,
         record_bound: RECORDS_MAX,
+        local: None,
         n_max: size.n as u16,
         u_min: size.u_min,
         max_colluders: size.f,

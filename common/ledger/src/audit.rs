@@ -12,16 +12,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, VerifyingKey};
+use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, Timestamp, VerifyingKey};
 use eranos_privacy::{Mechanism, Noise, Promise, View, accountant::Accountant, budget::UnitOfPrivacy};
 
 use crate::{
+    cosignature::WitnessKey,
     entry::{
         Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Executable, LogOpened, Outcome, PromisedCurves,
         Roster, TaskOpened, attachment_of,
     },
     log::{CHECKPOINT_FILE, describe, read_checkpoint},
-    note::{Checkpoint, LedgerKey, NoteError, SignedCheckpoint},
+    note::{Checkpoint, LedgerKey, NoteError, Origin, SignedCheckpoint},
     tile::{
         ATTACHMENTS, Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileKind, TileSource,
         attachment_path, complete_root, parse_entries, parse_hashes, rows,
@@ -68,6 +69,15 @@ pub struct Options {
     /// A signed checkpoint seen elsewhere (a client's, a witness's, last year's), as its note's bytes: the log must
     /// continue it.
     pub known: Option<Vec<u8>>,
+    /// The witnesses each of whom must have cosigned the checkpoint.
+    pub witnesses: Vec<WitnessKey>,
+}
+
+impl Options {
+    /// Held against its pinned key alone.
+    pub const fn new(key: LedgerKey) -> Self {
+        Self { key, known: None, witnesses: Vec::new() }
+    }
 }
 
 /// What an audit found.
@@ -75,6 +85,8 @@ pub struct Options {
 pub struct Report {
     /// The checkpoint, if it is signed by the pinned key.
     pub checkpoint: Option<Checkpoint>,
+    /// Who of the witnesses demanded has cosigned it, and when.
+    pub witnessed: Vec<(Origin, Timestamp)>,
     /// What the log says of itself.
     pub opened: Option<LogOpened>,
     /// Entries read.
@@ -225,6 +237,9 @@ pub enum Fault {
     /// The checkpoint known from elsewhere is none of this log's.
     #[error("known checkpoint: {0}")]
     KnownCheckpoint(NoteError),
+    /// A witness has not cosigned the checkpoint.
+    #[error("witness of the checkpoint: {0}")]
+    Witness(NoteError),
     /// The log has fewer entries than a checkpoint that its key signed.
     #[error("its checkpoint covers {size} entries, but its key also signed one of {known}: entries were taken back")]
     Rewind {
@@ -499,12 +514,13 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     };
     let mut findings = Findings::default();
     let checkpoint = match SignedCheckpoint::open(&bytes, &options.key) {
-        Ok(signed) => signed.checkpoint().clone(),
+        Ok(signed) => signed,
         Err(fault) => {
             findings.add(None, Fault::Checkpoint(fault));
             // Without a signed size nothing below it means anything.
             return Ok(Report {
                 checkpoint: None,
+                witnessed: Vec::new(),
                 opened: None,
                 n_entries: 0,
                 tasks: Vec::new(),
@@ -513,6 +529,14 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
             });
         }
     };
+    let mut witnessed = Vec::new();
+    for witness in &options.witnesses {
+        match witness.verify(checkpoint.note()) {
+            Ok(at) => witnessed.push((witness.name().clone(), at)),
+            Err(fault) => findings.add(None, Fault::Witness(fault)),
+        }
+    }
+    let checkpoint = checkpoint.checkpoint().clone();
     let known = options.known.as_deref().and_then(|note| match SignedCheckpoint::open(note, &options.key) {
         Ok(signed) => Some(signed.checkpoint().clone()),
         Err(fault) => {
@@ -539,7 +563,7 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     let Findings { kept, n } = findings;
     let opened = ledger.as_ref().and_then(|ledger| ledger.opened.clone());
     let tasks = ledger.map(Ledger::summaries).unwrap_or_default();
-    Ok(Report { checkpoint: Some(checkpoint), opened, n_entries, tasks, findings: kept, n_findings: n })
+    Ok(Report { checkpoint: Some(checkpoint), witnessed, opened, n_entries, tasks, findings: kept, n_findings: n })
 }
 
 #[derive(Default)]
@@ -1108,7 +1132,7 @@ impl Task {
         let mut accountant = Accountant::new();
         for (survivors, n_attempts) in &self.by_survivors {
             let Some(shares) = mechanism.shares(view, *survivors) else { return f64::INFINITY };
-            accountant.compose_curve(&mechanism.event(shares).rdp(), *n_attempts, mechanism.cut_probability());
+            accountant.compose_curve(&mechanism.curve(shares), *n_attempts, mechanism.cut_probability());
         }
         accountant.epsilon(mechanism.common().delta)
     }

@@ -7,6 +7,7 @@ use std::{
     fmt::Write as _,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use clap::{Args, Subcommand};
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::{self, AuditError, Finding, Options, Report, TaskSummary},
-    entry::Epsilons,
+    cosignature::WitnessKey,
+    entry::{Date, Epsilons},
     note::{KeyError, LedgerKey, NOTE_LEN_MAX, VKEY_LEN_MAX},
     report, statement,
 };
@@ -80,6 +82,12 @@ pub struct Target {
     /// A signed checkpoint seen elsewhere, which the ledger must continue
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
+    /// A witness who must have cosigned the checkpoint: its one line, or a file that holds it; may be given again
+    ///
+    /// A cosignature says that the witness has never cosigned another history of this ledger. Ask the witness itself for its
+    /// line, not the ledger's operator.
+    #[arg(long, value_name = "KEY")]
+    pub witness: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -174,16 +182,38 @@ fn load(target: &Target) -> Result<Options, UserError> {
             UserError::new(what, "give the file that a client or a witness stored, or leave --known out")
         })?),
     };
-    Ok(Options { key, known })
+    let mut witnesses = Vec::new();
+    for text in &target.witness {
+        let witness: WitnessKey = load_witness_key(text)?;
+        if witness.key() == key.key() {
+            let what = format!("--witness: {} has the ledger's own key", witness.name());
+            return Err(UserError::new(what, "a witness is somebody else: ask for the line in its own witness.pub"));
+        }
+        witnesses.push(witness);
+    }
+    Ok(Options { key, known, witnesses })
 }
 
-/// The key that `text` is, or that the file `text` holds as its one line.
+/// The ledger's key that `text` is, or that the file `text` holds as its one line.
 ///
 /// # Errors
 /// If it is neither.
 pub fn load_key(text: &str) -> Result<LedgerKey, UserError> {
-    const NEXT: &str = "give the line that `eranos coordinator init` printed, or the file ledger.pub that holds it";
-    let error = match text.parse::<LedgerKey>() {
+    let next = "give the line that `eranos coordinator init` printed, or the file ledger.pub that holds it";
+    load_line(text, "--key", next)
+}
+
+/// The witness's key that `text` is, or that the file `text` holds as its one line.
+///
+/// # Errors
+/// If it is neither.
+pub fn load_witness_key(text: &str) -> Result<WitnessKey, UserError> {
+    let next = "give the line that `eranos witness init` printed, or the file witness.pub that holds it";
+    load_line(text, "--witness", next)
+}
+
+fn load_line<K: FromStr<Err = KeyError>>(text: &str, option: &str, next: &str) -> Result<K, UserError> {
+    let error = match text.parse::<K>() {
         Ok(key) => return Ok(key),
         Err(error) => error,
     };
@@ -193,11 +223,11 @@ pub fn load_key(text: &str) -> Result<LedgerKey, UserError> {
             let line = str::from_utf8(&bytes).unwrap_or_default();
             let line = line.strip_suffix('\n').unwrap_or(line);
             let line = line.strip_suffix('\r').unwrap_or(line);
-            line.parse().map_err(|error: KeyError| UserError::new(format!("{}: {error}", path.display()), NEXT))
+            line.parse().map_err(|error: KeyError| UserError::new(format!("{}: {error}", path.display()), next))
         }
         // Something with a plus was meant as a key, else as a file.
-        Err(_) if text.contains('+') => Err(UserError::new(format!("--key: {error}"), NEXT)),
-        Err(source) => Err(UserError::new(format!("cannot read the key file {text}: {source}"), NEXT)),
+        Err(_) if text.contains('+') => Err(UserError::new(format!("{option}: {error}"), next)),
+        Err(source) => Err(UserError::new(format!("cannot read the key file {text}: {source}"), next)),
     }
 }
 
@@ -222,6 +252,9 @@ fn explain(error: AuditError) -> UserError {
 fn advise(finding: &Finding) -> UserError {
     let next = match finding.fault {
         audit::Fault::Checkpoint(_) => "check the pinned key; if it is right, this is not the ledger that it signed",
+        audit::Fault::Witness(_) => {
+            "ask the witness: with evidence of a fork it has refused; else take a copy that it cosigned"
+        }
         audit::Fault::BeyondCheckpoint { .. } => "copy the ledger again while its coordinator is stopped or idle",
         audit::Fault::Tile(_) | audit::Fault::UnexpectedFile { .. } => "compare with another copy of the ledger",
         _ => "keep this copy as evidence, and ask the ledger's operator to explain it",
@@ -236,6 +269,9 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
         Some(c) => writeln!(text, "{}: {} entries under root {}", c.origin, c.size, c.root),
         None => writeln!(text, "no signed checkpoint"),
     };
+    for (witness, at) in &report.witnessed {
+        let _ = writeln!(text, "  cosigned by {witness} on {} (UTC)", Date::of(*at));
+    }
     for task in &report.tasks {
         let TaskSummary { attempts, released, max_attempts, delta, budget_epsilon, .. } = task;
         let _ = writeln!(text, "task {}, session {}", task.task, task.session);
@@ -347,6 +383,9 @@ fn to_json(report: &Report) -> Value {
         "origin": report.checkpoint.as_ref().map(|c| c.origin.as_str()),
         "size": report.checkpoint.as_ref().map(|c| c.size),
         "root": report.checkpoint.as_ref().map(|c| c.root.to_string()),
+        "witnessed": report.witnessed.iter().map(|(witness, at)| {
+            json!({ "witness": witness.as_str(), "time": at.unix_ms() / 1000 })
+        }).collect::<Vec<Value>>(),
         "entries": report.n_entries,
         "tasks": tasks,
         "n_findings": report.n_findings,

@@ -514,7 +514,7 @@ impl PromisedCurves {
     pub(crate) fn new(mechanism: &Mechanism) -> Self {
         let u_min = u32::from(mechanism.common().u_min);
         // No shares would be an infinite divergence: nothing is claimed.
-        let curve = |view| mechanism.event(mechanism.shares(view, u_min).unwrap_or_default()).rdp();
+        let curve = |view| mechanism.curve(mechanism.shares(view, u_min).unwrap_or_default());
         Self {
             coordinator: curve(View::CoordinatorWithColluders),
             outsider: curve(View::Outsider),
@@ -855,12 +855,20 @@ fn record_fields(mechanism: &RecordMechanism) -> (MechanismFields, MechanismFiel
         ("grid", p.grid.to_string()),
         ("shift", p.shift.to_string()),
     ];
-    let sample = vec![
+    let sample = [
         ("sampling-probability", format!("{}/{}", q.numerator(), q.denominator())),
         ("expected-lot", p.expected_lot.to_string()),
         ("records-per-round", p.records_per_round.to_string()),
         ("record-bound", p.record_bound.to_string()),
     ];
+    let steps = p.local.map(|local| {
+        [
+            ("local-steps", local.steps.to_string()),
+            ("client-learning-rate", local.learning_rate.to_string()),
+            ("update-clip-norm", local.update_clip_norm.to_string()),
+        ]
+    });
+    let sample = sample.into_iter().chain(steps.into_iter().flatten()).collect();
     (clip, sample)
 }
 

@@ -335,7 +335,7 @@ impl LogWriter<Folder> {
 }
 
 /// Locks the folder against a second writer, where the system can open a folder.
-fn lock(dir: &Path) -> Result<Option<File>, AppendError> {
+pub(crate) fn lock(dir: &Path) -> Result<Option<File>, AppendError> {
     if cfg!(not(unix)) {
         return Ok(None);
     }

@@ -164,8 +164,8 @@ fn protected_records(mechanism: &RecordMechanism) -> Vec<(&'static str, String)>
         (
             "Maximal contribution",
             format!(
-                "a record enters an attempt at most once, with a gradient clipped to an L2 norm of {}; a party holds at most \
-                 {} records",
+                "a record enters {} at most once, with a gradient clipped to an L2 norm of {}; a party holds at most {} records",
+                if p.local.is_some() { "each step of an attempt" } else { "an attempt" },
                 clip(&mechanism.common()),
                 p.record_bound
             ),
@@ -276,11 +276,13 @@ fn concentrated(mechanism: &Mechanism) -> String {
     if !mechanism.has_noise() {
         return "none".into();
     }
+    // Of as many releases as a party takes steps under noise of its own.
+    let steps = f64::from(mechanism.n_releases());
     format!(
         "rho = {:.6}, mu = {:.6}, as of Gaussian noise of multiplier {z:.6}; that the noise is discrete costs less than any \
          digit here, and epsilon above counts it",
-        1.0 / (2.0 * z * z),
-        1.0 / z
+        steps / (2.0 * z * z),
+        steps.sqrt() / z
     )
 }
 
@@ -344,7 +346,11 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
     let common = mechanism.common();
     let name = match (mechanism, common.noise) {
         (_, Noise::None) => "updates are clipped and summed under masks; nobody adds noise",
-        (Mechanism::Record(_), _) => {
+        (Mechanism::Record(_), Noise::Local(_)) => {
+            "DP-SGD inside each party: it adds to the sum of clipped gradients of every step of its own training all the discrete \
+             Gaussian noise that protects its records, and only the sum of the updates that come of it is known"
+        }
+        (Mechanism::Record(_), Noise::Distributed(_)) => {
             "DP-SGD over all parties: every survivor adds discrete Gaussian noise to its sum of clipped gradients, and only \
              the sum of all is known"
         }
@@ -386,6 +392,14 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
                 ("Records worked on in an attempt (B_max)", p.records_per_round.to_string()),
                 ("Most records of a party", p.record_bound.to_string()),
             ]);
+            if let Some(local) = p.local {
+                let what = format!(
+                    "{} steps at a learning rate of {}, each with a sample, a lot and noise as above; their change of the model \
+                     is clipped to {}",
+                    local.steps, local.learning_rate, local.update_clip_norm
+                );
+                fields.push(("Training of a party in an attempt", what));
+            }
         }
         Mechanism::Client(mechanism) => {
             let p = mechanism.parameters();

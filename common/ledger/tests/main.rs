@@ -8,4 +8,5 @@ mod report;
 mod support;
 mod tampering;
 mod vectors;
+mod witness;
 mod writer;

@@ -42,6 +42,7 @@ pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
         sampling_probability: Probability::new(1, 4).expect("valid"),
         expected_lot: 200,
         record_bound: 200,
+        local: None,
         n_max: 255,
         u_min: 3,
         max_colluders: 1,
@@ -199,7 +200,7 @@ impl Federation {
     }
 
     pub(crate) fn options(&self) -> Options {
-        Options { key: self.signer.ledger_key(), known: None }
+        Options::new(self.signer.ledger_key())
     }
 
     pub(crate) fn write(&self, dir: &Path) {

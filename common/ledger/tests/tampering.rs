@@ -437,14 +437,14 @@ fn another_key_or_name_is_found() {
     let federation = Federation::with_history();
     let dir = tempfile::tempdir().expect("a folder");
     federation.write(dir.path());
-    let verify = |key: LedgerKey| audit::verify(dir.path(), &Options { key, known: None }).expect("readable");
+    let verify = |key: LedgerKey| audit::verify(dir.path(), &Options::new(key)).expect("readable");
     let signer = |name: &str, seed| LedgerSigner::new(name.parse().expect("name"), SigningKey::from_seed(&[seed; 32]));
     for other in [signer("ledger.example.org", 2), signer("ledger.example.com", 1)] {
         assert_found(&verify(other.ledger_key()), None, |fault| matches!(fault, Fault::Checkpoint(_)));
         // A log re-signed by another key, whose first entry still names the pinned one.
         let resigned = tempfile::tempdir().expect("a folder");
         write_log(resigned.path(), &federation.encoded(), &other);
-        let options = Options { key: other.ledger_key(), known: None };
+        let options = Options::new(other.ledger_key());
         let report = audit::verify(resigned.path(), &options).expect("readable");
         assert_found(&report, Some(0), |fault| matches!(fault, Fault::OtherLog { .. }));
     }

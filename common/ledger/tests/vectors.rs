@@ -31,7 +31,7 @@ fn the_stored_log_has_its_known_root_and_verifies() {
     let note = fs::read(dir.join("log/checkpoint")).expect("the checkpoint");
     let signed = SignedCheckpoint::open(&note, &key).expect("signed");
     assert_eq!((signed.checkpoint().size, signed.checkpoint().root.to_string().as_str()), (7, ROOT));
-    let report = audit::verify(&dir.join("log"), &Options { key: key.clone(), known: None }).expect("readable");
+    let report = audit::verify(&dir.join("log"), &Options::new(key.clone())).expect("readable");
     assert!(report.is_clean(), "{:#?}", report.findings);
     assert_eq!((report.n_attempts(), report.n_released()), (5, 3));
 

@@ -47,7 +47,7 @@ fn root(entries: &[EncodedEntry]) -> Digest {
 }
 
 fn assert_sound(dir: &Path) {
-    let options = Options { key: signer().ledger_key(), known: None };
+    let options = Options::new(signer().ledger_key());
     let report = audit::verify_structure(dir, &options).expect("readable");
     assert!(report.is_clean(), "{:#?}", report.findings);
 }

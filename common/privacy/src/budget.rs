@@ -876,6 +876,7 @@ mod tests {
             sampling_probability: Probability::new(1, 4).expect("a probability"),
             expected_lot: 1500,
             record_bound: 750,
+            local: None,
             n_max: 8,
             u_min: 7,
             max_colluders: 1,

@@ -114,6 +114,9 @@ pub enum MechanismError {
         /// Which.
         what: &'static str,
     },
+    /// A record-level mechanism whose silos train by themselves without noise of their own, or the other way round.
+    #[error("a silo trains by itself with noise = local, and only there")]
+    SiloTraining,
     /// A clip that is not adaptive was to be another one.
     #[error("the clip of this mechanism is not adaptive")]
     FixedClip,
@@ -243,6 +246,9 @@ pub struct RecordParameters {
     pub sampling_probability: Probability,
     /// The most records that a silo may have.
     pub record_bound: u32,
+    /// What a silo does by itself in an attempt: with local noise, and only there. All of the above is then of each of its
+    /// steps, and L of one silo.
+    pub local: Option<SiloTraining>,
     /// Who adds noise, and how much.
     pub noise: Noise,
     /// b: bits of a coordinate of the masked vector.
@@ -251,6 +257,26 @@ pub struct RecordParameters {
     pub max_attempts: u32,
     /// delta, the share of cut samples included.
     pub delta: f64,
+}
+
+/// DP-SGD inside a silo, whose noise protects its records from everybody else: steps along the noised mean of clipped
+/// gradients. The change of the model that they lead to goes into the sum as a client's update does, without further noise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SiloTraining {
+    /// How many steps, each with a fresh sample and fresh noise.
+    pub steps: u32,
+    /// The learning rate of plain gradient descent.
+    pub learning_rate: f64,
+    /// The L2 norm that the update is clipped to. It bounds a silo's weight in the sum; no privacy rests on it.
+    pub update_clip_norm: f64,
+}
+
+impl SiloTraining {
+    fn check(&self) -> Result<(), MechanismError> {
+        in_range("steps", self.steps, 1, STEPS_MAX)?;
+        in_range("learning_rate", self.learning_rate, LEARNING_RATE_MIN, LEARNING_RATE_MAX)?;
+        in_range("update_clip_norm", self.update_clip_norm, CLIP_MIN, CLIP_MAX)
+    }
 }
 
 /// Checked parameters of one record-level attempt: every refusal of the specification has passed.
@@ -301,8 +327,20 @@ pub trait Promise {
     /// The square of the L2 sensitivity of one vector on the integer grid to one unit of privacy, exactly.
     fn sensitivity_squared(&self) -> u64;
 
-    /// One attempt protected by `shares` shares, as an event.
+    /// One of the [`n_releases`](Self::n_releases) releases of an attempt, protected by `shares` shares, as an event.
     fn event(&self, shares: u32) -> Event;
+
+    /// How many such releases an attempt is: the steps that a silo takes under noise of its own, and else one.
+    fn n_releases(&self) -> u32 {
+        1
+    }
+
+    /// The Renyi divergence of one attempt protected by `shares` shares.
+    fn curve(&self, shares: u32) -> RdpCurve {
+        let mut curve = RdpCurve::default();
+        curve.add(&self.event(shares).rdp(), self.n_releases().into());
+        curve
+    }
 
     /// With what probability the analysis of one attempt does not hold.
     fn cut_probability(&self) -> f64;
@@ -373,7 +411,7 @@ pub trait Promise {
 
     /// The Renyi divergence of one attempt as it is charged: with the promised shares.
     fn promised_curve(&self) -> RdpCurve {
-        self.event(self.promised_shares()).rdp()
+        self.curve(self.promised_shares())
     }
 
     /// The epsilon that the plan states: all attempts, the promised shares, the plan's delta. Infinite without noise.
@@ -397,7 +435,7 @@ pub trait Promise {
         sorted.sort_unstable();
         for equal in sorted.chunk_by(|a, b| a == b) {
             let Some(shares) = self.shares(view, equal[0]) else { return f64::INFINITY };
-            accountant.compose_curve(&self.event(shares).rdp(), equal.len() as u64, self.cut_probability());
+            accountant.compose_curve(&self.curve(shares), equal.len() as u64, self.cut_probability());
         }
         accountant.epsilon(delta)
     }
@@ -418,6 +456,14 @@ impl Mechanism {
         match self {
             Self::Record(_) => UnitOfPrivacy::Record,
             Self::Client(_) => UnitOfPrivacy::Client,
+        }
+    }
+
+    /// Whether what is summed are changes of the model, and not gradients.
+    pub const fn sums_updates(&self) -> bool {
+        match self {
+            Self::Record(mechanism) => mechanism.0.local.is_some(),
+            Self::Client(_) => true,
         }
     }
 
@@ -527,6 +573,13 @@ impl Promise for Mechanism {
         }
     }
 
+    fn n_releases(&self) -> u32 {
+        match self {
+            Self::Record(mechanism) => mechanism.n_releases(),
+            Self::Client(mechanism) => mechanism.n_releases(),
+        }
+    }
+
     fn cut_probability(&self) -> f64 {
         match self {
             Self::Record(mechanism) => mechanism.cut_probability(),
@@ -589,8 +642,11 @@ impl RecordMechanism {
             return Err(MechanismError::SumTooWide { d_pad, records_per_round: p.records_per_round });
         }
         in_range("expected_lot", p.expected_lot, 1, u32::MAX)?;
-        if let Noise::Local(_) = p.noise {
-            return Err(MechanismError::NotRun { what: "unit = record with noise = local" });
+        match (p.noise, &p.local) {
+            (Noise::Local(_), Some(local)) if p.groups.is_empty() => local.check()?,
+            (Noise::Local(_), Some(_)) => return Err(MechanismError::NotRun { what: GROUPS_OF_LOCAL_RECORDS }),
+            (Noise::Local(_), None) | (_, Some(_)) => return Err(MechanismError::SiloTraining),
+            (_, None) => {}
         }
         check_release(p.noise, p.bits, p.max_attempts, p.delta)?;
 
@@ -601,6 +657,7 @@ impl RecordMechanism {
         for least in SHIFT_MIN..p.shift {
             let widening = sensitivity_squared(d_pad, least) as f64 / sensitivity_squared(d_pad, p.shift) as f64;
             let variance = p.noise.added_variance() * widening;
+            // (With local noise the bits are those of the updates, whatever the shift.)
             if variance.sqrt() < NOISE_DEVIATION_MAX && bits_needed(p, least, variance) <= u32::from(BITS_MAX) {
                 return Err(MechanismError::ShiftNotLeast { found: p.shift.into(), least: least.into() });
             }
@@ -622,8 +679,8 @@ impl RecordMechanism {
     /// denominator (`u64` each), the noise variance as its `u64` numerator over 2^10.
     ///
     /// Version 1 is that of distributed noise, and of nothing else. Version 2 begins with the name of the noise, and has no
-    /// variance where there is none: who knows version 1 alone refuses it, and nothing reads as noise of variance 0. Version
-    /// 3 is that of groups beside the gradient, which stand behind the name of the noise.
+    /// variance where there is none: who knows version 1 alone refuses it, and nothing reads as noise of variance 0. With
+    /// local noise the silo's training stands before the variance. Version 3 is that of groups beside the gradient, which stand behind the name of the noise.
     pub fn encode(&self) -> Vec<u8> {
         let p = &self.0;
         let head = match p.noise {
@@ -647,6 +704,10 @@ impl RecordMechanism {
             .u64(p.sampling_probability.numerator)
             .u64(p.sampling_probability.denominator)
             .u32(p.record_bound);
+        let before_noise = match &p.local {
+            Some(local) => before_noise.u32(local.steps).f64(local.learning_rate).f64(local.update_clip_norm),
+            None => before_noise,
+        };
         let with_noise = match p.noise {
             Noise::Distributed(variance) | Noise::Local(variance) => before_noise.u64(variance.numerator()),
             Noise::None => before_noise,
@@ -659,26 +720,19 @@ impl RecordMechanism {
     /// # Errors
     /// If the bytes are not one, or the parameters are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, MechanismError> {
-        let noise_is = |reader: &mut CanonicalReader<'_>, name| match reader.text()? == name {
-            true => Ok(()),
-            false => Err(MechanismError::from(DecodeError::Malformed { what: "noise" })),
-        };
         let mut groups = Groups::default();
-        let (mut reader, is_noisy) = if let Ok(mut reader) = CanonicalReader::new(bytes, DOMAIN_V3) {
-            let is_noisy = match reader.text()? {
-                DISTRIBUTED => true,
-                NO_NOISE => false,
-                _ => return Err(DecodeError::Malformed { what: "noise" }.into()),
-            };
+        // Distributed noise alone has version 1; the others have version 2, and local noise no other.
+        let (mut reader, noise) = if let Ok(mut reader) = CanonicalReader::new(bytes, DOMAIN_V3) {
+            let noise = reader.text()?;
             groups = Groups::decode(reader.field()?)?;
-            (reader, is_noisy)
+            (reader, Some(noise).filter(|noise| [DISTRIBUTED, NO_NOISE].contains(noise)))
         } else if let Ok(mut reader) = CanonicalReader::new(bytes, DOMAIN_V2) {
-            // Distributed noise alone has version 1.
-            noise_is(&mut reader, NO_NOISE)?;
-            (reader, false)
+            let noise = reader.text()?;
+            (reader, Some(noise).filter(|noise| [LOCAL, NO_NOISE].contains(noise)))
         } else {
-            (CanonicalReader::new(bytes, DOMAIN)?, true)
+            (CanonicalReader::new(bytes, DOMAIN)?, Some(DISTRIBUTED))
         };
+        let noise = noise.ok_or(DecodeError::Malformed { what: "noise" })?;
         let parameters = RecordParameters {
             groups,
             l2_clip_norm: reader.f64()?,
@@ -693,7 +747,19 @@ impl RecordMechanism {
             expected_lot: reader.u32()?,
             sampling_probability: Probability::new(reader.u64()?, reader.u64()?)?,
             record_bound: reader.u32()?,
-            noise: if is_noisy { Noise::Distributed(read_variance(&mut reader)?) } else { Noise::None },
+            local: match noise {
+                LOCAL => Some(SiloTraining {
+                    steps: reader.u32()?,
+                    learning_rate: reader.f64()?,
+                    update_clip_norm: reader.f64()?,
+                }),
+                _ => None,
+            },
+            noise: match noise {
+                LOCAL => Noise::Local(read_variance(&mut reader)?),
+                NO_NOISE => Noise::None,
+                _ => Noise::Distributed(read_variance(&mut reader)?),
+            },
             bits: reader.u8()?,
             max_attempts: reader.u32()?,
             delta: reader.f64()?,
@@ -706,6 +772,18 @@ impl RecordMechanism {
     pub fn scale(&self) -> f64 {
         let p = &self.0;
         f64::from(p.d_pad).sqrt() * grid_steps(p.shift) as f64 / p.l2_clip_norm
+    }
+
+    /// 2^e C/(d K L): turns a coordinate of a sum of gradients, after H and D, into one of their mean over the lot.
+    pub(crate) fn lot_factor(&self) -> f64 {
+        let p = &self.0;
+        p.l2_clip_norm / (f64::from(p.d_pad) * grid_steps(p.shift) as f64 * f64::from(p.expected_lot))
+    }
+
+    /// C_u s, the norm on the grid of an update that a silo's own training leads to: 64 sqrt d, at which rounding moves it by
+    /// less than a hundredth of its clip.
+    pub(crate) fn scaled_update_clip(&self) -> u32 {
+        scaled_update_clip(self.0.d_pad)
     }
 
     /// The probability, at most, that one round's sum wraps around, which harms its utility only.
@@ -755,13 +833,23 @@ impl Promise for RecordMechanism {
     /// With what probability the cut of a sample to its bound is noticed in one attempt.
     fn cut_probability(&self) -> f64 {
         // The bound that was checked is charged, not the tail itself: it is the promise, and it is the larger one.
-        if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX }
+        let of_one = if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX };
+        of_one * f64::from(self.n_releases())
     }
 
-    /// 2^e C/(d K L): the public expected lot divides, however many survived.
-    fn restoring_factor(&self, _survivors: u32) -> f64 {
-        let p = &self.0;
-        p.l2_clip_norm / (f64::from(p.d_pad) * grid_steps(p.shift) as f64 * f64::from(p.expected_lot))
+    fn n_releases(&self) -> u32 {
+        self.0.local.map_or(1, |local| local.steps)
+    }
+
+    /// 2^e C/(d K L): the public expected lot divides, however many survived. Of updates the mean is over the survivors.
+    fn restoring_factor(&self, survivors: u32) -> f64 {
+        match self.0.local {
+            Some(local) => {
+                let on_grid = f64::from(self.scaled_update_clip()) * f64::from(self.0.d_pad).sqrt();
+                local.update_clip_norm / (on_grid * f64::from(survivors))
+            }
+            None => self.lot_factor(),
+        }
     }
 
     /// The expected lot is that of the largest roster: the survivors' part of it, all silos taken for alike.
@@ -810,6 +898,8 @@ pub struct RecordTarget {
     pub expected_lot: u32,
     /// The most records that a silo may have.
     pub record_bound: u32,
+    /// What a silo does by itself, with local noise.
+    pub local: Option<SiloTraining>,
     /// The largest roster.
     pub n_max: u16,
     /// The least number of survivors.
@@ -854,6 +944,7 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
             expected_lot: target.expected_lot,
             sampling_probability: target.sampling_probability,
             record_bound: target.record_bound,
+            local: target.local,
             noise,
             bits: 0,
             max_attempts: target.max_attempts,
@@ -862,11 +953,12 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
         parameters.bits = u8::try_from(bits_needed(&parameters, shift, noise.added_variance())).unwrap_or(u8::MAX);
         parameters
     };
-    let epsilon = match target.noise {
-        NoiseTarget::Distributed { epsilon } => epsilon,
-        NoiseTarget::Local { .. } => {
-            return Err(MechanismError::NotRun { what: "unit = record with noise = local" });
-        }
+    if let Some(local) = &target.local {
+        local.check()?;
+    }
+    let (epsilon, adds): (f64, fn(_) -> Noise) = match target.noise {
+        NoiseTarget::Distributed { epsilon } => (epsilon, Noise::Distributed),
+        NoiseTarget::Local { epsilon } => (epsilon, Noise::Local),
         NoiseTarget::None => {
             let parameters =
                 (SHIFT_MIN..SHIFT_MAX).map(|shift| with_noise(shift, Noise::None)).find(|p| p.bits <= BITS_MAX);
@@ -875,7 +967,7 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
     };
     for shift in SHIFT_MIN..=SHIFT_MAX {
         let with_share = |thousandths: u32| {
-            Some(with_noise(shift, Noise::Distributed(share_variance(sensitivity_squared(d_pad, shift), thousandths)?)))
+            Some(with_noise(shift, adds(share_variance(sensitivity_squared(d_pad, shift), thousandths)?)))
         };
         // Unchecked parameters are used only to compare epsilons; what is returned has been checked.
         let reaches = |thousandths: u32| {
@@ -918,6 +1010,11 @@ const NOISE_DEVIATION_MIN: f64 = 4.0;
 /// The largest `f64` below 2^20.
 const NOISE_DEVIATION_MAX: f64 = 1_048_576.0 - 1.0 / 8_589_934_592.0;
 const BITS_MAX: u8 = 32;
+const STEPS_MAX: u32 = 1 << 20;
+const LEARNING_RATE_MIN: f64 = 1e-12;
+const LEARNING_RATE_MAX: f64 = 1e6;
+/// What is measured would have to be noised in each of a silo's steps.
+const GROUPS_OF_LOCAL_RECORDS: &str = "metrics or an adaptive clip with unit = record and noise = local";
 const ATTEMPTS_MAX: u32 = 1 << 24;
 /// sg never exceeds this many thousandths of Delta2 below 2^20, since Delta2 >= 9.
 const SHARE_THOUSANDTHS_MAX: u32 = 1 << 27;
@@ -1013,8 +1110,20 @@ fn bits_needed(p: &RecordParameters, shift: u8, variance: f64) -> u32 {
 /// V = S^2/d + n sg^2, S = C s n B_max.
 fn coordinate_variance(p: &RecordParameters, shift: u8, variance: f64) -> f64 {
     let n = f64::from(p.n_max);
+    if p.local.is_some() {
+        // S = n C_u s, and no noise on top.
+        let sum = n * f64::from(scaled_update_clip(p.d_pad));
+        return sum * sum / f64::from(p.d_pad);
+    }
     let sum = grid_steps(shift) as f64 * n * f64::from(p.records_per_round);
     sum * sum + n * variance
+}
+
+/// 64 sqrt d, rounded up: 2^19 at the largest d.
+fn scaled_update_clip(d_pad: u32) -> u32 {
+    let squared = 4096 * u64::from(d_pad);
+    let root = squared.isqrt();
+    (if root * root < squared { root + 1 } else { root }) as u32
 }
 
 /// The least value from `min` to `max` that holds, given that every value above one that holds does too.
@@ -1046,6 +1155,7 @@ mod tests {
             sampling_probability: Probability::new(1, 4).expect("a probability"),
             expected_lot: 1500,
             record_bound: 750,
+            local: None,
             n_max: 8,
             u_min: 7,
             max_colluders: 1,
@@ -1188,6 +1298,75 @@ mod tests {
             let head = name.map_or(head.clone(), |name| head.text(name)).finish();
             assert!(RecordMechanism::decode(&[head, body].concat()).is_err(), "{domain} {name:?}");
         }
+    }
+
+    #[test]
+    fn a_silos_own_steps_are_accounted_one_by_one_with_one_share_each() {
+        let local = SiloTraining { steps: 5, learning_rate: 0.5, update_clip_norm: 2.0 };
+        let target = RecordTarget {
+            expected_lot: 187,
+            n_parameters: 1000,
+            local: Some(local),
+            noise: NoiseTarget::Local { epsilon: 8.0 },
+            ..demo_target()
+        };
+        let m = design(&target).expect("reachable");
+        let p = m.parameters();
+        assert_eq!((m.promised_shares(), p.d_pad, p.records_per_round), (1, 1024, 274));
+        // Steps times attempts, each with a cut of its own: 5 x 155.
+        let z = share_variance(p).deviation() / m.l2_sensitivity();
+        let event = Event::PoissonGaussian { sampling_probability: 0.25, noise_multiplier: z };
+        let epsilon = |n_steps: u64| {
+            let mut accountant = Accountant::new();
+            accountant.compose_curve(&event.rdp(), n_steps, SAMPLE_TAIL_MAX);
+            accountant.epsilon(1e-5)
+        };
+        assert!((m.epsilon() / epsilon(775) - 1.0).abs() < 1e-9, "{}, expected {}", m.epsilon(), epsilon(775));
+        assert!(m.epsilon() <= 8.0 && m.epsilon() > 7.9 && epsilon(155) < 0.6 * m.epsilon());
+        for view in [View::CoordinatorWithColluders, View::Outsider] {
+            assert_eq!((m.shares(view, 8), m.shares(view, 6)), (Some(1), None));
+            assert_eq!(m.attained_epsilon(view, &[8; 155], 1e-5), m.epsilon());
+        }
+        // The bits are those of the sum of updates.
+        assert!(p.bits < 16 && m.wrap_probability() <= 1e-9, "{}", p.bits);
+        assert!(Mechanism::from(m.clone()).sums_updates());
+
+        let bytes = m.encode();
+        assert_eq!(Mechanism::decode(&bytes), Ok(m.clone().into()));
+        let head = Canonical::new(DOMAIN_V2).text("local").f64(1.0).finish();
+        assert_eq!(bytes[..head.len()], head);
+        for len in 0..bytes.len() {
+            assert!(Mechanism::decode(&bytes[..len]).is_err());
+        }
+        let refused = |change: fn(&mut RecordParameters), says: &str| {
+            let mut p = m.parameters().clone();
+            change(&mut p);
+            let error = RecordMechanism::new(p).expect_err(says).to_string();
+            assert!(error.contains(says), "{error}, expected {says}");
+        };
+        refused(|p| p.local = None, "with noise = local, and only there");
+        refused(|p| p.noise = Noise::Distributed(share_variance(p)), "with noise = local, and only there");
+        refused(|p| p.noise = Noise::None, "with noise = local, and only there");
+        let training = |p: &mut RecordParameters, change: fn(&mut SiloTraining)| {
+            if let Some(local) = &mut p.local {
+                change(local);
+            }
+        };
+        refused(|p| p.bits -= 1, "bits");
+        let mut p = m.parameters().clone();
+        for change in [
+            (|local| local.steps = 0) as fn(&mut SiloTraining),
+            |local| local.learning_rate = f64::NAN,
+            |local| local.update_clip_norm = 0.0,
+        ] {
+            p.local = m.parameters().local;
+            training(&mut p, change);
+            assert!(matches!(RecordMechanism::new(p.clone()), Err(MechanismError::Range { .. })), "{:?}", p.local);
+        }
+        // What is measured would leave a silo without noise.
+        let groups = Groups::new(Some(crate::groups::Metrics::new(4.0, 0.01).expect("shares")), None).expect("groups");
+        let error = RecordMechanism::new(RecordParameters { groups, ..m.parameters().clone() }).expect_err("groups");
+        assert!(matches!(error, MechanismError::NotRun { .. }), "{error}");
     }
 
     /// A change to the demo's parameters, and what the refusal must say.

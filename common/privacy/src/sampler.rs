@@ -108,6 +108,7 @@ mod tests {
             sampling_probability: Probability::new(numerator, denominator).expect("a probability"),
             expected_lot: 10,
             record_bound,
+            local: None,
             n_max: 4,
             u_min: 3,
             max_colluders: 1,

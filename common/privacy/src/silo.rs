@@ -10,13 +10,13 @@ use std::{fmt, mem, ops::Range, slice};
 
 use eranos_base::Entropy;
 use rayon::prelude::*;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     groups::{Figures, GROUPS_MAX, Groups},
-    mechanism::{GRID, RecordMechanism},
+    mechanism::{GRID, Noise, RecordMechanism},
     noise::add_noise,
-    rotation::{RotationSeed, reduce, rotate},
+    rotation::{RotationSeed, reduce, rotate, rotate_back},
     sampler::Weight,
 };
 
@@ -259,6 +259,29 @@ impl SiloSum {
         Ok(vector)
     }
 
+    /// The noised mean over the expected lot, for a step of the silo's own: rotated, rounded and noised with one share, and
+    /// brought back at once. No coordinate of the sum itself leaves; of this nobody need be kept from anything.
+    ///
+    /// # Errors
+    /// If `mechanism` is not the one this sum was made under, or has no local noise.
+    pub fn noised_mean(
+        self,
+        mechanism: &RecordMechanism,
+        seed: &RotationSeed,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Zeroizing<Vec<f64>>, SiloError> {
+        let Noise::Local(variance) = mechanism.parameters().noise else { return Err(SiloError::OtherMechanism) };
+        if self.shape != Shape::of(mechanism) {
+            return Err(SiloError::OtherMechanism);
+        }
+        let n_parameters = self.shape.n_parameters;
+        let mut sum = Zeroizing::new(self.finish(seed));
+        add_noise(variance, entropy, &mut sum);
+        rotate_back(&mut sum, seed);
+        let factor = mechanism.lot_factor();
+        Ok(Zeroizing::new(sum[..n_parameters].iter().map(|value| *value as f64 * factor).collect()))
+    }
+
     /// Puts the partial sums of 32 bits into those of 64.
     fn flush(&mut self) {
         for (total, partial) in self.total.iter_mut().zip(&mut self.partial) {
@@ -481,6 +504,7 @@ mod tests {
             sampling_probability: Probability::ONE,
             expected_lot: 100,
             record_bound: 200,
+            local: None,
             n_max: 4,
             u_min: 3,
             max_colluders: 1,
@@ -973,6 +997,44 @@ mod tests {
         let restored = federate(&m, &[vec![record.clone()], vec![]], true);
         let norm = restored.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() * 100.0;
         assert!((norm - 1.0).abs() < 0.05, "{norm}");
+    }
+
+    #[test]
+    fn the_noised_mean_of_a_step_is_the_mean_of_the_lot_with_one_share_of_noise() {
+        let local = crate::mechanism::SiloTraining { steps: 3, learning_rate: 0.1, update_clip_norm: 1.0 };
+        let noise = NoiseTarget::Local { epsilon: 8.0 };
+        let m = design(&RecordTarget { local: Some(local), noise, ..target(1 << 14, 0.5) }).expect("reachable");
+        let seed = RotationSeed([8; 32]);
+        let mean = |records: &[Vec<f32>], noise: u64| {
+            let mut sum = SiloSum::new(&m);
+            records.iter().for_each(|g| sum.add(g, Weight::One).expect("a slot"));
+            sum.noised_mean(&m, &seed, &mut eranos_base::SeededEntropy::new(noise)).expect("of this mechanism")
+        };
+        let nothing = mean(&[], 61);
+        let d = f64::from(m.parameters().d_pad);
+        let share = m.parameters().noise.share_variance().expect("noise").to_f64();
+        let deviation = (d * share).sqrt() * m.lot_factor();
+        let ratio = nothing.iter().map(|x| x * x).sum::<f64>() / (d * deviation * deviation);
+        assert!(((ratio - 1.0) * (d / 2.0).sqrt()).abs() < 5.0, "{ratio}, seed 61");
+        assert_ne!(*nothing, *mean(&[], 62));
+        // z C over the lot: one share against the clip.
+        assert!((deviation / (m.promised_noise_multiplier() * 0.5 / 100.0) - 1.0).abs() < 0.01, "{deviation}");
+        // The same noise with a record and without it: the record's clipped gradient over the lot, but for rounding.
+        let record = Gradients::new(63).uniform(1 << 14, 3.0);
+        let norm = squared_norm(&record).sqrt();
+        let moved = mean(slice::from_ref(&record), 61);
+        for ((with, without), x) in moved.iter().zip(&*nothing).zip(&record) {
+            let expected = f64::from(*x) * 0.5 / norm / 100.0;
+            assert!(
+                (with - without - expected).abs() < 8.0 * d.sqrt() * m.lot_factor(),
+                "{with}, {without}, {expected}"
+            );
+        }
+        // Nowhere else does a step's sum become known.
+        let shared = mechanism(64, 1.0);
+        let mut entropy = eranos_base::SeededEntropy::new(1);
+        let refused = SiloSum::new(&shared).noised_mean(&shared, &seed, &mut entropy);
+        assert_eq!(refused.err(), Some(SiloError::OtherMechanism));
     }
 
     #[test]

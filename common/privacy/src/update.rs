@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     groups::{Figures, Groups},
-    mechanism::{ClientMechanism, Promise},
+    mechanism::{ClientMechanism, Promise, RecordMechanism},
     noise::add_noise,
     rotation::{RotationSeed, reduce, rotate},
-    rounding::round_within,
+    rounding::{l2_bound_squared, round_within},
     uniform::generator,
 };
 
@@ -27,6 +27,9 @@ pub enum UpdateError {
         /// The model's number of parameters.
         expected: usize,
     },
+    /// The mechanism's silos take no steps of their own.
+    #[error("the mechanism has no training of a silo's own")]
+    NoTraining,
 }
 
 /// What may be masked and sent of `update`, the change of every parameter of the model, with the `figures` that the
@@ -51,6 +54,31 @@ pub fn contribute(
     if let Some(variance) = p.noise.share_variance() {
         add_noise(variance, entropy, &mut vector);
     }
+    Ok(reduce(&vector, p.bits))
+}
+
+/// What may be masked and sent of `update`, the change of every parameter of the model by a silo's own training: clipped,
+/// rotated, rounded, modulo 2^b. Its noise is that of its steps ([`crate::SiloSum::noised_mean`]); none is added.
+///
+/// # Errors
+/// If the update has the wrong length, or the mechanism no training of a silo's own.
+pub fn contribute_trained(
+    update: &[f64],
+    mechanism: &RecordMechanism,
+    seed: &RotationSeed,
+    entropy: &mut dyn Entropy,
+) -> Result<Vec<u32>, UpdateError> {
+    let p = mechanism.parameters();
+    let local = p.local.ok_or(UpdateError::NoTraining)?;
+    if update.len() != p.n_parameters as usize {
+        return Err(UpdateError::Length { found: update.len(), expected: p.n_parameters as usize });
+    }
+    let mut grid = clip(update, &Figures::default(), &Groups::default(), local.update_clip_norm, p.d_pad as usize);
+    rotate(&mut grid, seed);
+    let scaled_clip = mechanism.scaled_update_clip();
+    let factor = f64::from(scaled_clip) / (f64::from(p.d_pad).sqrt() * GRID as f64);
+    let squared_max = l2_bound_squared(scaled_clip, p.d_pad);
+    let vector = Zeroizing::new(round_within(&grid, factor, squared_max, &mut generator(entropy)));
     Ok(reduce(&vector, p.bits))
 }
 
@@ -246,6 +274,48 @@ mod tests {
         let ratio = squared(&sum) as f64 / (d as f64 * 7.0 * variance);
         assert!(((ratio - 1.0) * (d as f64 / 2.0).sqrt()).abs() < 5.0, "{ratio}, seed 45");
         assert!(matches!(m.parameters().noise, Noise::Distributed(_)));
+    }
+
+    #[test]
+    fn a_silos_own_update_is_clipped_and_rounded_and_no_noise_is_added() {
+        use crate::mechanism::{Probability, RecordTarget, SiloTraining, design};
+        let m = design(&RecordTarget {
+            groups: Groups::default(),
+            l2_clip_norm: 1.0,
+            n_parameters: 200,
+            sampling_probability: Probability::ONE,
+            expected_lot: 40,
+            record_bound: 40,
+            local: Some(SiloTraining { steps: 2, learning_rate: 0.1, update_clip_norm: 3.0 }),
+            n_max: 8,
+            u_min: 7,
+            max_colluders: 1,
+            max_attempts: 2,
+            noise: NoiseTarget::Local { epsilon: 8.0 },
+            delta: 1e-5,
+        })
+        .expect("reachable");
+        let mut entropy = SeededEntropy::new(47);
+        let d = m.common().d_pad as usize;
+        let mut send =
+            |update: &[f64]| contribute_trained(update, &m, &SEED, &mut entropy).expect("of the right length");
+        assert_eq!(send(&[0.0; 200]), vec![0; d]);
+        assert_eq!(send(&[f64::NAN; 200]), vec![0; d], "by assignment");
+        // Ten times the clip comes back at its length.
+        let mut sum = vec![0u32; d];
+        for _ in 0..8 {
+            let sent = send(&[30.0 / 200.0f64.sqrt(); 200]);
+            sum.iter_mut()
+                .zip(sent)
+                .for_each(|(sum, x)| *sum = sum.wrapping_add(x) & (u32::MAX >> (32 - m.parameters().bits)));
+        }
+        let mean = restore(&sum, &m, &SEED, 8).expect("a sum");
+        let norm = mean.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        assert!((norm / 3.0 - 1.0).abs() < 0.01, "{norm}, seed 47");
+        assert_eq!(
+            contribute_trained(&[0.0; 199], &m, &SEED, &mut entropy),
+            Err(UpdateError::Length { found: 199, expected: 200 })
+        );
     }
 
     #[test]

@@ -8,9 +8,9 @@
 use eranos_base::encoding::{Canonical, CanonicalReader, DecodeError};
 
 use super::{
-    BITS_MAX, CommonParameters, DISTRIBUTED, LOCAL, MechanismError, NO_NOISE, Noise, NoiseTarget, Promise,
-    SHARE_THOUSANDTHS_MAX, check_cohort, check_release, check_vector, in_range, least, padded, read_variance,
-    share_variance,
+    BITS_MAX, CommonParameters, DISTRIBUTED, LEARNING_RATE_MAX, LEARNING_RATE_MIN, LOCAL, MechanismError, NO_NOISE,
+    Noise, NoiseTarget, Promise, SHARE_THOUSANDTHS_MAX, STEPS_MAX, check_cohort, check_release, check_vector, in_range,
+    least, padded, read_variance, share_variance,
 };
 use crate::{
     accountant::Event,
@@ -337,10 +337,7 @@ const DOMAIN: &str = "eranos/privacy/client-mechanism/v1";
 const DOMAIN_V2: &str = "eranos/privacy/client-mechanism/v2";
 /// Its square, and the square of a sum over the largest cohort, stay far below 2^64.
 const SCALED_CLIP_MAX: u32 = 1 << 24;
-const STEPS_MAX: u32 = 1 << 20;
 const BATCH_SIZE_MAX: u32 = 1 << 16;
-const LEARNING_RATE_MIN: f64 = 1e-12;
-const LEARNING_RATE_MAX: f64 = 1e6;
 
 /// The least C s >= 4 sqrt d, at which rounding widens the update by 0.8 %.
 const fn scaled_clip_min(d_pad: u32) -> u32 {

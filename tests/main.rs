@@ -10,6 +10,7 @@ mod local;
 mod model;
 mod plan;
 mod processes;
+mod reader;
 mod simulate;
 mod simulation;
 mod transport;

@@ -128,7 +128,8 @@ pub(crate) fn measure(size: &Size) -> Used {
 
     for i in 0..size.clients {
         let task = coordinator.task.clone();
-        let check_in = || Message::CheckIn(CheckIn { task, plan_version: PLAN_VERSION, nonce: i as u64 });
+        let (plan_version, nonce) = (PLAN_VERSION, i as u64);
+        let check_in = || Message::CheckIn(CheckIn { task, plan_version, ledger_key, ledger_size: 0, nonce });
         coordinator.hear(i, true, check_in);
     }
     used.phases.push(coordinator.phase("select, configure"));

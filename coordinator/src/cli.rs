@@ -67,6 +67,23 @@ pub enum Command {
         #[arg(long, default_value = ".")]
         dir: PathBuf,
     },
+    /// Show an auditor whose the ledger's pseudonyms are, as their certificates' keys certified them
+    ///
+    /// Whoever reads it knows who took part in which rounds. `eranos audit recompute --bindings FILE` checks it.
+    Disclose {
+        /// The coordinator's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Exchange the ledger key for a fresh one, by an entry that both sign; clients and auditors follow
+    ///
+    /// The coordinator must not run. The old key is gone afterwards: whoever stole it can sign nothing that follows in this
+    /// ledger. ledger.pub then holds the new key, for those who pin one from now on.
+    RotateKey {
+        /// The coordinator's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
     /// Write the weights of the last released model, for `eranos model predict` and whatever reads safetensors
     Export {
         /// The coordinator's folder
@@ -146,6 +163,16 @@ pub fn run(command: Command) -> Result<(), UserError> {
             Ok(())
         }
         Command::Run { dir } => arrange(&dir),
+        Command::Disclose { dir } => {
+            setup::disclose(&dir)?.iter().for_each(|binding| print!("{}", binding.encode()));
+            Ok(())
+        }
+        Command::RotateKey { dir } => {
+            let line = setup::rotate_key(&dir)?;
+            println!("the ledger's new key ({}):", dir.join(setup::LEDGER_PUB).display());
+            println!("{line}");
+            Ok(())
+        }
         Command::Export { dir, output } => {
             let Exported { released, n_parameters } = export(&dir, &output)?;
             println!("wrote the {n_parameters} parameters after {released} released rounds to {}", output.display());

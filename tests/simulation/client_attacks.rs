@@ -10,7 +10,11 @@ use eranos_coordinator::round::{self as coordinator, Message, Note, Peer, Phase}
 use eranos_secagg::{Advert, Bundle, share_keys::SharePart};
 use eranos_wire::{
     Answer, Request,
-    messages::{abort::Aborted, masked_input::Grant, select::CheckIn},
+    messages::{
+        abort::Aborted,
+        masked_input::Grant,
+        select::{CheckIn, PLAN_VERSION},
+    },
 };
 
 use super::{
@@ -735,9 +739,15 @@ fn a_check_in_for_another_task_or_version_is_sent_away() {
     let mut world = World::new(41, FIVE);
     world.begin(1);
     let from = Peer { id: eranos_base::ClientId::new(&world.setup.trust_domain, "c77").unwrap(), ..world.peer(0) };
-    let honest = CheckIn { task: world.setup.task.clone(), plan_version: 1, nonce: 0 };
+    let honest = CheckIn {
+        task: world.setup.task.clone(),
+        plan_version: PLAN_VERSION,
+        ledger_key: world.setup.ledger_key().verifying_key(),
+        ledger_size: 0,
+        nonce: 0,
+    };
     feed(&mut world, &from, Message::CheckIn(CheckIn { task: "another".parse().unwrap(), ..honest.clone() }));
-    feed(&mut world, &from, Message::CheckIn(CheckIn { plan_version: 2, ..honest }));
+    feed(&mut world, &from, Message::CheckIn(CheckIn { plan_version: PLAN_VERSION + 1, ..honest }));
     let answered = CoordinatorDid::Answered { to: from.id, kind: COME_BACK_LATER };
     assert_eq!(world.coordinator.did, [answered.clone(), answered]);
     world.run();

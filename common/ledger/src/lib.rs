@@ -12,11 +12,13 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod binding;
 pub mod cli;
 pub mod cosignature;
 pub mod entry;
 pub mod log;
 pub mod note;
+pub mod plan;
 pub mod receipt;
 pub mod report;
 pub mod statement;
@@ -26,11 +28,13 @@ pub mod witness;
 
 mod text;
 
+pub use binding::{Binding, BindingError};
 pub use cosignature::{WitnessKey, WitnessSigner};
 pub use entry::{
-    Attempt, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, LogOpened, Outcome, Participant, Roster,
-    Sharers, Survivors, TaskOpened, Version,
+    Attempt, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, KeyRotated, LogOpened, Outcome, Participant,
+    Roster, RotationError, Sharers, Survivors, TaskOpened, Version,
 };
 pub use log::{AppendError, LogWriter};
 pub use note::{Checkpoint, KeyError, LedgerKey, LedgerSigner, NoteError, Origin, SignedCheckpoint, SignedNote};
+pub use plan::PlanTerms;
 pub use receipt::{Receipt, ReceiptError};

@@ -49,12 +49,23 @@ fn federation(dir: &Path) -> Federation {
     opened.unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// What every client asks first.
+fn check_in(federation: &Federation) -> CheckIn {
+    CheckIn {
+        task: federation.task.name.clone(),
+        plan_version: eranos_wire::messages::select::PLAN_VERSION,
+        ledger_key: federation.signer.signing_key().verifying_key(),
+        ledger_size: 0,
+        nonce: 1,
+    }
+}
+
 /// Lets a client wait in `late`, as its check-in in the middle of a round does. Gives what it asked.
 fn come_late(federation: &mut Federation, name: &str) -> (ClientId, Digest) {
     let id = ClientId::new(&federation.trust_domain, name).expect("a name");
     let key = SigningKey::from_seed(&[name.len() as u8; 32]).verifying_key();
     let peer = Peer { id: id.clone(), key, certificate: Digest::of(name.as_bytes()) };
-    let check_in = CheckIn { task: federation.task.name.clone(), plan_version: 1, nonce: 1 };
+    let check_in = check_in(federation);
     let request = Digest::of(name.as_bytes());
     federation.exchanges.arrive(&id, request, true, Reply::to_nobody());
     federation.late.insert(id.clone(), (peer, check_in));
@@ -115,7 +126,8 @@ fn granted(federation: &mut Federation) -> Vec<Peer> {
     };
     let peers: Vec<Peer> = identities.iter().map(peer).collect();
     for peer in &peers {
-        ask(federation, peer, 0, Message::CheckIn(CheckIn { task: task.clone(), plan_version: 1, nonce: 1 }));
+        let check_in = check_in(federation);
+        ask(federation, peer, 0, Message::CheckIn(check_in));
     }
     let Answer::Configure(configure) = heard(federation, &peers[0], 0) else { panic!("a plan") };
     let ledger_key = federation.signer.signing_key().verifying_key();

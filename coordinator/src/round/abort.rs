@@ -54,6 +54,7 @@ impl Common {
             plan: self.plan.clone(),
             plan_signature: self.plan_signature,
             roster: None,
+            bindings: Vec::new(),
             sharers: None,
             received: Vec::new(),
             survivors: None,

@@ -30,8 +30,9 @@ use eranos_base::{
     ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
+use eranos_ledger::Binding;
 use eranos_privacy::Mechanism;
-use eranos_secagg::{Blame, GraphKind, Misbehaviour, Roster, Sum, Terms};
+use eranos_secagg::{Blame, GraphKind, Misbehaviour, Roster, RosterEntry, Sum, Terms};
 use eranos_wire::{
     Answer, RoundPlan,
     messages::{
@@ -196,6 +197,8 @@ pub struct Attempt {
     pub plan_signature: Signature,
     /// The roster's digest R1 and the members' statement keys, in the order of positions.
     pub roster: Option<(Digest, Vec<VerifyingKey>)>,
+    /// Whose these keys are. It is kept, and no part of the entry.
+    pub bindings: Vec<Binding>,
     /// The root of U2.
     pub sharers: Option<Digest>,
     /// Whose vectors arrived, complete and verified: they were charged for this attempt.
@@ -211,7 +214,17 @@ pub struct Attempt {
 impl Attempt {
     fn with_roster(self, roster: &Roster) -> Self {
         let pseudonyms = roster.entries().iter().map(|entry| entry.advert.statement_key).collect();
-        Self { roster: Some((roster.digest(), pseudonyms)), ..self }
+        let binding = |entry: &RosterEntry| Binding {
+            trust_domain: self.plan.trust_domain.clone(),
+            task: self.plan.task.clone(),
+            pseudonym: entry.advert.statement_key,
+            client: entry.id.clone(),
+            certificate: entry.certificate,
+            certificate_key: entry.key,
+            certification: entry.advert.certification,
+        };
+        let bindings = roster.entries().iter().map(binding).collect();
+        Self { roster: Some((roster.digest(), pseudonyms)), bindings, ..self }
     }
 }
 

@@ -65,6 +65,18 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Pin another key of the same ledger, after its coordinator has exchanged it
+    ///
+    /// Compare the new line with the coordinator's operator first, or let `eranos audit verify` follow the exchange in the
+    /// ledger from the old key. What was cosigned under the old key must be continued all the same.
+    Pin {
+        /// The ledger's new key: its one line, or a file that holds it
+        #[arg(long, value_name = "KEY")]
+        ledger_key: String,
+        /// The witness's folder
+        #[arg(long, default_value = "witness")]
+        dir: PathBuf,
+    },
     /// Say what was cosigned last, and whether evidence of a fork or rewind is kept
     Show {
         /// The witness's folder
@@ -80,6 +92,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
     let error = match command {
         Command::Init { dir, name, ledger_key } => init(&dir, &name, &ledger_key),
         Command::Cosign { ledger, dir, attach, out, json } => cosign(&ledger, &dir, attach, out.as_deref(), json),
+        Command::Pin { ledger_key, dir } => pin(&dir, &ledger_key),
         Command::Show { dir, json } => show(&dir, json),
     };
     match error {
@@ -121,6 +134,14 @@ fn cosign(ledger: &Path, dir: &Path, attach: bool, out: Option<&Path>, json: boo
             print!("{}", line(&witness, &cosigned));
         }
     }
+    Ok(())
+}
+
+fn pin(dir: &Path, ledger_key: &str) -> Outcome {
+    let ledger = load_key(ledger_key).map_err(unusable)?;
+    let mut witness = Witness::open(dir).map_err(|error| refused(&error, dir))?;
+    witness.pin(ledger).map_err(|error| refused(&error, dir))?;
+    eprintln!("{}", last(&witness));
     Ok(())
 }
 
@@ -209,7 +230,10 @@ fn explain(error: &WitnessError, dir: &Path) -> UserError {
         ),
         WitnessError::Key(_) => "a name is printable ASCII without space and plus: witness.example/w1".to_owned(),
         WitnessError::NotALog { .. } => "give the ledger's folder, the one that holds the file `checkpoint`".to_owned(),
-        WitnessError::Checkpoint(_) => "check that this is the ledger whose key the witness was made with".to_owned(),
+        WitnessError::Checkpoint(_) => {
+            "check that this is the ledger whose key is pinned; if its key was exchanged, see `eranos witness pin`"
+                .to_owned()
+        }
         WitnessError::Tile(_) | WitnessError::BadCopy { .. } => {
             "copy the ledger again, whole; nothing was cosigned".to_owned()
         }

@@ -96,6 +96,11 @@ fn a_witness_is_made_cosigns_refuses_and_is_demanded() {
     let (code, json, _) = run(dir, &["witness", "show", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, json["size"].as_u64(), json["evidence"].as_u64()), (Some(0), Some(4), Some(2)));
+    // Its key is the one that is pinned; another one is pinned by hand.
+    assert_eq!(run(dir, &["witness", "pin", "--ledger-key", "ledger.pub"]).0, Some(0));
+    let other = LedgerSigner::new("other.example.org".parse().unwrap(), SigningKey::from_seed(&[1; 32]));
+    let (code, _, errors) = run(dir, &["witness", "pin", "--ledger-key", &other.ledger_key().to_string()]);
+    assert_eq!((code, errors.lines().count()), (Some(2), 2), "{errors}");
     // The honest history goes on.
     write_log(&copy, &[0, 1, 2, 3, 4]);
     let (code, json, _) = run(dir, &["witness", "cosign", "copy", "--json"]);

@@ -9,6 +9,7 @@
 //! | `witness.seed` | its private key, for its owner alone |
 //! | `witness.pub` | its public key, the line that others pin |
 //! | `ledger.pub` | the pinned key of the log |
+//! | `ledger-before.pub` | the key that signed `checkpoint`, if another one was pinned since |
 //! | `checkpoint` | the checkpoint cosigned last, with both signatures; empty before the first |
 //! | `evidence/<digest>/` | `kept`, `presented`: two checkpoints that the log's key signed and that are of two histories; `proof` |
 //!
@@ -40,6 +41,7 @@ pub const EVIDENCE_MAX: usize = 64;
 const SEED: &str = "witness.seed";
 const WITNESS_PUB: &str = "witness.pub";
 const LEDGER_PUB: &str = "ledger.pub";
+const LEDGER_PUB_BEFORE: &str = "ledger-before.pub";
 const EVIDENCE: &str = "evidence";
 
 /// Why a checkpoint was not cosigned, or the witness cannot work.
@@ -192,7 +194,13 @@ impl Witness {
             [] => None,
             note => {
                 let damaged = |error: NoteError| state(CHECKPOINT_FILE, error.to_string());
-                let signed = SignedCheckpoint::open(note, &ledger).map_err(damaged)?;
+                let signed = match SignedCheckpoint::open(note, &ledger) {
+                    Err(_) if dir.join(LEDGER_PUB_BEFORE).exists() => {
+                        SignedCheckpoint::open(note, &line(dir, LEDGER_PUB_BEFORE)?)
+                    }
+                    opened => opened,
+                };
+                let signed = signed.map_err(damaged)?;
                 let at = key.verify(signed.note()).map_err(damaged)?;
                 Some((signed, at))
             }
@@ -208,6 +216,25 @@ impl Witness {
     /// The pinned key of the log.
     pub const fn ledger(&self) -> &LedgerKey {
         &self.ledger
+    }
+
+    /// Pins another key of the same log, whose operator has exchanged it. What was cosigned under the old one must be
+    /// continued all the same.
+    ///
+    /// # Errors
+    /// If it is the key of another log, or cannot be written.
+    pub fn pin(&mut self, ledger: LedgerKey) -> Result<(), WitnessError> {
+        if ledger.name() != self.ledger.name() {
+            let (found, expected) = (ledger.name().clone(), self.ledger.name().clone());
+            return Err(WitnessError::Checkpoint(NoteError::Origin { found, expected }));
+        }
+        // The checkpoint cosigned last is evidence, which only the key that signed it can show.
+        if self.last.as_ref().is_some_and(|(last, _)| last.note().verify(&self.ledger).is_ok()) {
+            replace(&self.dir.join(LEDGER_PUB_BEFORE), format!("{}\n", self.ledger).as_bytes())?;
+        }
+        replace(&self.dir.join(LEDGER_PUB), format!("{ledger}\n").as_bytes())?;
+        self.ledger = ledger;
+        Ok(())
     }
 
     /// The checkpoint cosigned last, and when.

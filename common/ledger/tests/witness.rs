@@ -135,6 +135,39 @@ fn check_evidence(folder: &Path, key: &LedgerKey, shown: Digest) {
 }
 
 #[test]
+fn another_key_of_the_log_is_pinned_by_hand_and_the_history_goes_on() {
+    let federation = Federation::with_history();
+    let (dir, mut witness, key) = new_witness(&federation);
+    witness.cosign(written(&federation, 5).path(), at(T)).expect("cosigned");
+    let renewed = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[2; 32]));
+    let stranger = LedgerSigner::new("other.example.org".parse().expect("name"), SigningKey::from_seed(&[2; 32]));
+    let log = |n: usize| {
+        let dir = tempfile::tempdir().expect("a folder");
+        write_log(dir.path(), &federation.encoded()[..n], &renewed);
+        dir
+    };
+    assert!(matches!(witness.cosign(log(7).path(), at(T)), Err(WitnessError::Checkpoint(_))));
+    assert!(matches!(witness.pin(stranger.ledger_key()), Err(WitnessError::Checkpoint(_))));
+    let unused = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[3; 32]));
+    witness.pin(unused.ledger_key()).expect("pinned");
+    witness.pin(renewed.ledger_key()).expect("pinned");
+    drop(witness);
+    // What was cosigned under the old key is remembered, and must be continued by the new one.
+    let mut witness = Witness::open(dir.path()).expect("opens again");
+    assert_eq!((witness.ledger(), witness.last().map(|(_, at)| at)), (&renewed.ledger_key(), Some(at(T))));
+    assert!(matches!(witness.cosign(log(3).path(), at(T)), Err(WitnessError::Rewind { kept: 5, presented: 3, .. })));
+    let mut forked = Federation::with_history();
+    forked.change(4, |attempt| attempt.epsilons.coordinator = 0.1);
+    let other = tempfile::tempdir().expect("a folder");
+    write_log(other.path(), &forked.encoded(), &renewed);
+    assert!(matches!(witness.cosign(other.path(), at(T)), Err(WitnessError::Fork { kept: 5, presented: 7, .. })));
+    let log = log(7);
+    let cosigned = witness.cosign(log.path(), at(T + 1)).expect("continues").clone();
+    assert_eq!(key.verify(cosigned.note()), Ok(at(T + 1)));
+    attach(log.path(), &cosigned, &renewed.ledger_key()).expect("attached");
+}
+
+#[test]
 fn a_rewind_is_refused_and_kept() {
     let federation = Federation::with_history();
     let (dir, mut witness, _) = new_witness(&federation);

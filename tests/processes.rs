@@ -304,6 +304,48 @@ fn a_task_that_protects_whole_clients_or_adds_local_noise_runs() {
 }
 
 #[test]
+fn a_task_on_the_sparse_graph_runs_with_the_fewest_clients_that_make_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir: PathBuf = dir.path().to_owned().canonicalize().unwrap();
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // One may drop out and one collude: of five, a ring of four neighbors is everybody; of six, it is not.
+    for line in &readme_lines()[1..8] {
+        let line = line.replace("7433", &port.to_string()).replace("1 2 3 4;", "1 2 3 4 5 6;");
+        let sparse = format!("--rounds 2 --graph sparse --listen 127.0.0.1:{port}");
+        let line = line.replace("--rounds 20", &sparse);
+        if line.contains("coordinator init") {
+            let refused = shell(&dir, &line).output().unwrap();
+            let error = String::from_utf8_lossy(&refused.stderr);
+            assert!(!refused.status.success() && error.starts_with("error: no sparse graph of 4 clients "), "{error}");
+            assert!(error.lines().count() == 2 && error.contains("take more clients"), "{error}");
+            assert!(!dir.join("federation/task.toml").exists(), "nothing is written");
+        }
+        run(&dir, &line.replace("--clients 4", "--clients 6"));
+    }
+    assert!(fs::read_to_string(dir.join("federation/task.toml")).unwrap().contains("\ngraph = \"sparse\"\n"));
+    // Each allows it by its policy.
+    let mut coordinator = shell(&dir, "exec eranos coordinator run --dir federation");
+    let mut coordinator = Guard(coordinator.stdout(Stdio::piped()).spawn().unwrap());
+    for party in 1..=6 {
+        let path = dir.join(format!("parties/party-{party}/policy.toml"));
+        let policy = fs::read_to_string(&path).unwrap();
+        let allows = ["[sparse_graph]", "corrupt_share_min", "dropped_share_max"];
+        let allows = allows.iter().fold(policy, |policy, line| policy.replace(&format!("# {line}"), line));
+        fs::write(&path, allows).unwrap();
+    }
+    let mut clients: Vec<Guard> = (1..=6).map(|party| client(&dir, party)).collect();
+    let stdout = BufReader::new(coordinator.0.stdout.take().unwrap());
+    let heard: Vec<String> = stdout.lines().map_while(Result::ok).collect();
+    assert!(coordinator.0.wait().unwrap().success(), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("2 rounds in ")), "{heard:?}");
+    for client in &mut clients {
+        assert!(client.0.wait().unwrap().success(), "{heard:?}");
+    }
+    assert_eq!(budget(&dir, 1)["receipts"], 2, "{heard:?}");
+    run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+}
+
+#[test]
 fn a_demo_that_is_interrupted_says_so_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_eranos"));

@@ -238,7 +238,7 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # leaves the round, so that no plan keeps this machine busy for longer.\n\
          phase_timeout_ms_max = {PHASE_TIMEOUT_MS_MAX_DEFAULT}\n\
          # The most records, steps times the records of each, and the largest learning rate, of training by itself in a\n\
-         # round. Plans with unit = client ask for it.\n\
+         # round. Plans with unit = client ask for it, and those with local noise.\n\
          local_records_max = {LOCAL_RECORDS_MAX_DEFAULT}\n\
          local_learning_rate_max = {LOCAL_LEARNING_RATE_MAX_DEFAULT:?}\n\
          # The most parameters of a model: the memory of training grows with them.\n\

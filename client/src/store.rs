@@ -47,7 +47,7 @@ pub struct Store {
     /// Held for as long as this process may write.
     _lock: File,
     secret: Zeroizing<[u8; 32]>,
-    /// The pinned key, and those that it led to; never empty.
+    /// The pinned key, and the last two that it led to, the newest last; never empty.
     ledger_keys: Vec<LedgerKey>,
     checkpoint: Option<Checkpoint>,
     credentials: Arc<BTreeMap<Digest, Credential>>,
@@ -132,6 +132,9 @@ impl Store {
     /// # Errors
     /// If it cannot be written.
     pub fn keep_ledger_key(&mut self, key: &LedgerKey) -> Result<(), StoreError> {
+        // The checkpoint may still be of the key before this one, until it is replaced too.
+        let before = self.ledger_keys.len().saturating_sub(1).max(1);
+        self.ledger_keys.drain(1..before);
         self.ledger_keys.push(key.clone());
         let path = self.dir.join(LEDGER_KEYS);
         let lines: String = self.ledger_keys.iter().map(|key| format!("{key}\n")).collect();

@@ -13,7 +13,7 @@ use crate::{
     export::{Exported, export},
     federation::RoundReport,
     setup::{self, Coordinator, Init},
-    task::{Contribution, Noise, Unit},
+    task::{Contribution, Graph, Noise, Unit},
 };
 
 /// `eranos coordinator`.
@@ -51,6 +51,9 @@ pub enum Command {
         /// Who adds the noise: all clients together, or each all of it by itself, which costs more; none as --no-noise
         #[arg(long, value_enum, default_value = "distributed", conflicts_with = "no_noise")]
         noise: Noise,
+        /// Who shares keys with whom
+        #[arg(long, value_enum, default_value = "complete")]
+        graph: Graph,
         /// The most records that one client may hold, with unit = record
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u32,
@@ -109,6 +112,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             no_noise,
             unit,
             noise,
+            graph,
             records_per_client_max,
             data,
         } => {
@@ -122,6 +126,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 clients,
                 survivors_min: clients.saturating_sub(1),
                 max_colluders: 1,
+                graph,
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
                 noise: match noise {

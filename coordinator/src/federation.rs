@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{
     ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
-    VerifyingKey,
+    VerifyingKey, limits::UPLOAD_GRANTS_MAX,
 };
 use eranos_ledger::{
     AppendError, Date, EncodedEntry, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter,
@@ -35,7 +35,10 @@ use eranos_wire::{
         settle::Settled,
     },
 };
-use tokio::{sync::mpsc, task::block_in_place};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::block_in_place,
+};
 
 use crate::{
     entries::{self, Attempts},
@@ -161,6 +164,8 @@ pub struct Federation {
     /// Check-ins that came while a round was under way.
     late: BTreeMap<ClientId, (Peer, CheckIn)>,
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
+    /// For vectors that are being read or wait to be added.
+    places: Arc<Semaphore>,
     history: BTreeMap<Phase, VecDeque<Duration>>,
     wake: Option<eranos_base::Timestamp>,
     /// The last released round, for its survivors that are late.
@@ -236,6 +241,8 @@ struct Upload {
     round: RoundRef,
     finished: Vec<u8>,
     packed: Option<Vec<u8>>,
+    /// Held until the vector is added, or dropped.
+    place: OwnedSemaphorePermit,
 }
 
 impl Federation {
@@ -349,6 +356,7 @@ impl Federation {
             directory: BTreeMap::new(),
             late: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
             history: BTreeMap::new(),
             wake: None,
             finished: None,
@@ -685,7 +693,8 @@ impl Federation {
         self.answer(to, Credentials { credentials }.into(), Bytes::new());
     }
 
-    /// Reads an upload in the background, if the client was granted one: that bounds how many are staged.
+    /// Reads an upload in the background, if the client was granted one. A grant may be taken back while what was read waits
+    /// to be added; no more than [`UPLOAD_GRANTS_MAX`] vectors are held for all that.
     fn upload(
         &mut self,
         from: Peer,
@@ -703,21 +712,24 @@ impl Federation {
             return;
         }
         let (len, id, uploads) = (phase.packed_len(), from.id.clone(), uploads.clone());
+        let places = self.places.clone();
         let task = tokio::spawn(async move {
+            // Never closed.
+            let Ok(place) = places.acquire_owned().await else { return };
             let packed = body.read_all(len).await.ok();
             // The receiver is gone only when the coordinator is.
-            let _ = uploads.send(Upload { from, round, finished, packed }).await;
+            let _ = uploads.send(Upload { from, round, finished, packed, place }).await;
         });
         if let Some(before) = self.uploads.insert(id, task) {
             before.abort();
         }
     }
 
-    /// Stops reading what is no longer granted: that, too, bounds how many uploads are staged.
+    /// Stops reading what is no longer granted, or comes too late: nothing more of it is staged.
     fn break_off_uploads(&mut self) {
-        let Round::MaskedInput(phase) = &self.round else { return };
+        let round = &self.round;
         self.uploads.retain(|id, task| {
-            let is_granted = phase.is_granted(id);
+            let is_granted = matches!(round, Round::MaskedInput(phase) if phase.is_granted(id));
             if !is_granted {
                 task.abort();
             }
@@ -726,7 +738,7 @@ impl Federation {
     }
 
     fn uploaded(&mut self, upload: Upload) -> Result<(), FederationError> {
-        let Upload { from, round, finished, packed } = upload;
+        let Upload { from, round, finished, packed, place: _place } = upload;
         // A cut upload is no upload: the client may come back and send it again until the phase is over.
         let Some(packed) = packed else { return Ok(()) };
         self.uploads.remove(&from.id);
@@ -748,6 +760,7 @@ impl Federation {
             for action in actions {
                 match action {
                     Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    Action::AnswerAll { to, answer } => self.answer_all(&to, &answer, Bytes::new()),
                     Action::Persist(record) => self.persist(record)?,
                     Action::WakeAt(at) => self.wake = Some(at),
                     Action::Settle(release) => match self.settle(*release)? {
@@ -872,14 +885,19 @@ impl Federation {
     }
 
     fn answer(&mut self, to: &ClientId, answer: Answer, body: Bytes) {
-        let Ok(header) = answer.encode() else {
-            tracing::error!(client = %to, "an answer exceeds its limit");
+        self.answer_all(std::slice::from_ref(to), &answer, body);
+    }
+
+    fn answer_all(&mut self, to: &[ClientId], answer: &Answer, body: Bytes) {
+        let Ok(frame) = AnswerFrame::new(answer, body) else {
+            tracing::error!(kind = answer.kind(), "an answer exceeds its limit");
             return;
         };
-        let frame = AnswerFrame { kind: answer.kind(), header, body };
-        if let Some(reply) = self.exchanges.answer(to, answer.is_to_check_in(), &frame) {
-            self.current.bytes_down += frame_len(&frame);
-            send(reply, frame);
+        for to in to {
+            if let Some(reply) = self.exchanges.answer(to, answer.is_to_check_in(), &frame) {
+                self.current.bytes_down += frame_len(&frame);
+                send(reply, frame.clone());
+            }
         }
     }
 
@@ -1106,7 +1124,7 @@ const WAKE_AGAIN: Duration = Duration::from_millis(250);
 /// Bytes of a frame that are neither header nor body.
 const FRAME_OVERHEAD: usize = eranos_wire::framing::HEAD_LEN;
 /// Uploads read and not yet handled; each holds one vector.
-const UPLOADS_QUEUED_MAX: usize = eranos_base::limits::UPLOAD_GRANTS_MAX;
+const UPLOADS_QUEUED_MAX: usize = UPLOAD_GRANTS_MAX;
 /// Durations kept of each phase.
 const HISTORY_LEN_MAX: usize = 32;
 /// Durations needed before their median says anything.

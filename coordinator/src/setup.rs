@@ -20,7 +20,7 @@ use crate::{
     federation::{Federation, FederationError, LEDGER, RoundReport, catch_up},
     server::{Server, ServerOptions},
     store::{self, Resume, SqliteStore, StateStore},
-    task::{Contribution, Metrics, Task},
+    task::{Contribution, Graph, Metrics, NO_SPARSE_GRAPH, Task},
 };
 
 /// The name of the configuration in a coordinator's folder.
@@ -127,6 +127,8 @@ pub struct Init {
     pub survivors_min: u16,
     /// The most colluders.
     pub max_colluders: u16,
+    /// Who shares keys with whom.
+    pub graph: Graph,
     /// Rounds to release.
     pub rounds: u32,
     /// Attempts allowed.
@@ -150,7 +152,7 @@ pub struct Init {
 /// Writes a commented configuration and task, makes the ledger key, and returns the line that pins it.
 ///
 /// # Errors
-/// If they are there already, or cannot be written.
+/// If they are there already, or cannot be written; or if no sparse graph of so many clients keeps its promises.
 pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
     let dir = &init.dir;
     let cannot = |path: &Path, error: &dyn std::fmt::Display| {
@@ -162,6 +164,10 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
             let what = format!("{} is there already", path.display());
             return Err(UserError::new(what, "edit it; a new ledger needs a new folder"));
         }
+    }
+    if init.graph == Graph::Sparse {
+        let thresholds = init.graph.thresholds(init.clients, init.max_colluders, init.survivors_min);
+        thresholds.map_err(|error| UserError::new(error.to_string(), NO_SPARSE_GRAPH))?;
     }
     fs::create_dir_all(dir).map_err(|error| cannot(dir, &error))?;
     // A new log is a new origin: two logs under one name would be a fork.
@@ -241,7 +247,7 @@ fn task_text(init: &Init) -> String {
          # complete: everybody shares keys with everybody, which holds against a coordinator that breaks the rules. sparse:\n\
          # each with a few, for a fraction of the work and bytes, if the parties trust the coordinator to keep to them;\n\
          # each must allow it in its policy.\n\
-         graph = \"complete\"\n\n\
+         graph = \"{graph}\"\n\n\
          [schedule]\n\
          # Rounds to release, and attempts allowed for them: one that aborts is charged too.\n\
          rounds = {rounds}\n\
@@ -260,6 +266,10 @@ fn task_text(init: &Init) -> String {
         clients = init.clients,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
+        graph = match init.graph {
+            Graph::Complete => "complete",
+            Graph::Sparse => "sparse",
+        },
         rounds = init.rounds,
         attempts_max = init.attempts_max,
         ready_slot_ms = init.ready_slot_ms,

@@ -7,10 +7,7 @@ use bytes::Bytes;
 use eranos_base::{Digest, Position, SigningKey, StatementKind, limits::UPLOAD_GRANTS_MAX};
 use eranos_client::round::{self as client, Event};
 use eranos_coordinator::round::{self as coordinator, Message, Note, Peer, Phase};
-use eranos_secagg::{
-    Advert, Bundle,
-    share_keys::{SharePart, parts_to_bytes},
-};
+use eranos_secagg::{Advert, Bundle, share_keys::SharePart};
 use eranos_wire::{
     Answer, Request,
     messages::{
@@ -304,7 +301,7 @@ fn shares_that_do_not_open_are_complained_of_and_the_sum_stays_exact() {
                         part.ciphertext[9] ^= 1;
                         *part = adversary.sign_part(part.clone(), &key);
                     }
-                    message.bundle = parts_to_bytes(&parts);
+                    message.bundle = Bundle::new(parts).to_bytes();
                 }
                 Request::Ready(message) => {
                     let statement = adversary.context().statement(StatementKind::Ready, Position(0), &[]);
@@ -376,7 +373,7 @@ fn two_bundles_signed_by_one_client_prove_it_guilty() {
     let mut parts = Bundle::from_bytes(&first).unwrap().parts().to_vec();
     parts[2].ciphertext[9] ^= 1;
     parts[2] = shared.lock().unwrap().sign_part(parts[2].clone(), &key);
-    for bundle in [first, parts_to_bytes(&parts)] {
+    for bundle in [first, Bundle::new(parts).to_bytes()] {
         feed(&mut world, &from, Message::ShareKeys(bundle));
     }
     world.run();

@@ -666,6 +666,9 @@ impl World {
             for action in actions {
                 match action {
                     coordinator::Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    coordinator::Action::AnswerAll { to, answer } => {
+                        to.iter().for_each(|to| self.answer(to, answer.clone(), Bytes::new()));
+                    }
                     coordinator::Action::Persist(record) => self.coordinator.persist(record),
                     coordinator::Action::WakeAt(at) => {
                         self.coordinator.wake = Some(at);
@@ -689,9 +692,9 @@ impl World {
 
     fn answer(&mut self, to: &ClientId, answer: Answer, body: Bytes) {
         self.coordinator.did.push(CoordinatorDid::Answered { to: to.clone(), kind: answer.kind() });
-        let header = answer.encode().unwrap();
-        assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
-        let frame = AnswerFrame { kind: answer.kind(), header, body };
+        let frame = AnswerFrame::new(&answer, body).unwrap();
+        let decoded = Answer::decode(answer.kind(), &frame.header);
+        assert_eq!(decoded.as_ref(), Ok(&answer), "an answer comes back from its bytes");
         if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, answer.is_to_check_in(), &frame) {
             let due = self.delay();
             self.push(due, Item::ToClient { to, exchange, frame });

@@ -213,6 +213,23 @@ impl Federation {
         }
     }
 
+    /// Plans entry `index` as it has become: signs its plan anew, and its survivors that plan.
+    pub(crate) fn replan(&mut self, index: usize) {
+        let (Entry::LogOpened(log), Entry::TaskOpened(task)) = (self.entries[0].clone(), self.entries[1].clone())
+        else {
+            panic!("a log and a task were opened")
+        };
+        let clients: Vec<SigningKey> = self.clients.iter().map(|key| SigningKey::from_seed(&key.seed())).collect();
+        let signer = self.signer.clone();
+        self.change(index, |attempt| {
+            let terms = attempt.plan_terms(&log, &task);
+            let (plan, statement) = (terms.digest(), terms.statement());
+            (attempt.plan, attempt.plan_signature) = (plan, signer.signing_key().sign(&statement));
+            let signers: Vec<u16> = survivors(attempt).signatures.iter().map(|(position, _)| position.0).collect();
+            sign(attempt, &clients, signers.into_iter());
+        });
+    }
+
     pub(crate) fn change_task(&mut self, change: impl FnOnce(&mut TaskOpened)) {
         match &mut self.entries[1] {
             Entry::TaskOpened(opened) => change(opened),

@@ -109,6 +109,7 @@ fn what_travels_beside_the_model_is_audited_and_only_an_adaptive_clip_may_change
     }
     for (entry, clip) in [(3, 0.5), (4, 2.0)] {
         federation.change(entry, |a| a.mechanism = mechanism.with_clip(clip).expect("within the bounds"));
+        federation.replan(entry);
     }
     let report = federation.audit();
     assert!(report.is_clean(), "{:#?}", report.findings);

@@ -10,7 +10,7 @@
 //!
 //! The last of the 256 is the tail: all points from z_T on. V is geometric with ratio 1/2, U uniform below T, z =
 //! z_T + U + V T; that proposes z with probability 2^-(V+1)/T, as a strip of `width` 2^(V+1) T would, and so it is accepted with
-//! probability g(x) 2^(V+1) T/c. T is a multiple of 2^s so large that g falls by more than a half from block to block, and
+//! probability g(x) 2^(V+1) T/c. T is a multiple of 2^s so large that g falls to a half or less from block to block, and
 //! c so large that the first block's probability is at most 1: then all are.
 //!
 //! Which widths, z_T and T are taken changes only how often a trial fails, about once in a hundred; that they keep the two

@@ -2,12 +2,13 @@
 //! orthogonal (a Hadamard matrix). In integers, additions only, so that it is exact and its inverse is itself up to a
 //! factor d.
 //!
-//! Of which orders there is an H is decided by [`padded_len`]: 2^m, 12 2^j and 20 2^j, so that a vector is padded by a third
-//! at most. S(2^m) is the Walsh-Hadamard matrix in natural (Sylvester) order, S(n)[i][j] = (-1)^popcount(i & j). P(12) and P(20)
-//! are those of Paley 1933 ("On orthogonal matrices", lemma 2) for q = 11 and 19, their rows put in an order and given signs
-//! that make them symmetric: the first row and column are +1, and elsewhere P(q + 1)[i][j] is -1 where i + j - 2 is 0
-//! or a square modulo q, else +1. Where d = k 2^j, with k = 12 or 20 and b = min(j, 7), H is the Kronecker product
-//! S(2^(j - b)) x P(k) x S(2^b): the middle one's rows are next to each other, in the first-level cache.
+//! Of which orders there is an H is decided by [`padded_len`]: 2^m, 12 2^j and 20 2^j, so that nine values or more are padded
+//! by a third at most. S(2^m) is the Walsh-Hadamard matrix in natural (Sylvester) order, S(n)[i][j] =
+//! (-1)^popcount(i & j). P(12) and P(20) are those of Paley 1933 ("On orthogonal matrices", the construction for a prime q that
+//! is 3 modulo 4) for q = 11 and 19, their rows put in an order and given signs that make them symmetric: the first row and
+//! column are +1, and elsewhere P(q + 1)[i][j] is -1 where i + j - 2 is 0 or a square modulo q, else +1. Where
+//! d = k 2^j, with k = 12 or 20 and b = min(j, 7), H is the Kronecker product S(2^(j - b)) x P(k) x S(2^b): the middle one's
+//! rows are next to each other, in the first-level cache.
 //!
 //! D's signs are the bits of the ChaCha20 keystream (RFC 8439) under the rotation seed as the key, zero nonce, block
 //! counter from 0: coordinate i takes bit i mod 8, the least significant first, of byte floor(i/8), and a set bit means
@@ -509,9 +510,14 @@ mod tests {
     #[test]
     fn sums_stay_within_the_absolute_sum_of_the_values() {
         // Overflow would panic here: the absolute sum is the largest i64.
-        for len in [64, 12, 20, 12 << 8, 20 << 9] {
+        for len in [64, 12, 20, 12 << 5, 20 << 6] {
             for signs in [[1, 1], [1, -1], [-1, -1]] {
                 let mut v: Vec<i64> = (0..len).map(|i| i64::MAX / len as i64 * signs[i % 2]).collect();
+                hadamard(&mut v);
+            }
+            for i in 0..len {
+                let mut v = vec![0; len];
+                v[i] = i64::MAX;
                 hadamard(&mut v);
             }
         }

@@ -63,6 +63,7 @@ pub mod unmask;
 mod reader;
 #[cfg(test)]
 mod vectors;
+mod workers;
 
 pub use advert::{Advert, Advertised, Identity, RoundSecrets, StatementKey};
 pub use agreement::AgreementKey;
@@ -74,7 +75,7 @@ pub use masked_input::{Accumulator, Finished, Masked, Ready, Upload};
 pub use packing::Bits;
 pub use positions::PositionSet;
 pub use roster::{Credential, Roster, RosterEntry, RosterError, UnidentifiedEntry};
-pub use share_keys::{Bundle, Routed, SharePart, ShareRouter, SharedKeys, Sharers};
+pub use share_keys::{AddressedPart, Bundle, Routed, SharePart, ShareRouter, SharedKeys, Sharers};
 pub use terms::Terms;
 pub use thresholds::{ThresholdError, Thresholds};
 pub use unmask::{Sum, UnmaskAnswer, Unmasker};

@@ -149,6 +149,13 @@ pub enum Action {
         /// And with this body.
         body: Bytes,
     },
+    /// Answer the pending requests of several clients alike: encoded once, whose bytes all of them share.
+    AnswerAll {
+        /// Whom.
+        to: Vec<ClientId>,
+        /// With what.
+        answer: Answer,
+    },
     /// Make durable, before anything after it.
     Persist(Record),
     /// Send [`Event::Wake`] at this time; it replaces the one asked for before.
@@ -440,6 +447,11 @@ impl Common {
 /// An answer without a body.
 fn answer(to: &ClientId, answer: impl Into<Answer>) -> Action {
     Action::Answer { to: to.clone(), answer: answer.into(), body: Bytes::new() }
+}
+
+/// The same answer for several, without a body.
+fn answer_all(to: Vec<ClientId>, answer: impl Into<Answer>) -> Action {
+    Action::AnswerAll { to, answer: answer.into() }
 }
 
 /// Everyone in the roster.

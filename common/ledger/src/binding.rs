@@ -56,6 +56,8 @@ pub struct BindingError {
 /// What disclosed bindings add to an audit.
 #[derive(Clone, Debug, Default)]
 pub struct Disclosed {
+    /// Whose each pseudonym is.
+    pub bound: BTreeMap<VerifyingKey, ClientId>,
     /// How many pseudonyms of each task of the report are bound, in its order.
     pub n_bound: Vec<usize>,
     /// What each disclosed client was charged in all tasks, by identity.
@@ -169,6 +171,7 @@ pub fn disclose(report: &Report, bindings: &[Binding]) -> Disclosed {
         }
     }
     disclosed.clients = clients.into_iter().map(|(client, standing)| summary(report, client, &standing)).collect();
+    disclosed.bound = bound.into_iter().map(|(pseudonym, client)| (pseudonym, client.clone())).collect();
     disclosed
 }
 

@@ -77,6 +77,9 @@ pub struct ReportTarget {
     /// Write the page into this file, replacing it; else it is printed
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Bindings of pseudonyms, as `eranos client disclose` and `eranos coordinator disclose` print them
+    #[arg(long, value_name = "FILE")]
+    bindings: Option<PathBuf>,
 }
 
 /// Which log, and what it is held against.
@@ -155,8 +158,9 @@ struct Answer {
 fn answer(command: &Command) -> Result<Answer, UserError> {
     let target = command.target();
     let options = load(target)?;
-    if let Command::Report(ReportTarget { html, .. }) = command {
-        let report = report::Report::new(&target.dir, &options).map_err(explain)?;
+    if let Command::Report(ReportTarget { html, bindings, .. }) = command {
+        let bindings = bindings.as_deref().map(load_bindings).transpose()?;
+        let report = report::Report::new(&target.dir, &options, &bindings.unwrap_or_default()).map_err(explain)?;
         let text = match html {
             Some(path) => {
                 write_page(path, &target.dir, &report.to_html())?;
@@ -165,7 +169,7 @@ fn answer(command: &Command) -> Result<Answer, UserError> {
             None => report.to_html(),
         };
         let text = if target.json { format!("{}\n", report.to_json()) } else { text };
-        return Ok(Answer { text, report: report.audit, faults: Vec::new() });
+        return Ok(Answer { text, report: report.audit, faults: report.disclosed.faults });
     }
     let bindings = match command {
         Command::Recompute { bindings: Some(path), .. } => Some(load_bindings(path)?),

@@ -7,7 +7,7 @@ use eranos_privacy::{Promise, accountant::Accountant, mechanism::NoiseTarget};
 use crate::support::{Federation, client_mechanism, mechanism, sign};
 
 /// The binding of client `i` of a federation to a name, by a certificate key of its own.
-fn binding_of(federation: &Federation, i: usize, task: &str) -> Binding {
+pub(crate) fn binding_of(federation: &Federation, i: usize, task: &str) -> Binding {
     let (trust_domain, task) = ("example.org".parse().expect("name"), task.parse().expect("name"));
     let certificate_key = SigningKey::from_seed(&[50 + i as u8; 32]);
     let pseudonym = federation.clients[i].verifying_key();

@@ -7,6 +7,7 @@ use eranos_base::Digest;
 use eranos_privacy::mechanism::NoiseTarget;
 use serde_json::Value;
 
+use crate::bindings::binding_of;
 use crate::support::{Federation, mechanism, mechanism_with};
 
 /// An origin in which everything stands that a name may hold and that means something to a browser or a shell.
@@ -226,6 +227,38 @@ fn a_task_without_noise_has_no_epsilon_in_its_page() {
         assert_eq!(code, Some(0));
         assert!(!page.contains("NaN") && !page.contains("inf\""), "{page}");
     }
+}
+
+#[test]
+fn disclosed_clients_stand_beside_their_pseudonyms_and_bindings_that_do_not_hold_are_named() {
+    let federation = Federation::with_history();
+    let (good, mut bad) = (binding_of(&federation, 1, "digits"), binding_of(&federation, 2, "digits"));
+    bad.pseudonym = federation.clients[3].verifying_key();
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("bindings");
+    let disclosed = |text: String, more: &[&str]| {
+        fs::write(&file, text).expect("written");
+        report(&federation, &[&["--bindings", file.to_str().expect("UTF-8")], more].concat())
+    };
+    let (code, page, errors) = disclosed(good.encode(), &[]);
+    assert_eq!(code, Some(0), "{errors}");
+    let pseudonym = federation.clients[1].verifying_key();
+    let beside =
+        format!("<code>{pseudonym}</code><div class=\"quiet\">disclosed as spiffe://example.org/client/party-1</div>");
+    assert!(page.contains(&beside), "{page}");
+    assert_eq!(page.matches("party-1").count(), 2, "beside the pseudonym, and among the clients");
+    assert!(page.contains("<h2>Disclosed clients</h2>") && !page.contains("Bindings that do not hold"), "{page}");
+    let (_, json, _) = disclosed(good.encode(), &["--json"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let client = &json["clients"][0];
+    assert_eq!(
+        (client["client"].as_str(), client["attempts"].as_u64()),
+        (Some("spiffe://example.org/client/party-1"), Some(5))
+    );
+    let (code, page, errors) = disclosed(good.encode() + &bad.encode(), &[]);
+    assert_eq!((code, errors.lines().count()), (Some(1), 2), "{errors}");
+    assert!(page.contains("<h3>Bindings that do not hold</h3>") && page.matches("party-2").count() == 1, "{page}");
+    assert!(!report(&federation, &[]).1.contains("Disclosed clients"));
 }
 
 #[test]

@@ -35,6 +35,16 @@ fn new_witness(federation: &Federation) -> (tempfile::TempDir, Witness, WitnessK
     (dir, witness, key.expect("made"))
 }
 
+/// Opens a witness that was dropped. Another test may just be starting a program, whose copy of the lock lives for a moment.
+fn reopen(dir: &Path) -> Witness {
+    loop {
+        match Witness::open(dir) {
+            Err(WitnessError::InUse { .. }) => std::thread::yield_now(),
+            opened => return opened.expect("opens again"),
+        }
+    }
+}
+
 /// The log's first `n` entries, written anew.
 fn written(federation: &Federation, n: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
@@ -61,7 +71,7 @@ fn a_growing_log_is_cosigned_step_by_step_and_each_step_is_remembered() {
         // Another process finds what this one left.
         assert!(matches!(Witness::open(dir.path()), Err(WitnessError::InUse { .. })));
         drop(witness);
-        witness = Witness::open(dir.path()).expect("opens again");
+        witness = reopen(dir.path());
         assert_eq!(witness.last(), Some((&cosigned, at(T + step as u64))));
     }
     assert_eq!(witness.n_evidence().expect("readable"), 0);
@@ -153,7 +163,7 @@ fn another_key_of_the_log_is_pinned_by_hand_and_the_history_goes_on() {
     witness.pin(renewed.ledger_key()).expect("pinned");
     drop(witness);
     // What was cosigned under the old key is remembered, and must be continued by the new one.
-    let mut witness = Witness::open(dir.path()).expect("opens again");
+    let mut witness = reopen(dir.path());
     assert_eq!((witness.ledger(), witness.last().map(|(_, at)| at)), (&renewed.ledger_key(), Some(at(T))));
     assert!(matches!(witness.cosign(log(3).path(), at(T)), Err(WitnessError::Rewind { kept: 5, presented: 3, .. })));
     let mut forked = Federation::with_history();
@@ -309,7 +319,7 @@ fn it_never_cosigns_two_roots_of_one_size() {
             let (history, n) = (next(6) as usize, next(8) as usize);
             if next(3) == 0 {
                 drop(witness);
-                witness = Witness::open(dir.path()).expect("opens again");
+                witness = reopen(dir.path());
             }
             let Ok(signed) = witness.cosign(logs[history][n].path(), at(T + step)) else { continue };
             assert!(key.verify(signed.note()).is_ok());
@@ -361,7 +371,7 @@ fn evidence_is_bounded_and_a_note_full_of_signatures_harms_nobody() {
     fs::write(&checkpoint, own.clone() + &filler(31, 200)).expect("written");
     assert!(witness.cosign(whole.path(), at(T + 1)).is_ok());
     drop(witness);
-    let mut witness = Witness::open(dir.path()).expect("opens again");
+    let mut witness = reopen(dir.path());
     let cosigned = witness.cosign(whole.path(), at(T + 2)).expect("cosigned").clone();
     let full = attach(whole.path(), &cosigned, &federation.signer.ledger_key());
     assert!(matches!(full, Err(WitnessError::Checkpoint(_))), "a 33rd signature has no place");

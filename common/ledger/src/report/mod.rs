@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::{self, AuditError, Options, PseudonymSummary, TaskSummary},
+    binding::{self, Binding, Disclosed},
     note::LedgerKey,
     statement,
 };
@@ -24,6 +25,8 @@ use history::{History, TaskHistory};
 
 /// Tasks that are shown, in the order in which they were opened; the others are counted.
 pub const TASKS_SHOWN_MAX: usize = 16;
+/// Clients that are shown by name, where they are disclosed; the others are counted.
+pub const CLIENTS_SHOWN_MAX: usize = 200;
 /// Pseudonyms of a task that are shown, those that were charged most first; the others are summed up.
 pub const PARTIES_SHOWN_MAX: usize = 200;
 
@@ -31,19 +34,23 @@ pub const PARTIES_SHOWN_MAX: usize = 200;
 pub struct Report {
     /// What the audit found.
     pub audit: audit::Report,
+    /// Whose pseudonyms were disclosed, and what does not hold of it.
+    pub disclosed: Disclosed,
     key: LedgerKey,
     history: History,
 }
 
 impl Report {
-    /// Audits the log in `dir`, as [`audit::verify`] does, and gathers its history in the same pass.
+    /// Audits the log in `dir`, as [`audit::verify`] does, gathers its history in the same pass, and holds disclosed
+    /// `bindings` against it.
     ///
     /// # Errors
     /// As [`audit::verify`].
-    pub fn new(dir: &Path, options: &Options) -> Result<Self, AuditError> {
+    pub fn new(dir: &Path, options: &Options, bindings: &[Binding]) -> Result<Self, AuditError> {
         let mut history = History::default();
         let audit = audit::verify_seeing(dir, options, &mut |at, entry| history.take(at, entry))?;
-        Ok(Self { audit, key: options.key.clone(), history })
+        let disclosed = binding::disclose(&audit, bindings);
+        Ok(Self { audit, disclosed, key: options.key.clone(), history })
     }
 
     /// One self-contained page.
@@ -53,7 +60,17 @@ impl Report {
 
     /// The same as one JSON object, under the same limits. What is infinite, since nothing is promised, is null.
     pub fn to_json(&self) -> Value {
-        let tasks: Vec<Value> = self.tasks().map(|task| task.to_json(&self.audit)).collect();
+        let tasks: Vec<Value> = self.tasks().map(|task| task.to_json(self)).collect();
+        let clients = self.disclosed.clients.iter().take(CLIENTS_SHOWN_MAX).map(|one| {
+            json!({
+                "client": one.client.to_string(),
+                "tasks": one.tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>(),
+                "attempts": one.attempts,
+                "epsilon_record": finite(one.epsilon_record),
+                "epsilon_client": finite(one.epsilon_client),
+                "delta": one.delta,
+            })
+        });
         let checkpoint = self.audit.checkpoint.as_ref();
         let findings: Vec<String> = self.audit.findings.iter().map(ToString::to_string).collect();
         json!({
@@ -69,6 +86,9 @@ impl Report {
             "command": self.command(),
             "n_findings": self.audit.n_findings,
             "findings": findings,
+            "n_clients": self.disclosed.clients.len(),
+            "clients": clients.collect::<Vec<Value>>(),
+            "binding_faults": self.disclosed.faults,
             "n_tasks": self.audit.tasks.len(),
             "tasks": tasks,
         })
@@ -170,9 +190,8 @@ impl<'a> TaskView<'a> {
         (stood.saturating_sub(survived), stood)
     }
 
-    fn to_json(&self, audit: &audit::Report) -> Value {
+    fn to_json(&self, report: &Report) -> Value {
         let Self { summary, history, .. } = self;
-        let finite = |epsilon: f64| epsilon.is_finite().then_some(epsilon);
         let course: Vec<Value> = history
             .ends()
             .zip(&history.spans)
@@ -193,6 +212,7 @@ impl<'a> TaskView<'a> {
             .map(|PartyView { summary: one, dropped }| {
                 json!({
                     "pseudonym": one.pseudonym.to_string(),
+                    "client": report.disclosed.bound.get(&one.pseudonym).map(ToString::to_string),
                     "attempts": one.attempts,
                     "revealed": one.revealed,
                     "dropped": dropped,
@@ -243,9 +263,14 @@ impl<'a> TaskView<'a> {
             "n_parties": summary.pseudonyms.len(),
             "parties": parties,
             "other_parties": others,
-            "statement": statement::to_json_of(audit, summary),
+            "statement": statement::to_json_of(&report.audit, summary),
         })
     }
+}
+
+/// JSON has no infinity.
+fn finite(epsilon: f64) -> Option<f64> {
+    epsilon.is_finite().then_some(epsilon)
 }
 
 /// An epsilon in three digits after the point, never less than it is.
@@ -297,7 +322,7 @@ mod tests {
         (summary.aborted_before_reveal, summary.aborted_after_reveal) = (130, 0);
         audit.tasks = vec![summary; 20];
         audit.n_findings = 1000;
-        let report = Report { audit, key: options.key, history };
+        let report = Report { audit, disclosed: Disclosed::default(), key: options.key, history };
         let page = report.to_html();
         assert!(page.len() < 5 << 20, "{} bytes", page.len());
         for says in [

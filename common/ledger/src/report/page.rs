@@ -6,7 +6,7 @@ use eranos_base::Digest;
 use crate::{
     entry::{Date, Outcome},
     report::{
-        PARTIES_SHOWN_MAX, PartyView, Report, TASKS_SHOWN_MAX, TaskView,
+        CLIENTS_SHOWN_MAX, PARTIES_SHOWN_MAX, PartyView, Report, TASKS_SHOWN_MAX, TaskView,
         chart::{self, Bar, Frame, Line},
         history::{ABORTED_MAX, COURSES_MAX},
         html::Html,
@@ -69,6 +69,7 @@ fn body(html: &mut Html, report: &Report) {
                 ),
             );
         }
+        clients(html, report);
         check(html, report);
     });
     html.within("footer", &[], |html| {
@@ -129,7 +130,7 @@ fn task(html: &mut Html, report: &Report, task: &TaskView<'_>, number: usize) {
 
     html.element("h3", &[], "Epsilon over the rounds");
     epsilon(html, task, number);
-    parties(html, task);
+    parties(html, report, task);
 
     html.element("h3", &[], "Who took part, and who dropped out");
     participation(html, task, number);
@@ -304,7 +305,7 @@ fn course(html: &mut Html, task: &TaskView<'_>, ends: &[u64]) {
     });
 }
 
-fn parties(html: &mut Html, task: &TaskView<'_>) {
+fn parties(html: &mut Html, report: &Report, task: &TaskView<'_>) {
     let budget = task.summary.budget_epsilon;
     html.element("h3", &[], "What each party has spent");
     if task.parties.is_empty() {
@@ -326,6 +327,9 @@ fn parties(html: &mut Html, task: &TaskView<'_>) {
                     html.within("th", &[("scope", "row")], |html| {
                         html.within("span", &[], |html| {
                             html.element("code", &[], &one.pseudonym.to_string());
+                            if let Some(client) = report.disclosed.bound.get(&one.pseudonym) {
+                                html.element("div", &[("class", "quiet")], &format!("disclosed as {client}"));
+                            }
                             if task.is_private() {
                                 share(html, one.charged.coordinator / budget);
                             }
@@ -465,6 +469,56 @@ fn aborted(html: &mut Html, task: &TaskView<'_>) {
             &format!("Listed are the first {ABORTED_MAX}; {hidden} further aborted attempts are counted above."),
         );
     }
+}
+
+/// Those whose pseudonyms were disclosed, over all tasks.
+fn clients(html: &mut Html, report: &Report) {
+    let disclosed = &report.disclosed;
+    if disclosed.clients.is_empty() && disclosed.faults.is_empty() {
+        return;
+    }
+    let names = ["Client", "Tasks", "Attempts", "Epsilon of a record", "Of the client", "Delta"];
+    html.within("section", &[], |html| {
+        html.element("h2", &[], "Disclosed clients");
+        html.within("table", &[("class", "stack")], |html| {
+            html.element(
+                "caption",
+                &[],
+                "Whose pseudonyms were disclosed to this audit, and what each was charged in all of those tasks together. That a \
+                 name is the certificate's is for the authority's list to say.",
+            );
+            head(html, &names, &[false, false, true, true, true, true]);
+            html.within("tbody", &[], |html| {
+                for one in disclosed.clients.iter().take(CLIENTS_SHOWN_MAX) {
+                    html.within("tr", &[], |html| {
+                        html.element("th", &[("scope", "row")], &one.client.to_string());
+                        let tasks: Vec<&str> = one.tasks.iter().map(|task| task.as_str()).collect();
+                        let cells = [
+                            ("", tasks.join(", ")),
+                            ("number", one.attempts.to_string()),
+                            ("number", rounded_up(one.epsilon_record)),
+                            ("number", rounded_up(one.epsilon_client)),
+                            ("number", format!("{:e}", one.delta)),
+                        ];
+                        for (name, (class, text)) in names[1..].iter().zip(cells) {
+                            html.element("td", &[("class", class), ("data-name", name)], &text);
+                        }
+                    });
+                }
+            });
+        });
+        if let Some(hidden @ 1..) = disclosed.clients.len().checked_sub(CLIENTS_SHOWN_MAX) {
+            html.element("p", &[("class", "quiet")], &format!("{hidden} further clients are counted and not listed."));
+        }
+        if !disclosed.faults.is_empty() {
+            html.element("h3", &[], "Bindings that do not hold");
+            html.within("ul", &[], |html| {
+                for fault in disclosed.faults.iter().take(CLIENTS_SHOWN_MAX) {
+                    html.element("li", &[], fault);
+                }
+            });
+        }
+    });
 }
 
 fn check(html: &mut Html, report: &Report) {

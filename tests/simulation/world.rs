@@ -191,6 +191,8 @@ pub(crate) struct Coordinator {
     pub(crate) ledger: LogWriter<Memoryfiles>,
     /// How many vectors of each client it has received, in rounds that are over.
     pub(crate) received: BTreeMap<ClientId, u64>,
+    /// Whom it may debit no further attempt to.
+    pub(crate) spent: BTreeSet<ClientId>,
     attempts: Attempts,
     entropy: SeededEntropy,
     exchanges: Exchanges<(usize, u64)>,
@@ -311,6 +313,7 @@ impl World {
             mechanism: setup.mechanism.clone(),
             graph: setup.graph,
             received: Arc::new(self.coordinator.received.clone()),
+            spent: Arc::new(self.coordinator.spent.clone()),
             ready_slot_ms: READY_SLOT_MS,
             phase_timeout_ms: PHASE_TIMEOUT_MS,
             waits: [PHASE_WAIT; coordinator::Phase::ALL.len()],
@@ -953,6 +956,7 @@ impl Coordinator {
             abandoned_revealed: None,
             ledger,
             received: BTreeMap::new(),
+            spent: BTreeSet::new(),
             attempts: Attempts::new(executable()),
             entropy: SeededEntropy::new(seed),
             exchanges: Exchanges::default(),

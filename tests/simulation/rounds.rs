@@ -255,7 +255,7 @@ fn every_survivor_keeps_the_receipt_of_its_round() {
         let index = world.coordinator.released.as_ref().unwrap().index;
         let entry = eranos_base::Digest::of(&world.coordinator.ledger.entry(index).unwrap());
         for client in &world.clients {
-            let receipt = Step::Receipt { entry };
+            let receipt = Step::Receipt { entry, survivors: 5 };
             assert!(client.did.iter().any(|did| matches!(did, Did::Persisted(step) if *step == receipt)));
             assert_eq!(client.budget.n_receipts(), round);
         }

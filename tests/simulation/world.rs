@@ -868,7 +868,7 @@ impl Client {
         for did in &self.did {
             match did {
                 Did::Heard => {}
-                Did::Persisted(Step::Begin) => begun = true,
+                Did::Persisted(Step::Begin { .. }) => begun = true,
                 Did::Persisted(Step::Charge { .. }) => charged = true,
                 Did::Persisted(Step::SignConsistency { .. }) => signed = true,
                 Did::Persisted(_) => {}

@@ -15,11 +15,11 @@ use eranos_base::{Clock, OsEntropy, SystemClock, UserError};
 use eranos_certs::{Approval, Authority, Role, cli::issue_beside, party};
 use eranos_client::{policy::Unit, round::Phase, session::Progress, setup as client_setup, trainer::Pool};
 use eranos_coordinator::{
-    cli::{NO_NOISE, line},
+    cli::{NO_NOISE, line, train},
     federation::{RoundReport, Summary},
     model::TestFigures,
     setup as coordinator_setup,
-    task::Contribution,
+    task::{Contribution, Metrics},
 };
 use eranos_ledger::audit;
 use eranos_privacy::{Probability, Promise, mechanism::NoiseTarget};
@@ -130,10 +130,13 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
             sampling_probability: Probability::QUARTER,
             expected_lot: trial.n_records / 4,
             record_bound: records_max,
+            local: None,
         },
         data: Some(std::path::absolute(&folders.data).unwrap_or_else(|_| folders.data.clone())),
         optimizer: settings.optimizer.clone(),
         l2_clip_norm: settings.l2_clip_norm,
+        // Twice the loss of a guess.
+        metrics: Some(Metrics { loss_max: 2.0 * f64::from(trial.classes).ln(), ..coordinator_setup::METRICS }),
         ready_slot_ms: READY_SLOT_MS,
     };
     let ledger_key = coordinator_setup::init(&init, TRUST_DOMAIN)?;
@@ -392,6 +395,9 @@ fn conclude(
         _ => format!(", {name} {}", share(*value)),
     });
     let told = told.unwrap_or_default();
+    let train = train(&summary.train).map_or(String::new(), |train| {
+        format!("The last round's own {train}, summed under masks like everything else; ± is the noise in them.\n")
+    });
     let (epsilon, promise) = match options.no_noise {
         true => (None, format!("WITHOUT NOISE.\n{NO_NOISE}")),
         false => {
@@ -405,7 +411,7 @@ fn conclude(
     };
     eprintln!(
         "\n{} organisations, {} private {}, nobody's data seen: {} right on {} {}{told} {promise}.\n{} rounds in {} attempts, {} times a client dropped out; {:.1} MB up and {:.1} MB down for each \
-         client; {:.0} s.\nLedger: {}.",
+         client; {:.0} s.\n{train}Ledger: {}.",
         options.clients,
         grouped(folders.n_private),
         trial.record[1],
@@ -441,6 +447,11 @@ fn conclude(
             "epsilon": epsilon,
             "delta": summary.delta,
             "test_accuracy": accuracy,
+            // Of the last released round, on what the organisations trained on, as noised as the model.
+            "train_loss": summary.train.loss.map(|loss| loss.value),
+            "train_loss_noise_deviation": summary.train.loss.map(|loss| loss.deviation),
+            "train_accuracy": summary.train.accuracy.map(|accuracy| accuracy.value),
+            "train_accuracy_noise_deviation": summary.train.accuracy.map(|accuracy| accuracy.deviation),
             "ledger_verified": verified,
             "seconds": took.as_secs_f64(),
             "bytes_up_per_client": up,

@@ -340,11 +340,13 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
         ));
     }
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: options.parameters,
         sampling_probability: options.sampling_probability,
         expected_lot: lot.round() as u32,
         record_bound: records.div_ceil(options.clients.into()),
+        local: None,
         n_max: options.clients,
         u_min: survivors_min,
         max_colluders: options.max_colluders,

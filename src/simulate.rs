@@ -138,10 +138,12 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
             sampling_probability: Probability::ONE,
             expected_lot: options.canaries,
             record_bound: records_max,
+            local: None,
         },
         data: None,
         optimizer: coordinator_setup::OPTIMIZER.to_owned(),
         l2_clip_norm: CLIP,
+        metrics: None,
         ready_slot_ms: READY_SLOT_MS,
     };
     let ledger_key = coordinator_setup::init(&init, TRUST_DOMAIN)?;

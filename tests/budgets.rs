@@ -194,7 +194,7 @@ impl Trial {
         let trial = Self { folder: tempfile::tempdir().unwrap(), task, n };
         trial.must(&["certs", "init", "--trust-domain", "budgets.test"]);
         trial.must(&["certs", "request", "--name", "main", "--coordinator", "--host", "127.0.0.1"]);
-        let mut approve = vec!["certs", "approve", "--yes", "main/request.pem"].join(" ");
+        let mut approve = "certs approve --yes main/request.pem".to_owned();
         for i in 1..=n {
             let name = format!("silo-{i}");
             trial.must(&["certs", "request", "--name", &name]);

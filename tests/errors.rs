@@ -71,7 +71,7 @@ fn values_that_cannot_be_are_named() {
         ("silo-1/client.toml", "coordinator", "coordinator = \"no port\"", "write it like"),
         ("main/task.toml", "attempts_max", "attempts_max = 0", "allow a few attempts more"),
         ("main/task.toml", "graph =", "graph = \"sparse\"", "or graph = \"complete\""),
-        ("main/task.toml", "clients_max =", "clients_max = 256", "take fewer clients"),
+        ("main/task.toml", "clients_max =", "clients_max = 10001", "take fewer clients"),
         (
             "silo-1/policy.toml",
             "# [sparse_graph]",

@@ -147,6 +147,12 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         let rounds = format!("--rounds 5 --listen 127.0.0.1:{port}");
         run(&dir, &line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds));
     }
+    // With a clip that adapts: it is state, too.
+    let task = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
+    let (before, rest) = task.split_once("# [training.adaptive_clip]").unwrap();
+    let (commented, after) = rest.split_once("\n\n").unwrap();
+    let adaptive = format!("{before}[training.adaptive_clip]{}\n\n{after}", commented.replace("\n# ", "\n"));
+    fs::write(dir.join("federation/task.toml"), adaptive).unwrap();
     let export = || {
         let output = shell(&dir, "eranos coordinator export --dir federation").output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -186,12 +192,30 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
         assert!(client.0.wait().unwrap().success(), "{heard:?}");
     }
     run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+    // Each attempt clips to what the one before led to, over the kill too: a step is 0.2 times a share, and a half at most.
+    let bundle = dir.join("federation/state/ledger/tile/entries/000.p");
+    let bundle = fs::read_dir(&bundle)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .max_by_key(|path| path.file_name().unwrap().to_string_lossy().parse::<u64>().unwrap());
+    let text = String::from_utf8_lossy(&fs::read(bundle.unwrap()).unwrap()).into_owned();
+    let clips: Vec<f64> =
+        text.split("\nl2-clip-norm: ").skip(1).map(|rest| rest.lines().next().unwrap().parse().unwrap()).collect();
+    // The task's own, and the first attempt's, which is the same; then those of at least four more.
+    assert!(clips.len() >= 6 && clips[..2] == [1.0, 1.0], "{clips:?}");
+    assert!(clips.windows(2).all(|pair| (pair[1] / pair[0]).ln().abs() < 0.2), "{clips:?}");
+    let moved = clips.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(moved >= 4, "after every release: {clips:?}");
     // The exported weights are those that the coordinator tested.
     assert_eq!(export(), (true, String::new()));
     let (n_right, n_digits) = right_digits(&dir, "parties/test", "model.safetensors");
     let accuracy = 100.0 * n_right as f64 / n_digits as f64;
     let summary = heard.iter().find(|line| line.starts_with("5 rounds in ")).unwrap();
-    assert!(summary.ends_with(&format!("test accuracy {accuracy:.1} %")), "{accuracy}: {summary}");
+    assert!(summary.contains(&format!("test accuracy {accuracy:.1} %; last round's train loss ")), "{summary}");
+    // Each released round says what the clients measured, with the noise in it.
+    let rounds: Vec<&String> = heard.iter().filter(|line| line.starts_with("round ")).collect();
+    let has_train = |line: &&&String| line.contains("  train loss ") && line.contains(" ± ");
+    assert_eq!(rounds.iter().filter(has_train).count(), rounds.iter().filter(|r| !r.contains("aborted")).count());
     let task = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
     fs::write(dir.join("federation/task.toml"), task.replace("name = \"mnist\"", "name = \"other\"")).unwrap();
     let (ok, error) = export();
@@ -203,20 +227,20 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
 }
 
 #[test]
-fn a_task_that_protects_whole_clients_runs_with_either_noise() {
-    for noise in ["distributed", "local"] {
+fn a_task_that_protects_whole_clients_or_adds_local_noise_runs() {
+    for (unit, noise) in [("client", "distributed"), ("client", "local"), ("record", "local")] {
         let dir = tempfile::tempdir().unwrap();
         let dir: PathBuf = dir.path().to_owned().canonicalize().unwrap();
         let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         for line in &readme_lines()[1..8] {
-            let rounds = format!("--rounds 2 --unit client --listen 127.0.0.1:{port}");
+            let rounds = format!("--rounds 2 --unit {unit} --noise {noise} --listen 127.0.0.1:{port}");
             let line = line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds);
-            run(&dir, &line.replace("client init ", "client init --unit client "));
+            run(&dir, &line.replace("client init ", &format!("client init --unit {unit} ")));
         }
-        let task = dir.join("federation/task.toml");
-        let text = fs::read_to_string(&task).unwrap();
-        assert!(text.contains("[training.local]\n") && text.contains("unit = \"client\"\n"), "{text}");
-        fs::write(&task, text.replace("noise = \"distributed\"", &format!("noise = \"{noise}\""))).unwrap();
+        let text = fs::read_to_string(dir.join("federation/task.toml")).unwrap();
+        assert!(text.contains("[training.local]\n") && text.contains(&format!("unit = \"{unit}\"\n")), "{text}");
+        assert!(text.contains(&format!("noise = \"{noise}\"\n")), "{text}");
+        assert_eq!(text.contains("\n[metrics]\n"), unit == "client", "a silo's own steps measure nothing: {text}");
         let mut coordinator = shell(&dir, "exec eranos coordinator run --dir federation");
         let coordinator = Guard(coordinator.stdout(Stdio::piped()).spawn().unwrap());
         let mut clients: Vec<Guard> = (1..=4).map(|party| client(&dir, party)).collect();
@@ -229,20 +253,21 @@ fn a_task_that_protects_whole_clients_runs_with_either_noise() {
             assert!(client.0.wait().unwrap().success(), "{noise}: {heard:?}");
         }
         let spent = budget(&dir, 1);
-        assert_eq!((&spent["unit"], &spent["receipts"]), (&"client".into(), &2.into()), "{spent}");
+        assert_eq!((&spent["unit"], &spent["receipts"]), (&unit.into(), &2.into()), "{spent}");
         let epsilon = |name: &str| spent[name].as_f64().unwrap();
         assert!(epsilon("epsilon_spent") > 0.0 && epsilon("epsilon_spent") <= 4.0, "{spent}");
-        assert_eq!(epsilon("epsilon_spent"), epsilon("epsilon_spent_client"));
+        assert_eq!(spent[format!("epsilon_spent_{unit}")], spent["epsilon_spent"], "{spent}");
         assert_eq!(epsilon("epsilon_spent_record") > epsilon("epsilon_spent"), noise == "distributed", "{spent}");
         let audited = shell(&dir, "eranos audit recompute federation/state/ledger --key federation/ledger.pub --json");
         let audited = { audited }.output().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&audited.stdout).unwrap();
         let task = &report["tasks"][0];
-        let relation = if noise == "local" { "replace" } else { "zero-out" };
-        assert_eq!(
-            (&task["unit"], &task["relation"], &task["noise"]),
-            (&"client".into(), &relation.into(), &noise.into())
-        );
+        let relation = match (unit, noise) {
+            ("record", _) => "add-or-remove",
+            (_, "local") => "replace",
+            _ => "zero-out",
+        };
+        assert_eq!((&task["unit"], &task["relation"], &task["noise"]), (&unit.into(), &relation.into(), &noise.into()));
         assert_eq!(report["verified"], true, "{report}");
     }
 }
@@ -284,6 +309,11 @@ fn a_demo_of_each_model_trains_it_and_leaves_a_ledger_that_verifies() {
             assert_eq!(value.is_some_and(|value| (0.0..=1.0).contains(&value)), figure == Some(name), "{report}");
         }
         assert!(report["epsilon"].as_f64().is_some_and(|epsilon| 0.0 < epsilon && epsilon <= 8.0), "{report}");
+        for (name, most) in [("train_loss", 4.0), ("train_accuracy", 1.0)] {
+            let (value, noise) = (report[name].as_f64().unwrap(), &report[format!("{name}_noise_deviation")]);
+            let noise = noise.as_f64().unwrap();
+            assert!(noise > 0.0 && value > -6.0 * noise && value < 1.5 * most + 6.0 * noise, "{model}: {report}");
+        }
         // Whole records were tested on: the share of right ones is a multiple of one.
         let right = report["test_accuracy"].as_f64().unwrap() * f64::from(n_test);
         assert!(right > 0.0 && (right - right.round()).abs() < 1e-6, "{report}");

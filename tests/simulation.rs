@@ -11,6 +11,7 @@ mod adversary;
 mod canaries;
 mod client_attacks;
 mod coordinator_attacks;
+mod large;
 mod modes;
 mod rounds;
 mod secrecy;

@@ -28,7 +28,7 @@ use eranos_client::{
 use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptions};
 use eranos_ledger::LedgerSigner;
 use eranos_wire::{
-    framing::{CloseCode, Hello, Kind, StreamCode, Welcome, encode_opening},
+    framing::{CloseCode, Hello, Kind, Limits, StreamCode, Welcome, encode_opening},
     tls::{self, ALPN, ClientTls, Credentials, SharedTrust, TrustMaterial},
 };
 use quinn::{
@@ -42,6 +42,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+/// Answers of any kind, with bodies of at most so many bytes.
+fn bodies(len_max: u64) -> impl Fn(Kind) -> Option<Limits> {
+    move |_| Some(Limits::new(HEADER_LEN_MAX, len_max))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approved_client_is_admitted_and_exchanges() {
     let mut domain = Domain::new();
@@ -50,7 +55,7 @@ async fn an_approved_client_is_admitted_and_exchanges() {
     let connection = admitted(&tls(&client), echo.address).await;
     assert_works(&connection).await;
     let body = Bytes::from_static(b"a masked vector");
-    let answer = within("an upload", connection.exchange(UPLOAD, b"head", body.clone(), 100)).await;
+    let answer = within("an upload", connection.exchange(UPLOAD, b"head", body.clone(), bodies(100))).await;
     assert_eq!(answer, Ok(AnswerFrame { kind: UPLOAD, header: b"head".to_vec(), body }));
     assert_eq!(*echo.seen(), [Seen::Came("silo-1".to_owned())]);
     connection.close().await;
@@ -308,7 +313,7 @@ async fn whoever_listens_on_the_way_reads_nothing() {
     let connection = admitted(&tls(&domain.client("silo-1")), address).await;
     let said = b"a masked vector, not to be read on the way;";
     let body = Bytes::from(said.repeat(200));
-    let answer = within("an upload", connection.exchange(UPLOAD, said, body.clone(), body.len() as u64)).await;
+    let answer = within("an upload", connection.exchange(UPLOAD, said, body.clone(), bodies(body.len() as u64))).await;
     assert_eq!(answer, Ok(AnswerFrame { kind: UPLOAD, header: said.to_vec(), body: body.clone() }));
     let overheard = lock(&overheard).clone();
     let n_bytes: usize = overheard.iter().map(Vec::len).sum();
@@ -358,10 +363,10 @@ async fn a_body_of_megabytes_is_delivered_whole_both_ways() {
     let echo = Echo::start(domain.coordinator());
     let connection = admitted(&tls(&domain.client("silo-1")), echo.address).await;
     let body = pattern(8 << 20);
-    let answer = within("an upload", connection.exchange(UPLOAD, b"", body.clone(), 8 << 20)).await;
+    let answer = within("an upload", connection.exchange(UPLOAD, b"", body.clone(), bodies(8 << 20))).await;
     assert!(answer.expect("answered").body == body, "the body came back altered");
     // An answer longer than the client asked for is refused from its head, and costs no more than its exchange.
-    let answer = within("an upload", connection.exchange(UPLOAD, b"", body.slice(..1000), 999)).await;
+    let answer = within("an upload", connection.exchange(UPLOAD, b"", body.slice(..1000), bodies(999))).await;
     assert!(matches!(answer, Err(ConnectionError::Lost { .. })), "{answer:?}");
     assert_works(&connection).await;
 }
@@ -860,7 +865,7 @@ async fn refused(tls: &ClientTls, address: SocketAddr) -> ConnectionError {
 }
 
 async fn ask(connection: &Connection, header: &[u8]) -> Result<AnswerFrame, ConnectionError> {
-    within("an exchange", connection.exchange(ASK, header, Bytes::new(), 0)).await
+    within("an exchange", connection.exchange(ASK, header, Bytes::new(), bodies(0))).await
 }
 
 async fn assert_works(connection: &Connection) {

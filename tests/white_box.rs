@@ -8,11 +8,12 @@ use eranos_client::{
     round::TrainingJob,
     trainer::{Pool, Trainer},
 };
-use eranos_nn::{Activation, DataSpec, Dataset, LayerKind, LayerSpec, ModelSpec, data::Files};
+use eranos_nn::{Activation, DataSpec, Dataset, LayerKind, LayerSpec, Loss, ModelSpec, Network, data::Files};
 use eranos_privacy::{
-    Probability, Promise, RecordMechanism, RotationSeed,
-    mechanism::{NoiseTarget, RecordTarget, design},
-    rotation::restore,
+    Groups, Probability, Promise, RecordMechanism, RotationSeed,
+    groups::{AdaptiveClip, Estimate, Metrics, Share},
+    mechanism::{NoiseTarget, RecordTarget, SiloTraining, design},
+    rotation::{release, restore},
 };
 
 /// A record: 16 values as they stand in an image, and a class below 4.
@@ -37,20 +38,36 @@ fn model() -> ModelSpec {
 }
 
 fn mechanism(noise: NoiseTarget, q: Probability) -> RecordMechanism {
-    design(&RecordTarget {
+    with_groups(noise, q, Groups::default())
+}
+
+/// Loss, accuracy and the count of clipped ones, with large shares.
+fn all_groups() -> Groups {
+    let share = Share::from_millionths(200_000).unwrap();
+    let adaptive = AdaptiveClip { l2_clip_norm_min: CLIP / 10.0, l2_clip_norm_max: CLIP * 10.0, share };
+    Groups::new(Some(Metrics::new(LOSS_MAX, 0.4).unwrap()), Some(adaptive)).unwrap()
+}
+
+fn with_groups(noise: NoiseTarget, q: Probability, groups: Groups) -> RecordMechanism {
+    design(&target(noise, q, groups)).unwrap()
+}
+
+fn target(noise: NoiseTarget, q: Probability, groups: Groups) -> RecordTarget {
+    RecordTarget {
+        groups,
         l2_clip_norm: CLIP,
         n_parameters: model().n_parameters() as u32,
         sampling_probability: q,
         expected_lot: 20,
         record_bound: 64,
+        local: None,
         n_max: 4,
         u_min: 3,
         max_colluders: 1,
         max_attempts: 4,
         noise,
         delta: 1e-5,
-    })
-    .unwrap()
+    }
 }
 
 /// What the trainer makes of these records under these weights; a rotation that is the same for all.
@@ -96,10 +113,12 @@ fn distance_squared(a: &[u32], b: &[u32], bits: u8) -> u64 {
 
 #[test]
 fn one_record_moves_a_clients_vector_by_no_more_than_the_sensitivity() {
-    let m = mechanism(NoiseTarget::None, Probability::ONE);
-    let bits = m.parameters().bits;
     let mut n_long = 0;
     for seed in 0..24 {
+        // Every other time with groups that take most of the clip: loss and accuracy are of this very record.
+        let groups = if seed % 2 == 0 { Groups::default() } else { all_groups() };
+        let m = with_groups(NoiseTarget::None, Probability::ONE, groups);
+        let bits = m.parameters().bits;
         let mut random = Random(SeededEntropy::new(seed));
         // The coordinator chooses the weights: sensible, all large, so large that sums overflow, and not numbers.
         let size = [0.5, 1e3, 1e18, 1e38][seed as usize % 4];
@@ -149,6 +168,50 @@ fn a_record_that_is_not_finite_takes_no_other_with_it() {
     with.push((vec![f32::INFINITY; 16], 3));
     assert_eq!(contribute(&m, &weights, &with), alone, "seed 31");
     assert_ne!(contribute(&m, &weights, &[]), alone, "seed 31");
+}
+
+#[test]
+fn what_was_measured_comes_back_as_the_mean_of_the_finite_records() {
+    let m = with_groups(NoiseTarget::None, Probability::ONE, all_groups());
+    let mut random = Random(SeededEntropy::new(41));
+    let weights = random.values(model().n_parameters(), 0.5);
+    let records: Vec<Row> = (0..40).map(|_| random.record(255.0)).collect();
+    let network = Network::new(model(), Loss::of_classes(&model()).unwrap()).unwrap();
+    let prepared = network.prepare(&weights).unwrap();
+    let evaluate = |(values, class): &Row| {
+        // As the client reads them: pixels over 255.
+        let values = values.iter().map(|value| value / 255.0).collect();
+        let one = Dataset::from_values(values, vec![*class], &[4, 4, 1]);
+        network.evaluate(&prepared, &one, &mut network.workspace()).unwrap()
+    };
+    let released = |records: &[Row]| release(&contribute(&m, &weights, records), &m, &ROTATION, 1).unwrap().1;
+    let found = released(&records);
+    // One silo of the four that the lot of 20 is expected of.
+    let (mut loss, mut accuracy, mut n_cut) = (0.0, 0.0, 0);
+    for evaluation in records.iter().map(evaluate) {
+        loss += evaluation.loss.min(LOSS_MAX) / 5.0;
+        accuracy += evaluation.accuracy / 5.0;
+        n_cut += u32::from(evaluation.loss > LOSS_MAX);
+    }
+    let close = |found: Option<Estimate>, expected: f64| {
+        let found = found.unwrap();
+        assert!((found.value - expected).abs() < 0.03 && found.deviation == 0.0, "{found:?}, {expected}, seed 41");
+    };
+    assert!(n_cut > 0 && accuracy > 0.5, "{n_cut} losses are cut, seed 41");
+    close(found.loss, loss);
+    close(found.accuracy, accuracy);
+    // Every gradient is longer than the clip of a hundredth.
+    close(found.clipped, 8.0);
+    // A record that is not finite takes its figures with it, and nobody else's.
+    let mut with = records.clone();
+    with.insert(7, (vec![f32::NAN; 16], 2));
+    with.push((vec![f32::INFINITY; 16], 3));
+    assert_eq!(contribute(&m, &weights, &with), contribute(&m, &weights, &records), "seed 41");
+    // Nor does an empty sample measure anything: what dummies work on adds nothing.
+    let none = released(&[]);
+    close(none.loss, 0.0);
+    close(none.accuracy, 0.0);
+    close(none.clipped, 0.0);
 }
 
 #[test]
@@ -202,6 +265,31 @@ fn the_size_of_samples_varies_as_a_poisson_sample_s_does() {
 }
 
 #[test]
+fn the_noise_of_a_silos_own_steps_is_what_was_promised() {
+    let local = SiloTraining { steps: 3, learning_rate: 0.25, update_clip_norm: 0.05 };
+    let target = RecordTarget {
+        local: Some(local),
+        ..target(NoiseTarget::Local { epsilon: 8.0 }, Probability::new(1, 2).unwrap(), Groups::default())
+    };
+    let m = design(&target).unwrap();
+    let mut random = Random(SeededEntropy::new(43));
+    let weights = random.values(model().n_parameters(), 0.5);
+    // Without records an update is the noise of all steps, far below its clip and far above its rounding.
+    let n = 20;
+    let update = |records: &[Row]| {
+        let mean = restore(&contribute(&m, &weights, records), &m, &ROTATION, 1).unwrap();
+        mean.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>()
+    };
+    let squares: f64 = (0..n).map(|_| update(&[]).iter().map(|x| x * x).sum::<f64>()).sum();
+    // z C over the lot in each step, the grid's 129/128 for rounding included.
+    let z = m.promised_noise_multiplier();
+    let of_step = local.learning_rate * z * CLIP / f64::from(m.parameters().expected_lot) * 129.0 / 128.0;
+    let values = f64::from(n) * model().n_parameters() as f64;
+    let ratio = squares / (values * 3.0 * of_step * of_step);
+    assert!(((ratio - 1.0) * (values / 2.0).sqrt()).abs() < 6.0, "{ratio}: {of_step} a step");
+}
+
+#[test]
 fn no_coordinate_of_a_sum_wraps_around() {
     let m = mechanism(NoiseTarget::Distributed { epsilon: 8.0 }, Probability::ONE);
     let p = m.parameters().clone();
@@ -236,4 +324,5 @@ fn centred(residues: &[u32], bits: u8) -> Vec<i64> {
 }
 
 const CLIP: f64 = 0.01;
+const LOSS_MAX: f64 = 1.6;
 const ROTATION: RotationSeed = RotationSeed([5; 32]);

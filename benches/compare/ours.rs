@@ -25,7 +25,7 @@ use eranos_nn::{
     network::batch::Weight,
 };
 use eranos_privacy::{
-    RecordMechanism, RotationSeed, SiloSum,
+    Figures, RecordMechanism, RotationSeed, SiloSum,
     mechanism::{GRID, NoiseTarget, Probability, RecordTarget, design},
     noise::add_noise,
     rotation::{reduce, restore},
@@ -155,11 +155,13 @@ impl<'a> Exact<'a> {
         is_private: bool,
     ) -> Result<Self, Error> {
         let mechanism = design(&RecordTarget {
+            groups: eranos_privacy::Groups::default(),
             l2_clip_norm: L2_CLIP_NORM,
             n_parameters: u32::try_from(network.n_parameters())?,
             sampling_probability: Probability::ONE,
             expected_lot: batch.len() as u32,
             record_bound: batch.len() as u32,
+            local: None,
             n_max: 4,
             u_min: 3,
             max_colluders: 1,
@@ -184,7 +186,8 @@ impl<'a> Exact<'a> {
             let Worker { workspace, gradient, sum } = worker;
             sum.clear();
             network.record_gradients(weights, records, workspace, gradient, |_, _, gradient| {
-                sum.add_ranges(gradient, gradient.ranges(), sampler::Weight::One).map_err(Error::from)
+                sum.add_record(gradient, gradient.ranges(), &Figures::default(), sampler::Weight::One)
+                    .map_err(Error::from)
             })
         })?;
         if !self.is_private {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use eranos_base::{
     Timestamp, UserError,
     encoding::{decode_header, encode_header},
-    limits::{CHUNK_LEN, HEADER_LEN_MAX},
+    limits::CHUNK_LEN,
 };
 use eranos_wire::{
     framing::{CloseCode, Decoder, Hello, Kind, Limits, Piece, Welcome, encode_opening},
@@ -200,7 +200,7 @@ impl Connector {
         let now = self.tls.clock().now();
         let hello = Hello { software: SOFTWARE.to_owned(), now };
         let header = encode_header(&hello).map_err(|error| unreachable(error.to_string()))?;
-        let answer = connection.exchange(Kind::HELLO, &header, Bytes::new(), 0).await?;
+        let answer = connection.exchange(Kind::HELLO, &header, Bytes::new(), |_| Some(Limits::HELLO)).await?;
         let welcome: Welcome = decode_header(&answer.header).map_err(|error| unreachable(error.to_string()))?;
         let seconds = skew(now, welcome.now).as_secs();
         if seconds > CLOCK_SKEW_MAX.as_secs() {
@@ -211,7 +211,7 @@ impl Connector {
 }
 
 impl Connection {
-    /// Sends a request and waits for its answer, however late: the caller sets the time.
+    /// Sends a request and waits for its answer, however late: the caller sets the time, and what an answer may hold.
     ///
     /// # Errors
     /// If the connection or the exchange breaks off.
@@ -220,7 +220,7 @@ impl Connection {
         kind: Kind,
         header: &[u8],
         body: Bytes,
-        answer_body_len_max: u64,
+        limits: impl Fn(Kind) -> Option<Limits>,
     ) -> Result<AnswerFrame, ConnectionError> {
         let lost = |reason: String| {
             // The reason that the other side gave for closing says more than a broken stream.
@@ -237,7 +237,6 @@ impl Connection {
             }
         }
         send.finish().ok();
-        let limits = move |_: Kind| Some(Limits::new(HEADER_LEN_MAX, answer_body_len_max));
         let mut decoder = Decoder::new(limits);
         let (mut opening, mut body) = (None, Vec::new());
         loop {

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError, limits::BODY_LEN_MAX};
+use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError};
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -195,7 +195,7 @@ impl Session {
                         }));
                     }
                     Action::WakeAt(at) => wake = Some(at),
-                    Action::Remember(certificates) => block_in_place(|| self.store.remember(certificates))?,
+                    Action::Remember(credentials) => block_in_place(|| self.store.remember(credentials))?,
                     Action::KeepEvidence(note) => block_in_place(|| self.store.keep_evidence(&note))?,
                     Action::KeepCheckpoint(note) => {
                         block_in_place(|| self.store.keep_checkpoint(&note, &self.member.ledger_key))?;
@@ -328,7 +328,7 @@ impl Link {
                         }
                     },
                 };
-                match connection.exchange(Kind(request.kind()), &header, body.clone(), ANSWER_BODY_LEN_MAX).await {
+                match connection.exchange(Kind(request.kind()), &header, body.clone(), Answer::limits).await {
                     Ok(answer) => {
                         let decoded = Answer::decode(answer.kind.0, &answer.header);
                         let decoded = decoded.map_err(|error| ExchangeError::Given(error.to_string()))?;
@@ -400,8 +400,6 @@ const FIRST_TRIES_MAX: u32 = 8;
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// How long a client that leaves tries to say why.
 const ABORT_TIME_MAX: Duration = Duration::from_secs(2);
-/// Largest body of an answer: a checkpoint.
-const ANSWER_BODY_LEN_MAX: u64 = BODY_LEN_MAX;
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
 //! What a client must not forget: its budget, its secret, the last checkpoint of the ledger it verified, and the
-//! certificates it has seen. A folder of small files; those with secrets are readable by their owner alone. Budget and
+//! credentials it has seen. A folder of small files; those with secrets are readable by their owner alone. Budget and
 //! secret may lie in a folder that several clients share ([`crate::budget`]).
 
 use std::{
@@ -11,12 +11,13 @@ use std::{
     sync::Arc,
 };
 
-use eranos_base::{Digest, RoundNumber, SessionId, UserError, limits::CERTIFICATE_LEN_MAX};
+use eranos_base::{Digest, RoundNumber, SessionId, Signature, UserError, VerifyingKey, limits::CERTIFICATE_LEN_MAX};
 use eranos_ledger::{Checkpoint, LedgerKey, SignedCheckpoint};
 use eranos_privacy::{
     Budget,
     budget::{BudgetError, Terms},
 };
+use eranos_wire::messages::advertise_keys::Credential;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -70,7 +71,7 @@ pub struct Store {
     _lock: File,
     secret: Zeroizing<[u8; 32]>,
     checkpoint: Option<Checkpoint>,
-    certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    credentials: Arc<BTreeMap<Digest, Credential>>,
 }
 
 impl Store {
@@ -96,8 +97,8 @@ impl Store {
         })?;
         let (budget, secret) = BudgetFile::open(budget_dir, terms)?;
         let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), ledger_key)?;
-        let certificates = Arc::new(read_certificates(&dir.join(CERTIFICATES)));
-        Ok(Self { dir: dir.to_owned(), budget, _lock: lock, secret, checkpoint, certificates })
+        let credentials = Arc::new(read_credentials(&dir.join(CREDENTIALS)));
+        Ok(Self { dir: dir.to_owned(), budget, _lock: lock, secret, checkpoint, credentials })
     }
 
     /// The secret from which the statement keys of tasks are derived.
@@ -123,7 +124,7 @@ impl Store {
         Memory {
             budget: self.budget.budget().clone(),
             checkpoint: self.checkpoint.clone(),
-            certificates: self.certificates.clone(),
+            credentials: self.credentials.clone(),
         }
     }
 
@@ -155,21 +156,23 @@ impl Store {
         replace(&path, note).map_err(|source| StoreError::Io { path, source })
     }
 
-    /// Keeps certificates that were believed. They are a cache: what is lost is fetched again.
+    /// Keeps credentials that were believed, each under its digest. They are a cache: what is lost is fetched again.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn remember(&mut self, certificates: Vec<(Digest, Vec<u8>)>) -> Result<(), StoreError> {
-        let dir = self.dir.join(CERTIFICATES);
-        for (digest, certificate) in certificates {
-            if self.certificates.len() >= CERTIFICATES_MAX || certificate.len() > CERTIFICATE_LEN_MAX {
+    pub fn remember(&mut self, credentials: Vec<(Digest, Credential)>) -> Result<(), StoreError> {
+        let dir = self.dir.join(CREDENTIALS);
+        for (digest, credential) in credentials {
+            if self.credentials.len() >= CREDENTIALS_MAX || credential.certificate.len() > CERTIFICATE_LEN_MAX {
                 continue;
             }
+            let Credential { certificate, statement_key, certification } = &credential;
+            let bytes = [&statement_key.0[..], &certification.0, certificate].concat();
             let path = dir.join(digest.to_string());
             fs::create_dir_all(&dir)
-                .and_then(|()| fs::write(&path, &certificate))
+                .and_then(|()| fs::write(&path, &bytes))
                 .map_err(|source| StoreError::Io { path, source })?;
-            Arc::make_mut(&mut self.certificates).insert(digest, certificate);
+            Arc::make_mut(&mut self.credentials).insert(digest, credential);
         }
         Ok(())
     }
@@ -213,22 +216,30 @@ fn read_checkpoint(path: &Path, ledger_key: &LedgerKey) -> Result<Option<Checkpo
     Ok(Some(signed.checkpoint().clone()))
 }
 
-fn read_certificates(dir: &Path) -> BTreeMap<Digest, Vec<u8>> {
+/// A file holds statement key (32), certification (64) and certificate. Each is kept under the digest of what it holds, so
+/// that a damaged one answers for no other.
+fn read_credentials(dir: &Path) -> BTreeMap<Digest, Credential> {
     let Ok(entries) = fs::read_dir(dir) else { return BTreeMap::new() };
-    let certificates = entries.flatten().filter_map(|entry| fs::read(entry.path()).ok());
-    certificates
-        .filter(|certificate| certificate.len() <= CERTIFICATE_LEN_MAX)
-        .take(CERTIFICATES_MAX)
-        .map(|certificate| (Digest::of(&certificate), certificate))
+    let read = |bytes: Vec<u8>| {
+        let (statement_key, rest) = bytes.split_first_chunk()?;
+        let (certification, certificate) = rest.split_first_chunk()?;
+        let (statement_key, certification) = (VerifyingKey(*statement_key), Signature(*certification));
+        Some(Credential { certificate: certificate.to_vec(), statement_key, certification })
+    };
+    let credentials = entries.flatten().filter_map(|entry| read(fs::read(entry.path()).ok()?));
+    credentials
+        .filter(|credential| credential.certificate.len() <= CERTIFICATE_LEN_MAX)
+        .take(CREDENTIALS_MAX)
+        .map(|credential| (credential.digest(), credential))
         .collect()
 }
 
 const LOCK: &str = "lock";
 const CHECKPOINT: &str = "ledger-checkpoint";
 const EVIDENCE: &str = "evidence-";
-const CERTIFICATES: &str = "certificates";
-/// Most certificates kept; about a kilobyte each.
-const CERTIFICATES_MAX: usize = 10_000;
+const CREDENTIALS: &str = "credentials";
+/// Most credentials kept; about a kilobyte each.
+const CREDENTIALS_MAX: usize = 10_000;
 
 #[cfg(test)]
 mod tests;

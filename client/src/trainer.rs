@@ -1,6 +1,7 @@
 //! Makes a client's contribution to a round, on one bounded pool of threads that is never tokio's: the exact sum of clipped
 //! record gradients of a secret Poisson sample, or, where the client is the unit of privacy, the change of the model by a
-//! training of its own; rotated, rounded and noised (eranos_privacy).
+//! training of its own; with the loss and accuracy that the plan's groups ask for in the same vector; rotated, rounded and
+//! noised (eranos_privacy). Nothing that is measured here goes any other way.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -9,14 +10,14 @@ use std::sync::{
 
 use eranos_base::{Entropy, OsEntropy};
 use eranos_nn::{
-    DataError, DataSpec, Dataset, Loss, Network, NnError, OptimizerSpec, Record, Target, Training, TrainingError,
-    Workspace,
+    DataError, DataSpec, Dataset, Loss, Network, NnError, OptimizerSpec, Record, Target, Totals, Training,
+    TrainingError, Workspace,
     data::{Files, Misfit},
     network::batch::Weight,
 };
 use eranos_privacy::{
-    Mechanism, RecordMechanism, SiloSum, Slot,
-    mechanism::LocalTraining,
+    Figures, Mechanism, RecordMechanism, RotationSeed, SiloSum, Slot,
+    mechanism::{LocalTraining, SiloTraining},
     sampler,
     sampler::SampleError,
     silo::SiloError,
@@ -124,13 +125,22 @@ impl Trainer {
         let parameters: Vec<f32> =
             job.checkpoint.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let vector = match &job.mechanism {
-            Mechanism::Record(mechanism) => {
-                let sum = record_sum(&prepared, mechanism, &parameters, cancelled)?;
-                sum.contribute(mechanism, &job.rotation_seed, &mut OsEntropy)?
-            }
+            Mechanism::Record(mechanism) => match mechanism.parameters().local {
+                None => {
+                    let sum = record_sum(&prepared, mechanism, &parameters, cancelled)?;
+                    sum.contribute(mechanism, &job.rotation_seed, &mut OsEntropy)?
+                }
+                Some(training) => {
+                    let seed = &job.rotation_seed;
+                    let update = private_update(&prepared, mechanism, training, seed, &parameters, cancelled)?;
+                    update::contribute_trained(&update, mechanism, seed, &mut OsEntropy)?
+                }
+            },
             Mechanism::Client(mechanism) => {
-                let update = local_update(&prepared, mechanism.parameters().training, &parameters, cancelled)?;
-                update::contribute(&update, mechanism, &job.rotation_seed, &mut OsEntropy)?
+                let training = mechanism.parameters().training;
+                let draw = || prepared.example(any_record(&prepared.data));
+                let (update, figures) = local_update(&prepared, training, &parameters, draw, cancelled)?;
+                update::contribute(&update, &figures, mechanism, &job.rotation_seed, &mut OsEntropy)?
             }
         };
         Ok(Zeroizing::new(vector))
@@ -151,7 +161,7 @@ impl Trainer {
     }
 }
 
-/// The sum of the clipped gradients of a secret sample. The work is the same every round: B_max records, dummies of weight
+/// The sum of the clipped gradients of a secret sample, each with its own record's loss and whether that was right. The work is the same every round: B_max records, dummies of weight
 /// zero among them.
 fn record_sum(
     prepared: &Prepared,
@@ -175,11 +185,13 @@ fn record_sum(
                 Slot::Dummy => any_record(data),
             };
             let examples: Vec<_> = chunk.iter().map(|slot| prepared.example(record(slot))).collect();
-            network.record_gradients(&weights, &examples, &mut workspace, &mut gradient, |i, _, gradient| {
+            network.record_gradients(&weights, &examples, &mut workspace, &mut gradient, |i, outcome, gradient| {
                 if cancelled.load(Ordering::Relaxed) {
                     return Err(TrainerError::Cancelled);
                 }
-                Ok(sum.add_ranges(gradient, gradient.ranges(), chunk[i].weight())?)
+                let accuracy = f64::from(u8::from(outcome.is_right));
+                let figures = Figures { loss: outcome.loss.into(), accuracy };
+                Ok(sum.add_record(gradient, gradient.ranges(), &figures, chunk[i].weight())?)
             })?;
             prepared.give_back(workspace);
             Ok(sum)
@@ -193,31 +205,63 @@ fn record_sum(
     Ok(total)
 }
 
-/// The change of every parameter by `training` on the client's own records, drawn at random, as many whatever there are. A
-/// client without records changes nothing, after the same work; nor does one whose training leads nowhere finite: that
-/// must not show.
-fn local_update(
+/// The change of every parameter by DP-SGD inside this silo: each step draws a sample of its own, and goes along the noised
+/// mean of its clipped gradients. Whatever the records are, the work is the same.
+fn private_update(
     prepared: &Prepared,
-    training: LocalTraining,
+    mechanism: &RecordMechanism,
+    training: SiloTraining,
+    seed: &RotationSeed,
     parameters: &[f32],
     cancelled: &AtomicBool,
 ) -> Result<Zeroizing<Vec<f64>>, TrainerError> {
+    let mut after = parameters.to_vec();
+    for _ in 0..training.steps {
+        let mean = record_sum(prepared, mechanism, &after, cancelled)?.noised_mean(mechanism, seed, &mut OsEntropy)?;
+        for (parameter, slope) in after.iter_mut().zip(&*mean) {
+            *parameter = (f64::from(*parameter) - training.learning_rate * slope) as f32;
+        }
+    }
+    // What is not finite becomes an update of zero where it is clipped.
+    let change = |(after, before): (&f32, &f32)| f64::from(*after) - f64::from(*before);
+    Ok(Zeroizing::new(after.iter().zip(parameters).map(change).collect()))
+}
+
+/// The change of every parameter by `training` on the client's own records, as `draw` gives them, as many whatever there
+/// are; and the means of their losses and right answers as they were met on the way. A client without records changes
+/// nothing and has figures of zero, after the same work; so does one whose training leads nowhere finite: that must not
+/// show.
+fn local_update<'a>(
+    prepared: &'a Prepared,
+    training: LocalTraining,
+    parameters: &[f32],
+    mut draw: impl FnMut() -> (Record<'a>, Target<'a>),
+    cancelled: &AtomicBool,
+) -> Result<(Zeroizing<Vec<f64>>, Figures), TrainerError> {
     let (network, data) = (&*prepared.network, &*prepared.data);
     let LocalTraining { steps, batch_size, learning_rate } = training;
     let mut local = Training::new(network, parameters, OptimizerSpec::Sgd { learning_rate })?;
-    let mut is_finite = true;
+    let mut seen = Totals::default();
     for _ in 0..steps {
         if cancelled.load(Ordering::Relaxed) {
             return Err(TrainerError::Cancelled);
         }
-        let batch: Vec<_> = (0..batch_size).map(|_| prepared.example(any_record(data))).collect();
+        let batch: Vec<_> = (0..batch_size).map(|_| draw()).collect();
         // Unchecked: a step that ended where some record overflows would take another time than others.
-        is_finite &= local.step_unchecked(&batch, Weight::Equal(1.0 / batch_size as f32))?.is_finite();
+        let step = local.step_unchecked(&batch, Weight::Equal(1.0 / batch_size as f32))?;
+        seen.loss += step.loss;
+        seen.n_right += step.n_right;
     }
     let after = Zeroizing::new(local.parameters());
-    let counts = is_finite && !data.is_empty();
+    // What is not finite in one step stays so in the sum.
+    let counts = seen.loss.is_finite() && !data.is_empty();
     let change = |(after, before): (&f32, &f32)| if counts { f64::from(*after) - f64::from(*before) } else { 0.0 };
-    Ok(Zeroizing::new(after.iter().zip(parameters).map(change).collect()))
+    let n_seen = f64::from(steps) * f64::from(batch_size);
+    let figures = match counts {
+        true => Figures { loss: seen.loss / n_seen, accuracy: seen.n_right as f64 / n_seen },
+        false => Figures::default(),
+    };
+    Ok((Zeroizing::new(after.iter().zip(parameters).map(change).collect()), figures))
 }
 
 /// A record drawn at random; none in an empty silo.
@@ -294,8 +338,20 @@ mod tests {
     }
 
     fn update(prepared: &Prepared, steps: u32, learning_rate: f64) -> Zeroizing<Vec<f64>> {
+        update_and_figures(prepared, steps, learning_rate).0
+    }
+
+    /// Whatever happens, as many records are drawn.
+    fn update_and_figures(prepared: &Prepared, steps: u32, learning_rate: f64) -> (Zeroizing<Vec<f64>>, Figures) {
         let training = LocalTraining { steps, batch_size: 4, learning_rate };
-        local_update(prepared, training, &[0.0; 8], &AtomicBool::new(false)).expect("trained")
+        let mut n_drawn = 0;
+        let draw = || {
+            n_drawn += 1;
+            prepared.example(any_record(&prepared.data))
+        };
+        let found = local_update(prepared, training, &[0.0; 8], draw, &AtomicBool::new(false)).expect("trained");
+        assert_eq!(n_drawn, 4 * steps);
+        found
     }
 
     #[test]
@@ -311,6 +367,32 @@ mod tests {
         assert!(three[7] > 2.5 * step[7] && three[7] < 3.0 * step[7], "{three:?}");
     }
 
+    /// A step that was checked, or a training that ended where it led nowhere, would show in its time that some record
+    /// overflows.
+    #[test]
+    fn a_training_that_overflows_in_its_first_step_takes_all_the_others() {
+        let finite = prepared(vec![1.0, -1.0, 0.5], vec![1]);
+        let overflows = prepared(vec![f32::MAX, f32::INFINITY, f32::NAN], vec![1]);
+        let (update, figures) = update_and_figures(&finite, 50, 0.1);
+        assert!(update.iter().any(|value| *value != 0.0) && figures.accuracy > 0.0);
+        // All 200 records are drawn, and no error says that they overflow.
+        let (update, figures) = update_and_figures(&overflows, 50, 0.1);
+        assert!(update.iter().all(|value| *value == 0.0) && figures == Figures::default(), "{update:?}, {figures:?}");
+    }
+
+    #[test]
+    fn a_clients_figures_are_the_means_over_all_records_as_they_were_met() {
+        let one = prepared(vec![1.0, 0.0, -1.0], vec![1]);
+        // From zero both classes are as likely, and the first among equals is said: wrong, then right.
+        let (_, first) = update_and_figures(&one, 1, 0.1);
+        assert!((first.loss - 2f64.ln()).abs() < 1e-6 && first.accuracy == 0.0, "{first:?}");
+        let (_, both) = update_and_figures(&one, 2, 0.1);
+        // After the first step they differ by 0.3: by 0.1 in the bias, and by 0.1 in each of the weights of 1 and -1.
+        let second = (1.0 + (-0.3f64).exp()).ln();
+        assert!((both.loss - (2f64.ln() + second) / 2.0).abs() < 1e-6, "{both:?}, expected {second}");
+        assert_eq!(both.accuracy, 0.5);
+    }
+
     #[test]
     fn a_client_without_records_or_whose_training_overflows_sends_zero() {
         let none = prepared(Vec::new(), Vec::new());
@@ -319,12 +401,9 @@ mod tests {
         let huge = prepared(vec![1e30, -1e30, 1e30, -1e30, 1e30, 1e30], vec![0, 1]);
         let overflown = update(&huge, 4, 1e6);
         assert!(overflown.iter().all(|value| *value == 0.0), "{overflown:?}");
-        let cancelled = local_update(
-            &none,
-            LocalTraining { steps: 1, batch_size: 1, learning_rate: 0.1 },
-            &[0.0; 8],
-            &AtomicBool::new(true),
-        );
+        let training = LocalTraining { steps: 1, batch_size: 1, learning_rate: 0.1 };
+        let draw = || none.example(None);
+        let cancelled = local_update(&none, training, &[0.0; 8], draw, &AtomicBool::new(true));
         assert!(matches!(cancelled, Err(TrainerError::Cancelled)));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Subcommand;
 use eranos_base::UserError;
-use eranos_privacy::{Promise, mechanism::NoiseTarget};
+use eranos_privacy::{Promise, groups::Released, mechanism::NoiseTarget};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     federation::RoundReport,
     setup::{self, Coordinator, Init},
     status::{self, Status},
-    task::{Contribution, Unit},
+    task::{Contribution, Noise, Unit},
 };
 
 /// `eranos coordinator`.
@@ -50,6 +50,9 @@ pub enum Command {
         /// What is protected: one record, or a whole client, which takes thousands of them
         #[arg(long, value_enum, default_value = "record")]
         unit: Unit,
+        /// Who adds the noise: all clients together, or each all of it by itself, which costs more; none as --no-noise
+        #[arg(long, value_enum, default_value = "distributed", conflicts_with = "no_noise")]
+        noise: Noise,
         /// The most records that one client may hold, with unit = record
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u32,
@@ -99,6 +102,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             epsilon,
             no_noise,
             unit,
+            noise,
             records_per_client_max,
             data,
         } => {
@@ -114,23 +118,33 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 max_colluders: 1,
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
-                noise: if no_noise { NoiseTarget::None } else { NoiseTarget::Distributed { epsilon } },
-                contribution: match unit {
-                    Unit::Record => Contribution::quarter_of(u32::from(clients), records_per_client_max),
-                    Unit::Client => Contribution::Update(setup::LOCAL_TRAINING),
+                noise: match noise {
+                    _ if no_noise => NoiseTarget::None,
+                    Noise::Distributed => NoiseTarget::Distributed { epsilon },
+                    Noise::Local => NoiseTarget::Local { epsilon },
+                    Noise::None => NoiseTarget::None,
+                },
+                contribution: match (unit, noise) {
+                    (Unit::Record, Noise::Local) => {
+                        Contribution::quarter_of_each(records_per_client_max, setup::SILO_TRAINING)
+                    }
+                    (Unit::Record, _) => Contribution::quarter_of(u32::from(clients), records_per_client_max),
+                    (Unit::Client, _) => Contribution::Update(setup::LOCAL_TRAINING),
                 },
                 data: data.map(|path| std::path::absolute(&path).unwrap_or(path)),
-                optimizer: match unit {
-                    Unit::Record => setup::OPTIMIZER.to_owned(),
-                    Unit::Client => setup::MEAN_OPTIMIZER.to_owned(),
+                optimizer: match (unit, noise) {
+                    (Unit::Record, Noise::Distributed | Noise::None) => setup::OPTIMIZER.to_owned(),
+                    (Unit::Client, _) | (_, Noise::Local) => setup::MEAN_OPTIMIZER.to_owned(),
                 },
                 l2_clip_norm: setup::CLIP,
+                // A silo's own steps measure nothing.
+                metrics: Some(setup::METRICS).filter(|_| (unit, noise) != (Unit::Record, Noise::Local)),
                 ready_slot_ms: 250,
                 dir: dir.clone(),
             };
             let line = setup::init(&init, party.anchor.trust_domain().as_str())?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::TASK).display());
-            if no_noise {
+            if init.noise == NoiseTarget::None {
                 println!("{NO_NOISE}");
             }
             println!("the ledger key, for clients and auditors to pin ({}):", dir.join(setup::LEDGER_PUB).display());
@@ -181,11 +195,12 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
             UserError::new(error.to_string(), "nothing is half-done: mend the cause and start the coordinator again")
         })?;
         println!(
-            "{} rounds in {} attempts, {}{}",
+            "{} rounds in {} attempts, {}{}{}",
             summary.released,
             summary.attempts,
             epsilon_at(summary.epsilon, summary.delta),
             summary.test.map_or(String::new(), |test| format!(", test accuracy {:.1} %", 100.0 * test.accuracy)),
+            train(&summary.train).map_or(String::new(), |train| format!("; last round's train {train} (± the noise)")),
         );
         Ok(())
     })
@@ -262,6 +277,8 @@ fn epsilon_at(epsilon: f64, delta: f64) -> String {
 /// One round on one line.
 pub fn line(report: &RoundReport) -> String {
     let accuracy = report.test_accuracy.map_or(String::new(), |a| format!("  accuracy {:5.1} %", 100.0 * a));
+    let train = train(&report.train).map_or(String::new(), |train| format!("  train {train}"));
+    let clip = report.l2_clip_norm.map_or(String::new(), |clip| format!("  clip {clip:.3}"));
     let dropped: Vec<String> = report.dropped.iter().map(|(id, phase)| format!("{} ({phase})", id.name())).collect();
     let dropped = if dropped.is_empty() { String::new() } else { format!("  dropped: {}", dropped.join(", ")) };
     let aborted = report.aborted.as_ref().map_or(String::new(), |reason| format!("  aborted: {reason}"));
@@ -270,13 +287,26 @@ pub fn line(report: &RoundReport) -> String {
         false => "NO NOISE".to_owned(),
     };
     format!(
-        "round {:3}/{}{accuracy}  {epsilon}  up {:.1} MB, down {:.1} MB  {:.2} s{dropped}{aborted}",
+        "round {:3}/{}{accuracy}{train}{clip}  {epsilon}  up {:.1} MB, down {:.1} MB  {:.2} s{dropped}{aborted}",
         report.released,
         report.rounds,
         report.bytes_up as f64 / 1e6,
         report.bytes_down as f64 / 1e6,
         report.took.as_secs_f64(),
     )
+}
+
+/// Loss and accuracy on what the clients trained on, each with the deviation of the noise in it; nothing where they do not
+/// travel.
+pub fn train(released: &Released) -> Option<String> {
+    let (loss, accuracy) = (released.loss?, released.accuracy?);
+    Some(format!(
+        "loss {:.2} ± {:.2}, accuracy {:.1} ± {:.1} %",
+        loss.value,
+        loss.deviation,
+        100.0 * accuracy.value,
+        100.0 * accuracy.deviation
+    ))
 }
 
 /// Resolves when the operator or the system asks the process to end. It listens from when this is called.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use eranos_base::{Digest, TaskId, VerifyingKey};
 use eranos_ledger::{
-    Attempt as AttemptEntry, Entry, EntryError, Epsilons, Executable, Outcome, Participant, Roster, Sharers, Survivors,
+    Attempt as AttemptEntry, EncodedEntry, Entry, EntryError, Epsilons, Executable, Outcome, Participant, Roster,
+    Sharers, Survivors,
 };
 use eranos_privacy::RotationSeed;
 
@@ -46,7 +47,7 @@ impl Attempts {
     ///
     /// # Errors
     /// If its parts contradict each other.
-    pub fn entry(&self, attempt: &Attempt, outcome: Outcome) -> Result<Vec<u8>, EntryError> {
+    pub fn entry(&self, attempt: &Attempt, outcome: Outcome) -> Result<EncodedEntry, EntryError> {
         let plan = &attempt.plan;
         let n_attempts = self.n_attempts + 1;
         let roster = attempt.roster.as_ref().map(|(digest, pseudonyms)| Roster {

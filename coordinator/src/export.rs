@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use eranos_base::UserError;
-use eranos_ledger::Entry;
+use eranos_ledger::{EncodedEntry, Entry};
 use eranos_nn::{DataFile, Loss, Network, weights};
 
 use crate::{
@@ -58,9 +58,9 @@ pub fn export(dir: &Path, output: &Path) -> Result<Exported, UserError> {
         let what = format!("the model in {} is not that of {}", config.state.display(), config.task.display());
         UserError::new(what, "restore the task and data file that the task was begun with")
     };
-    let leaves = store.leaves_from(0).map_err(|error| unreadable(&error))?;
-    let is_of_task = |leaf: &Vec<u8>| matches!(Entry::parse(leaf), Ok(Entry::TaskOpened(opened)) if opened.task == task.name && opened.model == spec.digest());
-    if !leaves.iter().any(is_of_task) {
+    let entries = store.entries_from(0).map_err(|error| unreadable(&error))?;
+    let is_of_task = |entry: &EncodedEntry| matches!(Entry::parse(&entry.leaf, None), Ok(Entry::TaskOpened(opened)) if opened.task == task.name && opened.model == spec.digest());
+    if !entries.iter().any(is_of_task) {
         return Err(changed());
     }
     let network = Loss::of_classes(&spec).and_then(|loss| Network::new(spec, loss)).map_err(|_| changed())?;

@@ -13,21 +13,22 @@ use eranos_base::{
     ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
 };
 use eranos_ledger::{
-    AppendError, Date, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter, Outcome as LedgerOutcome,
-    TaskOpened,
+    AppendError, Date, EncodedEntry, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter,
+    Outcome as LedgerOutcome, TaskOpened,
 };
 use eranos_nn::{DataFile, Dataset, ModelSpec};
 use eranos_privacy::{
     Mechanism, Promise, RotationSeed,
+    groups::Released,
     mechanism::{ClientTarget, RecordTarget, design, design_client},
 };
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::Aborted,
-        advertise_keys::Certificates,
+        advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
         select::{CheckIn, ComeBack, ComeBackLater},
         settle::Settled,
@@ -92,6 +93,10 @@ pub struct RoundReport {
     pub epsilon: f64,
     /// Accuracy on the operator's test set.
     pub test_accuracy: Option<f64>,
+    /// What the round released beside the model, as noised as that: loss and accuracy on what the clients trained on.
+    pub train: Released,
+    /// The norm that this round clipped to, where it is adaptive.
+    pub l2_clip_norm: Option<f64>,
     /// Bytes received in this round.
     pub bytes_up: u64,
     /// Bytes sent in this round.
@@ -113,6 +118,8 @@ pub struct Summary {
     pub delta: f64,
     /// How the model does on the operator's test set after the last round.
     pub test: Option<TestFigures>,
+    /// What the last released round released beside the model; nothing if this process released none.
+    pub train: Released,
     /// (client, round) pairs that dropped out.
     pub n_dropped: usize,
     /// Bytes received in all.
@@ -130,6 +137,7 @@ pub struct Federation {
     objects: Objects,
     ledger: LogWriter,
     attempts: Attempts,
+    /// As the task was opened with it; an adaptive clip goes on from there.
     mechanism: Mechanism,
     model: Model,
     model_state: ModelState,
@@ -176,6 +184,8 @@ struct Finished {
     round: RoundRef,
     quorum: Vec<u8>,
     index: u64,
+    /// Of its entry in the ledger; one allocation for all clients.
+    attachment: Bytes,
 }
 
 /// What is counted of a round.
@@ -187,6 +197,8 @@ struct Current {
     dropped: BTreeMap<ClientId, &'static str>,
     bytes_up: u64,
     bytes_down: u64,
+    train: Released,
+    l2_clip_norm: Option<f64>,
 }
 
 impl Default for Current {
@@ -198,6 +210,8 @@ impl Default for Current {
             dropped: BTreeMap::new(),
             bytes_up: 0,
             bytes_down: 0,
+            train: Released::default(),
+            l2_clip_norm: None,
         }
     }
 }
@@ -213,6 +227,7 @@ impl Current {
 
 #[derive(Default)]
 struct Totals {
+    train: Released,
     n_dropped: usize,
     bytes_up: u64,
     bytes_down: u64,
@@ -292,19 +307,23 @@ impl Federation {
                 store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
             }
         };
+        // The database is ahead of the ledger by what a crash cut off.
+        let mut entries = store.entries_from(0)?;
+        complete(&mut ledger, &entries)?;
         let mut n_attempts = resume.attempts;
         if let Some(open) = &resume.open_round {
             // It will never be finished. What was debited stays debited.
-            let entry = Entry::parse(&open.abort_entry)?;
+            let entry = Entry::parse(&open.abort_entry.leaf, open.abort_entry.attachment.as_deref())?;
             let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
             let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
             store.close_round(open.round, outcome, None, &[], &open.abort_entry)?;
+            entries.push(open.abort_entry.clone());
+            complete(&mut ledger, &entries)?;
             n_attempts = n_attempts.max(resume.attempts);
         }
-        // The database is ahead of the ledger by what a crash cut off.
-        let leaves = store.leaves_from(0)?;
-        for leaf in &leaves {
-            let entry = Entry::parse(leaf)?;
+        for entry in &entries {
+            let attachment = ledger.attachment(&entry.leaf)?;
+            let entry = Entry::parse(&entry.leaf, attachment.as_deref())?;
             if let Entry::TaskOpened(opened) = &entry
                 && (opened.task != task.name || opened.mechanism != mechanism || opened.model != spec.digest())
             {
@@ -312,13 +331,6 @@ impl Federation {
                 return Err(FederationError::TaskChanged);
             }
             attempts.count(&entry, &task.name);
-        }
-        let size = ledger.size();
-        let missing = usize::try_from(size).ok().and_then(|size| leaves.get(size..));
-        // A ledger that is ahead means that the database is an older copy: going on would fork the ledger.
-        let missing = missing.ok_or(StoreError::Malformed { what: "list of leaves: the ledger is ahead of it" })?;
-        if !missing.is_empty() {
-            ledger.append_all(size, missing)?;
         }
         let model = Model::restore(
             spec,
@@ -374,7 +386,7 @@ impl Federation {
         })
     }
 
-    /// The mechanism of every attempt.
+    /// The mechanism of every attempt, but for an adaptive clip.
     pub fn mechanism(&self) -> &Mechanism {
         &self.mechanism
     }
@@ -437,6 +449,7 @@ impl Federation {
             epsilon: self.epsilon(),
             delta: self.mechanism.common().delta,
             test,
+            train: self.totals.train,
             n_dropped: self.totals.n_dropped,
             bytes_up: self.totals.bytes_up,
             bytes_down: self.totals.bytes_down,
@@ -557,7 +570,7 @@ impl Federation {
             data_spec: self.data_spec.clone(),
             checkpoint_digest: self.model_state.checkpoint,
             checkpoint,
-            mechanism: self.mechanism.clone(),
+            mechanism: self.model.next_mechanism(&self.mechanism),
             graph: self.task.cohort.graph.into(),
             received: self.received.clone(),
             spent: Arc::new(self.spent()),
@@ -657,7 +670,7 @@ impl Federation {
     ) -> Result<(), FederationError> {
         if let Some(finished) = self.finished.as_ref().filter(|finished| request.round() == Some(finished.round)) {
             // Late, but the round is released: a survivor's part in it is done once it has its receipt.
-            let (quorum, index) = (finished.quorum.clone(), finished.index);
+            let quorum = finished.quorum.clone();
             let current = match &mut self.previous {
                 Some((previous, ..)) => previous,
                 None => &mut self.current,
@@ -666,7 +679,7 @@ impl Federation {
                 Request::Consistency(_) => self.answer(&from.id, Quorum { quorum }.into(), Bytes::new()),
                 Request::Unmask(message) => {
                     current.done.insert(from.id.clone());
-                    self.receipt(&from.id, index, message.ledger_size)?;
+                    self.receipt(&from.id, message.ledger_size)?;
                 }
                 _ => {
                     let reason = "the round is over".into();
@@ -704,12 +717,8 @@ impl Federation {
                 }
                 Message::CheckIn(check_in)
             }
-            Request::FetchCertificates(fetch) => {
-                // At most one certificate for each member of a roster.
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().take(self.certificates.len()).collect();
-                let certificates =
-                    wanted.iter().filter_map(|digest| self.certificates.get(digest)).cloned().map(Blob).collect();
-                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+            Request::FetchCredentials(fetch) => {
+                self.show_credentials(&from.id, &fetch);
                 return Ok(());
             }
             Request::Advertise(message) => {
@@ -733,6 +742,22 @@ impl Federation {
             }
         };
         self.feed(Event::Message { from, message })
+    }
+
+    /// Shows a member of the roster the credentials that it has not seen.
+    fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) {
+        let Round::ShareKeys(phase) = &self.round else {
+            self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+            return;
+        };
+        let wanted = fetch.credentials.iter().take(CREDENTIALS_PER_FETCH_MAX);
+        let show = |digest| {
+            let eranos_secagg::Credential { certificate, statement_key, certification } = *phase.credential(digest)?;
+            let certificate = self.certificates.get(&certificate)?.clone();
+            Some(Credential { certificate, statement_key, certification })
+        };
+        let credentials = wanted.filter_map(show).collect();
+        self.answer(to, Credentials { credentials }.into(), Bytes::new());
     }
 
     /// Reads an upload in the background, if the client was granted one: that bounds how many are staged.
@@ -804,11 +829,7 @@ impl Federation {
                         None => events.push_back(Event::Settled),
                         Some(reason) => self.abort_round(&reason),
                     },
-                    Action::Receipt { to, ledger_size } => {
-                        if let Some(index) = self.finished.as_ref().map(|finished| finished.index) {
-                            self.receipt(&to, index, ledger_size)?;
-                        }
-                    }
+                    Action::Receipt { to, ledger_size } => self.receipt(&to, ledger_size)?,
                     Action::Abandon(abandoned) => self.abandon(*abandoned)?,
                     Action::Note(note) => self.note(note),
                 }
@@ -844,13 +865,19 @@ impl Federation {
     fn settle(&mut self, release: Release) -> Result<Option<String>, FederationError> {
         let Release { attempt, sum } = release;
         let seed = RotationSeed(attempt.plan.rotation_seed);
-        let mechanism = self.mechanism.clone();
-        let schedule = self.task.training.learning_rate_schedule;
-        if let Err(error) = block_in_place(|| self.model.apply(&sum, &mechanism, &seed, &schedule)) {
-            let reason = error.to_string();
-            self.abandon(Abandoned { attempt: Some(attempt), reason: reason.clone() })?;
-            return Ok(Some(reason));
+        // The attempt's own: an adaptive clip has moved since the task was opened.
+        let mechanism = attempt.plan.mechanism.clone();
+        let training = &self.task.training;
+        let (schedule, clipping) = (training.learning_rate_schedule, training.adaptive_clip);
+        match block_in_place(|| self.model.apply(&sum, &mechanism, &seed, &schedule, clipping.as_ref())) {
+            Ok(released) => (self.current.train, self.totals.train) = (released, released),
+            Err(error) => {
+                let reason = error.to_string();
+                self.abandon(Abandoned { attempt: Some(attempt), reason: reason.clone() })?;
+                return Ok(Some(reason));
+            }
         }
+        self.current.l2_clip_norm = clipping.map(|_| mechanism.common().l2_clip_norm);
         let state = block_in_place(|| -> Result<ModelState, FederationError> {
             Ok(ModelState {
                 checkpoint: self.objects.put(&self.model.checkpoint())?,
@@ -860,7 +887,8 @@ impl Federation {
         let entry = self.attempts.entry(&attempt, LedgerOutcome::Released { weights_after: state.checkpoint })?;
         let index = self.close(&attempt, Outcome::Released, Some(state), &entry)?;
         let quorum = eranos_secagg::Quorum::new(attempt.quorum).to_bytes();
-        self.finished = Some(Finished { round: self.round_ref, quorum, index });
+        let attachment = entry.attachment.unwrap_or_default().into();
+        self.finished = Some(Finished { round: self.round_ref, quorum, index, attachment });
         self.released += 1;
         for stale in [self.model_state.checkpoint, self.model_state.optimizer] {
             if stale != state.checkpoint && stale != state.optimizer {
@@ -897,7 +925,7 @@ impl Federation {
         attempt: &Attempt,
         outcome: Outcome,
         model: Option<ModelState>,
-        entry: &[u8],
+        entry: &EncodedEntry,
     ) -> Result<u64, FederationError> {
         let (round, received) = (attempt.plan.round, &attempt.received);
         let index = block_in_place(|| self.store.close_round(round, outcome, model, received, entry))?;
@@ -905,15 +933,18 @@ impl Federation {
             *Arc::make_mut(&mut self.received).entry(client.clone()).or_default() += 1;
         }
         block_in_place(|| self.ledger.append(index, entry).map(|_| ()))?;
-        self.attempts.count(&Entry::parse(entry)?, &self.task.name);
+        self.attempts.count(&Entry::parse(&entry.leaf, entry.attachment.as_deref())?, &self.task.name);
         Ok(index)
     }
 
-    fn receipt(&mut self, to: &ClientId, index: u64, ledger_size: u64) -> Result<(), FederationError> {
+    /// Hands a client the receipt of the round released last.
+    fn receipt(&mut self, to: &ClientId, ledger_size: u64) -> Result<(), FederationError> {
+        let Some(Finished { index, attachment, .. }) = &self.finished else { return Ok(()) };
         // A client that claims to know more of the ledger than there is gets no proof: it was shown a fork, or is wrong.
         let old_size = if ledger_size > self.ledger.size() { 0 } else { ledger_size };
-        let receipt = self.ledger.receipt(index, old_size)?.encode();
-        self.answer(to, Settled { receipt }.into(), Bytes::new());
+        let receipt = self.ledger.receipt(*index, old_size)?.encode();
+        let attachment = attachment.clone();
+        self.answer(to, Settled { receipt }.into(), attachment);
         Ok(())
     }
 
@@ -974,6 +1005,8 @@ impl Federation {
             dropped: Vec::new(),
             epsilon: self.epsilon(),
             test_accuracy: None,
+            train: current.train,
+            l2_clip_norm: current.l2_clip_norm,
             bytes_up: 0,
             bytes_down: 0,
             took: current.began.elapsed(),
@@ -1029,13 +1062,16 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     };
     let noise = privacy.noise_target().map_err(|error| failed(&error))?;
     let n_parameters = u32::try_from(n_parameters).unwrap_or(u32::MAX);
+    let groups = task.groups().map_err(|error| failed(&error))?;
     match task.contribution().map_err(|(what, next)| UserError::new(what, next))? {
-        Contribution::Records { sampling_probability, expected_lot, record_bound } => design(&RecordTarget {
+        Contribution::Records { sampling_probability, expected_lot, record_bound, local } => design(&RecordTarget {
+            groups,
             l2_clip_norm: task.training.l2_clip_norm,
             n_parameters,
             sampling_probability,
             expected_lot,
             record_bound,
+            local,
             n_max: cohort.clients_max,
             u_min: cohort.survivors_min,
             max_colluders: cohort.max_colluders,
@@ -1045,6 +1081,7 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
         })
         .map(Mechanism::from),
         Contribution::Update(training) => design_client(&ClientTarget {
+            groups,
             l2_clip_norm: task.training.l2_clip_norm,
             n_parameters,
             n_max: cohort.clients_max,
@@ -1060,14 +1097,26 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     .map_err(|error| failed(&error))
 }
 
-/// The session's nonce and the leaves that open its ledger.
+/// Appends to the ledger what the database has and it has not.
+fn complete(ledger: &mut LogWriter, entries: &[EncodedEntry]) -> Result<(), FederationError> {
+    let size = ledger.size();
+    let missing = usize::try_from(size).ok().and_then(|size| entries.get(size..));
+    // A ledger that is ahead means that the database is an older copy: going on would fork the ledger.
+    let missing = missing.ok_or(StoreError::Malformed { what: "list of leaves: the ledger is ahead of it" })?;
+    if !missing.is_empty() {
+        ledger.append_all(size, missing)?;
+    }
+    Ok(())
+}
+
+/// The session's nonce and the entries that open its ledger.
 fn opening(
     task: &Task,
     trust_domain: &TrustDomain,
     signer: &LedgerSigner,
     model: &Model,
     mechanism: &Mechanism,
-) -> Result<([u8; 32], Vec<Vec<u8>>), FederationError> {
+) -> Result<([u8; 32], Vec<EncodedEntry>), FederationError> {
     let ledger_key = signer.ledger_key();
     let origin = ledger_key.name().clone();
     let mut nonce = [0; 32];

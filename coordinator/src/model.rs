@@ -9,10 +9,13 @@ use eranos_nn::{
     OptimizerSpec, metrics,
 };
 use eranos_privacy::{
-    Mechanism, RotationSeed,
-    rotation::{RestoreError, restore},
+    Mechanism, Promise, RotationSeed,
+    groups::{Released, next_clip},
+    rotation::{RestoreError, release},
 };
 use eranos_secagg::Sum;
+
+use crate::task::AdaptiveClipping;
 
 /// Why a sum was not applied, or a model not restored.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,8 @@ pub struct Model {
     network: Arc<Network>,
     parameters: Vec<f32>,
     optimizer: Optimizer,
+    /// What the next attempt clips to, once a released one has said so.
+    l2_clip_norm: Option<f64>,
 }
 
 impl Model {
@@ -67,7 +72,7 @@ impl Model {
         let network = Arc::new(Network::new(spec, loss)?);
         let parameters = network.initialise(entropy);
         let optimizer = Optimizer::new(optimizer, parameters.len())?;
-        Ok(Self { network, parameters, optimizer })
+        Ok(Self { network, parameters, optimizer, l2_clip_norm: None })
     }
 
     /// The model of a stored checkpoint and optimizer.
@@ -86,12 +91,16 @@ impl Model {
         if parameters.len() != network.n_parameters() || !checkpoint.len().is_multiple_of(4) {
             return Err(DecodeError::Malformed { what: "checkpoint" }.into());
         }
-        let mut reader = CanonicalReader::new(optimizer_state, OPTIMIZER_DOMAIN)?;
+        let (mut reader, has_clip) = match CanonicalReader::new(optimizer_state, OPTIMIZER_DOMAIN_V2) {
+            Ok(reader) => (reader, true),
+            Err(_) => (CanonicalReader::new(optimizer_state, OPTIMIZER_DOMAIN)?, false),
+        };
         let n_steps = reader.u64()?;
         let moments = floats(reader.field()?);
+        let l2_clip_norm = if has_clip { Some(reader.f64()?) } else { None };
         reader.finish()?;
         let optimizer = Optimizer::restore(optimizer, parameters.len(), n_steps, moments)?;
-        Ok(Self { network, parameters, optimizer })
+        Ok(Self { network, parameters, optimizer, l2_clip_norm })
     }
 
     /// The specification.
@@ -109,14 +118,28 @@ impl Model {
         bytes(&self.parameters).into()
     }
 
-    /// The optimizer's state: the canonical encoding of steps (`u64`) and moments (`f32`, little-endian).
+    /// The optimizer's state: the canonical encoding of steps (`u64`) and moments (`f32`, little-endian); in version 2 an adaptive
+    /// clip (`f64`) behind them.
     pub fn optimizer_state(&self) -> Vec<u8> {
-        Canonical::new(OPTIMIZER_DOMAIN).u64(self.optimizer.n_steps()).field(&bytes(self.optimizer.moments())).finish()
+        let domain = if self.l2_clip_norm.is_some() { OPTIMIZER_DOMAIN_V2 } else { OPTIMIZER_DOMAIN };
+        let state = Canonical::new(domain).u64(self.optimizer.n_steps()).field(&bytes(self.optimizer.moments()));
+        match self.l2_clip_norm {
+            Some(l2_clip_norm) => state.f64(l2_clip_norm).finish(),
+            None => state.finish(),
+        }
+    }
+
+    /// The mechanism of the next attempt of a task that was opened with `opened`: that one, or the same with the clip that the
+    /// last released sum leads to.
+    pub fn next_mechanism(&self, opened: &Mechanism) -> Mechanism {
+        let next = self.l2_clip_norm.and_then(|l2_clip_norm| opened.with_clip(l2_clip_norm).ok());
+        next.unwrap_or_else(|| opened.clone())
     }
 
     /// Takes one step: the sum is brought back from its rotation and divided by the public expected lot, or by the number of
     /// survivors where each sent an update; the server optimizer applies it. The mean update points downhill, and counts as
-    /// a gradient of the opposite sign (Reddi et al. 2021).
+    /// a gradient of the opposite sign (Reddi et al. 2021). An adaptive clip moves by the rule of `clipping`. Gives what was
+    /// released beside the model.
     ///
     /// # Errors
     /// If the sum does not fit, or the step leads nowhere finite; the model is unchanged then.
@@ -126,10 +149,11 @@ impl Model {
         mechanism: &Mechanism,
         seed: &RotationSeed,
         schedule: &LearningRateSchedule,
-    ) -> Result<(), ModelError> {
+        clipping: Option<&AdaptiveClipping>,
+    ) -> Result<Released, ModelError> {
         let survivors = sum.survivors().len() as u32;
-        let mut gradient = restore(&sum.residues(), mechanism, seed, survivors)?;
-        if let Mechanism::Client(_) = mechanism {
+        let (mut gradient, released) = release(&sum.residues(), mechanism, seed, survivors)?;
+        if mechanism.sums_updates() {
             for value in &mut gradient {
                 *value = -*value;
             }
@@ -141,7 +165,13 @@ impl Model {
             return Err(ModelError::NotFinite);
         }
         (self.parameters, self.optimizer) = (parameters, optimizer);
-        Ok(())
+        let common = mechanism.common();
+        if let (Some(adaptive), Some(rule), Some(clipped)) = (common.groups.adaptive_clip, clipping, released.clipped) {
+            let AdaptiveClipping { target_quantile, learning_rate, .. } = *rule;
+            let next = next_clip(&adaptive, common.l2_clip_norm, clipped.value, target_quantile, learning_rate);
+            self.l2_clip_norm = Some(next);
+        }
+        Ok(released)
     }
 
     /// How well the model does on the operator's test set.
@@ -186,3 +216,4 @@ pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 const OPTIMIZER_DOMAIN: &str = "eranos/optimizer/v1";
+const OPTIMIZER_DOMAIN_V2: &str = "eranos/optimizer/v2";

@@ -12,14 +12,14 @@ use std::{
 use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
 use eranos_certs::Party;
 use eranos_ledger::{LedgerSigner, Origin};
-use eranos_privacy::mechanism::{LocalTraining, NoiseTarget};
+use eranos_privacy::mechanism::{LocalTraining, NoiseTarget, SiloTraining};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
     federation::{Federation, RoundReport},
     server::{Server, ServerOptions},
-    task::{Contribution, Task},
+    task::{Contribution, Metrics, Task},
 };
 
 /// The name of the configuration in a coordinator's folder.
@@ -134,6 +134,8 @@ pub struct Init {
     pub optimizer: String,
     /// The norm that each record's gradient, or each client's update, is clipped to.
     pub l2_clip_norm: f64,
+    /// What is measured of training; nothing if none.
+    pub metrics: Option<Metrics>,
     /// READY's slot.
     pub ready_slot_ms: u32,
 }
@@ -216,6 +218,14 @@ fn task_text(init: &Init) -> String {
          # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
          learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = {LAST_SHARE:?} }}\n\
          {training}\n\
+         # The clip may follow a quantile of the norms, from rounds that were released alone; the count of what was clipped\n\
+         # travels as metrics do, and each plan names both bounds.\n\
+         # [training.adaptive_clip]\n\
+         # l2_clip_norm_min = 0.1\n\
+         # l2_clip_norm_max = 10.0\n\
+         # target_quantile = 0.5\n\
+         # learning_rate = 0.2\n\
+         # share = 0.01\n\n\
          [privacy]\n\
          {unit}\
          {noise}\
@@ -224,6 +234,7 @@ fn task_text(init: &Init) -> String {
          # has reached it is not selected any more. As much as all attempts cost, if left out.\n\
          # client_epsilon_max = 2.0\n\
          {sample}\n\
+         {metrics}\
          [cohort]\n\
          clients_max = {clients}\n\
          # The least number of survivors of a round. Noise is sized for them, less the colluders.\n\
@@ -248,6 +259,7 @@ fn task_text(init: &Init) -> String {
         clip = init.l2_clip_norm,
         optimizer = init.optimizer,
         noise = noise_text(init.noise),
+        metrics = metrics_text(init.metrics),
         clients = init.clients,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
@@ -260,17 +272,26 @@ fn task_text(init: &Init) -> String {
 /// What differs between the units: what is clipped, what a client does, what is protected, and who is in a sum.
 fn contribution_texts(contribution: &Contribution) -> [String; 4] {
     match contribution {
-        Contribution::Records { sampling_probability: q, expected_lot, record_bound } => [
+        Contribution::Records { sampling_probability: q, expected_lot, record_bound, local } => [
             "# Each record's gradient is clipped to this norm.\n".to_owned(),
-            String::new(),
+            local.map_or(String::new(), |SiloTraining { steps, learning_rate, update_clip_norm }| {
+                format!(
+                    "\n[training.local]\n\
+                     # Each client takes so many steps by itself, each with a sample and noise of its own. The change of the model\n\
+                     # is clipped to this norm, on which no privacy rests. The server optimizer applies the mean of the updates.\n\
+                     steps = {steps}\n\
+                     learning_rate = {learning_rate:?}\n\
+                     update_clip_norm = {update_clip_norm:?}\n"
+                )
+            }),
             "# What is protected: one record, added or removed. (\"client\": a whole client, for large cohorts.)\n\
              unit = \"record\"\n"
                 .to_owned(),
             format!(
-                "# Each record enters an attempt with this probability: numerator and denominator.\n\
+                "# Each record enters an attempt (with local noise each step) with this probability: numerator, denominator.\n\
                  sampling_probability = [{}, {}]\n\
                  # Public constants, never computed from what the clients hold: records expected in an attempt over all\n\
-                 # clients, and the most that one client may hold.\n\
+                 # clients (with local noise in a step of one client), and the most that one client may hold.\n\
                  expected_lot = {expected_lot}\n\
                  records_per_client_max = {record_bound}\n",
                 q.numerator(),
@@ -296,11 +317,26 @@ fn contribution_texts(contribution: &Contribution) -> [String; 4] {
     }
 }
 
+fn metrics_text(metrics: Option<Metrics>) -> String {
+    let (mark, Metrics { loss_max, share }) = match metrics {
+        Some(metrics) => ("", metrics),
+        None => ("# ", METRICS),
+    };
+    format!(
+        "# Loss and accuracy on what the clients train on, inside the same masked vectors and under the same noise, so that\n\
+         # epsilon is the same with and without them. A loss is cut to loss_max; their share of the clip makes the model's\n\
+         # noise larger by half of it: 0.5 % here.\n\
+         {mark}[metrics]\n\
+         {mark}loss_max = {loss_max:?}\n\
+         {mark}share = {share:?}\n\n"
+    )
+}
+
 fn noise_text(noise: NoiseTarget) -> String {
     match noise {
         NoiseTarget::Local { epsilon } => format!(
-            "# Each client adds all the noise that protects it, and need trust nobody else's. It costs most: with unit =\n\
-             # \"client\", epsilon is then local, of one update in place of any other.\n\
+            "# Each client adds all the noise that protects it or its records, and need trust nobody else's. It costs most:\n\
+             # with unit = \"client\", epsilon is then local, of one update in place of any other.\n\
              noise = \"local\"\n\
              epsilon = {epsilon:?}\n"
         ),
@@ -357,7 +393,11 @@ pub const CLIP: f64 = 1.0;
 pub const OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 4.0 }";
 /// The server optimizer of the example task with unit = client: the mean update is taken as it is.
 pub const MEAN_OPTIMIZER: &str = "{ name = \"sgd\", learning_rate = 1.0 }";
+/// What is measured in the example task.
+pub const METRICS: Metrics = Metrics { loss_max: 4.0, share: 0.01 };
 /// What a client does by itself in the example task.
 pub const LOCAL_TRAINING: LocalTraining = LocalTraining { steps: 10, batch_size: 32, learning_rate: 0.1 };
+/// What a client does by itself in the example task with unit = record and noise = local.
+pub const SILO_TRAINING: SiloTraining = SiloTraining { steps: 5, learning_rate: 0.5, update_clip_norm: 1.0 };
 /// What the example task's learning rate falls to.
 const LAST_SHARE: f64 = 0.1;

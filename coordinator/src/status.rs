@@ -17,7 +17,11 @@ use std::{
 };
 
 use eranos_base::UserError;
-use eranos_ledger::{Entry, Epsilons, Outcome};
+use eranos_ledger::{
+    Entry, Epsilons, Outcome,
+    entry::{EntryParser, attachment_of},
+    tile::{Folder, TileSource},
+};
 use eranos_privacy::{Mechanism, Promise, View};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -142,8 +146,16 @@ pub fn status(dir: &Path) -> Result<Status, UserError> {
     let resume = store.resume().map_err(|error| unreadable(&error))?.ok_or_else(not_begun)?;
     let mut task = None;
     let mut survivors = Vec::new();
-    for leaf in store.leaves_from(0).map_err(|error| unreadable(&error))? {
-        match Entry::parse(&leaf).map_err(|error| unreadable(&error))? {
+    let ledger = Folder::new(config.state.join("ledger"));
+    let mut parser = EntryParser::default();
+    for entry in store.entries_from(0).map_err(|error| unreadable(&error))? {
+        // The database has the attachment of the last entry alone, the ledger's folder all others.
+        let attachment = match (entry.attachment, attachment_of(&entry.leaf)) {
+            (None, Some(digest)) => Some(ledger.read_attachment(&digest).map_err(|error| unreadable(&error))?),
+            (attachment, _) => attachment,
+        };
+        let parsed = parser.parse(&entry.leaf, attachment.as_deref());
+        match parsed.map_err(|error| unreadable(&error))? {
             Entry::TaskOpened(opened) => task = Some(opened),
             Entry::Attempt(attempt) => {
                 let least = u32::from(attempt.mechanism.common().u_min);
@@ -378,7 +390,10 @@ mod tests {
             memory_resident_max: memory().1,
         };
         let expected = live.clone();
-        runtime.spawn(async move { asks.recv().await.map(|ask| ask.send(live)) });
+        runtime.spawn(async move {
+            let ask = asks.recv().await.expect("asked");
+            ask.send(live).is_ok()
+        });
         assert_eq!(ask(&long).expect("answered"), Some(expected));
         drop(serving);
         assert_eq!(ask(&long).expect("nobody"), None);

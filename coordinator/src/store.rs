@@ -2,7 +2,8 @@
 //!
 //! The order of writes is the promise: a round, its cohort and the debit of every selected client are committed before
 //! the plan leaves; the new checkpoint's file is durable before the one transaction that commits outcome, checkpoint
-//! and ledger leaf; only then is the tree head signed. A crash may over-count a budget, never under-count it.
+//! and ledger leaf; only then is the tree head signed. A crash may over-count a budget, never under-count it. An entry's
+//! attachment is kept here until the entry after it is committed: by then the ledger's own file of it is durable.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,7 @@ use std::{
 };
 
 use eranos_base::{ClientId, Digest, RoundNumber};
+use eranos_ledger::EncodedEntry;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 /// The file's name in the folder of a coordinator's state.
@@ -89,7 +91,7 @@ pub struct OpenRound {
     /// Its number.
     pub round: RoundNumber,
     /// The ledger entry to append, since it will never be finished.
-    pub abort_entry: Vec<u8>,
+    pub abort_entry: EncodedEntry,
 }
 
 /// What was debited to one client: its identity's, whatever certificate it had.
@@ -110,7 +112,7 @@ pub trait StateStore: Send + Sync {
     ///
     /// # Errors
     /// If the commit fails.
-    fn begin_session(&self, nonce: &[u8; 32], model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError>;
+    fn begin_session(&self, nonce: &[u8; 32], model: ModelState, entries: &[EncodedEntry]) -> Result<(), StoreError>;
 
     /// What to go on from; none in a fresh store.
     ///
@@ -123,16 +125,17 @@ pub trait StateStore: Send + Sync {
     ///
     /// # Errors
     /// If the commit fails.
-    fn open_round(&self, round: RoundNumber, cohort: &[ClientId], abort_entry: &[u8]) -> Result<(), StoreError>;
+    fn open_round(&self, round: RoundNumber, cohort: &[ClientId], abort_entry: &EncodedEntry)
+    -> Result<(), StoreError>;
 
     /// Replaces the ledger entry to append if the process ends before the round does.
     ///
     /// # Errors
     /// If the commit fails.
-    fn prepare_abort(&self, round: RoundNumber, entry: &[u8]) -> Result<(), StoreError>;
+    fn prepare_abort(&self, round: RoundNumber, entry: &EncodedEntry) -> Result<(), StoreError>;
 
-    /// Commits the end of a round: outcome, model (if released), whose vectors were received, and ledger leaf in one
-    /// transaction. Gives the leaf's index.
+    /// Commits the end of a round: outcome, model (if released), whose vectors were received, and ledger entry in one
+    /// transaction. Gives the entry's index. Every entry before it must be in the ledger: their attachments are let go.
     ///
     /// # Errors
     /// If the commit fails.
@@ -142,14 +145,14 @@ pub trait StateStore: Send + Sync {
         outcome: Outcome,
         model: Option<ModelState>,
         received: &[ClientId],
-        leaf: &[u8],
+        entry: &EncodedEntry,
     ) -> Result<u64, StoreError>;
 
-    /// The ledger leaves from `index` on.
+    /// The ledger's entries from `index` on; of all but the last the attachment may be gone.
     ///
     /// # Errors
     /// If they cannot be read.
-    fn leaves_from(&self, index: u64) -> Result<Vec<Vec<u8>>, StoreError>;
+    fn entries_from(&self, index: u64) -> Result<Vec<EncodedEntry>, StoreError>;
 
     /// What was debited to each client that was ever selected.
     ///
@@ -205,15 +208,15 @@ impl SqliteStore {
 }
 
 impl StateStore for SqliteStore {
-    fn begin_session(&self, nonce: &[u8; 32], model: ModelState, leaves: &[Vec<u8>]) -> Result<(), StoreError> {
+    fn begin_session(&self, nonce: &[u8; 32], model: ModelState, entries: &[EncodedEntry]) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         transaction.execute(
             "INSERT INTO session (only_row, nonce, checkpoint, optimizer) VALUES (1, ?1, ?2, ?3)",
             params![nonce, model.checkpoint.0, model.optimizer.0],
         )?;
-        for leaf in leaves {
-            append_leaf(&transaction, leaf)?;
+        for entry in entries {
+            append_leaf(&transaction, entry)?;
         }
         Ok(transaction.commit()?)
     }
@@ -232,8 +235,9 @@ impl StateStore for SqliteStore {
             |row| Ok((row.get::<_, u64>(0)?, row.get(1)?, row.get(2)?)),
         )?;
         let open_round = connection
-            .query_row("SELECT round, abort_entry FROM round WHERE outcome = 'open'", [], |row| {
-                Ok(OpenRound { round: RoundNumber(row.get(0)?), abort_entry: row.get(1)? })
+            .query_row("SELECT round, abort_entry, abort_attachment FROM round WHERE outcome = 'open'", [], |row| {
+                let abort_entry = EncodedEntry { leaf: row.get(1)?, attachment: row.get(2)? };
+                Ok(OpenRound { round: RoundNumber(row.get(0)?), abort_entry })
             })
             .optional()?;
         Ok(Some(Resume {
@@ -246,12 +250,17 @@ impl StateStore for SqliteStore {
         }))
     }
 
-    fn open_round(&self, round: RoundNumber, cohort: &[ClientId], abort_entry: &[u8]) -> Result<(), StoreError> {
+    fn open_round(
+        &self,
+        round: RoundNumber,
+        cohort: &[ClientId],
+        abort_entry: &EncodedEntry,
+    ) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         transaction.execute(
-            "INSERT INTO round (round, outcome, abort_entry) VALUES (?1, 'open', ?2)",
-            params![round.0, abort_entry],
+            "INSERT INTO round (round, outcome, abort_entry, abort_attachment) VALUES (?1, 'open', ?2, ?3)",
+            params![round.0, abort_entry.leaf, abort_entry.attachment],
         )?;
         for client in cohort {
             transaction
@@ -260,8 +269,11 @@ impl StateStore for SqliteStore {
         Ok(transaction.commit()?)
     }
 
-    fn prepare_abort(&self, round: RoundNumber, entry: &[u8]) -> Result<(), StoreError> {
-        self.lock().execute("UPDATE round SET abort_entry = ?2 WHERE round = ?1", params![round.0, entry])?;
+    fn prepare_abort(&self, round: RoundNumber, entry: &EncodedEntry) -> Result<(), StoreError> {
+        self.lock().execute(
+            "UPDATE round SET abort_entry = ?2, abort_attachment = ?3 WHERE round = ?1",
+            params![round.0, entry.leaf, entry.attachment],
+        )?;
         Ok(())
     }
 
@@ -271,12 +283,13 @@ impl StateStore for SqliteStore {
         outcome: Outcome,
         model: Option<ModelState>,
         received: &[ClientId],
-        leaf: &[u8],
+        entry: &EncodedEntry,
     ) -> Result<u64, StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let n_closed = transaction.execute(
-            "UPDATE round SET outcome = ?2, abort_entry = NULL WHERE round = ?1 AND outcome = 'open'",
+            "UPDATE round SET outcome = ?2, abort_entry = NULL, abort_attachment = NULL
+             WHERE round = ?1 AND outcome = 'open'",
             params![round.0, outcome.as_str()],
         )?;
         if n_closed != 1 {
@@ -292,16 +305,19 @@ impl StateStore for SqliteStore {
             let query = "UPDATE debit SET received = 1 WHERE client = ?1 AND round = ?2";
             transaction.execute(query, params![client.as_str(), round.0])?;
         }
-        let index = append_leaf(&transaction, leaf)?;
+        transaction.execute("UPDATE leaf SET attachment = NULL WHERE attachment IS NOT NULL", [])?;
+        let index = append_leaf(&transaction, entry)?;
         transaction.commit()?;
         Ok(index)
     }
 
-    fn leaves_from(&self, index: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+    fn entries_from(&self, index: u64) -> Result<Vec<EncodedEntry>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare("SELECT entry FROM leaf WHERE leaf_index >= ?1 ORDER BY leaf_index")?;
-        let leaves = statement.query_map([index], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        Ok(leaves)
+        let query = "SELECT entry, attachment FROM leaf WHERE leaf_index >= ?1 ORDER BY leaf_index";
+        let mut statement = connection.prepare(query)?;
+        let rows =
+            statement.query_map([index], |row| Ok(EncodedEntry { leaf: row.get(0)?, attachment: row.get(1)? }))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn debits(&self) -> Result<BTreeMap<ClientId, Debit>, StoreError> {
@@ -323,13 +339,16 @@ impl StateStore for SqliteStore {
     }
 }
 
-fn append_leaf(transaction: &Transaction<'_>, leaf: &[u8]) -> Result<u64, StoreError> {
+fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry) -> Result<u64, StoreError> {
     let index: u64 = transaction.query_row("SELECT count(*) FROM leaf", [], |row| row.get(0))?;
-    transaction.execute("INSERT INTO leaf (leaf_index, entry) VALUES (?1, ?2)", params![index, leaf])?;
+    transaction.execute(
+        "INSERT INTO leaf (leaf_index, entry, attachment) VALUES (?1, ?2, ?3)",
+        params![index, entry.leaf, entry.attachment],
+    )?;
     Ok(index)
 }
 
-const SCHEMA_VERSION: u32 = 3;
+const SCHEMA_VERSION: u32 = 4;
 
 const SCHEMA: &str = "
 CREATE TABLE session (
@@ -341,7 +360,8 @@ CREATE TABLE session (
 CREATE TABLE round (
     round       INTEGER PRIMARY KEY,
     outcome     TEXT NOT NULL CHECK (outcome IN ('open', 'released', 'aborted-before-reveal', 'aborted-after-reveal')),
-    abort_entry BLOB
+    abort_entry BLOB,
+    abort_attachment BLOB
 ) STRICT;
 CREATE UNIQUE INDEX one_open_round ON round (outcome) WHERE outcome = 'open';
 CREATE TABLE debit (
@@ -352,8 +372,10 @@ CREATE TABLE debit (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE leaf (
     leaf_index INTEGER PRIMARY KEY,
-    entry      BLOB NOT NULL
+    entry      BLOB NOT NULL,
+    attachment BLOB -- of the last leaf alone: what came before is in the ledger's folder
 ) STRICT;
+CREATE INDEX leaf_with_attachment ON leaf (leaf_index) WHERE attachment IS NOT NULL;
 ";
 
 #[cfg(test)]
@@ -362,6 +384,10 @@ mod tests {
 
     fn id(name: &str) -> ClientId {
         ClientId::new(&"example.org".parse().unwrap(), name).unwrap()
+    }
+
+    fn entry(leaf: &str, attachment: Option<&str>) -> EncodedEntry {
+        EncodedEntry { leaf: leaf.into(), attachment: attachment.map(Into::into) }
     }
 
     fn model(name: &str) -> ModelState {
@@ -376,32 +402,43 @@ mod tests {
         {
             let store = SqliteStore::open(&path).unwrap();
             assert_eq!(store.resume().unwrap(), None);
-            store.begin_session(&nonce, model("zero"), &[b"opened".to_vec()]).unwrap();
-            store.open_round(RoundNumber(1), &[id("a"), id("b")], b"leaf").unwrap();
+            store.begin_session(&nonce, model("zero"), &[entry("opened", None)]).unwrap();
+            store.open_round(RoundNumber(1), &[id("a"), id("b")], &entry("leaf", None)).unwrap();
             let (released, model) = (Outcome::Released, Some(model("one")));
-            let index = store.close_round(RoundNumber(1), released, model, &[id("a")], b"leaf 1").unwrap();
+            let index =
+                store.close_round(RoundNumber(1), released, model, &[id("a")], &entry("leaf 1", Some("one"))).unwrap();
             assert_eq!(index, 1);
-            store.open_round(RoundNumber(2), &[id("b")], b"leaf").unwrap();
-            store.prepare_abort(RoundNumber(2), b"leaf 2").unwrap();
+            assert_eq!(
+                store.entries_from(1).unwrap(),
+                [entry("leaf 1", Some("one"))],
+                "kept until the next is committed"
+            );
+            store.open_round(RoundNumber(2), &[id("b")], &entry("leaf", None)).unwrap();
+            store.prepare_abort(RoundNumber(2), &entry("leaf 2", Some("two"))).unwrap();
         }
         let store = SqliteStore::open(&path).unwrap();
         let resume = store.resume().unwrap().unwrap();
         assert_eq!((resume.session_nonce, resume.model), (nonce, model("one")));
         assert_eq!((resume.last_round, resume.attempts, resume.released), (RoundNumber(2), 2, 1));
         let open_round = resume.open_round.unwrap();
-        assert_eq!((open_round.round, open_round.abort_entry), (RoundNumber(2), b"leaf 2".to_vec()));
+        assert_eq!((open_round.round, open_round.abort_entry.clone()), (RoundNumber(2), entry("leaf 2", Some("two"))));
         let debits = |store: &SqliteStore| {
             let debits = store.debits().unwrap();
             ["a", "b"].map(|name| (debits[&id(name)].attempts, debits[&id(name)].received, debits[&id(name)].released))
         };
         assert_eq!(debits(&store), [(1, 1, 1), (2, 0, 0)], "an open round is debited and has received nothing");
         assert_eq!(debits(&SqliteStore::read(&path).unwrap()), debits(&store), "whoever looks at it sees the same");
-        store.close_round(RoundNumber(2), Outcome::AbortedAfterReveal, None, &[id("b")], b"leaf 2").unwrap();
+        store
+            .close_round(RoundNumber(2), Outcome::AbortedAfterReveal, None, &[id("b")], &open_round.abort_entry)
+            .unwrap();
         assert_eq!(debits(&store), [(1, 1, 1), (2, 1, 0)]);
         drop(store);
         assert_eq!(debits(&SqliteStore::read(&path).unwrap()), [(1, 1, 1), (2, 1, 0)], "when nobody else has it open");
         let store = SqliteStore::open(&path).unwrap();
-        assert_eq!(store.leaves_from(0).unwrap(), [b"opened".to_vec(), b"leaf 1".to_vec(), b"leaf 2".to_vec()]);
+        assert_eq!(
+            store.entries_from(0).unwrap(),
+            [entry("opened", None), entry("leaf 1", None), entry("leaf 2", Some("two"))]
+        );
     }
 
     #[test]
@@ -409,11 +446,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("state.sqlite")).unwrap();
         store.begin_session(&[0; 32], model("zero"), &[]).unwrap();
-        store.open_round(RoundNumber(1), &[], b"leaf").unwrap();
-        assert!(store.open_round(RoundNumber(1), &[], b"leaf").is_err());
-        assert!(store.open_round(RoundNumber(2), &[], b"leaf").is_err(), "two rounds open at once");
-        store.close_round(RoundNumber(1), Outcome::AbortedBeforeReveal, None, &[], b"leaf").unwrap();
-        assert!(store.close_round(RoundNumber(1), Outcome::Released, None, &[], b"leaf").is_err());
-        assert_eq!(store.leaves_from(0).unwrap().len(), 1, "a refused close appends nothing");
+        store.open_round(RoundNumber(1), &[], &entry("leaf", None)).unwrap();
+        assert!(store.open_round(RoundNumber(1), &[], &entry("leaf", None)).is_err());
+        assert!(store.open_round(RoundNumber(2), &[], &entry("leaf", None)).is_err(), "two rounds open at once");
+        store.close_round(RoundNumber(1), Outcome::AbortedBeforeReveal, None, &[], &entry("leaf", None)).unwrap();
+        assert!(store.close_round(RoundNumber(1), Outcome::Released, None, &[], &entry("leaf", None)).is_err());
+        assert_eq!(store.entries_from(0).unwrap().len(), 1, "a refused close appends nothing");
     }
 }

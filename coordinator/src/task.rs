@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use eranos_base::{TaskId, UserError};
-use eranos_ledger::entry::PARTICIPANTS_MAX;
+use eranos_base::{TaskId, UserError, limits::COHORT_LEN_MAX};
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::{
-    Probability,
-    mechanism::{LocalTraining, NoiseTarget},
+    Groups, Probability,
+    groups::{self, AdaptiveClip, Share},
+    mechanism::{LocalTraining, NoiseTarget, SiloTraining},
 };
 use eranos_secagg::{GraphKind, Thresholds};
 use serde::Deserialize;
@@ -29,6 +29,8 @@ pub struct Task {
     pub training: Training,
     /// What is promised.
     pub privacy: Privacy,
+    /// What is measured of training beside it; nothing if there is no such section.
+    pub metrics: Option<Metrics>,
     /// Who takes part.
     pub cohort: Cohort,
     /// How many rounds, and how they are paced.
@@ -61,7 +63,9 @@ impl Model {
 pub struct Training {
     /// The L2 norm that each record's gradient is clipped to; with unit = client, each client's whole update.
     pub l2_clip_norm: f64,
-    /// How a client comes to its update; with unit = client, and only there.
+    /// Lets that norm follow a quantile of the norms; it stays as it is if there is no such section.
+    pub adaptive_clip: Option<AdaptiveClipping>,
+    /// How a client comes to its update; with unit = client, and with unit = record where noise = local, and only there.
     pub local: Option<Local>,
     /// The rule that applies the summed, noised gradient, with its constants.
     pub server_optimizer: OptimizerSpec,
@@ -70,16 +74,46 @@ pub struct Training {
     pub learning_rate_schedule: LearningRateSchedule,
 }
 
+/// The norm that is clipped to follows a quantile of the norms (Andrew et al. 2021): in each round the count of what was
+/// clipped travels inside the masked vectors, and the next round's norm follows from the noised sum.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveClipping {
+    /// The least norm that any round clips to. Every plan names it.
+    pub l2_clip_norm_min: f64,
+    /// The largest.
+    pub l2_clip_norm_max: f64,
+    /// The share of gradients (or updates) that are not to be clipped.
+    pub target_quantile: f64,
+    /// By how much the logarithm of the norm changes where all, or none, are clipped too many.
+    pub learning_rate: f64,
+    /// The count's share of the squared clip: the model's noise grows by half of it.
+    pub share: f64,
+}
+
+/// Loss and accuracy on what the clients train on, inside the masked vectors and under the same noise.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// What a loss is cut to.
+    pub loss_max: f64,
+    /// Their share of the squared clip, half for each: the model's noise grows by half of it.
+    pub share: f64,
+}
+
 /// What a client does by itself in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Local {
     /// How many steps, whatever the client has.
     pub steps: u32,
-    /// Records of a step, drawn at random.
-    pub batch_size: u32,
+    /// Records of a step, drawn at random; with unit = client. With unit = record each is drawn by the sampling probability.
+    pub batch_size: Option<u32>,
     /// The learning rate of a step.
     pub learning_rate: f64,
+    /// With unit = record: the L2 norm that a client's update is clipped to. No privacy rests on it: l2_clip_norm is that of
+    /// each record's gradient.
+    pub update_clip_norm: Option<f64>,
 }
 
 /// What is promised to whom.
@@ -100,8 +134,8 @@ pub struct Privacy {
     pub client_epsilon_max: Option<f64>,
     /// With unit = record: the probability with which each record enters an attempt, numerator and denominator.
     pub sampling_probability: Option<[u64; 2]>,
-    /// With unit = record: the number of records expected in an attempt, over all silos. A public constant: never computed
-    /// from the silos' counts.
+    /// With unit = record: the number of records expected in an attempt, over all silos; with local noise in a step of one
+    /// silo. A public constant: never computed from the silos' counts.
     pub expected_lot: Option<u64>,
     /// With unit = record: the most records that a silo may hold. A silo with more refuses.
     pub records_per_client_max: Option<u64>,
@@ -118,6 +152,8 @@ pub enum Contribution {
         expected_lot: u32,
         /// The most records that a silo may hold.
         record_bound: u32,
+        /// The silo's own training, where it adds all of its noise. The lot is of one silo's step then.
+        local: Option<SiloTraining>,
     },
     /// unit = client: the change of the model by a training of its own.
     Update(LocalTraining),
@@ -127,7 +163,13 @@ impl Contribution {
     /// A quarter of the records of `clients`, each of whom may hold `record_bound`.
     pub fn quarter_of(clients: u32, record_bound: u32) -> Self {
         let expected_lot = u32::try_from(u64::from(clients) * u64::from(record_bound) / 4).unwrap_or(u32::MAX);
-        Self::Records { sampling_probability: Probability::QUARTER, expected_lot, record_bound }
+        Self::Records { sampling_probability: Probability::QUARTER, expected_lot, record_bound, local: None }
+    }
+
+    /// A quarter of one silo's own records in each step of a training of its own.
+    pub fn quarter_of_each(record_bound: u32, training: SiloTraining) -> Self {
+        let (sampling_probability, expected_lot) = (Probability::QUARTER, (record_bound / 4).max(1));
+        Self::Records { sampling_probability, expected_lot, record_bound, local: Some(training) }
     }
 }
 
@@ -142,7 +184,7 @@ pub enum Unit {
 }
 
 /// Who adds the noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
     /// Every client a share; only the sum is ever seen.
@@ -267,14 +309,14 @@ impl Task {
                 "leave it out: a client is then selected for all attempts",
             );
         }
-        if task.privacy.unit == Unit::Record && task.privacy.noise == Noise::Local {
-            return refuse(
-                "this version does not run unit = \"record\" with noise = \"local\"",
-                "share the noise out with noise = \"distributed\", or protect whole clients with unit = \"client\"",
-            );
-        }
         if let Err((what, next)) = task.contribution() {
             return refuse(&what, next);
+        }
+        if let Err(what) = task.groups() {
+            return refuse(
+                &what,
+                "give each a share of about 0.01, and bounds as the commented example has them, or leave the sections out",
+            );
         }
         if let Err(error) = task.training.learning_rate_schedule.check() {
             return refuse(&format!("training.learning_rate_schedule: {error}"), "compare with the commented example");
@@ -291,10 +333,10 @@ impl Task {
                 "take more clients, fewer colluders or more survivors, or graph = \"complete\"",
             );
         }
-        if usize::from(clients_max) > PARTICIPANTS_MAX {
+        if usize::from(clients_max) > COHORT_LEN_MAX {
             return refuse(
-                &format!("cohort.clients_max = {clients_max}, limit {PARTICIPANTS_MAX}"),
-                "take fewer clients: an attempt of more does not surely fit an entry of the ledger",
+                &format!("cohort.clients_max = {clients_max}, limit {COHORT_LEN_MAX}"),
+                "take fewer clients",
             );
         }
         if task.schedule.rounds == 0 || task.schedule.attempts_max < task.schedule.rounds {
@@ -317,14 +359,76 @@ impl Task {
 }
 
 impl Task {
+    /// What travels beside the model in every vector.
+    ///
+    /// # Errors
+    /// If shares or bounds are out of range, or leave the model nothing.
+    pub fn groups(&self) -> Result<Groups, String> {
+        let metrics = self.metrics.map(|metrics| {
+            groups::Metrics::new(metrics.loss_max, metrics.share).map_err(|error| format!("metrics.share: {error}"))
+        });
+        let adaptive = self.training.adaptive_clip.map(|adaptive| {
+            let positive = |value: f64| value.is_finite() && value > 0.0;
+            if !(positive(adaptive.target_quantile) && adaptive.target_quantile < 1.0) {
+                return Err("training.adaptive_clip.target_quantile does not lie between 0 and 1".to_owned());
+            }
+            if !positive(adaptive.learning_rate) {
+                return Err("training.adaptive_clip.learning_rate is not a positive number".to_owned());
+            }
+            let clip = self.training.l2_clip_norm;
+            if !(adaptive.l2_clip_norm_min..=adaptive.l2_clip_norm_max).contains(&clip) {
+                return Err(format!(
+                    "training.l2_clip_norm = {clip} does not lie within training.adaptive_clip's {} to {}",
+                    adaptive.l2_clip_norm_min, adaptive.l2_clip_norm_max
+                ));
+            }
+            let share = Share::nearest(adaptive.share).map_err(|error| format!("training.adaptive_clip: {error}"))?;
+            Ok(AdaptiveClip {
+                l2_clip_norm_min: adaptive.l2_clip_norm_min,
+                l2_clip_norm_max: adaptive.l2_clip_norm_max,
+                share,
+            })
+        });
+        let groups = Groups::new(metrics.transpose()?, adaptive.transpose()?)
+            .map_err(|error| format!("metrics or training.adaptive_clip: {error}"))?;
+        if !groups.is_empty() && (self.privacy.unit, self.privacy.noise) == (Unit::Record, Noise::Local) {
+            return Err("metrics or training.adaptive_clip is named, which unit = \"record\" with noise = \"local\" does not run"
+                .to_owned());
+        }
+        Ok(groups)
+    }
+
     /// What a client puts into the sum.
     ///
     /// # Errors
     /// If the unit's parameters are missing or out of range, or the other unit's are named; and what to do.
     pub fn contribution(&self) -> Result<Contribution, (String, &'static str)> {
-        let Privacy { unit, sampling_probability, expected_lot, records_per_client_max, .. } = self.privacy;
+        let Privacy { unit, noise, sampling_probability, expected_lot, records_per_client_max, .. } = self.privacy;
         match (unit, self.training.local, sampling_probability, expected_lot, records_per_client_max) {
-            (Unit::Record, None, Some([numerator, denominator]), Some(lot), Some(bound)) => {
+            (Unit::Record, Some(_), ..) if noise != Noise::Local => Err((
+                "training.local is named, but with unit = \"record\" nobody trains by itself unless noise = \"local\""
+                    .to_owned(),
+                "leave the section out, or let each client add all of its noise with noise = \"local\"",
+            )),
+            (Unit::Record, local, Some([numerator, denominator]), Some(lot), Some(bound)) => {
+                let local = match (noise, local) {
+                    (
+                        Noise::Local,
+                        Some(Local {
+                            steps,
+                            learning_rate,
+                            batch_size: None,
+                            update_clip_norm: Some(update_clip_norm),
+                        }),
+                    ) => Some(SiloTraining { steps, learning_rate, update_clip_norm }),
+                    (Noise::Local, _) => {
+                        return Err((
+                            "training.local is missing, has no update_clip_norm, or has a batch_size".to_owned(),
+                            "with unit = \"record\" and noise = \"local\" name its steps, learning_rate and update_clip_norm",
+                        ));
+                    }
+                    _ => None,
+                };
                 let number = |what: &str, value: u64| {
                     u32::try_from(value).map_err(|_| (format!("{what} = {value} is too large"), "use a smaller number"))
                 };
@@ -335,12 +439,9 @@ impl Task {
                     })?,
                     expected_lot: number("privacy.expected_lot", lot)?,
                     record_bound: number("privacy.records_per_client_max", bound)?,
+                    local,
                 })
             }
-            (Unit::Record, Some(_), ..) => Err((
-                "training.local is named, but with unit = \"record\" nobody trains by itself".to_owned(),
-                "leave the section out, or protect whole clients with unit = \"client\"",
-            )),
             (Unit::Record, ..) => Err((
                 "privacy.sampling_probability, expected_lot or records_per_client_max is missing".to_owned(),
                 "name all three with unit = \"record\"; compare with what `eranos coordinator init` writes",
@@ -355,13 +456,15 @@ impl Task {
                     .to_owned(),
                 "leave them out",
             )),
-            (Unit::Client, None, ..) => Err((
-                "training.local is missing".to_owned(),
+            (
+                Unit::Client,
+                Some(Local { steps, batch_size: Some(batch_size), learning_rate, update_clip_norm: None }),
+                ..,
+            ) => Ok(Contribution::Update(LocalTraining { steps, batch_size, learning_rate })),
+            (Unit::Client, ..) => Err((
+                "training.local is missing, has no batch_size, or has an update_clip_norm".to_owned(),
                 "say how a client trains; compare with what `eranos coordinator init --unit client` writes",
             )),
-            (Unit::Client, Some(Local { steps, batch_size, learning_rate }), ..) => {
-                Ok(Contribution::Update(LocalTraining { steps, batch_size, learning_rate }))
-            }
         }
     }
 }
@@ -418,9 +521,49 @@ mod tests {
         refused(LOCAL, &record, "nobody trains by itself");
         refused("", RECORD, "is missing");
         refused("", &record.replace("[1, 4]", "[2, 8]"), "lowest terms");
-        refused("", &record.replace("distributed", "local"), "does not run unit = \"record\" with noise = \"local\"");
+        let local = record.replace("distributed", "local");
+        let own = "[training.local]\nsteps = 10\nlearning_rate = 0.1\nupdate_clip_norm = 2.0";
+        let records = contribution(own, &local).ok();
+        let expected = SiloTraining { steps: 10, learning_rate: 0.1, update_clip_norm: 2.0 };
+        assert!(
+            matches!(records, Some(Ok(Contribution::Records { local: Some(found), .. })) if found == expected),
+            "{records:?}"
+        );
+        refused("", &local, "training.local is missing");
+        refused(LOCAL, &local, "has no update_clip_norm");
+        refused(&format!("{own}\nbatch_size = 8"), &local, "has a batch_size");
+        refused(own, CLIENT, "has an update_clip_norm");
+        refused(own, &format!("{local}\n[metrics]\nloss_max = 4.0\nshare = 0.01"), "does not run");
         refused(LOCAL, &CLIENT.replace("epsilon = 8.0", ""), "epsilon is missing");
         refused(LOCAL, &CLIENT.replace("distributed", "none"), "promises none");
         refused(LOCAL, &CLIENT.replace("client", "household"), "household");
+    }
+
+    #[test]
+    fn what_travels_beside_the_model_is_nothing_unless_it_is_asked_for_and_adds_up() {
+        let record = format!("{RECORD}{SAMPLE}");
+        let groups = |training: &str, metrics: &str| {
+            parse(training, &format!("{record}\n{metrics}")).map(|task| task.groups().expect("checked"))
+        };
+        assert_eq!(groups("", "").expect("a task"), Groups::default());
+        let metrics = "[metrics]\nloss_max = 4.0\nshare = 0.01";
+        let adaptive = "[training.adaptive_clip]\nl2_clip_norm_min = 0.1\nl2_clip_norm_max = 10.0\ntarget_quantile = 0.5\n\
+                        learning_rate = 0.2\nshare = 0.02";
+        let both = groups(adaptive, metrics).expect("a task");
+        assert_eq!(both.model.millionths(), 970_000);
+        assert_eq!(both.iter().map(|group| group.share.millionths()).collect::<Vec<_>>(), [5_000, 5_000, 20_000]);
+        let refused = |training: &str, metrics: &str, says: &str| {
+            let error = groups(training, metrics).expect_err(says).to_string();
+            assert!(error.lines().count() == 2 && error.contains(says), "{error}, expected {says}");
+        };
+        refused("", &metrics.replace("0.01", "1.0"), "metrics");
+        refused("", &metrics.replace("0.01", "0.0"), "metrics.share");
+        refused("", &metrics.replace("4.0", "0.0"), "loss_max");
+        refused("", &metrics.replace("4.0", "nan"), "loss_max");
+        refused(&adaptive.replace("0.02", "0.995"), metrics, "metrics or training.adaptive_clip");
+        refused(&adaptive.replace("0.5", "1.0"), "", "target_quantile");
+        refused(&adaptive.replace("0.2", "-0.2"), "", "learning_rate");
+        refused(&adaptive.replace("10.0", "0.9"), "", "l2_clip_norm = 1 does not lie within");
+        refused(&adaptive.replace("_min = 0.1", "_min = 0.0"), "", "l2_clip_norm_min");
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Recorded {
     plan: Vec<u8>,
     mechanism: Vec<u8>,
     entries: Vec<Vec<u8>>,
+    /// Of the last entry.
+    attachment: Vec<u8>,
     receipt: Vec<u8>,
     budgets: Vec<Vec<u8>>,
     model: Vec<u8>,
@@ -53,6 +55,10 @@ fn record() -> Recorded {
         plan: world.coordinator.plan.as_ref().expect("it was sent").to_bytes(),
         mechanism: world.setup.mechanism.encode(),
         entries: (0..ledger.size()).map(|index| ledger.entry(index).expect("it is there")).collect(),
+        attachment: {
+            let last = ledger.entry(ledger.size() - 1).expect("it is there");
+            ledger.attachment(&last).expect("it is there").expect("an attempt has one")
+        },
         receipt: ledger.receipt(ledger.size() - 1, 1).expect("it is there").encode(),
         budgets: world.clients.iter().map(|client| client.file.clone()).collect(),
         model: world.setup.model.to_canonical(),
@@ -132,7 +138,8 @@ pub(crate) fn ledger() -> Vec<Vec<u8>> {
     let recorded = recorded();
     let checkpoint = Receipt::decode(&recorded.receipt).expect("our own bytes").checkpoint;
     let text = checkpoint.split(|byte| *byte == b'\n').take(3).flat_map(|line| [line, b"\n"].concat()).collect();
-    recorded.entries.iter().cloned().chain([recorded.receipt.clone(), checkpoint, text]).collect()
+    let attempt = [recorded.entries.last().expect("an attempt").as_slice(), &recorded.attachment].concat();
+    recorded.entries.iter().cloned().chain([attempt, recorded.receipt.clone(), checkpoint, text]).collect()
 }
 
 pub(crate) fn tile() -> Vec<Vec<u8>> {

@@ -6,18 +6,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use eranos_base::{ClientId, Context, Position, SessionId, Signature, SigningKey, StatementKind, VerifyingKey};
+use eranos_base::{ClientId, Context, Digest, Position, SessionId, Signature, SigningKey, StatementKind, VerifyingKey};
 use eranos_secagg::{
-    Advert, Finished, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
+    Advert, Finished, Identity, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
     roster::{entries_from_bytes, entries_to_bytes},
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
 use eranos_wire::{
     Answer, RoundPlan,
-    messages::{advertise_keys, configure::Debit, masked_input, share_keys},
+    messages::{
+        advertise_keys::{self, Credential},
+        configure::Debit,
+        masked_input, share_keys,
+    },
 };
 
-use super::world::{Setup, World};
+use super::world::{Client, Setup, World};
 
 /// A coordinator's or a client's view of a round, as far as it has come.
 pub(crate) struct Adversary {
@@ -26,6 +30,10 @@ pub(crate) struct Adversary {
     pub(crate) victim: ClientId,
     /// The certificate keys by identity.
     pub(crate) keys: BTreeMap<ClientId, VerifyingKey>,
+    /// What rosters name by digest, with whom it is of.
+    credentials: BTreeMap<Digest, (ClientId, Credential)>,
+    /// The roster that it showed in place of the honest one.
+    shown: Mutex<Vec<RosterEntry>>,
     pub(crate) plan: Option<RoundPlan>,
     pub(crate) roster: Option<Roster>,
     pub(crate) context: Option<Context>,
@@ -42,7 +50,19 @@ impl Adversary {
         };
         let keys = (0..world.clients.len()).map(key).collect();
         let victim = world.peer(victim).id;
-        Self { setup: world.setup.clone(), victim, keys, plan: None, roster: None, context: None }
+        let setup = world.setup.clone();
+        let credential = |client: &Client| {
+            let Identity { id, certificate_key, statement_key, .. } = &*client.member.identity;
+            let credential = Credential {
+                certificate: client.certificate.clone(),
+                statement_key: statement_key.verifying_key(),
+                certification: statement_key.certify(&setup.trust_domain, &setup.task, certificate_key),
+            };
+            (credential.digest(), (id.clone(), credential))
+        };
+        let credentials = world.clients.iter().map(credential).collect();
+        let shown = Mutex::default();
+        Self { setup: world.setup.clone(), victim, keys, credentials, shown, plan: None, roster: None, context: None }
     }
 
     /// Takes in an honest answer.
@@ -74,14 +94,14 @@ impl Adversary {
         self.context.expect("the plan was seen")
     }
 
-    /// The entries of a roster with the keys of their certificates.
+    /// The entries of a roster, whole.
     pub(crate) fn entries(&self, roster: &advertise_keys::Roster) -> Vec<RosterEntry> {
         let entries = entries_from_bytes(&roster.entries).unwrap();
         entries
             .into_iter()
             .map(|entry| {
-                let key = self.keys[&entry.id];
-                entry.with_key(key)
+                let (id, credential) = &self.credentials[&entry.credential];
+                entry.identify(&credential.digested(), id.clone(), self.keys[id]).unwrap()
             })
             .collect()
     }
@@ -110,8 +130,30 @@ impl Adversary {
             let mut entries = self.entries(message);
             change(&mut entries);
             message.entries = entries_to_bytes(&entries);
+            *self.shown.lock().unwrap() = entries.clone();
             if let Ok(roster) = Roster::assemble(self.terms(), entries) {
                 message.signature = self.setup.ledger_key().sign(&roster.statement());
+            }
+        }
+    }
+
+    /// The credentials of the roster that it showed, or those of the cohort, all of which a client asks for in its first
+    /// round; `outsiders` are certificates of others than the cohort.
+    pub(crate) fn show(&self, answer: &mut Answer, outsiders: &[Vec<u8>]) {
+        if let Answer::Credentials(message) = answer {
+            let cohort = self.credentials.values().map(|(_, credential)| &credential.certificate);
+            let certificates: Vec<_> = cohort.chain(outsiders).collect();
+            let show = |entry: &RosterEntry| {
+                let certificate =
+                    certificates.iter().find(|certificate| Digest::of(certificate) == entry.certificate)?;
+                let Advert { statement_key, certification, .. } = entry.advert;
+                Some(Credential { certificate: certificate.to_vec(), statement_key, certification })
+            };
+            let shown = self.shown.lock().unwrap();
+            message.credentials = shown.iter().filter_map(show).collect();
+            if shown.is_empty() {
+                let cohort: BTreeMap<_, _> = self.credentials.values().cloned().collect();
+                message.credentials = cohort.into_values().collect();
             }
         }
     }
@@ -120,7 +162,7 @@ impl Adversary {
     pub(crate) fn resharers(
         &self,
         answer: &mut Answer,
-        change: impl FnOnce(&mut Vec<(Position, eranos_base::Digest)>, &mut Vec<SharePart>),
+        change: impl FnOnce(&mut Vec<(Position, Digest)>, &mut Vec<SharePart>),
     ) {
         if let Answer::Sharers(message) = answer {
             let mut members = Sharers::from_bytes(&message.sharers).unwrap().members().to_vec();
@@ -168,7 +210,7 @@ impl Adversary {
     pub(crate) fn sign_part(&self, mut part: SharePart, key: &SigningKey) -> SharePart {
         let body = [
             &part.holder.0.to_le_bytes()[..],
-            eranos_base::Digest::of(&part.ciphertext).as_bytes(),
+            Digest::of(&part.ciphertext).as_bytes(),
             part.seed_hash.as_bytes(),
             part.key_hash.as_bytes(),
         ]
@@ -191,7 +233,7 @@ impl Adversary {
         position: Position,
         key: &SigningKey,
     ) -> Finished {
-        let digest = eranos_base::Digest::of(packed);
+        let digest = Digest::of(packed);
         let mut body = [digest.as_bytes().as_slice(), &(dealers.len() as u16).to_le_bytes()].concat();
         body.extend(dealers.iter().flat_map(|dealer| dealer.0.to_le_bytes()));
         let signature = key.sign(&self.context().statement(StatementKind::MaskedInput, position, &body));

@@ -25,7 +25,7 @@ use eranos_secagg::GraphKind;
 use super::world::{Client, DELTA, Exit, ExitHow, FIVE, MASKED_INPUT, Size, World, mechanism, target};
 
 /// Images of `inputs` pixels and a softmax layer without a bias on them: `inputs` times `units` parameters.
-fn flat_model(inputs: u32, units: u32) -> (ModelSpec, (DataSpec, Form)) {
+pub(super) fn flat_model(inputs: u32, units: u32) -> (ModelSpec, (DataSpec, Form)) {
     let dense = LayerKind::Dense { units, activation: Activation::Softmax, use_bias: false };
     let layers = vec![
         LayerSpec {
@@ -51,7 +51,7 @@ fn files(inputs: u32, bright: &[usize]) -> Files {
 }
 
 /// What a client's trainer makes of a job and these files.
-fn train(files: Files, job: TrainingJob) -> Vec<u32> {
+pub(super) fn train(files: Files, job: TrainingJob) -> Vec<u32> {
     let trainer = Arc::new(Trainer::new(files, Pool::new(Some(2)).unwrap()));
     let (sender, result) = mpsc::channel();
     let _cancel = trainer.start(job, move |result| sender.send(result).unwrap());

@@ -680,7 +680,7 @@ fn recorded(seed: u64) -> Vec<(usize, Request, Bytes)> {
 fn message(request: &Request, body: &Bytes) -> Option<Message> {
     Some(match request.clone() {
         Request::CheckIn(check_in) => Message::CheckIn(check_in),
-        Request::FetchCertificates(_) => return None,
+        Request::FetchCredentials(_) => return None,
         Request::Advertise(message) => Message::Advertise { advert: message.advert, possession: message.possession },
         Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
         Request::Ready(message) => Message::Ready(message.signature),

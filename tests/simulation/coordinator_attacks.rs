@@ -8,19 +8,24 @@ use eranos_base::{
     ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, Timestamp,
 };
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
-use eranos_ledger::{Entry, LedgerSigner, LogWriter, Outcome, Receipt};
+use eranos_ledger::{EncodedEntry, Entry, LedgerSigner, LogWriter, Outcome, Receipt};
 use eranos_privacy::{
     Budget, Mechanism,
     mechanism::{NoiseTarget, RecordTarget},
 };
-use eranos_secagg::{Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError};
+use eranos_secagg::{
+    Advert, Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError,
+    advert::AdvertError, roster::EntryError,
+};
 use eranos_wire::{
     Answer, Request,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::{Aborted, Reason},
+        advertise_keys::Credential,
         masked_input::Grant,
         select::{ComeBack, ComeBackLater},
+        settle::Settled,
     },
 };
 
@@ -120,6 +125,7 @@ fn a_roster_that_is_not_the_cohorts_is_refused() {
             |_| {},
             move |adversary, answer, _| {
                 adversary.reroster(answer, |entries| change(adversary, entries));
+                adversary.show(answer, &[]);
             },
         );
         check_refusal(
@@ -206,9 +212,7 @@ fn a_roster_larger_than_the_plan_says_is_refused() {
         |adversary, answer, _| {
             let (identity, shown) = outsider(&adversary.setup, &adversary.setup.authority);
             adversary.reroster(answer, |entries| entries.push(advertise(adversary, &identity)));
-            if let Answer::Certificates(message) = answer {
-                message.certificates.push(Blob(shown));
-            }
+            adversary.show(answer, &[shown]);
         },
     );
     check_refusal(&world, "a sixth of five", true, false, |kind| {
@@ -218,8 +222,7 @@ fn a_roster_larger_than_the_plan_says_is_refused() {
 
 #[test]
 fn a_member_of_the_roster_without_its_certificate_is_refused() {
-    // Whose entry it is, and whose certificate comes with it.
-    fn check(context: &'static str, shown: bool, named: &'static str, own_authority: bool, expect: Expect) {
+    fn check(context: &'static str, shown: bool, own_authority: bool, expect: Expect) {
         let world = deceive(
             context,
             |_| {},
@@ -227,54 +230,181 @@ fn a_member_of_the_roster_without_its_certificate_is_refused() {
                 let other = SigningKey::from_seed(&[8; 32]);
                 let authority = if own_authority { &other } else { &adversary.setup.authority };
                 let (identity, certificate) = outsider(&adversary.setup, authority);
-                adversary.reroster(answer, |entries| {
-                    let entry = advertise(adversary, &identity);
-                    let id = ClientId::new(&adversary.setup.trust_domain, named).unwrap();
-                    entries[4] = RosterEntry { id, ..entry };
-                });
-                if let Answer::Certificates(message) = answer
-                    && shown
-                {
-                    message.certificates.push(Blob(certificate));
-                }
+                adversary.reroster(answer, |entries| entries[4] = advertise(adversary, &identity));
+                adversary.show(answer, &shown.then_some(certificate).into_iter().collect::<Vec<_>>());
             },
         );
         check_refusal(&world, context, true, false, expect);
         assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))), "{context}");
+        assert!(world.clients[VICTIM].credentials.is_empty(), "{context}: nothing of a refused roster is kept");
     }
-    check("not shown", false, "c99", false, |kind| matches!(kind, RefusalKind::CertificateMissing { .. }));
-    check(
-        "of another identity",
-        true,
-        "c04",
-        false,
-        |kind| matches!(kind, RefusalKind::Certificate { id, reason } if id.name() == "c04" && reason.contains("it names")),
-    );
+    check("not shown", false, false, |kind| matches!(kind, RefusalKind::CredentialMissing { .. }));
     check(
         "of another authority",
         true,
-        "c99",
         true,
         |kind| matches!(kind, RefusalKind::Certificate { reason, .. } if reason.contains("another authority")),
     );
 }
 
 #[test]
-fn certificates_that_nobody_asked_for_are_not_kept() {
+fn a_member_is_whom_its_certificate_names() {
+    // The coordinator calls an outsider, who has a certificate, by the name of a client of the cohort.
     let world = deceive(
-        "unasked",
+        "another's name",
         |_| {},
         |adversary, answer, _| {
-            if let Answer::Certificates(message) = answer {
-                let (_, certificate) = outsider(&adversary.setup, &adversary.setup.authority);
-                message.certificates.push(Blob(certificate));
-                message.certificates.push(Blob(b"no certificate".to_vec()));
-            }
+            let (identity, certificate) = outsider(&adversary.setup, &adversary.setup.authority);
+            adversary.reroster(answer, |entries| {
+                let id = entries[4].id.clone();
+                entries[4] = RosterEntry { id, ..advertise(adversary, &identity) };
+            });
+            adversary.show(answer, &[certificate]);
         },
     );
-    assert!(world.settled_without(&[]));
-    let known: Vec<&Digest> = world.clients[1].certificates.keys().collect();
-    assert_eq!(world.clients[VICTIM].certificates.keys().collect::<Vec<_>>(), known);
+    // Its name is not sent at all: the victim has another R1 than the one that was signed.
+    check_refusal(&world, "another's name", true, false, |kind| {
+        matches!(kind, RefusalKind::NotSigned { what: "roster" })
+    });
+    assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))));
+    assert!(world.clients[VICTIM].credentials.is_empty());
+}
+
+#[test]
+fn a_credential_that_is_not_the_one_named_is_refused_and_names_nobody() {
+    // The roster is the honest one: what is wrong is what is shown for the digests in it.
+    fn check(context: &'static str, change: impl Fn(&mut Vec<Credential>) + 'static) {
+        let world = deceive(
+            context,
+            |_| {},
+            move |_, answer, _| {
+                if let Answer::Credentials(message) = answer {
+                    change(&mut message.credentials);
+                }
+            },
+        );
+        check_refusal(&world, context, true, false, |kind| {
+            let said = kind.to_string();
+            let as_expected = match kind {
+                RefusalKind::CredentialsUnasked => context == "one too many",
+                RefusalKind::CredentialMissing { .. } => context != "one too many",
+                _ => false,
+            };
+            as_expected && (0..5).all(|i| !said.contains(&world.peer(i).id.to_string()))
+        });
+        assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))), "{context}");
+        assert!(world.clients[VICTIM].credentials.is_empty(), "{context}: nothing is kept");
+        assert!(world.blamed().is_empty(), "{context}");
+    }
+    check("another certificate of the same cohort", |shown| shown[1].certificate = shown[2].certificate.clone());
+    check("a certificate with a byte more", |shown| shown[1].certificate.push(0));
+    check("no certificate", |shown| shown[1].certificate.clear());
+    check("another statement key", |shown| shown[1].statement_key = shown[2].statement_key);
+    check("another certification", |shown| shown[1].certification = shown[2].certification);
+    check("another's credential", |shown| shown[1] = shown[2].clone());
+    check("in another order", |shown| shown.swap(1, 2));
+    check("one too few", |shown| drop(shown.pop()));
+    check("none", Vec::clear);
+    check("one too many", |shown| shown.push(shown[1].clone()));
+}
+
+#[test]
+fn a_credential_certified_for_another_task_is_refused_and_not_kept() {
+    // By a member that works with the coordinator: all of it is signed, and its digest is right.
+    let mut world = World::new(21, FIVE);
+    let identity = world.clients[1].member.identity.clone();
+    alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+        adversary.reroster(answer, |entries| {
+            let other = "another".parse().unwrap();
+            let mut advert = entries[1].advert.clone();
+            let key = &identity.certificate_key;
+            advert.certification = identity.statement_key.certify(&adversary.setup.trust_domain, &other, key);
+            entries[1].advert = adversary.sign_advert(advert, key);
+        });
+        adversary.show(answer, &[]);
+    });
+    world.begin(1);
+    world.run();
+    world.check("another task", &[VICTIM]);
+    check_refusal(&world, "another task", true, false, |kind| match kind {
+        RefusalKind::SecureSum(Refusal::Roster(RosterError::Entry { id, error })) => {
+            id.name() == "c01" && *error == EntryError::Advert(AdvertError::Certification)
+        }
+        _ => false,
+    });
+    assert!(world.clients[VICTIM].credentials.is_empty());
+}
+
+#[test]
+fn what_a_client_keeps_of_a_roster_is_no_use_in_another_round() {
+    // A roster of the second round that names what was never shown, and one that names a credential kept from the first
+    // in another's place.
+    type Change = fn(&Adversary, &mut Vec<RosterEntry>);
+    let cases: [(&str, Change, Expect); 3] = [
+        (
+            "an unknown statement key",
+            |_, entries| entries[1].advert.statement_key = entries[1].key,
+            |kind| matches!(kind, RefusalKind::CredentialMissing { .. }),
+        ),
+        (
+            "the keys of two members exchanged under the credentials that are known",
+            |_, entries| {
+                let advert = entries[1].advert.clone();
+                for (to, from) in [(1, entries[2].advert.clone()), (2, advert)] {
+                    let Advert { statement_key, certification, .. } = entries[to].advert;
+                    entries[to].advert = Advert { statement_key, certification, ..from };
+                }
+            },
+            |kind| matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Entry { .. }))),
+        ),
+        (
+            "one known credential for two members",
+            |_, entries| {
+                let (certificate, id, key) = (entries[1].certificate, entries[1].id.clone(), entries[1].key);
+                let Advert { statement_key, certification, .. } = entries[1].advert;
+                let advert = Advert { statement_key, certification, ..entries[2].advert.clone() };
+                entries[2] = RosterEntry { id, certificate, key, advert };
+            },
+            |kind| matches!(kind, RefusalKind::SecureSum(Refusal::Roster(_))),
+        ),
+    ];
+    for (context, change, expect) in cases {
+        let mut world = World::new(21, FIVE);
+        world.begin(1);
+        world.run();
+        world.check(context, &[]);
+        let before = world.clients[VICTIM].credentials.clone();
+        assert_eq!(before.len(), 5, "{context}");
+        alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+            adversary.reroster(answer, |entries| change(adversary, entries));
+            // Whatever is asked for is answered by what was asked for in the first round.
+            if let Answer::Credentials(message) = answer {
+                message.credentials = before.values().take(1).cloned().collect();
+            }
+        });
+        world.begin(2);
+        world.run();
+        world.check(context, &[VICTIM]);
+        check_refusal(&world, context, true, false, expect);
+        assert_eq!(world.clients[VICTIM].credentials.len(), 5, "{context}: nothing is added");
+    }
+}
+
+#[test]
+fn a_kept_credential_that_is_not_what_its_digest_says_is_not_used() {
+    // As if somebody had changed what the client keeps: the state folder is its own, its contents are checked all the same.
+    let mut world = World::new(21, FIVE);
+    world.begin(1);
+    world.run();
+    world.check("the first round", &[]);
+    let kept = Arc::make_mut(&mut world.clients[VICTIM].credentials);
+    let digests: Vec<Digest> = kept.keys().copied().collect();
+    let other = kept[&digests[1]].clone();
+    kept.insert(digests[0], other);
+    world.begin(2);
+    world.run();
+    world.check("the second", &[VICTIM]);
+    check_refusal(&world, "a changed copy", true, false, |kind| matches!(kind, RefusalKind::CredentialMissing { .. }));
 }
 
 #[test]
@@ -650,7 +780,7 @@ fn every_answer_out_of_its_phase_ends_the_round() {
     world.run();
     assert!(world.settled_without(&[]));
     let heard = heard.lock().unwrap().clone();
-    assert_eq!(heard.len(), 8, "configure, roster, certificates, sharers, grant, survivors, quorum, settled");
+    assert_eq!(heard.len(), 8, "configure, roster, credentials, sharers, grant, survivors, quorum, settled");
     let mut samples = heard.clone();
     let refusal = refusal_to_admit(&world, VICTIM, ComeBack::AfterMs(5));
     samples.push((refusal.into(), Bytes::new()));
@@ -790,10 +920,60 @@ fn messages_that_are_none_are_refused() {
 // The receipt.
 
 /// A ledger of its own under `signer`, with `entries` in it.
-fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[Vec<u8>]) -> LogWriter<Memoryfiles> {
+fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[EncodedEntry]) -> LogWriter<Memoryfiles> {
     let mut ledger = LogWriter::open_storage(Memoryfiles::default(), signer).unwrap();
     ledger.append_all(0, entries).unwrap();
     ledger
+}
+
+/// The entry that came with a receipt and its body.
+fn encoded(receipt: &Receipt, body: &Bytes) -> EncodedEntry {
+    EncodedEntry { leaf: receipt.entry.clone(), attachment: Some(body.to_vec()) }
+}
+
+/// The attempt that came with a receipt and its body.
+fn attempt(receipt: &Receipt, body: &Bytes) -> eranos_ledger::Attempt {
+    let Entry::Attempt(attempt) = Entry::parse(&receipt.entry, Some(body)).unwrap() else { panic!("an attempt") };
+    *attempt
+}
+
+/// Puts `forged` into a ledger of its own, and its receipt in place of the one that was to be sent.
+fn settle_with(setup: &Setup, forged: eranos_ledger::Attempt, message: &mut Settled, body: &mut Bytes) {
+    let encoded = Entry::Attempt(Box::new(forged)).encode().unwrap();
+    *body = encoded.attachment.clone().unwrap().into();
+    message.receipt = forge_ledger(setup.signer.clone(), &[encoded]).receipt(0, 0).unwrap().encode();
+}
+
+#[test]
+fn an_attachment_that_is_not_the_one_that_the_entry_names_is_no_receipt() {
+    type Alter = fn(&mut Vec<u8>);
+    let alterations: [(&'static str, Alter); 4] = [
+        ("missing", Vec::clear),
+        ("cut", |body| body.truncate(body.len() - 1)),
+        ("longer", |body| body.push(b'\n')),
+        ("flipped", |body| body[200] ^= 1),
+    ];
+    for (context, alter) in alterations {
+        let world = deceive(
+            context,
+            |_| {},
+            move |_, answer, body| {
+                if let Answer::Settled(_) = answer {
+                    let mut altered = body.to_vec();
+                    alter(&mut altered);
+                    *body = altered.into();
+                }
+            },
+        );
+        check_refusal(
+            &world,
+            context,
+            true,
+            true,
+            |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains("not the one that it names")),
+        );
+        assert_eq!(world.clients[VICTIM].budget.n_receipts(), 0, "{context}");
+    }
 }
 
 #[test]
@@ -802,16 +982,11 @@ fn an_entry_that_is_not_of_this_round_as_it_was_is_no_receipt() {
         let world = deceive(
             context,
             |_| {},
-            move |adversary, answer, _| {
+            move |adversary, answer, body| {
                 if let Answer::Settled(message) = answer {
-                    let receipt = Receipt::decode(&message.receipt).unwrap();
-                    let Entry::Attempt(mut attempt) = Entry::parse(&receipt.entry).unwrap() else {
-                        panic!("an attempt")
-                    };
-                    change(&mut attempt);
-                    let ledger =
-                        forge_ledger(adversary.setup.signer.clone(), &[Entry::Attempt(attempt).encode().unwrap()]);
-                    message.receipt = ledger.receipt(0, 0).unwrap().encode();
+                    let mut forged = attempt(&Receipt::decode(&message.receipt).unwrap(), body);
+                    change(&mut forged);
+                    settle_with(&adversary.setup, forged, message, body);
                 }
             },
         );
@@ -883,15 +1058,13 @@ fn an_attempt_left_out_of_the_ledger_is_noticed_by_whoever_takes_part_again() {
     world.feed(eranos_coordinator::round::Event::Stop { reason: "stopped".to_owned() });
     world.run();
     assert!(world.coordinator.abandoned.is_some());
-    alter_answers(&mut world, VICTIM, |adversary, answer, _| {
+    alter_answers(&mut world, VICTIM, |adversary, answer, body| {
         if let Answer::Settled(message) = answer {
-            let receipt = Receipt::decode(&message.receipt).unwrap();
-            let Entry::Attempt(mut attempt) = Entry::parse(&receipt.entry).unwrap() else { panic!("an attempt") };
-            assert_eq!((attempt.round, attempt.attempts), (RoundNumber(2), 2));
-            attempt.attempts = 1;
-            attempt.epsilons = eranos_ledger::Epsilons::promised(&attempt.mechanism, 1);
-            let ledger = forge_ledger(adversary.setup.signer.clone(), &[Entry::Attempt(attempt).encode().unwrap()]);
-            message.receipt = ledger.receipt(0, 0).unwrap().encode();
+            let mut forged = attempt(&Receipt::decode(&message.receipt).unwrap(), body);
+            assert_eq!((forged.round, forged.attempts), (RoundNumber(2), 2));
+            forged.attempts = 1;
+            forged.epsilons = eranos_ledger::Epsilons::promised(&forged.mechanism, 1);
+            settle_with(&adversary.setup, forged, message, body);
         }
     });
     world.begin(2);
@@ -911,12 +1084,12 @@ fn a_receipt_from_another_ledger_is_none() {
     let world = deceive(
         "another key",
         |_| {},
-        |adversary, answer, _| {
+        |adversary, answer, body| {
             if let Answer::Settled(message) = answer {
                 let receipt = Receipt::decode(&message.receipt).unwrap();
                 let name = adversary.setup.signer.ledger_key().name().clone();
                 let signer = Arc::new(LedgerSigner::new(name, SigningKey::from_seed(&[3; 32])));
-                message.receipt = forge_ledger(signer, &[receipt.entry]).receipt(0, 0).unwrap().encode();
+                message.receipt = forge_ledger(signer, &[encoded(&receipt, body)]).receipt(0, 0).unwrap().encode();
             }
         },
     );
@@ -925,8 +1098,9 @@ fn a_receipt_from_another_ledger_is_none() {
     let world = deceive(
         "not an attempt",
         |_| {},
-        |adversary, answer, _| {
+        |adversary, answer, body| {
             if let Answer::Settled(message) = answer {
+                *body = Bytes::new();
                 let key = adversary.setup.signer.ledger_key();
                 let opened = eranos_ledger::LogOpened {
                     origin: key.name().clone(),
@@ -953,7 +1127,7 @@ fn a_receipt_from_another_ledger_is_none() {
 fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     fn check(
         context: &'static str,
-        forge: impl Fn(&Adversary, Receipt, &[Vec<u8>]) -> Receipt + 'static,
+        forge: impl Fn(&Adversary, EncodedEntry, &[EncodedEntry]) -> Receipt + 'static,
         says: &'static str,
         is_evidence: bool,
     ) {
@@ -962,12 +1136,20 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
         world.run();
         assert!(world.settled_without(&[]));
         let ledger = &world.coordinator.ledger;
-        let entries: Vec<Vec<u8>> = (0..ledger.size()).map(|index| ledger.entry(index).unwrap()).collect();
-        alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+        let encoded_at = |index| {
+            let leaf = ledger.entry(index).unwrap();
+            EncodedEntry { attachment: ledger.attachment(&leaf).unwrap(), leaf }
+        };
+        let entries: Vec<EncodedEntry> = (0..ledger.size()).map(encoded_at).collect();
+        alter_answers(&mut world, VICTIM, move |adversary, answer, body| {
             if let Answer::Settled(message) = answer {
                 let receipt = Receipt::decode(&message.receipt).unwrap();
                 assert_eq!(receipt.old_size, 3, "the client says what it knows");
-                message.receipt = forge(adversary, receipt, &entries).encode();
+                let forged = forge(adversary, encoded(&receipt, body), &entries);
+                let entries = [&entries[..], &[encoded(&receipt, body)]].concat();
+                let named = entries.iter().find(|entry| entry.leaf == forged.entry).unwrap();
+                *body = named.attachment.clone().unwrap().into();
+                message.receipt = forged.encode();
             }
         });
         world.begin(2);
@@ -987,8 +1169,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     // The same entry, in a history without the one before.
     check(
         "fork",
-        |adversary, receipt, entries| {
-            let entries = [&entries[..2], &[receipt.entry.clone(), receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [&entries[..2], &[entry.clone(), entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 3).unwrap()
         },
         "does not continue",
@@ -996,8 +1178,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     );
     check(
         "shrunk",
-        |adversary, receipt, entries| {
-            let entries = [&entries[..1], &[receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [&entries[..1], &[entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(1, 2).unwrap()
         },
         "shrank",
@@ -1005,8 +1187,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     );
     check(
         "proved from nothing",
-        |adversary, receipt, entries| {
-            let entries = [entries, &[receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [entries, &[entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(3, 0).unwrap()
         },
         "from size 0",
@@ -1014,8 +1196,8 @@ fn a_ledger_that_forks_shrinks_or_shows_an_older_round_is_no_receipt() {
     );
     check(
         "the round before",
-        |adversary, receipt, entries| {
-            let entries = [entries, &[receipt.entry]].concat();
+        |adversary, entry, entries| {
+            let entries = [entries, &[entry]].concat();
             forge_ledger(adversary.setup.signer.clone(), &entries).receipt(2, 3).unwrap()
         },
         "round number",

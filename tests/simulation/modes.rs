@@ -1,16 +1,22 @@
 //! The modes of privacy: what is protected, and who adds the noise. Whole rounds in which clients put in what their mode
 //! asks for, and plans of one mode for clients that demand another.
 
+use std::sync::Arc;
+
 use eranos_client::{
     policy::Unit,
     round::{End, RefusalKind},
     session::SessionError,
 };
 use eranos_ledger::Entry;
+use eranos_nn::{Dataset, data::Files};
 use eranos_privacy::{
-    ClientMechanism, ClientParameters, Mechanism, Noise, NoiseVariance, Promise, RotationSeed,
-    budget::UnitOfPrivacy,
-    mechanism::{ClientTarget, LocalTraining, NoiseTarget, design_client},
+    ClientMechanism, ClientParameters, Figures, Groups, Mechanism, Noise, NoiseVariance, Promise, RecordMechanism,
+    RecordParameters, RotationSeed,
+    accountant::Accountant,
+    budget::{BudgetError, UnitOfPrivacy},
+    groups::{AdaptiveClip, Metrics, Share},
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, SiloTraining, design_client},
     rotation::restore,
     update,
 };
@@ -19,13 +25,19 @@ use eranos_secagg::GraphKind;
 use super::{
     admission_attacks::rebudget,
     adversary::alter_answers,
+    canaries::{flat_model, train},
     coordinator_attacks::{VICTIM, check_refusal},
     world::{ATTEMPTS_MAX, Client, DELTA, EPSILON, FIVE, World, mechanism, target},
 };
 
 fn of_client(noise: NoiseTarget) -> ClientMechanism {
+    of_client_with(noise, Groups::default())
+}
+
+fn of_client_with(noise: NoiseTarget, groups: Groups) -> ClientMechanism {
     let training = LocalTraining { steps: 4, batch_size: 8, learning_rate: 0.5 };
     design_client(&ClientTarget {
+        groups,
         l2_clip_norm: 1.0,
         n_parameters: 16,
         n_max: 5,
@@ -53,7 +65,8 @@ fn begin(world: &mut World, number: u64, mechanism: &ClientMechanism, update: &[
     world.run_until(|world| world.coordinator.plan.is_some());
     let rotation = RotationSeed(world.coordinator.plan.as_ref().unwrap().rotation_seed);
     for client in &mut world.clients {
-        client.contribution = update::contribute(update, mechanism, &rotation, &mut world.dice.0).unwrap();
+        client.contribution =
+            update::contribute(update, &Figures::default(), mechanism, &rotation, &mut world.dice.0).unwrap();
     }
     rotation
 }
@@ -91,7 +104,10 @@ fn a_client_level_round_releases_the_noised_mean_and_is_charged_and_audited_as_o
             }
         }
         let entry = world.coordinator.ledger.receipt(released.index, 0).unwrap().entry;
-        let Entry::Attempt(attempt) = Entry::parse(&entry).unwrap() else { panic!("an attempt") };
+        let attachment = world.coordinator.ledger.attachment(&entry).unwrap();
+        let Entry::Attempt(attempt) = Entry::parse(&entry, attachment.as_deref()).unwrap() else {
+            panic!("an attempt")
+        };
         assert_eq!(attempt.mechanism, Mechanism::from(mechanism.clone()));
         assert_eq!(attempt.epsilons.coordinator, mechanism.promised_epsilon(1, DELTA));
         let text = String::from_utf8(entry).unwrap();
@@ -173,6 +189,168 @@ fn a_client_level_plan_beyond_the_policy_is_refused_in_each_dimension() {
         },
         |kind| matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", found, .. } if *found > 2.0 * EPSILON),
     );
+}
+
+/// Loss, accuracy, and a clip that may move between a half and twice what it begins with.
+fn all_groups() -> Groups {
+    let share = Share::from_millionths(10_000).unwrap();
+    let adaptive = AdaptiveClip { l2_clip_norm_min: 0.5, l2_clip_norm_max: 2.0, share };
+    Groups::new(Some(Metrics::new(4.0, 0.01).unwrap()), Some(adaptive)).unwrap()
+}
+
+#[test]
+fn rounds_whose_clip_adapts_are_charged_and_audited_as_one_mechanism() {
+    let records = mechanism(RecordTarget { groups: all_groups(), ..target(FIVE, 16) });
+    let clients = of_client_with(DISTRIBUTED, all_groups());
+    for (seed, opened) in [(67, records), (68, clients.into())] {
+        let mut world = World::of(opened.clone(), GraphKind::Complete, seed, FIVE);
+        for (round, clip) in [(1, 1.0), (2, 0.5), (3, 2.0)] {
+            Arc::get_mut(&mut world.setup).unwrap().mechanism = opened.with_clip(clip).unwrap();
+            world.begin(round);
+            world.run();
+            world.check("adaptive", &[]);
+            assert!(world.settled_without(&[]), "seed {seed}, {clip}: {:?}", world.coordinator.abandoned);
+            for client in &world.clients {
+                assert_eq!(client.budget.epsilon_spent(), opened.promised_epsilon(round as u32, DELTA), "seed {seed}");
+            }
+        }
+    }
+}
+
+/// Silos that take three steps of their own in a round, each with all the noise that protects their records.
+fn of_silos(n_parameters: usize, epsilon: f64) -> Mechanism {
+    mechanism(RecordTarget {
+        local: Some(SiloTraining { steps: 3, learning_rate: 0.5, update_clip_norm: 0.2 }),
+        noise: NoiseTarget::Local { epsilon },
+        expected_lot: 20,
+        max_attempts: 4,
+        ..target(FIVE, n_parameters)
+    })
+}
+
+#[test]
+fn silos_that_train_by_themselves_are_charged_and_audited_for_every_step() {
+    let (model, records) = flat_model(3, 4);
+    // So large a promise that the direction of what was learnt shows through the noise.
+    let mechanism = of_silos(model.n_parameters(), 200.0);
+    let mut world = World::training(70, FIVE, GraphKind::Complete, mechanism.clone(), model, records);
+    for client in &mut world.clients {
+        rebudget(client, UnitOfPrivacy::Record, 400.0);
+        let policy = &mut client.member_mut().policy;
+        (policy.task_epsilon_max, policy.epsilon_max) = (200.0, 400.0);
+        // Each need trust nobody else's noise.
+        policy.own_noise_multiplier_min = mechanism.promised_noise_multiplier();
+        // Three steps of at most forty records.
+        policy.local_records_max = 120;
+        client.trains_ms = 300;
+    }
+    world.begin(1);
+    assert!(world.run_until(|world| world.clients.iter().all(|client| client.job.is_some())));
+    let mut rotation = None;
+    for client in &mut world.clients {
+        let job = client.job.take().unwrap();
+        rotation = Some(job.rotation_seed);
+        // Forty bright records of the last class.
+        let own = Dataset::from_values(vec![255.0; 3 * 40], vec![3; 40], &[1, 3, 1]);
+        client.contribution = train(Files::Idx(own), job);
+    }
+    world.run();
+    world.check("silos", &[]);
+    assert!(world.settled_without(&[]), "{:?}", world.coordinator.abandoned);
+    let released = world.coordinator.released.clone().unwrap();
+    let mean = restore(&released.residues, &mechanism, &rotation.unwrap(), 5).unwrap();
+    // A change of the model, toward the class that all records have, no longer than an update may be.
+    let of_class = |class: usize| mean.iter().skip(class).step_by(4).sum::<f32>();
+    assert!((0..3).all(|class| of_class(3) > of_class(class)), "{mean:?}");
+    assert!(mean.iter().map(|x| x * x).sum::<f32>().sqrt() < 0.21, "{mean:?}");
+
+    // Three releases of one share each, amplified by nothing here: q is 1.
+    let mut accountant = Accountant::new();
+    accountant.compose(&mechanism.event(1), 3);
+    for client in &world.clients {
+        assert_eq!(client.budget.epsilon_spent(), accountant.epsilon(DELTA));
+        assert_eq!(client.budget.epsilon_spent_of(UnitOfPrivacy::Client), f64::INFINITY);
+    }
+    let entry = world.coordinator.ledger.receipt(released.index, 0).unwrap().entry;
+    let attachment = world.coordinator.ledger.attachment(&entry).unwrap();
+    let Entry::Attempt(attempt) = Entry::parse(&entry, attachment.as_deref()).unwrap() else { panic!("an attempt") };
+    assert_eq!(attempt.epsilons.coordinator, accountant.epsilon(DELTA));
+    assert_eq!(attempt.epsilons.outsider, attempt.epsilons.coordinator, "nobody else's share counts");
+    let text = String::from_utf8(entry).unwrap();
+    for line in ["unit: record", "noise: local discrete gaussian", "local-steps: 3", "update-clip-norm: 0.2"] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
+    }
+}
+
+#[test]
+fn a_silos_own_training_beyond_the_policy_is_refused() {
+    let check = |context: &str, demand: fn(&mut Client), expect: fn(&RefusalKind) -> bool| {
+        refused(context, of_silos(16, EPSILON), demand, expect, AGREE);
+    };
+    check(
+        "steps",
+        |c| c.member_mut().policy.local_records_max = 119,
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "work of local training in records", .. }),
+    );
+    check(
+        "learning rate",
+        |c| c.member_mut().policy.local_learning_rate_max = 0.4,
+        |kind| matches!(kind, RefusalKind::TooMuch { what: "learning rate of local training", .. }),
+    );
+    check(
+        "noise of one's own",
+        |c| {
+            // Of the same multiplier: nobody else's share counts in either.
+            let multiplier = of_silos(16, EPSILON).promised_noise_multiplier();
+            c.member_mut().policy.own_noise_multiplier_min = 1.001 * multiplier;
+        },
+        |kind| matches!(kind, RefusalKind::TooLittle { what: "noise multiplier of one's own noise", .. }),
+    );
+    // More steps of the same noise cost more, and the client reckons that itself.
+    let Mechanism::Record(honest) = of_silos(16, EPSILON) else { panic!("unit = record") };
+    let p = honest.parameters().clone();
+    let local = p.local.map(|local| SiloTraining { steps: 4, ..local });
+    let more = Mechanism::from(RecordMechanism::new(RecordParameters { local, ..p }).unwrap());
+    let mut world = World::of(of_silos(16, EPSILON), GraphKind::Complete, 71, FIVE);
+    alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+        adversary.replan(answer, |plan| plan.mechanism = more.clone());
+    });
+    world.begin(1);
+    world.run();
+    world.check("a step more", &[VICTIM]);
+    check_refusal(&world, "a step more", true, false, |kind| {
+        matches!(kind, RefusalKind::TooMuch { what: "epsilon of the task", .. })
+    });
+}
+
+#[test]
+fn groups_that_a_plan_changes_in_the_middle_of_a_session_are_refused() {
+    let opened = mechanism(RecordTarget { groups: all_groups(), ..target(FIVE, 16) });
+    let Mechanism::Record(record) = &opened else { panic!("unit = record") };
+    // More for the metrics, so less for the model; another bound on the loss; wider bounds on the clip.
+    let altered: [fn(&mut Groups); 3] = [
+        |groups| *groups = Groups::new(Some(Metrics::new(4.0, 0.02).unwrap()), groups.adaptive_clip).unwrap(),
+        |groups| groups.metrics.as_mut().unwrap().loss_max = 8.0,
+        |groups| groups.adaptive_clip.as_mut().unwrap().l2_clip_norm_max = 4.0,
+    ];
+    for change in altered {
+        let mut p = record.parameters().clone();
+        change(&mut p.groups);
+        let other = Mechanism::from(RecordMechanism::new(p).unwrap());
+        let mut world = World::of(opened.clone(), GraphKind::Complete, 69, FIVE);
+        world.begin(1);
+        world.run();
+        assert!(world.settled_without(&[]));
+        alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
+            adversary.replan(answer, |plan| plan.mechanism = other.clone());
+        });
+        world.begin(2);
+        world.run();
+        world.check("other groups", &[VICTIM]);
+        check_refusal(&world, "other groups", true, false, |kind| {
+            matches!(kind, RefusalKind::Budget(BudgetError::OtherMechanism))
+        });
+    }
 }
 
 #[test]

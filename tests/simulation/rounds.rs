@@ -6,12 +6,12 @@ use eranos_privacy::Budget;
 use eranos_wire::messages::select::ComeBack;
 
 use super::world::{
-    ADVERTISE, CHECK_IN, CONSISTENCY, CoordinatorDid, Did, Exit, ExitHow, FETCH_CERTIFICATES, FIVE, MASKED_INPUT,
+    ADVERTISE, CHECK_IN, CONSISTENCY, CoordinatorDid, Did, Exit, ExitHow, FETCH_CREDENTIALS, FIVE, MASKED_INPUT,
     QUORUM, READY, SHARE_KEYS, Size, UNMASK, World,
 };
 
 /// Every request after which a client may be gone.
-const KINDS: [u8; 8] = [CHECK_IN, FETCH_CERTIFICATES, ADVERTISE, SHARE_KEYS, READY, MASKED_INPUT, CONSISTENCY, UNMASK];
+const KINDS: [u8; 8] = [CHECK_IN, FETCH_CREDENTIALS, ADVERTISE, SHARE_KEYS, READY, MASKED_INPUT, CONSISTENCY, UNMASK];
 const HOWS: [ExitHow; 3] = [ExitHow::DiesBefore, ExitHow::DiesAfter, ExitHow::Leaves];
 
 #[test]
@@ -164,9 +164,9 @@ fn a_client_that_is_gone_for_a_round_takes_part_in_the_next() {
     let client = &world.clients[1];
     assert_eq!((client.budget.n_charged(), client.budget.n_receipts()), (2, 1), "the lost round stays charged");
     assert!(client.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.size == 4), "{:?}", client.checkpoint);
-    // Certificates are fetched once.
-    let fetched = |i: usize| world.clients[i].sent().any(|request| request.kind() == FETCH_CERTIFICATES);
-    assert!((0..5).all(|i| !fetched(i)), "the second round needs no certificate");
+    // Credentials are fetched once.
+    let fetched = |i: usize| world.clients[i].sent().any(|request| request.kind() == FETCH_CREDENTIALS);
+    assert!((0..5).all(|i| !fetched(i)), "the second round needs none");
 }
 
 #[test]

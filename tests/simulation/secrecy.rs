@@ -9,14 +9,25 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{Digest, Position, StatementKind};
 use eranos_client::round::{self as client, End, Event, RefusalKind};
-use eranos_privacy::{Promise, budget::BudgetError};
-use eranos_secagg::{Advert, Refusal, RosterError};
+use eranos_nn::{Dataset, data::Files};
+use eranos_privacy::{
+    Groups, Promise, RotationSeed,
+    budget::BudgetError,
+    groups::{AdaptiveClip, Metrics, Share},
+    mechanism::RecordTarget,
+    rotation::release,
+};
+use eranos_secagg::{Advert, GraphKind, Refusal, RosterError};
 use eranos_wire::{Answer, Request, messages::abort::Aborted, plan::PlanError};
 
 use super::{
     adversary::{Adversary, alter_answers},
+    canaries::{flat_model, train},
     coordinator_attacks::{VICTIM, check_refusal, deceive},
-    world::{ADVERTISE, CONSISTENCY, Client, Did, Exit, ExitHow, FIVE, MASKED_INPUT, READY, SHARE_KEYS, UNMASK, World},
+    world::{
+        ADVERTISE, CONSISTENCY, Client, Did, Exit, ExitHow, FIVE, MASKED_INPUT, READY, SHARE_KEYS, UNMASK, World,
+        mechanism, target,
+    },
 };
 
 /// What a client sent, and when.
@@ -55,7 +66,7 @@ fn nothing_that_leaves_depends_on_the_data_but_the_masked_vector() {
     for (i, (one, other)) in one.clients.iter().zip(&other.clients).enumerate() {
         let (one, other) = (sent(one), sent(other));
         assert_eq!(one.len(), other.len(), "client {i}");
-        assert_eq!(one.len(), 8, "client {i}: one message a phase, and the certificates");
+        assert_eq!(one.len(), 8, "client {i}: one message a phase, and the credentials");
         for ((at, request, body), (other_at, other_request, other_body)) in one.into_iter().zip(other) {
             assert_eq!(at, other_at, "client {i}, {:#x}", request.kind());
             let (Request::MaskedInput(message), Request::MaskedInput(other)) = (&request, &other_request) else {
@@ -71,6 +82,63 @@ fn nothing_that_leaves_depends_on_the_data_but_the_masked_vector() {
             assert_eq!(Request::MaskedInput(message.clone()).round(), other_request.round(), "client {i}");
         }
     }
+}
+
+/// The same federation twice, over other records: in one of them the model is right on all of them, in the other on none,
+/// and there are other numbers of them. Their trainers measure loss and accuracy, since the plan asks for them.
+#[test]
+fn what_a_client_measures_goes_nowhere_but_into_the_masked_vector() {
+    let run = |class: u32, n_records: usize| {
+        let (model, records) = flat_model(3, 4);
+        let share = Share::from_millionths(10_000).unwrap();
+        let adaptive = AdaptiveClip { l2_clip_norm_min: 0.5, l2_clip_norm_max: 2.0, share };
+        let groups = Groups::new(Some(Metrics::new(4.0, 0.6).unwrap()), Some(adaptive)).unwrap();
+        let target = RecordTarget { groups, ..target(FIVE, model.n_parameters()) };
+        let mut world = World::training(66, FIVE, GraphKind::Complete, mechanism(target), model, records);
+        world.clients.iter_mut().for_each(|client| client.trains_ms = 300);
+        world.begin(1);
+        assert!(world.run_until(|world| world.clients.iter().all(|client| client.job.is_some())));
+        for client in &mut world.clients {
+            let job = client.job.take().unwrap();
+            let values = (0..3 * n_records).map(|i| (i % 251) as f32).collect();
+            let own = Dataset::from_values(values, vec![class; n_records], &[1, 3, 1]);
+            client.contribution = train(Files::Idx(own), job);
+        }
+        world.run();
+        world.check("one of two", &[]);
+        assert!(world.settled_without(&[]));
+        world
+    };
+    // At weights of zero the first class is said of every record.
+    let (right, wrong) = (run(0, 40), run(3, 10));
+    for (i, (right, wrong)) in right.clients.iter().zip(&wrong.clients).enumerate() {
+        let (right, wrong) = (sent(right), sent(wrong));
+        assert_eq!((right.len(), wrong.len()), (8, 8), "client {i}: one message a phase, and the certificates");
+        for ((at, request, body), (other_at, other_request, other_body)) in right.into_iter().zip(wrong) {
+            assert_eq!(at, other_at, "client {i}, {:#x}", request.kind());
+            match (&request, &other_request) {
+                (Request::MaskedInput(message), Request::MaskedInput(other)) => {
+                    assert_eq!(body.len(), other_body.len(), "client {i}");
+                    let expected = |at: &usize| *at < 32 || *at >= 34;
+                    assert!(differing(&message.finished, &other.finished).iter().all(expected), "client {i}");
+                }
+                _ => assert_eq!((&request, &body), (&other_request, &other_body), "client {i}"),
+            }
+        }
+    }
+    // What it keeps on disk knows no figure either.
+    for (right, wrong) in right.clients.iter().zip(&wrong.clients) {
+        assert_eq!(right.file.len(), wrong.file.len());
+        assert_eq!(right.budget.epsilon_spent(), wrong.budget.epsilon_spent());
+    }
+    // The sum does differ, in what the coordinator may know of it.
+    let released = |world: &World| {
+        let plan = world.coordinator.plan.clone().unwrap();
+        let released = world.coordinator.released.clone().unwrap();
+        release(&released.residues, &plan.mechanism, &RotationSeed(plan.rotation_seed), 5).unwrap().1
+    };
+    let [right, wrong] = [released(&right), released(&wrong)].map(|released| released.accuracy.unwrap());
+    assert!(right.value - wrong.value > 6.0 * 2f64.sqrt() * right.deviation, "{right:?}, {wrong:?}");
 }
 
 #[test]
@@ -169,7 +237,7 @@ fn another_model_for_one_client_ends_its_round_before_keys_are_shared() {
                 *body = other;
             }
             Answer::Aborted(_) => *answer = roster.clone(),
-            _ => {}
+            _ => adversary.show(answer, &[]),
         },
     );
     check_refusal(&world, "two models", true, false, |kind| {

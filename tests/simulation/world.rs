@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -23,9 +24,9 @@ use eranos_coordinator::{
     round::{self as coordinator, Message, Note, Peer, RoundSpec},
 };
 use eranos_ledger::{
-    Checkpoint, Date, Entry, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint, TaskOpened,
+    Checkpoint, Date, EncodedEntry, Entry, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint, TaskOpened,
     log::Storage,
-    tile::{Tile, TileError, TileSource},
+    tile::{Tile, TileError, TileSource, attachment_path},
 };
 use eranos_nn::{
     DataSpec, ModelSpec,
@@ -36,7 +37,7 @@ use eranos_nn::{
     model::{Activation, LayerKind, LayerSpec},
 };
 use eranos_privacy::{
-    Budget, Mechanism, Probability, Promise,
+    Budget, Groups, Mechanism, Probability, Promise,
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -44,9 +45,9 @@ use eranos_secagg::{GraphKind, Identity, StatementKey};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::Aborted,
-        advertise_keys::Certificates,
+        advertise_keys::{Credential, Credentials},
         consistency::Quorum,
         select::{CheckIn, ComeBack, ComeBackLater, PLAN_VERSION},
         settle::Settled,
@@ -126,7 +127,7 @@ pub(crate) struct Client {
     pub(crate) budget: Arc<Budget>,
     pub(crate) file: Vec<u8>,
     pub(crate) checkpoint: Option<Checkpoint>,
-    pub(crate) certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    pub(crate) credentials: Arc<BTreeMap<Digest, Credential>>,
     pub(crate) round: Option<client::Round>,
     pub(crate) end: Option<End>,
     pub(crate) did: Vec<Did>,
@@ -496,8 +497,8 @@ impl World {
                     client.wake = Some(at);
                     self.push(at, Item::ClientWake { client: i });
                 }
-                client::Action::Remember(certificates) => {
-                    Arc::make_mut(&mut client.certificates).extend(certificates);
+                client::Action::Remember(credentials) => {
+                    Arc::make_mut(&mut client.credentials).extend(credentials);
                 }
                 client::Action::KeepCheckpoint(note) => {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
@@ -577,11 +578,19 @@ impl World {
                 Message::Abort("started again".to_owned())
             }
             Request::CheckIn(check_in) => Message::CheckIn(check_in),
-            Request::FetchCertificates(fetch) => {
-                let known = self.clients.iter().map(|client| client.certificate.clone());
-                let wanted: BTreeSet<Digest> = fetch.certificates.into_iter().collect();
-                let certificates = known.filter(|c| wanted.contains(&Digest::of(c))).map(Blob).collect();
-                self.answer(&from.id, Certificates { certificates }.into(), Bytes::new());
+            Request::FetchCredentials(fetch) => {
+                let coordinator::Round::ShareKeys(phase) = &self.coordinator.round else {
+                    self.answer(&from.id, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+                    return;
+                };
+                let show = |digest| {
+                    let eranos_secagg::Credential { certificate, statement_key, certification } =
+                        *phase.credential(digest)?;
+                    let shown = self.clients.iter().find(|client| Digest::of(&client.certificate) == certificate)?;
+                    Some(Credential { certificate: shown.certificate.clone(), statement_key, certification })
+                };
+                let credentials = fetch.credentials.iter().filter_map(show).collect();
+                self.answer(&from.id, Credentials { credentials }.into(), Bytes::new());
                 return;
             }
             Request::Advertise(message) => {
@@ -646,8 +655,9 @@ impl World {
     fn receipt(&mut self, to: &ClientId, index: u64, ledger_size: u64) {
         let ledger = &self.coordinator.ledger;
         let old_size = if ledger_size > ledger.size() { 0 } else { ledger_size };
-        let receipt = ledger.receipt(index, old_size).unwrap().encode();
-        self.answer(to, Settled { receipt }.into(), Bytes::new());
+        let receipt = ledger.receipt(index, old_size).unwrap();
+        let attachment = ledger.attachment(&receipt.entry).unwrap().unwrap();
+        self.answer(to, Settled { receipt: receipt.encode() }.into(), attachment.into());
     }
 
     // What every round must come to, whoever dropped out or attacked.
@@ -783,7 +793,7 @@ impl Client {
             budget: Arc::new(budget),
             file,
             checkpoint: None,
-            certificates: Arc::default(),
+            credentials: Arc::default(),
             round: None,
             end: None,
             did: Vec::new(),
@@ -806,7 +816,7 @@ impl Client {
         let memory = Memory {
             budget: self.budget.clone(),
             checkpoint: self.checkpoint.clone(),
-            certificates: self.certificates.clone(),
+            credentials: self.credentials.clone(),
         };
         self.round = Some(client::Round::new(self.member.clone(), memory));
         (self.end, self.place, self.wake, self.broken) = (None, None, None, None);
@@ -883,7 +893,7 @@ impl Client {
                     assert!(!ended, "{context}: request {what:#x} after the end");
                     assert_eq!(body.is_empty(), !matches!(request, Request::MaskedInput(_)), "{context}: {what:#x}");
                     match request {
-                        Request::CheckIn(_) | Request::Abort(_) | Request::FetchCertificates(_) => {}
+                        Request::CheckIn(_) | Request::Abort(_) | Request::FetchCredentials(_) => {}
                         Request::Advertise(_) => {
                             assert!(begun, "{context}: the advert before the beginning is durable");
                             configured = Some(*at);
@@ -1037,10 +1047,11 @@ impl Coordinator {
         }
     }
 
-    fn enter(&mut self, entry: &[u8]) -> u64 {
+    fn enter(&mut self, entry: &EncodedEntry) -> u64 {
         let index = self.ledger.size();
         self.ledger.append(index, entry).unwrap();
-        self.attempts.count(&Entry::parse(entry).unwrap(), &"tiny".parse().unwrap());
+        let entry = Entry::parse(&entry.leaf, entry.attachment.as_deref()).unwrap();
+        self.attempts.count(&entry, &"tiny".parse().unwrap());
         index
     }
 
@@ -1098,12 +1109,14 @@ pub(crate) fn records(inputs: usize, n_classes: u32) -> DataSpec {
 /// The parameters of a federation's mechanism.
 pub(crate) fn target(size: Size, n_parameters: usize) -> RecordTarget {
     RecordTarget {
+        groups: Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: n_parameters as u32,
         // Whole batches: their accounting is a closed form, which makes a round several times faster.
         sampling_probability: Probability::ONE,
         expected_lot: 40,
         record_bound: RECORDS_MAX,
+        local: None,
         n_max: size.n as u16,
         u_min: size.u_min,
         max_colluders: size.f,
@@ -1153,14 +1166,31 @@ fn executable() -> eranos_ledger::Executable {
 /// The files of a ledger, in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memoryfiles {
-    tiles: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Vec<u8>>,
     checkpoint: Option<Vec<u8>>,
+}
+
+impl Memoryfiles {
+    /// Puts the files down below `dir`, as an auditor gets them.
+    pub(crate) fn write(&self, dir: &Path) {
+        let checkpoint = ("checkpoint".to_owned(), self.checkpoint.clone().expect("a log has one"));
+        for (path, bytes) in self.files.clone().into_iter().chain([checkpoint]) {
+            let path = dir.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
 }
 
 impl TileSource for Memoryfiles {
     fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
         let path = tile.path();
-        self.tiles.get(&path).cloned().ok_or(TileError::Missing { path })
+        self.files.get(&path).cloned().ok_or(TileError::Missing { path })
+    }
+
+    fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError> {
+        let path = attachment_path(digest);
+        self.files.get(&path).cloned().ok_or(TileError::Missing { path })
     }
 }
 
@@ -1170,11 +1200,11 @@ impl Storage for Memoryfiles {
     }
 
     fn has_tiles(&self) -> io::Result<bool> {
-        Ok(!self.tiles.is_empty())
+        Ok(!self.files.is_empty())
     }
 
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.tiles.insert(path.to_owned(), bytes.to_vec());
+        self.files.insert(path.to_owned(), bytes.to_vec());
         Ok(())
     }
 
@@ -1183,7 +1213,10 @@ impl Storage for Memoryfiles {
         Ok(())
     }
 
-    fn remove_narrower(&mut self, _tile: &Tile) {}
+    fn remove_narrower(&mut self, tile: &Tile) {
+        let narrower = (1..tile.width).map(|width| tile.with_width(width).path());
+        narrower.for_each(|path| drop(self.files.remove(&path)));
+    }
 }
 
 /// Seeded choices.
@@ -1201,7 +1234,7 @@ impl Dice {
 }
 
 pub(crate) const CHECK_IN: u8 = 0x10;
-pub(crate) const FETCH_CERTIFICATES: u8 = 0x11;
+pub(crate) const FETCH_CREDENTIALS: u8 = 0x11;
 pub(crate) const ADVERTISE: u8 = 0x12;
 pub(crate) const SHARE_KEYS: u8 = 0x13;
 pub(crate) const READY: u8 = 0x14;

@@ -1,7 +1,7 @@
 //! `abort`: from anywhere. The client says why, its keys are wiped with the phase that held them, and the refusal goes
 //! into its own log. What was charged stays charged.
 
-use eranos_base::{ClientId, Digest, encoding::DecodeError};
+use eranos_base::{Digest, encoding::DecodeError};
 use eranos_privacy::budget::BudgetError;
 use eranos_wire::{
     messages::{
@@ -92,17 +92,20 @@ pub enum RefusalKind {
         /// What.
         what: &'static str,
     },
-    /// A certificate of the roster that the coordinator does not show.
-    #[error("certificate {certificate} of the roster is not shown")]
-    CertificateMissing {
+    /// A credential of the roster that the coordinator does not show.
+    #[error("credential {credential} of the roster is not shown")]
+    CredentialMissing {
         /// Its digest.
-        certificate: Digest,
+        credential: Digest,
     },
+    /// More credentials than were asked for.
+    #[error("credentials are shown that were not asked for")]
+    CredentialsUnasked,
     /// A certificate of the roster that is not believed.
-    #[error("certificate of {id} in the roster is not believed: {reason}")]
+    #[error("certificate {certificate} in the roster is not believed: {reason}")]
     Certificate {
-        /// Whose it is said to be.
-        id: ClientId,
+        /// Its digest. Whose it is nobody knows.
+        certificate: Digest,
         /// Why not.
         reason: String,
     },
@@ -172,7 +175,8 @@ impl Refusal {
             | RefusalKind::Ledger(_) => true,
             RefusalKind::Decode(_)
             | RefusalKind::NotSigned { .. }
-            | RefusalKind::CertificateMissing { .. }
+            | RefusalKind::CredentialMissing { .. }
+            | RefusalKind::CredentialsUnasked
             | RefusalKind::Certificate { .. }
             | RefusalKind::SecureSum(_)
             | RefusalKind::OutOfPhase { .. } => false,

@@ -1,4 +1,5 @@
-//! `advertise_keys`: the roster comes. Every certificate, signature and key in it is checked before a share is sealed.
+//! `advertise_keys`: the roster comes. It names each member's credential by its digest; those that this client has not seen
+//! are fetched. Every certificate, signature and key is checked before a share is sealed.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use eranos_secagg::{Advertised, RosterEntry, UnidentifiedEntry, roster::entries_
 use eranos_wire::{
     Answer,
     messages::{
-        advertise_keys::{Certificates, FetchCertificates, Roster},
+        advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials, Roster},
         share_keys,
     },
 };
@@ -15,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{Action, Common, Event, Phase, RefusalKind, Round, ShareKeys, send};
 
-/// Sent its keys; waits for the roster, and then perhaps for certificates in it that it has not seen.
+/// Sent its keys; waits for the roster, and then perhaps for credentials in it that it has not seen.
 pub struct AdvertiseKeys {
     pub(super) common: Common,
     advertised: Advertised,
@@ -23,11 +24,35 @@ pub struct AdvertiseKeys {
     asked: Option<Asked>,
 }
 
-/// A roster whose certificates are being fetched.
+/// A roster whose credentials are being fetched.
 struct Asked {
     roster: Roster,
     entries: Vec<UnidentifiedEntry>,
+    /// Still to be asked for; the last of them are.
     unknown: Vec<Digest>,
+    fetched: BTreeMap<Digest, Credential>,
+}
+
+impl Asked {
+    /// What one exchange asks for.
+    fn asking(&self) -> &[Digest] {
+        &self.unknown[self.unknown.len().saturating_sub(CREDENTIALS_PER_FETCH_MAX)..]
+    }
+
+    /// Takes in exactly the credentials asked for: whatever else is shown in place of one is not it, by its digest.
+    fn take(&mut self, credentials: Vec<Credential>) -> Result<(), RefusalKind> {
+        let mut shown = credentials.into_iter();
+        for asked in self.asking().to_vec() {
+            let credential = shown.next().filter(|credential| credential.digest() == asked);
+            let credential = credential.ok_or(RefusalKind::CredentialMissing { credential: asked })?;
+            self.fetched.insert(asked, credential);
+        }
+        if shown.next().is_some() {
+            return Err(RefusalKind::CredentialsUnasked);
+        }
+        self.unknown.truncate(self.unknown.len() - self.asking().len());
+        Ok(())
+    }
 }
 
 impl AdvertiseKeys {
@@ -42,26 +67,16 @@ impl AdvertiseKeys {
                     Ok(entries) => entries,
                     Err(error) => return self.common.refuse(RefusalKind::Decode(error)),
                 };
-                let known = &self.common.memory.certificates;
-                let unknown: Vec<Digest> = entries
-                    .iter()
-                    .map(|entry| entry.certificate)
-                    .filter(|digest| !known.contains_key(digest))
-                    .collect();
-                if unknown.is_empty() {
-                    return self.share_keys(&roster, entries, BTreeMap::new(), now, entropy);
-                }
-                let request = FetchCertificates { round: self.common.round_ref(), certificates: unknown.clone() };
-                self.asked = Some(Asked { roster, entries, unknown });
-                (Round::AdvertiseKeys(self), vec![send(request)])
+                let known = &self.common.memory.credentials;
+                let digests = entries.iter().map(|entry| entry.credential);
+                let unknown = digests.filter(|digest| !known.contains_key(digest)).collect();
+                self.fetch(Asked { roster, entries, unknown, fetched: BTreeMap::new() }, now, entropy)
             }
-            (Event::Answer { answer: Answer::Certificates(Certificates { certificates }), .. }, Some(asked)) => {
-                let fetched: BTreeMap<Digest, Vec<u8>> =
-                    certificates.into_iter().map(|blob| (Digest::of(&blob.0), blob.0)).collect();
-                if let Some(missing) = asked.unknown.iter().find(|digest| !fetched.contains_key(digest)) {
-                    return self.common.refuse(RefusalKind::CertificateMissing { certificate: *missing });
+            (Event::Answer { answer: Answer::Credentials(Credentials { credentials }), .. }, Some(mut asked)) => {
+                match asked.take(credentials) {
+                    Ok(()) => self.fetch(asked, now, entropy),
+                    Err(kind) => self.common.refuse(kind),
                 }
-                self.share_keys(&asked.roster, asked.entries, fetched, now, entropy)
             }
             (Event::Contribution(contribution), asked) => {
                 self.contribution = Some(contribution);
@@ -76,14 +91,18 @@ impl AdvertiseKeys {
         }
     }
 
-    fn share_keys(
-        self,
-        roster: &Roster,
-        entries: Vec<UnidentifiedEntry>,
-        fetched: BTreeMap<Digest, Vec<u8>>,
-        now: Timestamp,
-        entropy: &mut dyn Entropy,
-    ) -> (Round, Vec<Action>) {
+    /// Asks for the next credentials that are not known, or goes on with all of them.
+    fn fetch(mut self, asked: Asked, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
+        if asked.unknown.is_empty() {
+            return self.share_keys(asked, now, entropy);
+        }
+        let request = FetchCredentials { round: self.common.round_ref(), credentials: asked.asking().to_vec() };
+        self.asked = Some(asked);
+        (Round::AdvertiseKeys(self), vec![send(request)])
+    }
+
+    fn share_keys(self, asked: Asked, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
+        let Asked { roster, entries, fetched, .. } = asked;
         let entries = match self.identify(entries, &fetched, now) {
             Ok(entries) => entries,
             Err(kind) => return self.common.refuse(kind),
@@ -98,42 +117,35 @@ impl AdvertiseKeys {
             return self.common.refuse(RefusalKind::NotSigned { what: "roster" });
         }
         let bundle = shared.bundle().to_bytes();
-        // Only certificates that the roster names, and that were believed, are kept.
-        let named: Vec<Digest> = shared.roster().entries().iter().map(|entry| entry.certificate).collect();
         let actions = vec![
-            Action::Remember(fetched.into_iter().filter(|(digest, _)| named.contains(digest)).collect()),
+            // Each was asked for by the roster, and believed as it stands there.
+            Action::Remember(fetched.into_iter().collect()),
             send(share_keys::ShareKeys { round: self.common.round_ref(), bundle }),
             Action::Note(Phase::ShareKeys),
         ];
         (Round::ShareKeys(ShareKeys::new(self.common, shared, self.contribution)), actions)
     }
 
-    /// Checks the certificate of every entry and takes its public key from it.
+    /// Makes every entry whole by its credential, whose certificate is checked: it says who the member is, and with which
+    /// key it signs.
     fn identify(
         &self,
         entries: Vec<UnidentifiedEntry>,
-        fetched: &BTreeMap<Digest, Vec<u8>>,
+        fetched: &BTreeMap<Digest, Credential>,
         now: Timestamp,
     ) -> Result<Vec<RosterEntry>, RefusalKind> {
-        let known = &self.common.memory.certificates;
+        let known = &self.common.memory.credentials;
         entries
             .into_iter()
             .map(|entry| {
-                let digest = entry.certificate;
-                let certificate = known.get(&digest).or_else(|| fetched.get(&digest));
-                let certificate = certificate.ok_or(RefusalKind::CertificateMissing { certificate: digest })?;
-                let id = entry.id.clone();
-                let (named, key) = self
-                    .common
-                    .member
-                    .trust
-                    .check(certificate, now)
-                    .map_err(|reason| RefusalKind::Certificate { id: id.clone(), reason })?;
-                if named != id {
-                    let reason = format!("it names {named}");
-                    return Err(RefusalKind::Certificate { id, reason });
-                }
-                Ok(entry.with_key(key))
+                let missing = RefusalKind::CredentialMissing { credential: entry.credential };
+                let credential = known.get(&entry.credential).or_else(|| fetched.get(&entry.credential));
+                let Some(credential) = credential else { return Err(missing) };
+                let digested = credential.digested();
+                let checked = self.common.member.trust.check(&credential.certificate, now);
+                let (id, key) =
+                    checked.map_err(|reason| RefusalKind::Certificate { certificate: digested.certificate, reason })?;
+                entry.identify(&digested, id, key).ok_or(missing)
             })
             .collect()
     }

@@ -129,6 +129,11 @@ fn check(
         Mechanism::Record(mechanism) => {
             let bound = mechanism.parameters().record_bound;
             below("bound on a client's records", f64::from(bound), f64::from(policy.records_max))?;
+            if let Some(training) = mechanism.parameters().local {
+                let work = f64::from(training.steps) * f64::from(mechanism.parameters().records_per_round);
+                above("work of local training in records", work, f64::from(policy.local_records_max))?;
+                above("learning rate of local training", training.learning_rate, policy.local_learning_rate_max)?;
+            }
         }
         Mechanism::Client(mechanism) => {
             let training = mechanism.parameters().training;

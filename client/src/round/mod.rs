@@ -35,7 +35,7 @@ use eranos_privacy::{Budget, Mechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
 use eranos_wire::{
     Answer, Request, RoundPlan,
-    messages::{RoundRef, abort::Reason, select::ComeBack},
+    messages::{RoundRef, abort::Reason, advertise_keys::Credential, select::ComeBack},
 };
 use zeroize::Zeroizing;
 
@@ -111,8 +111,8 @@ pub enum Action {
     Train(Box<TrainingJob>),
     /// Send [`Event::Wake`] at this time.
     WakeAt(Timestamp),
-    /// Keep these certificates for later rounds.
-    Remember(Vec<(Digest, Vec<u8>)>),
+    /// Keep these credentials for later rounds.
+    Remember(Vec<(Digest, Credential)>),
     /// Keep this checkpoint of the ledger in place of the one before.
     KeepCheckpoint(Vec<u8>),
     /// Keep this as evidence against the coordinator: a signed checkpoint that does not continue the one before.
@@ -283,8 +283,8 @@ pub struct Memory {
     pub budget: Arc<Budget>,
     /// The last checkpoint of the ledger that it verified.
     pub checkpoint: Option<Checkpoint>,
-    /// Certificates seen before, by digest.
-    pub certificates: Arc<BTreeMap<Digest, Vec<u8>>>,
+    /// Credentials seen before, by digest.
+    pub credentials: Arc<BTreeMap<Digest, Credential>>,
 }
 
 impl Round {

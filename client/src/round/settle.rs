@@ -7,14 +7,15 @@ use eranos_secagg::Quorum;
 
 use super::{Action, End, RefusalKind, Round, Step, Unmask};
 
-/// Verifies the receipt and ends the round.
-pub(super) fn settle(phase: &Unmask, receipt: &[u8]) -> (Round, Vec<Action>) {
+/// Verifies the receipt and the attachment of its entry, and ends the round.
+pub(super) fn settle(phase: &Unmask, receipt: &[u8], attachment: &[u8]) -> (Round, Vec<Action>) {
     let common = &phase.common;
     let receipt = match Receipt::decode(receipt) {
         Ok(receipt) => receipt,
         Err(error) => return common.refuse(RefusalKind::Decode(error)),
     };
-    let verified = match receipt.verify(&common.member.ledger_key, common.memory.checkpoint.as_ref()) {
+    let attachment = (!attachment.is_empty()).then_some(attachment);
+    let verified = match receipt.verify(attachment, &common.member.ledger_key, common.memory.checkpoint.as_ref()) {
         Ok(verified) => verified,
         Err(error) => {
             // With the checkpoint kept so far it may prove a fork to anybody.

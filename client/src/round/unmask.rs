@@ -23,7 +23,7 @@ impl Unmask {
 
     pub(super) fn handle(self, event: Event) -> (Round, Vec<Action>) {
         match event {
-            Event::Answer { answer: Answer::Settled(message), .. } => settle::settle(&self, &message.receipt),
+            Event::Answer { answer: Answer::Settled(message), body } => settle::settle(&self, &message.receipt, &body),
             Event::Wake => (Round::Unmask(self), Vec::new()),
             _ => self.common.out_of_phase("unmask"),
         }

@@ -3,7 +3,7 @@
 use eranos_base::{RoundNumber, SigningKey};
 use eranos_ledger::LedgerSigner;
 use eranos_privacy::{
-    Mechanism, Probability,
+    Groups, Mechanism, Probability,
     budget::UnitOfPrivacy,
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -28,6 +28,8 @@ fn begin(epsilon: f64) -> Step {
 
 fn mechanism(epsilon: f64) -> Mechanism {
     let mechanism = design(&RecordTarget {
+        groups: Groups::default(),
+        local: None,
         l2_clip_norm: 1.0,
         n_parameters: 100,
         sampling_probability: Probability::new(1, 1).expect("a probability"),
@@ -193,6 +195,31 @@ fn a_write_of_another_client_that_a_crash_cut_off_is_cut_before_the_next_step() 
     assert_eq!(fs::read(&path).expect("there"), [whole.as_slice(), next.bytes()].concat());
     // A file that lost what this process wrote is no budget to go on with.
     fs::write(&path, &whole).expect("an older copy");
-    let error = store.persist(&begin(4.0), SessionId::default(), RoundNumber(2)).err().expect("refused");
+    let error = store.persist(&begin(4.0), SessionId::default(), RoundNumber(2)).expect_err("refused");
     assert!(error.to_string().contains("older copy"), "{error}");
+}
+
+#[test]
+fn credentials_are_kept_under_the_digest_of_what_is_there() {
+    let dir = folder(&[]);
+    let credential = |i: u8| Credential {
+        certificate: vec![i; 300],
+        statement_key: VerifyingKey([i; 32]),
+        certification: Signature([i; 64]),
+    };
+    let path = |i: u8| dir.path().join(CREDENTIALS).join(credential(i).digest().to_string());
+    let mut store = open(dir.path()).expect("made");
+    store.remember((1..5).map(|i| (credential(i).digest(), credential(i))).collect()).expect("kept");
+    assert_eq!(store.memory().credentials.len(), 4);
+    drop(store);
+    // Of the second a bit has changed, the third was cut off, the fourth lies under the name of the first.
+    let mut changed = fs::read(path(2)).expect("kept");
+    changed[40] ^= 1;
+    fs::write(path(2), &changed).expect("written");
+    fs::write(path(3), &changed[..90]).expect("written");
+    fs::rename(path(4), path(1)).expect("renamed");
+    let known = open(dir.path()).expect("there").memory().credentials;
+    assert!(known.iter().all(|(digest, credential)| credential.digest() == *digest));
+    let there = (1..5).map(|i| known.get(&credential(i).digest()) == Some(&credential(i))).collect::<Vec<_>>();
+    assert_eq!(there, [false, false, false, true]);
 }

@@ -8,11 +8,11 @@ pub const TRUST_DOMAIN_LEN_MAX: usize = 255;
 pub const COHORT_LEN_MAX: usize = 10_000;
 /// Most coordinates of one masked vector, after padding. A client holds two such vectors of `i64` while it trains.
 pub const VECTOR_LEN_MAX: usize = 1 << 26;
-/// Largest control header of a frame, in bytes: a roster of [`COHORT_LEN_MAX`] clients, of some 400 bytes each, or their
-/// certificates of up to 800. A client holds one at a time.
+/// Largest control header of a frame, in bytes: a roster of [`COHORT_LEN_MAX`] clients, of 208 bytes each, or as many
+/// credentials as are fetched at once. A client holds one at a time.
 pub const HEADER_LEN_MAX: usize = 8 << 20;
-/// Largest control header of a client's request, in bytes: a bundle of 1,023 parts is 217 KB, the digests of
-/// [`COHORT_LEN_MAX`] certificates are 320 KB. The coordinator holds one per open exchange.
+/// Largest control header of a client's request, in bytes: a bundle of 1,023 parts is 217 KB. The coordinator holds one
+/// per open exchange.
 pub const REQUEST_HEADER_LEN_MAX: usize = 1 << 20;
 /// Largest body of a frame, in bytes; bodies are streamed in chunks, so it bounds time and disk, not memory.
 pub const BODY_LEN_MAX: u64 = 1 << 30;

@@ -18,13 +18,13 @@ use eranos_privacy::{Mechanism, Noise, Promise, View, accountant::Accountant, bu
 use crate::{
     entry::{
         Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Executable, LogOpened, Outcome, PromisedCurves,
-        Roster, TaskOpened,
+        Roster, TaskOpened, attachment_of,
     },
     log::{CHECKPOINT_FILE, describe, read_checkpoint},
     note::{Checkpoint, LedgerKey, NoteError, SignedCheckpoint},
     tile::{
-        Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileKind, TileSource, complete_root,
-        parse_entries, parse_hashes, rows,
+        ATTACHMENTS, Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileKind, TileSource,
+        attachment_path, complete_root, parse_entries, parse_hashes, rows,
     },
     tree::{Frontier, leaf_hash},
 };
@@ -148,6 +148,8 @@ pub struct TaskSummary {
     pub weights: Digest,
     /// Who took part, by pseudonym.
     pub pseudonyms: Vec<PseudonymSummary>,
+    /// What any number of its attempts costs.
+    pub(crate) curves: PromisedCurves,
 }
 
 /// What a log says of one pseudonym of a task, recomputed.
@@ -237,7 +239,7 @@ pub enum Fault {
         /// The size known.
         size: u64,
     },
-    /// A file is missing, malformed or has the wrong length.
+    /// A file is missing, malformed, has the wrong length or is not what its name says.
     #[error("{0}")]
     Tile(String),
     /// A leaf does not have the hash that its tile gives.
@@ -263,6 +265,14 @@ pub enum Fault {
     UnexpectedFile {
         /// Its path below the log's folder.
         path: String,
+    },
+    /// Attachments that no entry under the checkpoint names.
+    #[error("{ATTACHMENTS} holds {found} files, but its entries name {named}")]
+    UnnamedAttachments {
+        /// How many there are.
+        found: u64,
+        /// How many are named.
+        named: u64,
     },
     /// A file beyond the checkpoint.
     #[error("{path} goes beyond the checkpoint of {size} entries: no signature covers it")]
@@ -457,7 +467,19 @@ pub enum Fault {
 /// # Errors
 /// If the folder cannot be read or holds no log. What is wrong with a log that can be read is in the report.
 pub fn verify(dir: &Path, options: &Options) -> Result<Report, AuditError> {
-    pass(dir, options, Some(Ledger::new(&options.key)))
+    pass(dir, options, Some(Ledger::new(&options.key, None)))
+}
+
+/// Audits as [`verify`] does, and shows `seen` each well-formed entry on the way, whether or not it will hold.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_seeing(
+    dir: &Path,
+    options: &Options,
+    seen: &mut dyn FnMut(EntryRef, &Entry),
+) -> Result<Report, AuditError> {
+    pass(dir, options, Some(Ledger::new(&options.key, Some(seen))))
 }
 
 /// Audits only that the log in `dir` is one: signature, every tile, every hash, every file. What the entries say is not
@@ -506,7 +528,13 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     let folder = Folder::new(dir);
     let mut structure = Structure::new(&folder, &checkpoint, known.as_ref());
     structure.read(ledger.as_mut(), &mut findings)?;
-    walk(&folder, checkpoint.size, &mut findings)?;
+    let found = walk(&folder, checkpoint.size, &mut findings)?;
+    let named = structure.n_attachments;
+    // No two attempts have the same counts of their participants, so no two entries name the same attachment; and each
+    // that is named was read. Where the counts agree, the two sets are one, at no memory for either.
+    if structure.frontier.size() == checkpoint.size && found > named {
+        findings.add(None, Fault::UnnamedAttachments { found, named });
+    }
     let n_entries = structure.frontier.size();
     let Findings { kept, n } = findings;
     let opened = ledger.as_ref().and_then(|ledger| ledger.opened.clone());
@@ -529,7 +557,8 @@ impl Findings {
     }
 }
 
-/// Reads the tree: entries against hash tiles, hash tiles against those below, the whole against the checkpoint.
+/// Reads the tree: entries against hash tiles, hash tiles against those below, the whole against the checkpoint, and each
+/// entry's attachment against its name.
 struct Structure<'a> {
     folder: &'a Folder,
     checkpoint: &'a Checkpoint,
@@ -537,11 +566,14 @@ struct Structure<'a> {
     frontier: Frontier,
     /// The rows of the tile that is being filled at each level, recomputed.
     levels: [Vec<Digest>; TILE_LEVELS_MAX as usize],
+    /// Attachments that entries name.
+    n_attachments: u64,
 }
 
 impl<'a> Structure<'a> {
     fn new(folder: &'a Folder, checkpoint: &'a Checkpoint, known: Option<&'a Checkpoint>) -> Self {
-        Self { folder, checkpoint, known, frontier: Frontier::default(), levels: Default::default() }
+        let (frontier, levels) = (Frontier::default(), Default::default());
+        Self { folder, checkpoint, known, frontier, levels, n_attachments: 0 }
     }
 
     fn read(&mut self, mut ledger: Option<&mut Ledger<'_>>, findings: &mut Findings) -> Result<(), AuditError> {
@@ -573,8 +605,9 @@ impl<'a> Structure<'a> {
                 self.levels[0].push(hash);
                 self.frontier.push(hash);
                 self.compare_known(findings);
+                let attachment = self.read_attachment(at, entry, findings)?;
                 if let Some(ledger) = &mut ledger {
-                    ledger.take(at, entry, findings);
+                    ledger.take(at, entry, attachment.as_deref(), findings);
                 }
             }
             self.close_full_tiles(findings)?;
@@ -623,6 +656,25 @@ impl<'a> Structure<'a> {
         }
     }
 
+    /// What the entry names as its attachment, if that is there and what its name says.
+    fn read_attachment(
+        &mut self,
+        at: EntryRef,
+        entry: &[u8],
+        findings: &mut Findings,
+    ) -> Result<Option<Vec<u8>>, AuditError> {
+        let Some(digest) = attachment_of(entry) else { return Ok(None) };
+        self.n_attachments += 1;
+        match self.folder.read_attachment(&digest) {
+            Ok(attachment) => Ok(Some(attachment)),
+            Err(error) => {
+                let fault = self.tile_fault(error)?;
+                findings.add(Some(at), fault);
+                Ok(None)
+            }
+        }
+    }
+
     fn close_full_tiles(&mut self, findings: &mut Findings) -> Result<(), AuditError> {
         for level in 0..TILE_LEVELS_MAX {
             let rows = &mut self.levels[usize::from(level)];
@@ -666,10 +718,11 @@ impl<'a> Structure<'a> {
     }
 }
 
-/// Looks at every file of the log's folder: each must be the checkpoint, a tile that the pass above has read, or the
-/// beginning of one.
-fn walk(folder: &Folder, size: u64, findings: &mut Findings) -> Result<(), AuditError> {
+/// Looks at every file of the log's folder: each must be the checkpoint, a tile that the pass above has read, the
+/// beginning of one, or an attachment. Gives the number of attachments.
+fn walk(folder: &Folder, size: u64, findings: &mut Findings) -> Result<u64, AuditError> {
     const DEPTH_MAX: usize = 10;
+    let mut n_attachments = 0;
     let mut pending = vec![(String::new(), 0)];
     while let Some((below, depth)) = pending.pop() {
         let dir = folder.path().join(&below);
@@ -686,13 +739,21 @@ fn walk(folder: &Folder, size: u64, findings: &mut Findings) -> Result<(), Audit
         for (path, file_type) in names {
             if file_type.is_dir() && depth < DEPTH_MAX {
                 pending.push((path, depth + 1));
+            } else if file_type.is_file() && is_attachment(&path) {
+                n_attachments += 1;
             } else if path != CHECKPOINT_FILE || !file_type.is_file() {
                 let tile = Tile::parse(&path).filter(|_| file_type.is_file());
                 check_file(folder, path, tile, size, findings)?;
             }
         }
     }
-    Ok(())
+    Ok(n_attachments)
+}
+
+/// Whether `path` is the one spelling of an attachment's.
+fn is_attachment(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.parse().is_ok_and(|digest: Digest| attachment_path(&digest) == path)
 }
 
 fn check_file(
@@ -755,6 +816,7 @@ fn first_entry(tile: &Tile) -> Option<EntryRef> {
 /// What the entries mean: the state of every task, and what may follow.
 struct Ledger<'a> {
     key: &'a LedgerKey,
+    seen: Option<Seen<'a>>,
     parser: EntryParser,
     opened: Option<LogOpened>,
     tasks: Vec<Task>,
@@ -762,6 +824,9 @@ struct Ledger<'a> {
     sessions: HashSet<SessionId>,
     pseudonyms: HashMap<VerifyingKey, Pseudonym>,
 }
+
+/// Who is shown each well-formed entry.
+type Seen<'a> = &'a mut dyn FnMut(EntryRef, &Entry);
 
 struct Task {
     opened: TaskOpened,
@@ -786,9 +851,10 @@ struct Pseudonym {
 }
 
 impl<'a> Ledger<'a> {
-    fn new(key: &'a LedgerKey) -> Self {
+    fn new(key: &'a LedgerKey, seen: Option<Seen<'a>>) -> Self {
         Self {
             key,
+            seen,
             parser: EntryParser::default(),
             opened: None,
             tasks: Vec::new(),
@@ -798,11 +864,16 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn take(&mut self, at: EntryRef, bytes: &[u8], findings: &mut Findings) {
-        let entry = match self.parser.parse(bytes) {
+    fn take(&mut self, at: EntryRef, leaf: &[u8], attachment: Option<&[u8]>, findings: &mut Findings) {
+        let entry = match self.parser.parse(leaf, attachment) {
             Ok(entry) => entry,
+            // That it is missing or another one was found when it was read.
+            Err(EntryError::OtherAttachment) if attachment.is_none() => return,
             Err(error) => return findings.add(Some(at), Fault::Malformed(error)),
         };
+        if let Some(seen) = &mut self.seen {
+            seen(at, &entry);
+        }
         let mut fault = |fault| findings.add(Some(at), fault);
         if (at.index == 0) != (entry.kind() == EntryKind::LogOpened) {
             fault(Fault::Opening);
@@ -866,7 +937,8 @@ impl<'a> Ledger<'a> {
         if attempt.session != task.opened.session {
             return fault(Fault::TaskNotOpened { task: attempt.task.clone(), session: attempt.session });
         }
-        if attempt.mechanism != task.opened.mechanism {
+        // An adaptive clip is each attempt's own; that it lies within the task's bounds, reading the entry has shown.
+        if attempt.mechanism.session_bytes() != task.opened.mechanism.session_bytes() {
             fault(Fault::Mechanism);
         }
         task.take(attempt, fault);
@@ -1028,6 +1100,7 @@ impl Task {
             budget_epsilon: self.opened.budget_epsilon,
             weights: self.weights,
             pseudonyms: Vec::new(),
+            curves: self.curves.clone(),
         }
     }
 
@@ -1035,7 +1108,7 @@ impl Task {
         let mut accountant = Accountant::new();
         for (survivors, n_attempts) in &self.by_survivors {
             let Some(shares) = mechanism.shares(view, *survivors) else { return f64::INFINITY };
-            accountant.compose_curve(&mechanism.event(shares).rdp(), *n_attempts, mechanism.cut_probability());
+            accountant.compose_curve(&mechanism.curve(shares), *n_attempts, mechanism.cut_probability());
         }
         accountant.epsilon(mechanism.common().delta)
     }

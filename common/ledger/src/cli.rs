@@ -1,4 +1,4 @@
-//! `eranos audit verify|recompute|statement`, and the slim `eranos-audit`, which needs no network.
+//! `eranos audit verify|recompute|statement|report`, and the slim `eranos-audit`, which needs no network.
 //!
 //! Exit codes: 0 everything holds; 1 at least one finding; 2 the command line or a file is unusable, so that nothing was
 //! audited. Findings go to the error stream, two lines each; what was found goes to the output.
@@ -18,7 +18,7 @@ use crate::{
     audit::{self, AuditError, Finding, Options, Report, TaskSummary},
     entry::Epsilons,
     note::{KeyError, LedgerKey, NOTE_LEN_MAX, VKEY_LEN_MAX},
-    statement,
+    report, statement,
 };
 
 /// What an auditor can do with a copied log.
@@ -38,6 +38,35 @@ pub enum Command {
     /// Example: eranos audit statement federation/state/ledger --key federation/ledger.pub > PRIVACY-STATEMENT.md
     #[command(verbatim_doc_comment)]
     Statement(Target),
+    /// Make a page for whoever has no terminal: what is promised, and how it came about over the rounds
+    ///
+    /// One file of HTML that opens from disk without a network and can be printed: the privacy statement, epsilon over the
+    /// rounds against the budget for the task and each pseudonym, who took part and dropped out, aborted rounds, what is not
+    /// protected, and the command that checks it all. It holds no script. Its size is bounded: 16 tasks, 200 pseudonyms and
+    /// 100 aborted rounds of each; what is beyond that is summed up, and the page says so.
+    ///
+    /// Example: eranos audit report federation/state/ledger --key federation/ledger.pub --html report.html
+    #[command(verbatim_doc_comment)]
+    Report(ReportTarget),
+}
+
+impl Command {
+    const fn target(&self) -> &Target {
+        match self {
+            Self::Verify(target) | Self::Recompute(target) | Self::Statement(target) => target,
+            Self::Report(ReportTarget { target, .. }) => target,
+        }
+    }
+}
+
+/// Which log is reported, and where to.
+#[derive(Clone, Debug, Args)]
+pub struct ReportTarget {
+    #[command(flatten)]
+    target: Target,
+    /// Write the page into this file, replacing it; else it is printed
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Which log, and what it is held against.
@@ -77,19 +106,12 @@ impl From<Exit> for std::process::ExitCode {
 /// Runs `command`, printing results to `out` and errors to `err`. A stream that cannot be written to ends it as
 /// unusable: what was not printed was not reported.
 pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
-    let (Command::Verify(target) | Command::Recompute(target) | Command::Statement(target)) = command;
-    let report = match load(target).and_then(|options| audit::verify(&target.dir, &options).map_err(explain)) {
-        Ok(report) => report,
+    let (text, report) = match answer(command) {
+        Ok(answer) => answer,
         Err(error) => {
             let _ = writeln!(err, "{error}");
             return Exit::Unusable;
         }
-    };
-    let text = match (command, target.json) {
-        (Command::Statement(_), true) => format!("{}\n", statement::to_json(&report)),
-        (Command::Statement(_), false) => statement::to_markdown(&report),
-        (_, true) => format!("{}\n", to_json(&report)),
-        (_, false) => to_text(&report, matches!(command, Command::Recompute(_))),
     };
     let printed = out
         .write_all(text.as_bytes())
@@ -100,6 +122,47 @@ pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit 
         Ok(()) if report.is_clean() => Exit::Verified,
         Ok(()) => Exit::Finding,
     }
+}
+
+/// What `command` prints, and what the audit found.
+fn answer(command: &Command) -> Result<(String, Report), UserError> {
+    let target = command.target();
+    let options = load(target)?;
+    if let Command::Report(ReportTarget { html, .. }) = command {
+        let report = report::Report::new(&target.dir, &options).map_err(explain)?;
+        let text = match html {
+            Some(path) => {
+                write_page(path, &target.dir, &report.to_html())?;
+                format!("{}\nThe page is {}.\n", report.sentence(), path.display())
+            }
+            None => report.to_html(),
+        };
+        let text = if target.json { format!("{}\n", report.to_json()) } else { text };
+        return Ok((text, report.audit));
+    }
+    let report = audit::verify(&target.dir, &options).map_err(explain)?;
+    let text = match (command, target.json) {
+        (Command::Statement(_), true) => format!("{}\n", statement::to_json(&report)),
+        (Command::Statement(_), false) => statement::to_markdown(&report),
+        (_, true) => format!("{}\n", to_json(&report)),
+        (_, false) => to_text(&report, matches!(command, Command::Recompute(_))),
+    };
+    Ok((text, report))
+}
+
+/// Writes the page, but not into the ledger: a file of ours in there would be the next audit's finding.
+fn write_page(path: &Path, ledger: &Path, page: &str) -> Result<(), UserError> {
+    let unusable = |error: io::Error| {
+        let what = format!("cannot write the page {}: {error}", path.display());
+        UserError::new(what, "give a file in a folder that exists and that you may write to")
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().map_err(unusable)?;
+    if ledger.canonicalize().is_ok_and(|ledger| folder.starts_with(ledger)) {
+        let what = format!("the page {} would lie in the ledger itself", path.display());
+        return Err(UserError::new(what, "give a file in another folder: a ledger holds nothing but its own files"));
+    }
+    std::fs::write(path, page).map_err(unusable)
 }
 
 fn load(target: &Target) -> Result<Options, UserError> {

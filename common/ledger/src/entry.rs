@@ -4,6 +4,10 @@
 //! Lines end with a line feed. The parser is strict: what it accepts is encoded to identical bytes. Nothing here counts
 //! or measures private data: an entry says who took part, under pseudonyms, and with which public parameters.
 //!
+//! What grows with the cohort (participants with their counts, and the quorum's signatures) is no part of the leaf, which
+//! the tile format limits to 65,535 bytes. It is the entry's attachment: a text of its own, named by its SHA-256 in the
+//! leaf, and beside the log ([`EncodedEntry`]).
+//!
 //! The set of kinds is closed. A reader that meets a domain it does not know refuses the log rather than skip what may
 //! matter; enrolments, revocations, renewals, published models, privacy statements and key rotations will be kinds of
 //! their own.
@@ -12,10 +16,11 @@ use std::{fmt, str::FromStr};
 
 use eranos_base::{
     Context, Digest, Position, RoundNumber, SessionId, Signature, StatementKind, TaskId, Timestamp, TrustDomain,
-    VerifyingKey,
+    VerifyingKey, limits::COHORT_LEN_MAX,
 };
 use eranos_privacy::{
-    ClientMechanism, Mechanism, MechanismError, Noise, Promise, RecordMechanism, RotationSeed, View, accountant,
+    ClientMechanism, Groups, Mechanism, MechanismError, Noise, Promise, RecordMechanism, RotationSeed, View,
+    accountant, groups::Share,
 };
 
 use crate::{
@@ -24,15 +29,19 @@ use crate::{
     tile::ENTRY_LEN_MAX,
 };
 
-/// Participants of an attempt whose leaf fits [`ENTRY_LEN_MAX`] whoever signs: with more a round could be charged and have no
-/// entry.
-pub const PARTICIPANTS_MAX: usize = 255;
+/// Longest attachment in bytes: a line for each of [`COHORT_LEN_MAX`] participants and one for the signature of each. An
+/// auditor and a client hold one at a time.
+pub const ATTACHMENT_LEN_MAX: usize = 64 + COHORT_LEN_MAX * (PARTICIPANT_LINE_LEN_MAX + SIGNATURE_LINE_LEN_MAX);
 /// Longest version text in bytes.
 pub const VERSION_LEN_MAX: usize = 64;
 
 const DOMAIN_LOG_OPENED: &str = "eranos/ledger/v1 log-opened";
 const DOMAIN_TASK_OPENED: &str = "eranos/ledger/v1 task-opened";
 const DOMAIN_ATTEMPT: &str = "eranos/ledger/v1 attempt";
+const DOMAIN_PARTICIPATION: &str = "eranos/ledger/v1 participation";
+
+const PARTICIPANT_LINE_LEN_MAX: usize = "participant: 65535 ".len() + 64 + " 18446744073709551615\n".len();
+const SIGNATURE_LINE_LEN_MAX: usize = "signature: 65535 ".len() + 128 + 1;
 
 const NOISE: &str = "distributed discrete gaussian";
 const LOCAL_NOISE: &str = "local discrete gaussian";
@@ -52,6 +61,12 @@ pub enum EntryError {
         /// Its length.
         len: usize,
     },
+    /// Its attachment is not the one that it names, or is missing, or it names none.
+    #[error("its attachment is not the one that it names")]
+    OtherAttachment,
+    /// Its attachment is the one that it names, but malformed.
+    #[error("attachment: {0}")]
+    Attachment(Box<Self>),
     /// It is not UTF-8.
     #[error("entry is not UTF-8")]
     NotText,
@@ -156,13 +171,13 @@ impl Entry {
         }
     }
 
-    /// The leaf: the entry's one encoding.
+    /// The entry's one encoding.
     ///
     /// # Errors
-    /// If the parts of an attempt contradict each other, an epsilon is finite without noise or infinite with it, or the leaf
-    /// would be longer than [`ENTRY_LEN_MAX`] ([`PARTICIPANTS_MAX`] with all their signatures fit).
-    pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
+    /// If the parts of an attempt contradict each other, or an epsilon is finite without noise or infinite with it.
+    pub fn encode(&self) -> Result<EncodedEntry, EntryError> {
         let mut lines = Lines::new(self.kind().domain());
+        let mut attachment = None;
         match self {
             Self::LogOpened(entry) => entry.write(&mut lines),
             Self::TaskOpened(entry) => {
@@ -172,20 +187,39 @@ impl Entry {
             }
             Self::Attempt(entry) => {
                 entry.check()?;
-                entry.write(&mut lines);
+                attachment = entry.roster.as_ref().map(Roster::participation);
+                entry.write(&mut lines, attachment.as_deref().map(Digest::of));
             }
         }
-        let bytes = lines.finish().into_bytes();
-        if bytes.len() > ENTRY_LEN_MAX { Err(EntryError::Length { len: bytes.len() }) } else { Ok(bytes) }
+        let leaf = lines.finish().into_bytes();
+        if leaf.len() > ENTRY_LEN_MAX {
+            return Err(EntryError::Length { len: leaf.len() });
+        }
+        Ok(EncodedEntry { leaf, attachment })
     }
 
-    /// Parses a leaf.
+    /// Parses an entry.
     ///
     /// # Errors
-    /// If it is not the encoding of an entry of a known kind.
-    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
-        EntryParser::default().parse(bytes)
+    /// If leaf and attachment are not the encoding of an entry of a known kind.
+    pub fn parse(leaf: &[u8], attachment: Option<&[u8]>) -> Result<Self, EntryError> {
+        EntryParser::default().parse(leaf, attachment)
     }
+}
+
+/// An entry as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedEntry {
+    /// What is hashed into the tree.
+    pub leaf: Vec<u8>,
+    /// What the leaf names by its SHA-256; at most [`ATTACHMENT_LEN_MAX`] bytes.
+    pub attachment: Option<Vec<u8>>,
+}
+
+/// The attachment that `leaf` names, whether or not the rest of it is well-formed.
+pub fn attachment_of(leaf: &[u8]) -> Option<Digest> {
+    let value = leaf.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"attachment: "))?;
+    parse_digest(str::from_utf8(value).ok()?)
 }
 
 /// Parses one leaf after another. It remembers the mechanism it saw last: checking one takes milliseconds, and the
@@ -196,15 +230,15 @@ pub struct EntryParser {
 }
 
 impl EntryParser {
-    /// Parses a leaf, as [`Entry::parse`] does.
+    /// Parses an entry, as [`Entry::parse`] does.
     ///
     /// # Errors
-    /// If it is not the encoding of an entry of a known kind.
-    pub fn parse(&mut self, bytes: &[u8]) -> Result<Entry, EntryError> {
-        if bytes.len() > ENTRY_LEN_MAX {
-            return Err(EntryError::Length { len: bytes.len() });
+    /// If leaf and attachment are not the encoding of an entry of a known kind.
+    pub fn parse(&mut self, leaf: &[u8], attachment: Option<&[u8]>) -> Result<Entry, EntryError> {
+        if leaf.len() > ENTRY_LEN_MAX {
+            return Err(EntryError::Length { len: leaf.len() });
         }
-        let text = str::from_utf8(bytes).map_err(|_| EntryError::NotText)?;
+        let text = str::from_utf8(leaf).map_err(|_| EntryError::NotText)?;
         let mut fields = Fields { lines: LineReader::new(text), line: 0, parser: self };
         let domain = fields.lines.line().unwrap_or_default();
         let Some(kind) = EntryKind::ALL.into_iter().find(|kind| kind.domain() == domain) else {
@@ -214,9 +248,13 @@ impl EntryParser {
         let entry = match kind {
             EntryKind::LogOpened => Entry::LogOpened(LogOpened::read(&mut fields)?),
             EntryKind::TaskOpened => Entry::TaskOpened(Box::new(TaskOpened::read(&mut fields)?)),
-            EntryKind::Attempt => Entry::Attempt(Box::new(Attempt::read(&mut fields)?)),
+            EntryKind::Attempt => Entry::Attempt(Box::new(Attempt::read(&mut fields, attachment)?)),
         };
-        if fields.lines.is_empty() { Ok(entry) } else { Err(EntryError::Trailing { line: fields.line + 1 }) }
+        if kind != EntryKind::Attempt && attachment.is_some() {
+            return Err(EntryError::OtherAttachment);
+        }
+        fields.finish()?;
+        Ok(entry)
     }
 
     fn mechanism(&mut self, bytes: Vec<u8>) -> Result<Mechanism, MechanismError> {
@@ -362,6 +400,21 @@ pub struct Roster {
     pub sharers: Option<Sharers>,
 }
 
+impl Roster {
+    /// The attachment: who stood in it, and what they signed.
+    fn participation(&self) -> Vec<u8> {
+        let mut lines = Lines::new(DOMAIN_PARTICIPATION);
+        for (position, Participant { pseudonym, attempts }) in self.participants.iter().enumerate() {
+            lines.line("participant", format_args!("{position} {pseudonym} {attempts}"));
+        }
+        let survivors = self.sharers.as_ref().and_then(|sharers| sharers.survivors.as_ref());
+        for (position, signature) in survivors.map(|survivors| survivors.signatures.as_slice()).unwrap_or_default() {
+            lines.line("signature", format_args!("{position} {signature}"));
+        }
+        lines.finish().into_bytes()
+    }
+}
+
 /// One member of a roster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Participant {
@@ -461,7 +514,7 @@ impl PromisedCurves {
     pub(crate) fn new(mechanism: &Mechanism) -> Self {
         let u_min = u32::from(mechanism.common().u_min);
         // No shares would be an infinite divergence: nothing is claimed.
-        let curve = |view| mechanism.event(mechanism.shares(view, u_min).unwrap_or_default()).rdp();
+        let curve = |view| mechanism.curve(mechanism.shares(view, u_min).unwrap_or_default());
         Self {
             coordinator: curve(View::CoordinatorWithColluders),
             outsider: curve(View::Outsider),
@@ -514,7 +567,7 @@ impl Attempt {
         }
         let Some(roster) = &self.roster else { return Ok(()) };
         let n1 = roster.participants.len();
-        if n1 == 0 || n1 >= usize::from(Position::NONE.0) {
+        if n1 == 0 || n1 > COHORT_LEN_MAX {
             return contradiction("the roster's size is out of range");
         }
         let Some(survivors) = self.survivors() else { return Ok(()) };
@@ -531,7 +584,7 @@ impl Attempt {
         Ok(())
     }
 
-    fn write(&self, lines: &mut Lines) {
+    fn write(&self, lines: &mut Lines, attachment: Option<Digest>) {
         lines.line("task", &self.task);
         lines.line("session", self.session);
         lines.line("round", self.round);
@@ -558,17 +611,12 @@ impl Attempt {
         lines.optional("sharers", roster.and_then(|roster| roster.sharers.as_ref()).map(|sharers| sharers.root));
         lines.optional("survivors", survivors.map(Survivors::n));
         lines.optional("bitmap", survivors.map(|survivors| hex::encode(&survivors.bitmap)));
-        for (position, Participant { pseudonym, attempts }) in participants.iter().enumerate() {
-            lines.line("participant", format_args!("{position} {pseudonym} {attempts}"));
-        }
-        for (position, signature) in survivors.map(|survivors| survivors.signatures.as_slice()).unwrap_or_default() {
-            lines.line("signature", format_args!("{position} {signature}"));
-        }
+        lines.optional("attachment", attachment);
         lines.line("epsilon-coordinator", Epsilon(self.epsilons.coordinator));
         lines.line("epsilon-outsider", Epsilon(self.epsilons.outsider));
     }
 
-    fn read(fields: &mut Fields<'_, '_>) -> Result<Self, EntryError> {
+    fn read(fields: &mut Fields<'_, '_>, attachment: Option<&[u8]>) -> Result<Self, EntryError> {
         let task = fields.parsed("task")?;
         let session = SessionId(fields.digest("session")?);
         let round = RoundNumber(fields.with("round", parse_u64)?);
@@ -590,7 +638,7 @@ impl Attempt {
         if weights_after.is_some() != matches!(outcome, Outcome::Released { .. }) {
             return Err(fields.derived("weights-after"));
         }
-        let roster = read_roster(fields, &mechanism)?;
+        let roster = read_roster(fields, &mechanism, attachment)?;
         let epsilons = Epsilons {
             coordinator: fields.epsilon("epsilon-coordinator", &mechanism)?,
             outsider: fields.epsilon("epsilon-outsider", &mechanism)?,
@@ -639,7 +687,11 @@ fn check_finite<const N: usize>(numbers: [f64; N]) -> Result<(), EntryError> {
     if sound { Ok(()) } else { Err(EntryError::Contradiction { what: "an epsilon or delta is no finite number" }) }
 }
 
-fn read_roster(fields: &mut Fields<'_, '_>, mechanism: &Mechanism) -> Result<Option<Roster>, EntryError> {
+fn read_roster(
+    fields: &mut Fields<'_, '_>,
+    mechanism: &Mechanism,
+    attachment: Option<&[u8]>,
+) -> Result<Option<Roster>, EntryError> {
     let n1 = fields.optional("n1", parse_u64)?;
     let quorum = fields.optional("quorum", parse_u64)?;
     if quorum != n1.map(|n1| Attempt::quorum(mechanism, n1.min(1 << 16) as usize) as u64) {
@@ -665,8 +717,44 @@ fn read_roster(fields: &mut Fields<'_, '_>, mechanism: &Mechanism) -> Result<Opt
     if n_in_bitmap != n_survivors {
         return Err(fields.derived("bitmap"));
     }
-    let mut participants = Vec::new();
-    // The entry's own length bounds both lists.
+    let named = fields.optional("attachment", parse_digest)?;
+    if named.is_some() != n1.is_some() {
+        return Err(fields.derived("attachment"));
+    }
+    if named != attachment.map(Digest::of) {
+        return Err(EntryError::OtherAttachment);
+    }
+    let (participants, signatures) = match attachment {
+        Some(bytes) => read_participation(bytes, fields.parser, bitmap.is_some())
+            .map_err(|error| EntryError::Attachment(Box::new(error)))?,
+        None => (Vec::new(), Vec::new()),
+    };
+    if n1.unwrap_or_default() != participants.len() as u64 {
+        return Err(fields.derived("n1"));
+    }
+    let survivors = bitmap.map(|bitmap| Survivors { bitmap, signatures });
+    let sharers = root.map(|root| Sharers { root, survivors });
+    Ok(digest.map(|digest| Roster { digest, participants, sharers }))
+}
+
+type Participation = (Vec<Participant>, Vec<(Position, Signature)>);
+
+/// Reads an attempt's attachment; only one with survivors has signatures.
+fn read_participation(
+    bytes: &[u8],
+    parser: &mut EntryParser,
+    has_survivors: bool,
+) -> Result<Participation, EntryError> {
+    if bytes.len() > ATTACHMENT_LEN_MAX {
+        return Err(EntryError::Length { len: bytes.len() });
+    }
+    let text = str::from_utf8(bytes).map_err(|_| EntryError::NotText)?;
+    let mut fields = Fields { lines: LineReader::new(text), line: 1, parser };
+    if fields.lines.line() != Some(DOMAIN_PARTICIPATION) {
+        return Err(EntryError::Domain { found: text.chars().take_while(|c| *c != '\n').take(64).collect() });
+    }
+    // The attachment's own length bounds both lists.
+    let (mut participants, mut signatures) = (Vec::new(), Vec::new());
     while let Some(value) = fields.next_if("participant") {
         let participant = positioned(value, participants.len() as u64).and_then(|rest| {
             let (pseudonym, attempts) = rest.split_once(' ')?;
@@ -674,10 +762,6 @@ fn read_roster(fields: &mut Fields<'_, '_>, mechanism: &Mechanism) -> Result<Opt
         });
         participants.push(participant.ok_or(EntryError::Field { line: fields.line, field: "participant" })?);
     }
-    if n1.unwrap_or_default() != participants.len() as u64 {
-        return Err(fields.derived("participant"));
-    }
-    let mut signatures = Vec::new();
     while let Some(value) = fields.next_if("signature") {
         let signature = value.split_once(' ').and_then(|(position, signature)| {
             let position = u16::try_from(parse_u64(position)?).ok()?;
@@ -685,12 +769,11 @@ fn read_roster(fields: &mut Fields<'_, '_>, mechanism: &Mechanism) -> Result<Opt
         });
         signatures.push(signature.ok_or(EntryError::Field { line: fields.line, field: "signature" })?);
     }
-    if bitmap.is_none() && !signatures.is_empty() {
+    if !has_survivors && !signatures.is_empty() {
         return Err(fields.derived("signature"));
     }
-    let survivors = bitmap.map(|bitmap| Survivors { bitmap, signatures });
-    let sharers = root.map(|root| Sharers { root, survivors });
-    Ok(digest.map(|digest| Roster { digest, participants, sharers }))
+    fields.finish()?;
+    Ok((participants, signatures))
 }
 
 /// What follows `position` and a space.
@@ -728,6 +811,7 @@ fn mechanism_fields(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
         ("noise", noise.to_owned()),
     ];
     fields.extend(clip);
+    fields.extend(group_fields(&common.groups));
     fields.extend([
         ("n-parameters", common.n_parameters.to_string()),
         ("d-pad", common.d_pad.to_string()),
@@ -745,6 +829,23 @@ fn mechanism_fields(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
 
 type MechanismFields = Vec<(&'static str, String)>;
 
+/// What travels beside the gradient or update; nothing where it travels alone.
+fn group_fields(groups: &Groups) -> MechanismFields {
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    let share = |share: Share| format!("{}/1000000", share.millionths());
+    let mut fields = vec![("model-share", share(groups.model))];
+    fields.extend(groups.iter().map(|g| (g.subject.name(), format!("{} {}", g.bound, share(g.share)))));
+    if let Some(adaptive) = groups.adaptive_clip {
+        fields.extend([
+            ("l2-clip-norm-min", adaptive.l2_clip_norm_min.to_string()),
+            ("l2-clip-norm-max", adaptive.l2_clip_norm_max.to_string()),
+        ]);
+    }
+    fields
+}
+
 /// How a record's gradient is clipped, and how many are in a sum.
 fn record_fields(mechanism: &RecordMechanism) -> (MechanismFields, MechanismFields) {
     let p = mechanism.parameters();
@@ -754,12 +855,20 @@ fn record_fields(mechanism: &RecordMechanism) -> (MechanismFields, MechanismFiel
         ("grid", p.grid.to_string()),
         ("shift", p.shift.to_string()),
     ];
-    let sample = vec![
+    let sample = [
         ("sampling-probability", format!("{}/{}", q.numerator(), q.denominator())),
         ("expected-lot", p.expected_lot.to_string()),
         ("records-per-round", p.records_per_round.to_string()),
         ("record-bound", p.record_bound.to_string()),
     ];
+    let steps = p.local.map(|local| {
+        [
+            ("local-steps", local.steps.to_string()),
+            ("client-learning-rate", local.learning_rate.to_string()),
+            ("update-clip-norm", local.update_clip_norm.to_string()),
+        ]
+    });
+    let sample = sample.into_iter().chain(steps.into_iter().flatten()).collect();
     (clip, sample)
 }
 
@@ -943,5 +1052,9 @@ impl<'a> Fields<'a, '_> {
 
     fn derived(&self, field: &'static str) -> EntryError {
         EntryError::Derived { line: self.line, field }
+    }
+
+    fn finish(&self) -> Result<(), EntryError> {
+        if self.lines.is_empty() { Ok(()) } else { Err(EntryError::Trailing { line: self.line + 1 }) }
     }
 }

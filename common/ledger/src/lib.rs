@@ -3,8 +3,8 @@
 //! The log is an append-only Merkle tree ([`tree`]) stored as static tiles ([`tile`]) under signed checkpoints
 //! ([`note`]). Its leaves are canonical text ([`entry`]). The coordinator writes it ([`log`]); a client verifies what it
 //! was told of it ([`receipt`]); a stranger verifies all of it and recomputes every epsilon from the raw parameters
-//! ([`audit`], [`cli`]), and says in
-//! words what is promised ([`statement`]). Every format is drawn field by field in `docs/ledger.md`.
+//! ([`audit`], [`cli`]), and says in words what is promised ([`statement`]), or on a page for whoever has no terminal
+//! ([`report`]). Every format is drawn field by field in `docs/ledger.md`.
 //!
 //! This crate knows nothing of sockets, models or databases, and reads no clock.
 
@@ -16,6 +16,7 @@ pub mod entry;
 pub mod log;
 pub mod note;
 pub mod receipt;
+pub mod report;
 pub mod statement;
 pub mod tile;
 pub mod tree;
@@ -23,8 +24,8 @@ pub mod tree;
 mod text;
 
 pub use entry::{
-    Attempt, Date, Entry, EntryError, Epsilons, Executable, LogOpened, Outcome, Participant, Roster, Sharers,
-    Survivors, TaskOpened, Version,
+    Attempt, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, LogOpened, Outcome, Participant, Roster,
+    Sharers, Survivors, TaskOpened, Version,
 };
 pub use log::{AppendError, LogWriter};
 pub use note::{Checkpoint, KeyError, LedgerKey, LedgerSigner, NoteError, Origin, SignedCheckpoint, SignedNote};

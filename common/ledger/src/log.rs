@@ -2,8 +2,8 @@
 //! covers them.
 //!
 //! [`Edge`] is the pure part: it takes leaves and says which tiles come of them. [`LogWriter`] puts them down in an order
-//! in which a crash leaves at worst files beyond the last checkpoint: first the entry bundles, then the hash tiles, each
-//! synced, then the checkpoint (written aside, synced, renamed, folder synced). It signs nothing before the files are
+//! in which a crash leaves at worst files beyond the last checkpoint: first the attachments, then the entry bundles, then
+//! the hash tiles, each synced, then the checkpoint (written aside, synced, renamed, folder synced). It signs nothing before the files are
 //! durable and gives nothing out before the checkpoint is, so a replay after a crash either completes the same leaf or
 //! writes over what nobody has seen: there are never two roots for one size.
 //!
@@ -20,12 +20,12 @@ use std::{
 use eranos_base::Digest;
 
 use crate::{
-    entry::{EntryError, EntryKind, EntryParser},
+    entry::{EncodedEntry, EntryError, EntryKind, EntryParser, attachment_of},
     note::{Checkpoint, LedgerKey, LedgerSigner, NOTE_LEN_MAX, NoteError, SignedCheckpoint},
     receipt::Receipt,
     tile::{
         Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource,
-        complete_root, encode_hashes, parse_entries, parse_hashes, push_entry,
+        attachment_path, complete_root, encode_hashes, parse_entries, parse_hashes, push_entry,
     },
     tree::{Frontier, SIZE_MAX, consistency_proof, inclusion_proof, leaf_hash},
 };
@@ -389,6 +389,11 @@ impl<S: Storage> LogWriter<S> {
         &self.checkpoint
     }
 
+    /// Where its files lie.
+    pub const fn storage(&self) -> &S {
+        &self.storage
+    }
+
     /// The key that it is signed with.
     pub fn ledger_key(&self) -> LedgerKey {
         self.signer.ledger_key()
@@ -400,8 +405,8 @@ impl<S: Storage> LogWriter<S> {
     /// # Errors
     /// If the bytes are not an entry, another entry has this index, the index lies beyond the end, or a write fails;
     /// after a failed write the writer is closed and must be opened again.
-    pub fn append(&mut self, index: u64, entry: &[u8]) -> Result<&SignedCheckpoint, AppendError> {
-        self.append_all(index, &[entry])
+    pub fn append(&mut self, index: u64, entry: &EncodedEntry) -> Result<&SignedCheckpoint, AppendError> {
+        self.append_all(index, std::slice::from_ref(entry))
     }
 
     /// Makes `entries` numbers `index` and following, under one new checkpoint. Those that are there already are
@@ -409,7 +414,7 @@ impl<S: Storage> LogWriter<S> {
     ///
     /// # Errors
     /// As [`append`](Self::append); also if there are more than [`BATCH_LEN_MAX`].
-    pub fn append_all(&mut self, index: u64, entries: &[impl AsRef<[u8]>]) -> Result<&SignedCheckpoint, AppendError> {
+    pub fn append_all(&mut self, index: u64, entries: &[EncodedEntry]) -> Result<&SignedCheckpoint, AppendError> {
         if self.closed {
             return Err(AppendError::Closed);
         }
@@ -423,12 +428,13 @@ impl<S: Storage> LogWriter<S> {
         let n_known = usize::try_from(size - index).unwrap_or(usize::MAX).min(entries.len());
         let (known, new) = entries.split_at(n_known);
         for (index, entry) in (index..).zip(known) {
-            if self.entry(index)? != entry.as_ref() {
+            if self.entry(index)? != entry.leaf {
                 return Err(AppendError::Conflict { index });
             }
         }
         for (index, entry) in (size..).zip(new) {
-            self.parser.parse(entry.as_ref()).map_err(|source| AppendError::Entry { index, source })?;
+            let attachment = entry.attachment.as_deref();
+            self.parser.parse(&entry.leaf, attachment).map_err(|source| AppendError::Entry { index, source })?;
         }
         if new.is_empty() {
             return Ok(&self.checkpoint);
@@ -438,15 +444,18 @@ impl<S: Storage> LogWriter<S> {
         let before: Vec<Tile> = self.edge.partial().into_iter().map(|(tile, _)| tile).collect();
         let mut tiles = Vec::new();
         for entry in new {
-            tiles.extend(self.edge.push(entry.as_ref())?);
+            tiles.extend(self.edge.push(&entry.leaf)?);
         }
         // A partial tile that the last checkpoint had already is left alone: half of a second write would tear what a
         // signature covers.
         tiles.extend(self.edge.partial().into_iter().filter(|(tile, _)| !before.contains(tile)));
-        // Entries first: a hash without its entry would be a promise that nobody can check.
+        // Entries before hashes, and attachments before entries: a hash without what it is of would be a promise that
+        // nobody can check.
         tiles.sort_by_key(|(tile, _)| tile.kind != TileKind::Entries);
-        for (tile, bytes) in &tiles {
-            let path = tile.path();
+        let attachments = new.iter().filter_map(|entry| entry.attachment.as_deref());
+        let attachments = attachments.map(|bytes| (attachment_path(&Digest::of(bytes)), bytes));
+        let tiles = tiles.iter().map(|(tile, bytes)| (tile.path(), bytes.as_slice()));
+        for (path, bytes) in attachments.chain(tiles) {
             self.storage.write(&path, bytes).map_err(|source| AppendError::Io { action: "write", path, source })?;
         }
         let signed = sign(&self.edge, &self.signer)?;
@@ -479,6 +488,14 @@ impl<S: Storage> LogWriter<S> {
         let entries = parse_entries(&tile, &bundle)?;
         let row = (index % u64::from(TILE_WIDTH)) as usize;
         Ok(entries.get(row).ok_or(AppendError::Gap { index, size })?.to_vec())
+    }
+
+    /// What `leaf`, an entry of this log, names as its attachment, if it names one.
+    ///
+    /// # Errors
+    /// If the attachment cannot be read.
+    pub fn attachment(&self, leaf: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
+        Ok(attachment_of(leaf).map(|digest| self.storage.read_attachment(&digest)).transpose()?)
     }
 
     /// The audit path of leaf `index` in the log's first `size` entries. Reads a number of tiles that is logarithmic in

@@ -18,7 +18,8 @@ pub const RECEIPT_LEN_MAX: usize = ENTRY_LEN_MAX + NOTE_LEN_MAX + 2 * PROOF_LEN_
 
 const DOMAIN: &str = "eranos/ledger/receipt/v1";
 
-/// An entry with the proofs that it is in the log and that the log only grew.
+/// A leaf with the proofs that it is in the log and that the log only grew. Its attachment, which the leaf names, is
+/// handed over beside the receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The leaf.
@@ -128,13 +129,18 @@ impl Receipt {
     }
 
     /// Verifies everything that can be verified with the pinned `key` and the checkpoint stored last: the checkpoint's
-    /// signature, the entry's form, its place in the log, and that the log only grew. Whether the entry says what
-    /// happened in the round is for the caller, who was there.
+    /// signature, the form of the entry and its `attachment`, its place in the log, and that the log only grew. Whether the
+    /// entry says what happened in the round is for the caller, who was there.
     ///
     /// # Errors
     /// The first thing that does not hold. After [`ReceiptError::Rewind`] and [`ReceiptError::Fork`] keep both
     /// checkpoints.
-    pub fn verify(&self, key: &LedgerKey, previous: Option<&Checkpoint>) -> Result<Verified, ReceiptError> {
+    pub fn verify(
+        &self,
+        attachment: Option<&[u8]>,
+        key: &LedgerKey,
+        previous: Option<&Checkpoint>,
+    ) -> Result<Verified, ReceiptError> {
         let signed = SignedCheckpoint::open(&self.checkpoint, key)?;
         let checkpoint = signed.checkpoint();
         let index = self.index;
@@ -155,7 +161,7 @@ impl Receipt {
         }
         verify_consistency(expected, &old_root, checkpoint.size, &checkpoint.root, &self.consistency)
             .map_err(|source| ReceiptError::Fork { previous: expected, presented: checkpoint.size, source })?;
-        let entry = Entry::parse(&self.entry)?;
+        let entry = Entry::parse(&self.entry, attachment)?;
         Ok(Verified { entry, checkpoint: signed })
     }
 }

@@ -6,8 +6,11 @@
 use std::fmt::Write as _;
 
 use eranos_privacy::{
-    Mechanism, Noise, Probability, Promise, RdpCurve, accountant::Accountant, budget::UnitOfPrivacy,
-    mechanism::ClientMechanism, mechanism::RecordMechanism,
+    Groups, Mechanism, Noise, Probability, Promise, RdpCurve,
+    accountant::Accountant,
+    budget::UnitOfPrivacy,
+    groups::{Group, Share, Subject},
+    mechanism::{ClientMechanism, CommonParameters, RecordMechanism},
 };
 use serde_json::{Map, Value, json};
 
@@ -16,18 +19,18 @@ use crate::{
     entry::{Attempt, Executable},
 };
 
-/// A heading and its fields: a name and what there is to say.
-type Section = (&'static str, Vec<(&'static str, String)>);
+/// A heading and its fields: a name and what there is to say. What stands between backticks is to be typed as it is.
+pub(crate) type Section = (&'static str, Vec<(&'static str, String)>);
 
 /// The statement as Markdown: a part for each task.
 pub fn to_markdown(report: &Report) -> String {
     let mut text = String::from("# Privacy statement\n\n");
     // Writing to a string cannot fail.
-    if !report.is_clean() {
-        let _ = writeln!(text, "**NOT VERIFIED: {} findings. Nothing below can be relied on.**\n", report.n_findings);
+    if let Some(warning) = warning(report) {
+        let _ = writeln!(text, "**{warning}**\n");
     }
     if report.tasks.is_empty() {
-        text.push_str("The ledger has no task: nothing was trained, and nothing was released.\n");
+        let _ = writeln!(text, "{NO_TASK}");
     }
     for task in &report.tasks {
         let _ = writeln!(text, "## Task {}\n\n{}\n", task.task, sentence(task));
@@ -50,28 +53,39 @@ pub fn to_json(report: &Report) -> Value {
         .tasks
         .iter()
         .map(|task| {
-            let sections: Map<String, Value> = sections(report, task)
-                .into_iter()
-                .map(|(heading, fields)| {
-                    let fields: Map<String, Value> =
-                        fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-                    (heading.to_owned(), fields.into())
-                })
-                .collect();
             json!({
                 "task": task.task.as_str(),
                 "private": is_private(task),
                 "sentence": sentence(task),
                 "epsilon": finite(task.charged.coordinator),
                 "delta": task.delta,
-                "statement": sections,
+                "statement": to_json_of(report, task),
             })
         })
         .collect();
     json!({ "verified": report.is_clean(), "n_findings": report.n_findings, "tasks": tasks })
 }
 
-fn is_private(task: &TaskSummary) -> bool {
+/// The sections of one task.
+pub(crate) fn to_json_of(report: &Report, task: &TaskSummary) -> Value {
+    let fields = |fields: Vec<(&str, String)>| {
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect::<Map<String, Value>>()
+    };
+    let sections = sections(report, task);
+    sections
+        .into_iter()
+        .map(|(heading, of)| (heading.to_owned(), fields(of).into()))
+        .collect::<Map<String, Value>>()
+        .into()
+}
+
+/// What a reader must know before anything else.
+pub(crate) fn warning(report: &Report) -> Option<String> {
+    let n = report.n_findings;
+    (n > 0).then(|| format!("NOT VERIFIED: {n} findings. Nothing below can be relied on."))
+}
+
+pub(crate) fn is_private(task: &TaskSummary) -> bool {
     task.noise != Noise::None
 }
 
@@ -81,7 +95,7 @@ fn finite(epsilon: f64) -> Option<f64> {
 }
 
 /// The one sentence for everybody.
-fn sentence(task: &TaskSummary) -> String {
+pub(crate) fn sentence(task: &TaskSummary) -> String {
     if !is_private(task) {
         return "NOT PRIVATE: nobody added noise, so nothing is promised to anybody's records; epsilon is infinite."
             .into();
@@ -100,7 +114,7 @@ fn sentence(task: &TaskSummary) -> String {
     )
 }
 
-fn sections(report: &Report, task: &TaskSummary) -> Vec<Section> {
+pub(crate) fn sections(report: &Report, task: &TaskSummary) -> Vec<Section> {
     let mechanism = &task.opened.mechanism;
     vec![
         ("What it is about", about(report, task)),
@@ -110,7 +124,7 @@ fn sections(report: &Report, task: &TaskSummary) -> Vec<Section> {
         ("Mechanism", parameters(mechanism)),
         ("Accounting", accounting()),
         ("Software", software(task)),
-        ("What is not protected", unprotected(task)),
+        (UNPROTECTED, unprotected(task)),
         ("How to check it", check(report)),
     ]
 }
@@ -150,9 +164,10 @@ fn protected_records(mechanism: &RecordMechanism) -> Vec<(&'static str, String)>
         (
             "Maximal contribution",
             format!(
-                "a record enters an attempt at most once, with a gradient clipped to an L2 norm of {}; a party holds at most \
-                 {} records",
-                p.l2_clip_norm, p.record_bound
+                "a record enters {} at most once, with a gradient clipped to an L2 norm of {}; a party holds at most {} records",
+                if p.local.is_some() { "each step of an attempt" } else { "an attempt" },
+                clip(&mechanism.common()),
+                p.record_bound
             ),
         ),
         (
@@ -178,7 +193,10 @@ fn protected_clients(mechanism: &ClientMechanism) -> Vec<(&'static str, String)>
         ("Neighbouring relation", relation.into()),
         (
             "Maximal contribution",
-            format!("a party enters an attempt once, with an update clipped as a whole to an L2 norm of {}", p.l2_clip_norm),
+            format!(
+                "a party enters an attempt once, with an update clipped as a whole to an L2 norm of {}",
+                clip(&mechanism.common())
+            ),
         ),
         (
             "People with records at several parties",
@@ -191,6 +209,7 @@ fn protected_clients(mechanism: &ClientMechanism) -> Vec<(&'static str, String)>
 
 fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
     let mechanism = &task.opened.mechanism;
+    let of_one_attempt = mechanism.promised_curve();
     let spent = match is_private(task) {
         true => format!("{:.6} at delta {:e}, for {} attempts", task.charged.coordinator, task.delta, task.attempts),
         false => "infinite: NOT PRIVATE".into(),
@@ -202,22 +221,24 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
         }
         false => "nothing is promised that could be left".into(),
     };
-    let per_client = task.pseudonyms.iter().map(|one| match finite(one.charged.coordinator) {
+    let per_client = task.pseudonyms.iter().take(PARTIES_SHOWN_MAX).map(|one| match finite(one.charged.coordinator) {
         Some(epsilon) => format!("{} {epsilon:.6} ({} attempts)", one.pseudonym, one.attempts),
         None => format!("{} infinite ({} attempts)", one.pseudonym, one.attempts),
     });
+    let others = task.pseudonyms.len().saturating_sub(PARTIES_SHOWN_MAX);
+    let others = (others > 0).then(|| format!("{others} others, which `eranos-audit recompute` prints"));
     let mut fields = vec![
         ("Epsilon spent", spent),
         ("Epsilon left", left),
-        ("Curve", curve(mechanism, task.attempts)),
+        ("Curve", curve(&of_one_attempt, mechanism, task.attempts)),
         (
             "Epsilon of one attempt",
             match is_private(task) {
-                true => shown(epsilon_at(mechanism, 1, task.delta)),
+                true => shown(composed(&of_one_attempt, mechanism, 1, task.delta)),
                 false => "infinite".into(),
             },
         ),
-        ("Of each party", joined(per_client)),
+        (EACH_PARTY, joined(per_client.chain(others))),
         ("Zero-concentrated and Gaussian privacy of one attempt, sampling left out", concentrated(mechanism)),
         (
             "Attempts",
@@ -235,21 +256,17 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
     fields
 }
 
-fn epsilon_at(mechanism: &Mechanism, n_attempts: u64, delta: f64) -> f64 {
-    composed(&mechanism.promised_curve(), mechanism, n_attempts, delta)
-}
-
 fn composed(curve: &RdpCurve, mechanism: &Mechanism, n_attempts: u64, delta: f64) -> f64 {
     let mut accountant = Accountant::new();
     accountant.compose_curve(curve, n_attempts, mechanism.cut_probability());
     accountant.epsilon(delta)
 }
 
-fn curve(mechanism: &Mechanism, n_attempts: u64) -> String {
+fn curve(of_one_attempt: &RdpCurve, mechanism: &Mechanism, n_attempts: u64) -> String {
     if !mechanism.has_noise() {
         return "infinite at every delta".into();
     }
-    let point = |delta: f64| format!("{} at {delta:e}", shown(epsilon_at(mechanism, n_attempts, delta)));
+    let point = |delta: f64| format!("{} at {delta:e}", shown(composed(of_one_attempt, mechanism, n_attempts, delta)));
     joined(CURVE_DELTAS.into_iter().map(point))
 }
 
@@ -259,11 +276,13 @@ fn concentrated(mechanism: &Mechanism) -> String {
     if !mechanism.has_noise() {
         return "none".into();
     }
+    // Of as many releases as a party takes steps under noise of its own.
+    let steps = f64::from(mechanism.n_releases());
     format!(
         "rho = {:.6}, mu = {:.6}, as of Gaussian noise of multiplier {z:.6}; that the noise is discrete costs less than any \
          digit here, and epsilon above counts it",
-        1.0 / (2.0 * z * z),
-        1.0 / z
+        steps / (2.0 * z * z),
+        steps.sqrt() / z
     )
 }
 
@@ -327,7 +346,11 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
     let common = mechanism.common();
     let name = match (mechanism, common.noise) {
         (_, Noise::None) => "updates are clipped and summed under masks; nobody adds noise",
-        (Mechanism::Record(_), _) => {
+        (Mechanism::Record(_), Noise::Local(_)) => {
+            "DP-SGD inside each party: it adds to the sum of clipped gradients of every step of its own training all the discrete \
+             Gaussian noise that protects its records, and only the sum of the updates that come of it is known"
+        }
+        (Mechanism::Record(_), Noise::Distributed(_)) => {
             "DP-SGD over all parties: every survivor adds discrete Gaussian noise to its sum of clipped gradients, and only \
              the sum of all is known"
         }
@@ -352,6 +375,7 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
             if mechanism.has_noise() { format!("{:.6}", mechanism.promised_noise_multiplier()) } else { "none".into() },
         ),
         ("Parameters and padded length (d)", format!("{} and {}", common.n_parameters, common.d_pad)),
+        ("Beside the model in the same vector", beside(&common.groups)),
         ("Sensitivity squared (Delta2 squared)", mechanism.sensitivity_squared().to_string()),
         ("Bits of a coordinate (b)", common.bits.to_string()),
         ("Attempts planned for", common.max_attempts.to_string()),
@@ -361,18 +385,26 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
             let p = mechanism.parameters();
             let q = p.sampling_probability;
             fields.extend([
-                ("Clip (C)", p.l2_clip_norm.to_string()),
+                ("Clip (C)", clip(&common)),
                 ("Grid (K) and shift (e)", format!("{} and {}", p.grid, p.shift)),
                 ("Sampling probability (q)", format!("{}/{}", q.numerator(), q.denominator())),
                 ("Expected lot (L)", p.expected_lot.to_string()),
                 ("Records worked on in an attempt (B_max)", p.records_per_round.to_string()),
                 ("Most records of a party", p.record_bound.to_string()),
             ]);
+            if let Some(local) = p.local {
+                let what = format!(
+                    "{} steps at a learning rate of {}, each with a sample, a lot and noise as above; their change of the model \
+                     is clipped to {}",
+                    local.steps, local.learning_rate, local.update_clip_norm
+                );
+                fields.push(("Training of a party in an attempt", what));
+            }
         }
         Mechanism::Client(mechanism) => {
             let p = mechanism.parameters();
             fields.extend([
-                ("Clip (C)", p.l2_clip_norm.to_string()),
+                ("Clip (C)", clip(&common)),
                 ("The clip on the integer grid (C s)", p.scaled_clip.to_string()),
                 (
                     "Training of a party in an attempt",
@@ -385,6 +417,45 @@ fn parameters(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
         }
     }
     fields
+}
+
+/// C, or between what it lies.
+fn clip(common: &CommonParameters) -> String {
+    match common.groups.adaptive_clip {
+        Some(adaptive) => {
+            let (least, most) = (adaptive.l2_clip_norm_min, adaptive.l2_clip_norm_max);
+            format!("{} at first, later from {least} to {most}", common.l2_clip_norm)
+        }
+        None => common.l2_clip_norm.to_string(),
+    }
+}
+
+/// The groups and their shares of the squared clip.
+fn beside(groups: &Groups) -> String {
+    if groups.is_empty() {
+        return "nothing".into();
+    }
+    let percent = |share: Share| format!("{} %", f64::from(share.millionths()) / 10_000.0);
+    let group = |group: Group| {
+        let what = match group.subject {
+            Subject::Loss => "the loss",
+            Subject::Accuracy => "whether it was right",
+            Subject::Clipped => "whether it was clipped",
+        };
+        format!("{what}, from 0 to {}, with {}", group.bound, percent(group.share))
+    };
+    let clip = groups.adaptive_clip.map(|adaptive| {
+        format!(
+            "the clip of each attempt follows from the released values of those before it and lies between {} and {}",
+            adaptive.l2_clip_norm_min, adaptive.l2_clip_norm_max
+        )
+    });
+    format!(
+        "{}; the model has {} of the squared clip; all of it is under the epsilon above, and nothing else is measured{}",
+        joined(groups.iter().map(group)),
+        percent(groups.model),
+        clip.map_or(String::new(), |clip| format!("; {clip}"))
+    )
 }
 
 fn accounting() -> Vec<(&'static str, String)> {
@@ -477,6 +548,13 @@ fn joined(items: impl Iterator<Item = String>) -> String {
     if items.is_empty() { "none".into() } else { items.join("; ") }
 }
 
-const NOT_RECORDED: &str = "not recorded";
+/// The heading of what is not protected.
+pub(crate) const UNPROTECTED: &str = "What is not protected";
+/// The name of the field of what each party has spent.
+pub(crate) const EACH_PARTY: &str = "Of each party";
+pub(crate) const NOT_RECORDED: &str = "not recorded";
+pub(crate) const NO_TASK: &str = "The ledger has no task: nothing was trained, and nothing was released.";
+/// So many parties are named in a statement; the others are counted.
+pub(crate) const PARTIES_SHOWN_MAX: usize = 256;
 /// At which deltas the curve is given.
 const CURVE_DELTAS: [f64; 5] = [1e-4, 1e-5, 1e-6, 1e-7, 1e-8];

@@ -3,6 +3,8 @@
 //! A hash tile holds up to 256 hashes, 32 bytes each; at tile level L they are the roots of complete subtrees of 256^L
 //! leaves. An entry bundle holds up to 256 leaves, each after its length as a big-endian `u16`. The last file of a level
 //! may be partial; its width is part of its name, so a file once named is never written differently.
+//!
+//! Beside the tree lie the entries' attachments, each under the SHA-256 of its bytes.
 
 use std::{
     fs::File,
@@ -12,7 +14,10 @@ use std::{
 
 use eranos_base::Digest;
 
-use crate::tree::{HashReader, ProofError, SIZE_MAX, node_hash};
+use crate::{
+    entry::ATTACHMENT_LEN_MAX,
+    tree::{HashReader, ProofError, SIZE_MAX, node_hash},
+};
 
 /// Levels of the tree in one tile.
 pub const TILE_HEIGHT: u8 = 8;
@@ -173,18 +178,39 @@ pub enum TileError {
         /// What is wrong.
         what: &'static str,
     },
+    /// An attachment is longer than one may be, or its bytes do not have the SHA-256 that is its name.
+    #[error("{path} is not what its name says")]
+    Attachment {
+        /// Its path below the log's folder.
+        path: String,
+    },
     /// A proof was asked for that does not exist.
     #[error(transparent)]
     Proof(#[from] ProofError),
 }
 
-/// Where tiles come from.
+/// The folder of attachments, below the log's folder.
+pub const ATTACHMENTS: &str = "attachment";
+
+/// The path of an attachment below the log's folder: `attachment/<the first two digits>/<64 digits of lower-case hex>`.
+pub fn attachment_path(digest: &Digest) -> String {
+    let name = digest.to_string();
+    format!("{ATTACHMENTS}/{}/{name}", &name[..2])
+}
+
+/// Where tiles and attachments come from.
 pub trait TileSource {
     /// The bytes of `tile`.
     ///
     /// # Errors
     /// If it is missing, cannot be read, or is larger than a tile may be.
     fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError>;
+
+    /// The attachment whose SHA-256 is `digest`.
+    ///
+    /// # Errors
+    /// If it is missing, cannot be read, or is not what its name says.
+    fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError>;
 }
 
 /// The tiles of a log that lies in a folder.
@@ -206,20 +232,36 @@ impl Folder {
 impl TileSource for Folder {
     fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
         let path = tile.path();
-        let io = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TileError::Missing { path: path.clone() },
-            _ => TileError::Io { path: path.clone(), source },
-        };
-        let file = File::open(self.0.join(&path)).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        let len = metadata.len();
-        if len > tile.len_max() as u64 || !metadata.is_file() {
-            return Err(TileError::Length { path, len, width: tile.width });
+        match read_bounded(&self.0, &path, tile.len_max())? {
+            Ok(bytes) => Ok(bytes),
+            Err(len) => Err(TileError::Length { path, len, width: tile.width }),
         }
-        let mut bytes = Vec::with_capacity(len as usize);
-        file.take(tile.len_max() as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
-        Ok(bytes)
     }
+
+    fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError> {
+        let path = attachment_path(digest);
+        match read_bounded(&self.0, &path, ATTACHMENT_LEN_MAX)? {
+            Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
+            _ => Err(TileError::Attachment { path }),
+        }
+    }
+}
+
+/// The bytes of the file at `path` below `dir`, or its length, if it is no file of at most `len_max` bytes.
+fn read_bounded(dir: &Path, path: &str, len_max: usize) -> Result<Result<Vec<u8>, u64>, TileError> {
+    let io = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TileError::Missing { path: path.to_owned() },
+        _ => TileError::Io { path: path.to_owned(), source },
+    };
+    let file = File::open(dir.join(path)).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    let len = metadata.len();
+    if len > len_max as u64 || !metadata.is_file() {
+        return Ok(Err(len));
+    }
+    let mut bytes = Vec::with_capacity(len as usize);
+    file.take(len_max as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    Ok(Ok(bytes))
 }
 
 /// Reads the rows of a hash tile.

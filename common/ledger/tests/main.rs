@@ -1,8 +1,10 @@
 //! The ledger from outside: written, crashed, tampered with, read by other implementations.
 
+mod browser;
 mod command_line;
 mod oracles;
 mod parsers;
+mod report;
 mod support;
 mod tampering;
 mod vectors;

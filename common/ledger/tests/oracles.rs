@@ -114,11 +114,11 @@ impl TileReader for OurTiles {
 fn tlog_tiles_reads_and_proves_a_log_that_we_wrote() {
     let dir = tempfile::tempdir().expect("a folder");
     let federation = Federation::with_history();
-    let mut leaves = federation.leaves();
     // A thousand leaves: full tiles, a partial one, and a level above. Only the shape matters, so they repeat.
-    leaves = leaves.iter().cycle().take(1000).cloned().collect();
+    let entries: Vec<_> = federation.encoded().iter().cycle().take(1000).cloned().collect();
     let mut writer = LogWriter::open(dir.path(), Arc::new(signer())).expect("opens");
-    writer.append_all(0, &leaves).expect("appends");
+    writer.append_all(0, &entries).expect("appends");
+    let leaves: Vec<Vec<u8>> = entries.into_iter().map(|entry| entry.leaf).collect();
     let root = Hash(writer.checkpoint().checkpoint().root.0);
     let tiles = OurTiles(Folder::new(PathBuf::from(dir.path())));
     let reader = TileHashReader::new(1000, root, &tiles);

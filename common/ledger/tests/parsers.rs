@@ -1,15 +1,21 @@
 //! The parsers of foreign bytes: strict, total, and the inverse of their encoders.
 
-use eranos_base::{Digest, Entropy, Position, SeededEntropy, Signature, Timestamp, VerifyingKey};
+use eranos_base::{
+    Digest, Entropy, Position, SeededEntropy, Signature, Timestamp, VerifyingKey, limits::COHORT_LEN_MAX,
+};
 use eranos_ledger::{
-    Attempt, Date, Entry, EntryError, Outcome, Participant, Receipt, Sharers, SignedNote, Survivors,
-    entry::{EntryKind, EntryParser, PARTICIPANTS_MAX},
+    Attempt, Date, EncodedEntry, Entry, EntryError, Outcome, Participant, Receipt, Sharers, SignedNote, Survivors,
+    entry::{ATTACHMENT_LEN_MAX, EntryKind, EntryParser, attachment_of},
     tile::ENTRY_LEN_MAX,
     tree::PROOF_LEN_MAX,
 };
 use proptest::prelude::*;
 
-use crate::support::{Federation, participants, survivors};
+use crate::support::{Federation, participants, replaced, survivors};
+
+fn parse(entry: &EncodedEntry) -> Result<Entry, EntryError> {
+    Entry::parse(&entry.leaf, entry.attachment.as_deref())
+}
 
 fn attempt(index: usize) -> Attempt {
     match Federation::with_history().entries.swap_remove(index) {
@@ -22,15 +28,16 @@ fn attempt(index: usize) -> Attempt {
 fn every_kind_comes_back_from_its_encoding() {
     let federation = Federation::with_history();
     for entry in &federation.entries {
-        let bytes = entry.encode().expect("consistent");
-        assert_eq!(Entry::parse(&bytes), Ok(entry.clone()));
-        assert_eq!(EntryKind::of(&bytes), Some(entry.kind()));
+        let encoded = entry.encode().expect("consistent");
+        assert_eq!(parse(&encoded), Ok(entry.clone()));
+        assert_eq!(EntryKind::of(&encoded.leaf), Some(entry.kind()));
+        assert_eq!(attachment_of(&encoded.leaf), encoded.attachment.as_deref().map(Digest::of));
     }
     // An attempt that ended before there was a roster, before U2, and before survivors.
     let mut early = attempt(4);
     let check = |attempt: &Attempt| {
         let entry = Entry::Attempt(Box::new(attempt.clone()));
-        assert_eq!(Entry::parse(&entry.encode().expect("consistent")), Ok(entry));
+        assert_eq!(parse(&entry.encode().expect("consistent")), Ok(entry));
     };
     early.roster.as_mut().expect("a roster").sharers.as_mut().expect("sharers").survivors = None;
     check(&early);
@@ -64,11 +71,8 @@ fn contradictions_are_neither_written_nor_read() {
 /// Replaces `from` by `to` in the encoding of entry `index`, which must then be refused.
 #[track_caller]
 fn refused(index: usize, from: &str, to: &str) {
-    let leaves = Federation::with_history().leaves();
-    let text = String::from_utf8(leaves[index].clone()).expect("text");
-    assert!(text.contains(from), "{from:?} is not in entry {index}");
-    let changed = text.replacen(from, to, 1);
-    assert!(Entry::parse(changed.as_bytes()).is_err(), "{from:?} as {to:?} was accepted");
+    let changed = replaced(&Federation::with_history().encoded()[index], from, to);
+    assert!(parse(&changed).is_err(), "{from:?} as {to:?} was accepted");
 }
 
 #[test]
@@ -111,11 +115,14 @@ fn no_other_spelling_of_a_field_is_accepted() {
     refused(2, "participant: 1 ", "participant: 01 ");
     refused(2, "signature: 1 ", "signature: 0 ");
     refused(2, "signature: 1 ", "signature: 65536 ");
+    refused(2, "participation\n", "participation\n\n");
+    refused(2, "v1 participation", "v2 participation");
+    refused(2, "attachment: ", "attachment:");
     refused(2, "version: 0.1.0", "version: 0.1.0 beta");
     refused(2, "plan-signature: 07", "plan-signature: 7");
     let upper = |index: usize, name: &str| {
-        let leaves = Federation::with_history().leaves();
-        let text = String::from_utf8(leaves[index].clone()).expect("text");
+        let entries = Federation::with_history().encoded();
+        let text = String::from_utf8(entries[index].leaf.clone()).expect("text");
         let line = text.lines().find(|line| line.starts_with(name)).expect("the field");
         let (name, value) = line.split_once(": ").expect("a value");
         assert_ne!(value, value.to_uppercase());
@@ -124,24 +131,42 @@ fn no_other_spelling_of_a_field_is_accepted() {
     upper(1, "mechanism: ");
     upper(2, "plan: ");
     upper(2, "roster: ");
+    upper(2, "attachment: ");
+}
+
+#[test]
+fn an_attachment_belongs_to_the_one_entry_that_names_it() {
+    let entries = Federation::with_history().encoded();
+    let (second, third) = (&entries[2], &entries[3]);
+    let other = |attachment: Option<&[u8]>| Entry::parse(&second.leaf, attachment);
+    assert!(other(second.attachment.as_deref()).is_ok());
+    assert_eq!(other(third.attachment.as_deref()), Err(EntryError::OtherAttachment));
+    assert_eq!(other(None), Err(EntryError::OtherAttachment));
+    assert_eq!(Entry::parse(&entries[1].leaf, second.attachment.as_deref()), Err(EntryError::OtherAttachment));
+    // One that an attempt without a roster could not have.
+    let mut early = attempt(4);
+    early.roster = None;
+    let early = Entry::Attempt(Box::new(early)).encode().expect("consistent");
+    assert_eq!(early.attachment, None);
+    assert_eq!(Entry::parse(&early.leaf, second.attachment.as_deref()), Err(EntryError::OtherAttachment));
 }
 
 #[test]
 fn a_changed_mechanism_is_refused_after_one_was_remembered() {
-    let leaves = Federation::with_history().leaves();
+    let entries = Federation::with_history().encoded();
     let mut parser = EntryParser::default();
-    assert!(parser.parse(&leaves[2]).is_ok());
-    let text = String::from_utf8(leaves[3].clone()).expect("text");
-    let changed = text.replace("l2-clip-norm: 1\n", "l2-clip-norm: 2\n");
-    assert!(matches!(parser.parse(changed.as_bytes()), Err(EntryError::Derived { field: "l2-clip-norm", .. })));
-    assert!(parser.parse(&leaves[3]).is_ok());
+    let mut parse = |entry: &EncodedEntry| parser.parse(&entry.leaf, entry.attachment.as_deref());
+    assert!(parse(&entries[2]).is_ok());
+    let changed = replaced(&entries[3], "l2-clip-norm: 1\n", "l2-clip-norm: 2\n");
+    assert!(matches!(parse(&changed), Err(EntryError::Derived { field: "l2-clip-norm", .. })));
+    assert!(parse(&entries[3]).is_ok());
 }
 
 #[test]
-fn the_largest_roster_fits_a_leaf_and_a_larger_one_is_refused() {
+fn the_largest_roster_fits_and_a_larger_one_is_refused() {
     let with = |n1: usize| {
         let mut attempt = attempt(2);
-        let participant = Participant { pseudonym: VerifyingKey([0xff; 32]), attempts: 16_777_216 };
+        let participant = Participant { pseudonym: VerifyingKey([0xff; 32]), attempts: u64::MAX };
         *participants(&mut attempt) = vec![participant; n1];
         let bitmap = vec![0; n1.div_ceil(8)];
         let signatures = (0..n1 as u16).map(|p| (Position(p), Signature([0xff; 64]))).collect();
@@ -150,23 +175,38 @@ fn the_largest_roster_fits_a_leaf_and_a_larger_one_is_refused() {
         roster.sharers = Some(Sharers { root: Digest::ZERO, survivors });
         Entry::Attempt(Box::new(attempt)).encode()
     };
-    let largest = with(PARTICIPANTS_MAX).expect("fits");
-    assert!(largest.len() <= ENTRY_LEN_MAX, "{} bytes", largest.len());
-    assert!(Entry::parse(&largest).is_ok());
-    assert!(matches!(with(400), Err(EntryError::Length { .. })));
-    assert!(matches!(Entry::parse(&vec![b'x'; ENTRY_LEN_MAX + 1]), Err(EntryError::Length { .. })));
+    let largest = with(COHORT_LEN_MAX).expect("fits");
+    assert!(largest.leaf.len() <= ENTRY_LEN_MAX / 8, "{} bytes", largest.leaf.len());
+    let attachment = largest.attachment.as_ref().expect("participants");
+    assert!(attachment.len() <= ATTACHMENT_LEN_MAX, "{} bytes", attachment.len());
+    assert!(parse(&largest).is_ok());
+    assert!(matches!(with(COHORT_LEN_MAX + 1), Err(EntryError::Contradiction { .. })));
+    assert!(matches!(Entry::parse(&vec![b'x'; ENTRY_LEN_MAX + 1], None), Err(EntryError::Length { .. })));
+    // One that is too long is refused whatever it says.
+    let intact = Federation::with_history().encoded().swap_remove(2);
+    let long = replaced(&intact, "participation\n", &format!("participation\n{}", "x".repeat(ATTACHMENT_LEN_MAX)));
+    let refused = parse(&long);
+    assert!(
+        matches!(&refused, Err(EntryError::Attachment(error)) if matches!(**error, EntryError::Length { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
 fn mutated_entries_never_panic_and_what_is_accepted_encodes_to_itself() {
     const SEED: u64 = 7;
-    let leaves = Federation::with_history().leaves();
+    let entries = Federation::with_history().encoded();
     let mut entropy = SeededEntropy::new(SEED);
     let mut parser = EntryParser::default();
     let (mut n_accepted, alphabet) = (0, b"0123456789abcdef-: \n.+xF\xff");
     for round in 0..20_000 {
         let mut draw = |n: usize| u32::from_le_bytes(entropy.bytes()) as usize % n.max(1);
-        let mut bytes = leaves[draw(leaves.len())].clone();
+        let EncodedEntry { mut leaf, mut attachment } = entries[draw(entries.len())].clone();
+        let named = attachment.as_deref().map(|bytes| Digest::of(bytes).to_string());
+        let bytes = match &mut attachment {
+            Some(attachment) if draw(2) == 0 => attachment,
+            _ => &mut leaf,
+        };
         for _ in 0..=draw(3) {
             let place = draw(bytes.len());
             match draw(4) {
@@ -176,10 +216,14 @@ fn mutated_entries_never_panic_and_what_is_accepted_encodes_to_itself() {
                 _ => bytes[place] = alphabet[draw(alphabet.len())],
             }
         }
+        // A changed attachment is named anew, so that its own parser sees it.
+        if let (Some(named), Some(attachment), Ok(text)) = (named, &attachment, str::from_utf8(&leaf)) {
+            leaf = text.replace(&named, &Digest::of(attachment).to_string()).into_bytes();
+        }
         // A mechanism takes milliseconds to check: most mutations leave it alone, and it is remembered.
-        if let Ok(entry) = parser.parse(&bytes) {
+        if let Ok(entry) = parser.parse(&leaf, attachment.as_deref()) {
             n_accepted += 1;
-            assert_eq!(entry.encode().as_ref(), Ok(&bytes), "seed {SEED}, round {round}");
+            assert_eq!(entry.encode(), Ok(EncodedEntry { leaf, attachment }), "seed {SEED}, round {round}");
         }
     }
     assert!(n_accepted > 100, "{n_accepted}");
@@ -226,7 +270,7 @@ fn days_are_those_of_the_calendar() {
 proptest! {
     #[test]
     fn foreign_bytes_never_panic_a_parser(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(Entry::parse(&bytes).is_err());
+        prop_assert!(Entry::parse(&bytes, None).is_err() && Entry::parse(&bytes, Some(&bytes)).is_err());
         if let Ok(receipt) = Receipt::decode(&bytes) {
             prop_assert_eq!(receipt.encode(), bytes.clone());
         }

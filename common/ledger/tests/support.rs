@@ -11,10 +11,11 @@ use eranos_base::{
     TrustDomain,
 };
 use eranos_ledger::{
-    Attempt, Checkpoint, Date, Entry, Epsilons, Executable, LedgerSigner, LogOpened, Outcome, Participant, Roster,
-    Sharers, SignedCheckpoint, Survivors, TaskOpened,
+    Attempt, Checkpoint, Date, EncodedEntry, Entry, Epsilons, Executable, LedgerSigner, LogOpened, Outcome,
+    Participant, Roster, Sharers, SignedCheckpoint, Survivors, TaskOpened,
     audit::{self, Fault, Options, Report},
     log::Edge,
+    tile::attachment_path,
 };
 use eranos_privacy::{
     Mechanism, Probability, Promise, RotationSeed,
@@ -35,11 +36,13 @@ pub(crate) fn mechanism_for(epsilon: f64) -> Mechanism {
 
 pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 1000,
         sampling_probability: Probability::new(1, 4).expect("valid"),
         expected_lot: 200,
         record_bound: 200,
+        local: None,
         n_max: 255,
         u_min: 3,
         max_colluders: 1,
@@ -53,6 +56,7 @@ pub(crate) fn mechanism_with(noise: NoiseTarget) -> Mechanism {
 /// One with unit client, of a model of 16 parameters.
 pub(crate) fn client_mechanism(noise: NoiseTarget) -> Mechanism {
     let target = ClientTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 16,
         n_max: 4,
@@ -85,7 +89,11 @@ impl Federation {
     }
 
     pub(crate) fn with_mechanism(mechanism: Mechanism) -> Self {
-        let signer = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[1; 32]));
+        Self::with_origin("ledger.example.org", mechanism)
+    }
+
+    pub(crate) fn with_origin(origin: &str, mechanism: Mechanism) -> Self {
+        let signer = LedgerSigner::new(origin.parse().expect("name"), SigningKey::from_seed(&[1; 32]));
         let trust_domain: TrustDomain = "example.org".parse().expect("name");
         let task: TaskId = "digits".parse().expect("name");
         let origin = signer.ledger_key().name().clone();
@@ -187,7 +195,7 @@ impl Federation {
         }
     }
 
-    pub(crate) fn leaves(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn encoded(&self) -> Vec<EncodedEntry> {
         self.entries.iter().map(|entry| entry.encode().expect("consistent")).collect()
     }
 
@@ -196,7 +204,7 @@ impl Federation {
     }
 
     pub(crate) fn write(&self, dir: &Path) {
-        write_log(dir, &self.leaves(), &self.signer);
+        write_log(dir, &self.encoded(), &self.signer);
     }
 
     pub(crate) fn audit(&self) -> Report {
@@ -227,16 +235,18 @@ pub(crate) fn participants(attempt: &mut Attempt) -> &mut Vec<Participant> {
     &mut attempt.roster.as_mut().expect("a roster").participants
 }
 
-/// Writes any leaves as a log that its key signed, without asking what they say.
-pub(crate) fn write_log(dir: &Path, leaves: &[Vec<u8>], signer: &LedgerSigner) {
+/// Writes any entries as a log that its key signed, without asking what they say.
+pub(crate) fn write_log(dir: &Path, entries: &[EncodedEntry], signer: &LedgerSigner) {
     let mut edge = Edge::default();
-    let mut tiles = Vec::new();
-    for leaf in leaves {
-        tiles.extend(edge.push(leaf).expect("short enough"));
+    let mut files = Vec::new();
+    for EncodedEntry { leaf, attachment } in entries {
+        let tiles = edge.push(leaf).expect("short enough");
+        files.extend(tiles.into_iter().map(|(tile, bytes)| (tile.path(), bytes)));
+        files.extend(attachment.iter().map(|bytes| (attachment_path(&Digest::of(bytes)), bytes.clone())));
     }
-    tiles.extend(edge.partial());
-    for (tile, bytes) in tiles {
-        let path = dir.join(tile.path());
+    files.extend(edge.partial().into_iter().map(|(tile, bytes)| (tile.path(), bytes)));
+    for (path, bytes) in files {
+        let path = dir.join(path);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
         fs::write(path, bytes).expect("written");
     }
@@ -244,6 +254,20 @@ pub(crate) fn write_log(dir: &Path, leaves: &[Vec<u8>], signer: &LedgerSigner) {
     let checkpoint = Checkpoint { origin, size: edge.size(), root: edge.root() };
     let signed = SignedCheckpoint::sign(checkpoint, signer).expect("signs");
     fs::write(dir.join("checkpoint"), signed.note().encode()).expect("written");
+}
+
+/// The entry with `from` replaced by `to`, in its leaf or else in its attachment, which the leaf then names.
+pub(crate) fn replaced(entry: &EncodedEntry, from: &str, to: &str) -> EncodedEntry {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    let leaf = text(&entry.leaf);
+    if leaf.contains(from) {
+        return EncodedEntry { leaf: leaf.replacen(from, to, 1).into_bytes(), ..entry.clone() };
+    }
+    let intact = entry.attachment.as_deref().expect("an attachment");
+    assert!(text(intact).contains(from), "{from:?} is not in the entry");
+    let changed = text(intact).replacen(from, to, 1).into_bytes();
+    let (before, after) = (Digest::of(intact).to_string(), Digest::of(&changed).to_string());
+    EncodedEntry { leaf: leaf.replace(&before, &after).into_bytes(), attachment: Some(changed) }
 }
 
 /// Every file below `dir`, sorted.

@@ -4,16 +4,24 @@ use std::fs;
 
 use eranos_base::{Digest, Entropy, RoundNumber, SeededEntropy, Signature, SigningKey, TaskId};
 use eranos_ledger::{
-    Entry, LedgerKey, LedgerSigner, Outcome,
+    EncodedEntry, Entry, LedgerKey, LedgerSigner, Outcome,
     audit::{self, Fault, Options},
+    entry::ATTACHMENT_LEN_MAX,
     statement,
+    tile::attachment_path,
 };
 
-use eranos_privacy::{Noise, Promise, accountant::Accountant, budget::UnitOfPrivacy, mechanism::NoiseTarget};
+use eranos_privacy::{
+    Groups, Mechanism, Noise, Promise, RecordMechanism, RecordParameters,
+    accountant::Accountant,
+    budget::UnitOfPrivacy,
+    groups::{AdaptiveClip, Metrics, Share},
+    mechanism::NoiseTarget,
+};
 
 use crate::support::{
     Federation, assert_found, client_mechanism, copy, files, mechanism, mechanism_for, mechanism_with, participants,
-    sign, survivors, write_log,
+    replaced, sign, survivors, write_log,
 };
 
 #[test]
@@ -67,9 +75,10 @@ fn a_task_that_protects_clients_is_audited_as_one_and_cannot_pass_for_another() 
         assert!(statement.contains(&format!("of one record, replaced by another**: {said}\n")), "{statement}");
         // It is the promise to one record only where the promise to a client is a replacement too.
         assert_eq!(epsilon > task.charged.coordinator, counts_shares);
-        let leaf = &federation.leaves()[2];
-        assert_eq!(Entry::parse(leaf).expect("an entry").encode().expect("encodes"), *leaf);
-        let text = str::from_utf8(leaf).expect("text");
+        let encoded = &federation.encoded()[2];
+        let attachment = encoded.attachment.as_deref();
+        assert_eq!(Entry::parse(&encoded.leaf, attachment).expect("an entry").encode().expect("encodes"), *encoded);
+        let text = str::from_utf8(&encoded.leaf).expect("text");
         for (line, other) in [
             ("unit: client", "unit: record"),
             (&format!("relation: {relation}"), "relation: add-or-remove"),
@@ -78,27 +87,79 @@ fn a_task_that_protects_clients_is_audited_as_one_and_cannot_pass_for_another() 
         ] {
             assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
             let changed = text.replace(&format!("\n{line}\n"), &format!("\n{other}\n"));
-            assert!(Entry::parse(changed.as_bytes()).is_err(), "{other}");
+            assert!(Entry::parse(changed.as_bytes(), attachment).is_err(), "{other}");
         }
     }
+}
+
+#[test]
+fn what_travels_beside_the_model_is_audited_and_only_an_adaptive_clip_may_change() {
+    let Mechanism::Record(alone) = mechanism() else { panic!("unit = record") };
+    let share = |millionths| Share::from_millionths(millionths).expect("a share");
+    let with = |metrics_share: f64, adaptive| -> Mechanism {
+        let metrics = Metrics::new(4.0, metrics_share).expect("shares");
+        let groups = Groups::new(Some(metrics), adaptive).expect("groups");
+        RecordMechanism::new(RecordParameters { groups, ..alone.parameters().clone() }).expect("sound").into()
+    };
+    let adaptive = AdaptiveClip { l2_clip_norm_min: 0.5, l2_clip_norm_max: 2.0, share: share(10_000) };
+    let mechanism = with(0.01, Some(adaptive));
+    let mut federation = Federation::with_mechanism(mechanism.clone());
+    for _ in 0..3 {
+        federation.attempt("released", &[0, 1, 2, 3]);
+    }
+    for (entry, clip) in [(3, 0.5), (4, 2.0)] {
+        federation.change(entry, |a| a.mechanism = mechanism.with_clip(clip).expect("within the bounds"));
+    }
+    let report = federation.audit();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert_eq!(report.tasks[0].charged.coordinator, Mechanism::from(alone.clone()).promised_epsilon(3, 1e-5));
+    let text = String::from_utf8(federation.encoded()[4].leaf.clone()).expect("text");
+    for line in [
+        "l2-clip-norm: 2",
+        "model-share: 980000/1000000",
+        "loss: 4 5000/1000000",
+        "accuracy: 1 5000/1000000",
+        "clipped: 1 10000/1000000",
+        "l2-clip-norm-min: 0.5",
+        "l2-clip-norm-max: 2",
+    ] {
+        assert_eq!(text.matches(&format!("\n{line}\n")).count(), 1, "{line} in {text}");
+    }
+    let statement = statement::to_markdown(&report);
+    assert!(statement.contains("the model has 98 % of the squared clip"), "{statement}");
+    assert!(statement.contains("1 at first, later from 0.5 to 2"), "{statement}");
+
+    // Any other share, bound or group is another mechanism; so is another clip where none is adaptive.
+    let wider = AdaptiveClip { l2_clip_norm_max: 4.0, ..adaptive };
+    for other in [with(0.02, Some(adaptive)), with(0.01, Some(wider)), with(0.01, None), alone.clone().into()] {
+        federation.change(4, |a| a.mechanism = other.clone());
+        assert_found(&federation.audit(), Some(4), |fault| matches!(fault, Fault::Mechanism));
+    }
+    let mut fixed = Federation::with_mechanism(with(0.01, None));
+    fixed.attempt("released", &[0, 1, 2, 3]);
+    assert!(fixed.audit().is_clean());
+    let Mechanism::Record(other) = with(0.01, None) else { panic!("unit = record") };
+    let clip = RecordParameters { l2_clip_norm: 1.5, ..other.parameters().clone() };
+    fixed.change(2, |a| a.mechanism = RecordMechanism::new(clip).expect("sound").into());
+    assert_found(&fixed.audit(), Some(2), |fault| matches!(fault, Fault::Mechanism));
 }
 
 #[test]
 fn an_honest_log_without_noise_is_sound_and_promises_nothing() {
     let mut federation = Federation::with_mechanism(mechanism_with(NoiseTarget::None));
     federation.attempt("released", &[0, 1, 2, 3]);
-    let leaves = federation.leaves();
-    for (leaf, marks) in leaves.iter().skip(1).zip([
+    let entries = federation.encoded();
+    for (encoded, marks) in entries.iter().skip(1).zip([
         ["\nnoise: none\n", "\nnoise-variance: -\n", "\nbudget-epsilon: infinite\n"],
         ["\nnoise: none\n", "\nepsilon-coordinator: infinite\n", "\nepsilon-outsider: infinite\n"],
     ]) {
-        let text = str::from_utf8(leaf).expect("text");
+        let (text, attachment) = (str::from_utf8(&encoded.leaf).expect("text"), encoded.attachment.as_deref());
         assert!(marks.iter().all(|mark| text.contains(mark)), "{text}");
-        assert_eq!(Entry::parse(leaf).expect("an entry").encode().expect("encodes"), *leaf);
+        assert_eq!(Entry::parse(&encoded.leaf, attachment).expect("an entry").encode().expect("encodes"), *encoded);
         // A finite epsilon has no place in it.
         for line in ["budget-epsilon", "epsilon-coordinator", "epsilon-outsider"] {
             let claims = text.replace(&format!("\n{line}: infinite\n"), &format!("\n{line}: 4\n"));
-            assert!(claims == text || Entry::parse(claims.as_bytes()).is_err(), "{line}");
+            assert!(claims == text || Entry::parse(claims.as_bytes(), attachment).is_err(), "{line}");
         }
     }
     let report = federation.audit();
@@ -264,12 +325,12 @@ fn a_quorum_short_of_a_signature_or_with_a_wrong_one_is_found() {
 #[test]
 fn a_doubled_position_is_no_entry() {
     let federation = Federation::with_history();
-    let mut leaves = federation.leaves();
-    let text = String::from_utf8(leaves[3].clone()).expect("text");
+    let mut entries = federation.encoded();
+    let text = String::from_utf8(entries[3].attachment.clone().expect("an attachment")).expect("text");
     let line = text.lines().find(|line| line.starts_with("signature: 0 ")).expect("a signature");
-    leaves[3] = text.replace(line, &format!("{line}\n{line}")).into_bytes();
+    entries[3] = replaced(&entries[3], line, &format!("{line}\n{line}"));
     let dir = tempfile::tempdir().expect("a folder");
-    write_log(dir.path(), &leaves, &federation.signer);
+    write_log(dir.path(), &entries, &federation.signer);
     let report = audit::verify(dir.path(), &federation.options()).expect("readable");
     assert_found(&report, Some(3), |fault| matches!(fault, Fault::Malformed(_)));
     assert_eq!(report.findings[0].to_string().lines().count(), 1);
@@ -364,7 +425,8 @@ fn an_old_checkpoint_does_not_cover_a_newer_log() {
     fs::copy(old.path().join("tile/0/000.p/7"), new.path().join("tile/0/000.p/7")).expect("copied");
     let report = audit::verify(new.path(), &federation.options()).expect("readable");
     assert_found(&report, Some(7), |fault| matches!(fault, Fault::BeyondCheckpoint { size: 7, .. }));
-    assert_eq!(report.n_findings, 2);
+    assert_found(&report, None, |fault| matches!(fault, Fault::UnnamedAttachments { found: 6, named: 5 }));
+    assert_eq!(report.n_findings, 3);
     // A known checkpoint that this key never signed.
     let report = verify(&old, &[old_note.as_slice(), b"x"].concat());
     assert_found(&report, None, |fault| matches!(fault, Fault::KnownCheckpoint(_)));
@@ -381,7 +443,7 @@ fn another_key_or_name_is_found() {
         assert_found(&verify(other.ledger_key()), None, |fault| matches!(fault, Fault::Checkpoint(_)));
         // A log re-signed by another key, whose first entry still names the pinned one.
         let resigned = tempfile::tempdir().expect("a folder");
-        write_log(resigned.path(), &federation.leaves(), &other);
+        write_log(resigned.path(), &federation.encoded(), &other);
         let options = Options { key: other.ledger_key(), known: None };
         let report = audit::verify(resigned.path(), &options).expect("readable");
         assert_found(&report, Some(0), |fault| matches!(fault, Fault::OtherLog { .. }));
@@ -419,16 +481,76 @@ fn missing_cut_swapped_and_foreign_files_are_found() {
     let longer = [bundle.as_slice(), &[0]].concat();
     check(&|dir| fs::write(dir.join(entries), &longer).expect("written"));
     // An entry dropped from the bundle alone is named by the hash it should have had.
-    let mut leaves = federation.leaves();
-    leaves.swap(4, 5);
+    let mut entries_swapped = federation.encoded();
+    entries_swapped.swap(4, 5);
     let mut swapped = Vec::new();
-    for leaf in &leaves {
-        assert!(eranos_ledger::tile::push_entry(&mut swapped, leaf));
+    for entry in &entries_swapped {
+        assert!(eranos_ledger::tile::push_entry(&mut swapped, &entry.leaf));
     }
     let report = check(&|dir| fs::write(dir.join(entries), &swapped).expect("written"));
     assert_found(&report, Some(4), |fault| matches!(fault, Fault::LeafHash { .. }));
     assert_found(&report, Some(5), |fault| matches!(fault, Fault::LeafHash { .. }));
     assert_found(&report, None, |fault| matches!(fault, Fault::Root { size: 7 }));
+}
+
+#[test]
+fn a_missing_altered_exchanged_or_foreign_attachment_is_found() {
+    let federation = Federation::with_history();
+    let intact = tempfile::tempdir().expect("a folder");
+    federation.write(intact.path());
+    let entries = federation.encoded();
+    let path = |index: usize| {
+        let attachment = entries[index].attachment.as_deref().expect("an attachment");
+        attachment_path(&Digest::of(attachment))
+    };
+    // The structure alone must notice; the whole audit sees at least as much.
+    let check = |index: Option<u64>, says: &str, damage: &dyn Fn(&std::path::Path)| {
+        let dir = tempfile::tempdir().expect("a folder");
+        copy(intact.path(), dir.path());
+        damage(dir.path());
+        for audit in [audit::verify, audit::verify_structure] {
+            let report = audit(dir.path(), &federation.options()).expect("readable");
+            let said = |fault: &Fault| fault.to_string().contains(says);
+            assert_found(&report, index, said);
+        }
+    };
+    let altered = "is not what its name says";
+    check(Some(3), "is missing", &|dir| fs::remove_file(dir.join(path(3))).expect("removed"));
+    check(Some(3), altered, &|dir| fs::write(dir.join(path(3)), "").expect("written"));
+    let exchange = |dir: &std::path::Path| {
+        fs::copy(intact.path().join(path(3)), dir.join(path(5))).expect("copied");
+        fs::copy(intact.path().join(path(5)), dir.join(path(3))).expect("copied");
+    };
+    check(Some(3), altered, &exchange);
+    check(Some(5), altered, &exchange);
+    let longer = |dir: &std::path::Path| fs::write(dir.join(path(6)), vec![b'x'; ATTACHMENT_LEN_MAX + 1]);
+    check(Some(6), altered, &|dir| longer(dir).expect("written"));
+    // One that nobody names, whatever it holds; and names that are not an attachment's.
+    let add = |name: &str| {
+        let name = name.to_owned();
+        move |dir: &std::path::Path| {
+            let path = dir.join(&name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, "x").expect("written");
+        }
+    };
+    let unnamed = attachment_path(&Digest::of(b"x"));
+    check(None, "attachment holds 6 files, but its entries name 5", &add(&unnamed));
+    check(None, "is no file of a log", &add(&unnamed.to_uppercase().replace("ATTACHMENT", "attachment")));
+    check(None, "is no file of a log", &add("attachment/readme"));
+    check(None, "is no file of a log", &add(&format!("attachment/00/{}", Digest::of(b"x"))));
+    // One that an entry names in another's place: the entry's own hash says so.
+    let (third, fifth) = (Digest::of(entries[3].attachment.as_ref().expect("one")), path(5));
+    let fifth = fifth.rsplit('/').next().expect("a name");
+    let mut swapped = entries.clone();
+    swapped[3].attachment = entries[5].attachment.clone();
+    swapped[3].leaf =
+        String::from_utf8(swapped[3].leaf.clone()).expect("text").replace(&third.to_string(), fifth).into();
+    let dir = tempfile::tempdir().expect("a folder");
+    write_log(dir.path(), &swapped, &federation.signer);
+    let report = audit::verify(dir.path(), &federation.options()).expect("readable");
+    assert_found(&report, Some(3), |fault| matches!(fault, Fault::PseudonymAttempts { .. }));
+    assert_found(&report, Some(3), |fault| matches!(fault, Fault::Quorum { .. }));
 }
 
 #[test]
@@ -494,8 +616,8 @@ fn a_thousand_random_flips_of_a_log_are_all_found() {
 fn findings_are_counted_beyond_those_kept() {
     let federation = Federation::with_history();
     let dir = tempfile::tempdir().expect("a folder");
-    let leaves: Vec<Vec<u8>> = (0..200).map(|i| format!("eranos/ledger/v2 {i}\n").into_bytes()).collect();
-    write_log(dir.path(), &leaves, &federation.signer);
+    let foreign = |i| EncodedEntry { leaf: format!("eranos/ledger/v2 {i}\n").into_bytes(), attachment: None };
+    write_log(dir.path(), &(0..200).map(foreign).collect::<Vec<_>>(), &federation.signer);
     let report = audit::verify(dir.path(), &federation.options()).expect("readable");
     assert_eq!((report.findings.len(), report.n_findings), (audit::FINDINGS_MAX, 200));
 }

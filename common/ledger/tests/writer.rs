@@ -9,7 +9,8 @@ use std::{
 
 use eranos_base::{Digest, SigningKey, Timestamp};
 use eranos_ledger::{
-    AppendError, Date, Entry, LedgerSigner, LogOpened, LogWriter, Receipt, ReceiptError, SignedCheckpoint,
+    AppendError, Date, EncodedEntry, Entry, LedgerSigner, LogOpened, LogWriter, Receipt, ReceiptError,
+    SignedCheckpoint,
     audit::{self, Options},
     log::Storage,
     tile::{Folder, Tile, TileError, TileSource},
@@ -23,7 +24,7 @@ fn signer() -> Arc<LedgerSigner> {
 }
 
 /// Distinct entries that cost nothing to check; the writer does not ask what they mean.
-fn leaf(index: u64) -> Vec<u8> {
+fn leaf(index: u64) -> EncodedEntry {
     let opened = LogOpened {
         origin: format!("log-{index}").parse().expect("name"),
         trust_domain: "example.org".parse().expect("name"),
@@ -33,8 +34,16 @@ fn leaf(index: u64) -> Vec<u8> {
     Entry::LogOpened(opened).encode().expect("encodes")
 }
 
-fn leaves(n: u64) -> Vec<Vec<u8>> {
+fn leaves(n: u64) -> Vec<EncodedEntry> {
     (0..n).map(leaf).collect()
+}
+
+fn not_an_entry(leaf: &[u8]) -> EncodedEntry {
+    EncodedEntry { leaf: leaf.to_vec(), attachment: None }
+}
+
+fn root(entries: &[EncodedEntry]) -> Digest {
+    tree::root(&entries.iter().map(|entry| entry.leaf.as_slice()).collect::<Vec<_>>())
 }
 
 fn assert_sound(dir: &Path) {
@@ -53,11 +62,12 @@ fn a_log_grows_by_one_and_every_checkpoint_continues_the_last() {
     let all = leaves(8);
     for (index, leaf) in (0..).zip(&all) {
         let signed = writer.append(index, leaf).expect("appends").clone();
-        assert_eq!(signed.checkpoint().root, tree::root(&all[..=index as usize]));
+        assert_eq!(signed.checkpoint().root, root(&all[..=index as usize]));
         let old_size = previous.as_ref().map_or(0, |p| p.checkpoint().size);
         let receipt = writer.receipt(index, old_size).expect("proved");
         let receipt = Receipt::decode(&receipt.encode()).expect("decodes");
-        let verified = receipt.verify(&key, previous.as_ref().map(SignedCheckpoint::checkpoint)).expect("verifies");
+        let verified =
+            receipt.verify(None, &key, previous.as_ref().map(SignedCheckpoint::checkpoint)).expect("verifies");
         assert_eq!(verified.entry.encode().expect("encodes"), *leaf);
         previous = Some(verified.checkpoint);
         assert_sound(dir.path());
@@ -83,14 +93,14 @@ fn an_entry_twice_is_nothing_and_another_one_is_refused() {
         assert!(matches!(writer.append(index, &leaf(999)), Err(AppendError::Conflict { index: i }) if i == index));
     }
     // A replay that reaches past the end completes.
-    let replay: Vec<Vec<u8>> = (290..310).map(leaf).collect();
+    let replay: Vec<EncodedEntry> = (290..310).map(leaf).collect();
     assert_eq!(writer.append_all(290, &replay).expect("completes").checkpoint().size, 310);
     let mut other = replay.clone();
     other[3] = leaf(999);
     assert!(matches!(writer.append_all(290, &other), Err(AppendError::Conflict { index: 293 })));
     assert!(matches!(writer.append(311, &leaf(311)), Err(AppendError::Gap { index: 311, size: 310 })));
-    assert!(matches!(writer.append(310, b"not an entry"), Err(AppendError::Entry { index: 310, .. })));
-    assert!(matches!(writer.append(310, &[b'x'; 70_000]), Err(AppendError::Entry { index: 310, .. })));
+    assert!(matches!(writer.append(310, &not_an_entry(b"not an entry")), Err(AppendError::Entry { index: 310, .. })));
+    assert!(matches!(writer.append(310, &not_an_entry(&[b'x'; 70_000])), Err(AppendError::Entry { index: 310, .. })));
     assert_eq!(writer.size(), 310);
     assert_sound(dir.path());
 }
@@ -154,7 +164,7 @@ fn proofs_hold_across_tiles_and_stay_short() {
             assert_eq!(tree::verify_consistency(size, &frontier.root(), n, &root, &proof), Ok(()), "{size}");
             assert!(proof.len() <= 18);
         }
-        frontier.push(tree::leaf_hash(if size < 65_000 { &same[0] } else { &[] }));
+        frontier.push(tree::leaf_hash(if size < 65_000 { &same[0].leaf } else { &[] }));
         if size >= 65_000 {
             break;
         }
@@ -173,36 +183,39 @@ fn a_fork_a_rewind_and_a_foreign_receipt_are_refused_by_a_client() {
     writer.append_all(5, &[leaf(5), leaf(6)]).expect("appends");
     let new = writer.checkpoint().checkpoint();
     let receipt = writer.receipt(6, 5).expect("proved");
-    assert!(receipt.verify(&key, Some(old.checkpoint())).is_ok());
+    assert!(receipt.verify(None, &key, Some(old.checkpoint())).is_ok());
     // The same coordinator shows somebody else another history.
     let mut forked = LogWriter::open(theirs.path(), signer()).expect("opens");
     forked.append_all(0, &[leaf(0), leaf(1), leaf(2), leaf(3), leaf(44), leaf(5), leaf(6)]).expect("appends");
     let fork = forked.receipt(6, 5).expect("proved");
     assert!(matches!(
-        fork.verify(&key, Some(old.checkpoint())),
+        fork.verify(None, &key, Some(old.checkpoint())),
         Err(ReceiptError::Fork { previous: 5, presented: 7, .. })
     ));
     let same_size = forked.receipt(6, 7).expect("proved");
-    assert!(matches!(same_size.verify(&key, Some(new)), Err(ReceiptError::Fork { previous: 7, presented: 7, .. })));
+    assert!(matches!(
+        same_size.verify(None, &key, Some(new)),
+        Err(ReceiptError::Fork { previous: 7, presented: 7, .. })
+    ));
     // The old checkpoint again.
     let rewound = Receipt { checkpoint: old.note().encode().into_bytes(), index: 4, ..receipt.clone() };
-    let rewound = Receipt { entry: leaf(4), inclusion: writer.inclusion_proof(4, 5).expect("proved"), ..rewound };
-    assert!(matches!(rewound.verify(&key, Some(new)), Err(ReceiptError::Rewind { previous: 7, presented: 5 })));
+    let rewound = Receipt { entry: leaf(4).leaf, inclusion: writer.inclusion_proof(4, 5).expect("proved"), ..rewound };
+    assert!(matches!(rewound.verify(None, &key, Some(new)), Err(ReceiptError::Rewind { previous: 7, presented: 5 })));
     // A receipt that starts from nothing proves nothing to a client that has a checkpoint.
     let from_nothing = writer.receipt(6, 0).expect("proved");
     assert!(matches!(
-        from_nothing.verify(&key, Some(old.checkpoint())),
+        from_nothing.verify(None, &key, Some(old.checkpoint())),
         Err(ReceiptError::OldSize { found: 0, expected: 5 })
     ));
-    assert!(from_nothing.verify(&key, None).is_ok());
-    assert!(matches!(receipt.verify(&key, None), Err(ReceiptError::OldSize { found: 5, expected: 0 })));
+    assert!(from_nothing.verify(None, &key, None).is_ok());
+    assert!(matches!(receipt.verify(None, &key, None), Err(ReceiptError::OldSize { found: 5, expected: 0 })));
     // Another entry, another index, another key.
-    let other = Receipt { entry: leaf(4), ..receipt.clone() };
-    assert!(matches!(other.verify(&key, Some(old.checkpoint())), Err(ReceiptError::Inclusion { .. })));
+    let other = Receipt { entry: leaf(4).leaf, ..receipt.clone() };
+    assert!(matches!(other.verify(None, &key, Some(old.checkpoint())), Err(ReceiptError::Inclusion { .. })));
     let other = Receipt { index: 5, ..receipt.clone() };
-    assert!(matches!(other.verify(&key, Some(old.checkpoint())), Err(ReceiptError::Inclusion { .. })));
+    assert!(matches!(other.verify(None, &key, Some(old.checkpoint())), Err(ReceiptError::Inclusion { .. })));
     let stranger = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[2; 32]));
-    let refused = receipt.verify(&stranger.ledger_key(), Some(old.checkpoint()));
+    let refused = receipt.verify(None, &stranger.ledger_key(), Some(old.checkpoint()));
     assert!(matches!(refused, Err(ReceiptError::Checkpoint(_))));
 }
 
@@ -211,12 +224,22 @@ fn every_flipped_byte_of_a_receipt_is_refused() {
     let federation = Federation::with_history();
     let dir = tempfile::tempdir().expect("a folder");
     let mut writer = LogWriter::open(dir.path(), federation.signer.clone()).expect("opens");
-    let leaves = federation.leaves();
-    let old = writer.append_all(0, &leaves[..3]).expect("appends").clone();
-    writer.append_all(3, &leaves[3..]).expect("appends");
+    let entries = federation.encoded();
+    let old = writer.append_all(0, &entries[..3]).expect("appends").clone();
+    writer.append_all(3, &entries[3..]).expect("appends");
     let key = writer.ledger_key();
-    let bytes = writer.receipt(6, 3).expect("proved").encode();
-    let verify = |bytes: &[u8]| Receipt::decode(bytes)?.verify(&key, Some(old.checkpoint()));
+    let receipt = writer.receipt(6, 3).expect("proved");
+    let attachment = writer.attachment(&receipt.entry).expect("readable").expect("an attachment");
+    for place in 0..attachment.len() {
+        let mut flipped = attachment.clone();
+        flipped[place] ^= 1 << (place % 8);
+        assert!(receipt.verify(Some(&flipped), &key, Some(old.checkpoint())).is_err(), "attachment's byte {place}");
+    }
+    for other in [None, entries[5].attachment.as_deref()] {
+        assert!(receipt.verify(other, &key, Some(old.checkpoint())).is_err());
+    }
+    let bytes = receipt.encode();
+    let verify = |bytes: &[u8]| Receipt::decode(bytes)?.verify(Some(&attachment), &key, Some(old.checkpoint()));
     assert!(verify(&bytes).is_ok());
     for place in 0..bytes.len() {
         let mut flipped = bytes.clone();
@@ -261,6 +284,10 @@ impl Crashing {
 impl TileSource for Crashing {
     fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
         self.folder.read(tile)
+    }
+
+    fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError> {
+        self.folder.read_attachment(digest)
     }
 }
 
@@ -308,7 +335,10 @@ impl Storage for Crashing {
 fn a_crash_at_any_write_leaves_a_log_that_a_replay_completes() {
     let start = tempfile::tempdir().expect("a folder");
     LogWriter::open(start.path(), signer()).expect("opens").append_all(0, &leaves(253)).expect("appends");
-    let all = leaves(258);
+    // Two of them with an attachment, which must be there whole whenever an entry names it, and at no other time.
+    let mut all = leaves(258);
+    all.splice(254..255, Federation::with_history().encoded().drain(2..3));
+    all.splice(256..257, Federation::with_history().encoded().drain(3..4));
     let mut roots = BTreeMap::<u64, Digest>::new();
     let (mut n_crashes, mut finished) = (0, false);
     for countdown in 0.. {
@@ -351,9 +381,10 @@ fn a_crash_at_any_write_leaves_a_log_that_a_replay_completes() {
                     assert_eq!(root, signed.root, "two roots of {}: {countdown}, {crash:?}", signed.size);
                 }
             }
-            assert_eq!(writer.checkpoint().checkpoint().root, tree::root(&all));
+            assert_eq!(writer.checkpoint().checkpoint().root, root(&all));
             drop(writer);
             assert_sound(dir.path());
+            assert_eq!(files(&dir.path().join("attachment")).len(), 2);
         }
         if finished {
             break;

@@ -39,4 +39,4 @@ pub use model::{Activation, LayerKind, LayerSpec, ModelError, ModelSpec, Padding
 pub use network::{Evaluation, Network, ParameterEntry, Prepared, Record, Workspace};
 pub use optimizers::{LearningRateSchedule, Optimizer, OptimizerError, OptimizerSpec};
 pub use tensors::TensorError;
-pub use training::{Training, TrainingError};
+pub use training::{Totals, Training, TrainingError};

@@ -38,6 +38,7 @@ use crate::{
 pub mod batch;
 mod compile;
 
+use batch::Outcome;
 use compile::{Compiled, Input, Source, Step, WayBack, compile};
 
 /// A model ready to run. Shared freely between threads; each thread needs a [`Workspace`] of its own.
@@ -281,8 +282,8 @@ impl Network {
         out: &mut Gradient,
     ) -> Result<f32, NnError> {
         let mut found = 0.0;
-        self.record_gradients(prepared, &[(record, target)], workspace, out, |_, loss, _| {
-            found = loss;
+        self.record_gradients(prepared, &[(record, target)], workspace, out, |_, outcome, _| {
+            found = outcome.loss;
             Ok::<_, NnError>(())
         })?;
         Ok(found)
@@ -290,7 +291,8 @@ impl Network {
 
     /// [`Network::record_gradient`] of each of `records`, with the same bits, but a chunk of them at a time on the way there
     /// and back: a recurrent layer multiplies many rows where one record has one. Each gradient is written to `out` and
-    /// `each` is called with the record's place, its loss and its gradient, in order.
+    /// `each` is called with the record's place, its loss and whether it was right, and its gradient, in order: all of them
+    /// made from the record's own outputs alone, with the same bits in any company.
     ///
     /// # Errors
     /// As there, before any gradient is computed; and what `each` gives, which ends it.
@@ -300,7 +302,7 @@ impl Network {
         records: &[(Record<'_>, Target<'_>)],
         workspace: &mut Workspace,
         out: &mut Gradient,
-        mut each: impl FnMut(usize, f32, &Gradient) -> Result<(), E>,
+        mut each: impl FnMut(usize, Outcome, &Gradient) -> Result<(), E>,
     ) -> Result<(), E> {
         self.check_call(prepared, workspace, Some(out))?;
         records.iter().try_for_each(|&(record, target)| self.check_example(record, target))?;
@@ -308,8 +310,8 @@ impl Network {
         let mut chunks = records.chunks(self.chunk_len).enumerate();
         let result = chunks.try_for_each(|(i, examples)| {
             let chunk = memory.hold(self, examples);
-            self.chunk_of_record_gradients(prepared, chunk, examples, workspace, out, |place, loss, gradient| {
-                each(i * self.chunk_len + place, loss, gradient)
+            self.chunk_of_record_gradients(prepared, chunk, examples, workspace, out, |place, outcome, gradient| {
+                each(i * self.chunk_len + place, outcome, gradient)
             })
         });
         workspace.batch = memory;
@@ -323,16 +325,16 @@ impl Network {
         examples: &[(Record<'_>, Target<'_>)],
         workspace: &mut Workspace,
         out: &mut Gradient,
-        mut each: impl FnMut(usize, f32, &Gradient) -> Result<(), E>,
+        mut each: impl FnMut(usize, Outcome, &Gradient) -> Result<(), E>,
     ) -> Result<(), E> {
         for i in 0..self.steps.len() {
             self.step_forward(i, prepared, chunk, workspace);
         }
         self.copy_logits(chunk, workspace);
-        let mut losses = [0.0; N_RECORDS_MAX];
+        let mut outcomes = [Outcome::default(); N_RECORDS_MAX];
         let logits = workspace.logits.chunks_exact_mut(self.n_outputs);
-        for ((logits, &(_, target)), loss) in logits.zip(examples).zip(&mut losses) {
-            *loss = self.loss.gradient(logits, target);
+        for ((logits, &(_, target)), outcome) in logits.zip(examples).zip(&mut outcomes) {
+            *outcome = self.outcome(logits, target);
         }
         let logits = &workspace.logits[..chunk.n * self.n_outputs];
         if let Some(last) = workspace.gradients.last_mut() {
@@ -341,16 +343,25 @@ impl Network {
         for i in (0..self.steps.len()).rev() {
             self.step_backward(i, prepared, chunk, workspace);
         }
-        for (record, loss) in losses.iter().enumerate().take(chunk.n) {
+        for (record, outcome) in outcomes.into_iter().enumerate().take(chunk.n) {
             out.begin();
             for (i, step) in self.steps.iter().enumerate() {
                 let Some((layer, pass, scratch)) = self.products(i, chunk, workspace) else { continue };
                 layer.record_gradient(pass, record, scratch, out.values_mut(step.range()));
             }
             self.touch(chunk, record..record + 1, workspace, out);
-            each(record, *loss, out)?;
+            each(record, outcome, out)?;
         }
         Ok(())
+    }
+
+    /// What a record's `logits` say of its checked target; the gradient with respect to them takes their place.
+    fn outcome(&self, logits: &mut [f32], target: Target<'_>) -> Outcome {
+        let is_right = match target {
+            Target::Class(class) => self.loss.is_right(logits, class).unwrap_or_default(),
+            Target::Values(_) => false,
+        };
+        Outcome { loss: self.loss.gradient(logits, target), is_right, norm: None }
     }
 
     /// [`Network::record_gradient`], but a value that is not finite is an error.

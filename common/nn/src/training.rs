@@ -31,6 +31,15 @@ struct Worker {
     outcomes: Vec<Outcome>,
 }
 
+/// What the records of a batch came to, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// The sum of their losses.
+    pub loss: f64,
+    /// How many were right ([`Outcome::is_right`]).
+    pub n_right: usize,
+}
+
 /// Why a step was not taken.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TrainingError {
@@ -91,15 +100,19 @@ impl<'a> Training<'a> {
         weight: Weight,
         change: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<f64, TrainingError> {
-        self.step_by(batch, weight, true, change)
+        Ok(self.step_by(batch, weight, true, change)?.loss)
     }
 
     /// [`Training::step`] whose work does not depend on the values: a gradient that is not finite is stepped along as any
-    /// other. Then the loss that it gives, or a parameter, is not finite.
+    /// other. Then the loss that it gives, or a parameter, is not finite. It gives all that the batch came to.
     ///
     /// # Errors
     /// As [`Network::chunk_gradient`], but for what is not finite.
-    pub fn step_unchecked(&mut self, batch: &[(Record<'_>, Target<'_>)], weight: Weight) -> Result<f64, TrainingError> {
+    pub fn step_unchecked(
+        &mut self,
+        batch: &[(Record<'_>, Target<'_>)],
+        weight: Weight,
+    ) -> Result<Totals, TrainingError> {
         self.step_by(batch, weight, false, |_, _| {})
     }
 
@@ -109,10 +122,10 @@ impl<'a> Training<'a> {
         weight: Weight,
         is_checked: bool,
         change: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Result<f64, TrainingError> {
+    ) -> Result<Totals, TrainingError> {
         let chunk_len = self.network.chunk_len();
         let mut waves = batch.chunks(chunk_len * WORKERS).peekable();
-        let (mut loss, mut is_first, mut n_chunks) = (0.0, true, 0);
+        let (mut totals, mut is_first, mut n_chunks) = (Totals::default(), true, 0);
         // As many chunks at once as there are workers: a batch of any size takes no more memory.
         while let Some(wave) = waves.next() {
             let (network, weights) = (self.network, &self.weights);
@@ -126,7 +139,9 @@ impl<'a> Training<'a> {
                 network.chunk_gradient_unchecked(weights, chunk, weight, workspace, outcomes, gradient).map(|_| ())
             })?;
             for (worker, chunk) in self.workers.iter().zip(wave.chunks(chunk_len)) {
-                loss += worker.outcomes[..chunk.len()].iter().map(|outcome| f64::from(outcome.loss)).sum::<f64>();
+                let outcomes = &worker.outcomes[..chunk.len()];
+                totals.loss += outcomes.iter().map(|outcome| f64::from(outcome.loss)).sum::<f64>();
+                totals.n_right += outcomes.iter().filter(|outcome| outcome.is_right).count();
             }
             if waves.peek().is_some() {
                 let workers = &self.workers;
@@ -148,7 +163,7 @@ impl<'a> Training<'a> {
             change(at, gradient);
         });
         (self.workers, self.earlier) = (workers, earlier);
-        Ok(loss)
+        Ok(totals)
     }
 
     /// Takes one step along the gradient that `write` writes. It is called once for every block, with zeros to write to, in
@@ -327,15 +342,23 @@ mod tests {
         let mut batch: Vec<_> = (0..n).map(good).collect();
         // In the first chunk of the first of two waves.
         batch[0] = (Record { values: &huge, dropout_key: Some(0) }, Target::Class(0));
-        let loss = training.step_unchecked(&batch, Weight::Equal(0.1)).unwrap();
+        let loss = training.step_unchecked(&batch, Weight::Equal(0.1)).unwrap().loss;
         assert!(!loss.is_finite() && training.optimizer.n_steps() == 1, "{loss}");
         assert!(training.parameters().iter().any(|parameter| !parameter.is_finite()));
         // It goes on from there, by as much work, without an end to what is not finite.
-        assert!(!training.step_unchecked(&batch[1..], Weight::Equal(0.1)).unwrap().is_finite());
+        assert!(!training.step_unchecked(&batch[1..], Weight::Equal(0.1)).unwrap().loss.is_finite());
         // Where nothing overflows it is a step like any other.
         let [mut plain, mut unchecked] = [(); 2].map(|()| Training::new(&network, &start, sgd).unwrap());
-        let losses =
-            (plain.step(&batch[1..], Weight::Equal(0.1)), unchecked.step_unchecked(&batch[1..], Weight::Equal(0.1)));
-        assert!(losses.0 == losses.1 && plain.parameters() == unchecked.parameters());
+        let (prepared, mut workspace) = (network.prepare(&start).unwrap(), network.workspace());
+        let mut n_right = 0;
+        let each = |_, outcome: Outcome, _: &Gradient| {
+            n_right += usize::from(outcome.is_right);
+            Ok::<_, NnError>(())
+        };
+        network.record_gradients(&prepared, &batch[1..], &mut workspace, &mut network.gradient(), each).unwrap();
+        let totals = unchecked.step_unchecked(&batch[1..], Weight::Equal(0.1)).unwrap();
+        assert_eq!(plain.step(&batch[1..], Weight::Equal(0.1)), Ok(totals.loss));
+        assert_eq!(plain.parameters(), unchecked.parameters());
+        assert!(totals.n_right == n_right && n_right > 0, "{} and {n_right}", totals.n_right);
     }
 }

@@ -11,11 +11,13 @@ use eranos_privacy::{
 
 fn main() {
     let target = RecordTarget {
+        groups: eranos_privacy::Groups::default(),
         l2_clip_norm: 1.0,
         n_parameters: 121_930,
         sampling_probability: Probability::new(1, 4).expect("a probability"),
         expected_lot: 1500,
         record_bound: 750,
+        local: None,
         n_max: 8,
         u_min: 7,
         max_colluders: 1,

@@ -311,7 +311,8 @@ pub struct Budget {
     n_charged: u64,
     n_without_noise: u64,
     sessions: HashMap<SessionId, Session>,
-    /// Every mechanism that was reserved or charged, by the digest of its encoding.
+    /// Every mechanism that was reserved or charged, by the digest of its encoding. One whose clip adapts is one mechanism:
+    /// what each attempt costs was fixed before the first.
     mechanisms: HashMap<Digest, Known>,
 }
 
@@ -561,7 +562,7 @@ impl Budget {
             }
         }
         if let Some((mechanism, n_attempts)) = more.filter(|(_, n_attempts)| *n_attempts > 0) {
-            let key = Digest::of(&mechanism.encode());
+            let key = Digest::of(&mechanism.session_bytes());
             let curve = match self.mechanisms.get(&key) {
                 Some(known) => known.curves[unit].clone(),
                 None => mechanism.curve_for(self.terms.unit),
@@ -660,14 +661,14 @@ impl Budget {
         self.prepare(Record::GivenBack { session, round })
     }
 
-    /// Whether attempts of `session` may be charged under `mechanism`: a session keeps the mechanism of its first charge,
-    /// so that the epsilon of its plan, which is for all its attempts, bounds what the session spends.
+    /// Whether attempts of `session` may be charged under `mechanism`: a session keeps the mechanism of its first charge, all
+    /// but an adaptive clip, so that the epsilon of its plan, which is for all its attempts, bounds what the session spends.
     ///
     /// # Errors
     /// If an attempt of the session was charged under another mechanism.
     pub fn keeps_mechanism(&self, session: SessionId, mechanism: &Mechanism) -> Result<(), BudgetError> {
         match self.sessions.get(&session).and_then(|s| s.mechanism) {
-            Some(first) if first != Digest::of(&mechanism.encode()) => Err(BudgetError::OtherMechanism),
+            Some(first) if first != Digest::of(&mechanism.session_bytes()) => Err(BudgetError::OtherMechanism),
             _ => Ok(()),
         }
     }
@@ -870,7 +871,7 @@ impl Budget {
 
     /// Keeps the curves of `mechanism`, so that a long log is not recomputed record by record. Gives the mechanism's key.
     fn remember(&mut self, mechanism: &Mechanism) -> Digest {
-        let key = Digest::of(&mechanism.encode());
+        let key = Digest::of(&mechanism.session_bytes());
         self.mechanisms.entry(key).or_insert_with(|| Known {
             mechanism: mechanism.clone(),
             curves: [UnitOfPrivacy::Record, UnitOfPrivacy::Client].map(|unit| mechanism.curve_for(unit)),
@@ -1129,9 +1130,12 @@ const KIND_RECEIPT_OF_SUM: u8 = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mechanism::{
-        ClientTarget, LocalTraining, Noise, NoiseTarget, Probability, RecordMechanism, RecordTarget, design,
-        design_client,
+    use crate::{
+        groups::{AdaptiveClip, Groups, Share},
+        mechanism::{
+            ClientTarget, LocalTraining, Noise, NoiseTarget, Probability, RecordMechanism, RecordParameters,
+            RecordTarget, design, design_client,
+        },
     };
 
     fn mechanism() -> Mechanism {
@@ -1142,11 +1146,13 @@ mod tests {
 
     fn mechanism_with(noise: NoiseTarget) -> Mechanism {
         let mechanism = design(&RecordTarget {
+            groups: Groups::default(),
             l2_clip_norm: 1.0,
             n_parameters: 121_930,
             sampling_probability: Probability::new(1, 4).expect("a probability"),
             expected_lot: 1500,
             record_bound: 750,
+            local: None,
             n_max: 8,
             u_min: 7,
             max_colluders: 1,
@@ -1585,6 +1591,7 @@ mod tests {
     fn client_mechanism() -> Mechanism {
         static MECHANISM: std::sync::LazyLock<Mechanism> = std::sync::LazyLock::new(|| {
             let mechanism = design_client(&ClientTarget {
+                groups: Groups::default(),
                 l2_clip_norm: 1.0,
                 n_parameters: 1000,
                 n_max: 100,
@@ -1598,6 +1605,37 @@ mod tests {
             mechanism.expect("reachable").into()
         });
         MECHANISM.clone()
+    }
+
+    #[test]
+    fn a_session_whose_clip_adapts_is_charged_as_one_mechanism() {
+        let share = Share::from_millionths(10_000).expect("a share");
+        let adaptive = AdaptiveClip { l2_clip_norm_min: 0.1, l2_clip_norm_max: 10.0, share };
+        let Mechanism::Record(fixed) = mechanism() else { panic!("unit = record") };
+        let groups = Groups::new(None, Some(adaptive)).expect("groups");
+        let first: Mechanism =
+            RecordMechanism::new(RecordParameters { groups, ..fixed.parameters().clone() }).expect("sound").into();
+        let mut file = File::new(terms());
+        for (round, clip) in [(1, 1.0), (2, 1.5), (3, 0.7)] {
+            let mechanism = first.with_clip(clip).expect("within the bounds");
+            let begun = file.budget.begin(session(b"task"), RoundNumber(round), &task(), &mechanism, false);
+            file.take(begun);
+            let epsilon_after = file.budget.epsilon_after(session(b"task"), &mechanism, 1);
+            assert_eq!(epsilon_after, first.promised_epsilon(round as u32, 1e-5));
+            let plan = Digest::of(b"plan");
+            let (round, attempt) = (RoundNumber(round), round as u32);
+            file.take(file.budget.charge(session(b"task"), round, attempt, plan, &mechanism, false));
+        }
+        // No more than three attempts of one mechanism, since none was chosen by what another released: the same read back.
+        let (read, _) = Budget::parse(&file.bytes).expect("sound");
+        assert_eq!(read.epsilon_spent(), first.promised_epsilon(3, 1e-5));
+        assert_eq!(read.epsilon_spent(), mechanism().promised_epsilon(3, 1e-5), "nor more than without groups");
+        // Other bounds, or none, are another mechanism.
+        assert_eq!(read.keeps_mechanism(session(b"task"), &mechanism()), Err(BudgetError::OtherMechanism));
+        let wider = AdaptiveClip { l2_clip_norm_max: 20.0, ..adaptive };
+        let groups = Groups::new(None, Some(wider)).expect("groups");
+        let wider = RecordMechanism::new(RecordParameters { groups, ..fixed.parameters().clone() }).expect("sound");
+        assert_eq!(read.keeps_mechanism(session(b"task"), &wider.into()), Err(BudgetError::OtherMechanism));
     }
 
     #[test]

@@ -8,8 +8,9 @@
 //!    least noise that keeps a promise.
 //! 2. [`sampler`]: the silo's secret Poisson sample, as a constant number of slots.
 //! 3. [`silo`]: every record gradient clipped to integers and summed exactly. Where the client is the unit, [`update`]
-//!    instead: the whole change of the model clipped, and rounded at random ([`rounding`]). [`rotation`] spreads either
-//!    and brings the sum back at the coordinator.
+//!    instead: the whole change of the model clipped, and rounded at random ([`rounding`]). What is measured beside the
+//!    model travels in the same vector ([`groups`]). [`rotation`] spreads either and brings the sum back at the
+//!    coordinator.
 //! 4. [`noise`]: the exact discrete Gaussian that every client adds.
 //! 5. [`accountant`]: from described events to epsilon, and from a target to the least noise.
 //! 6. [`budget`]: the client's durable record of what was spent, as bytes; the files are the client's.
@@ -24,6 +25,7 @@
 pub mod accountant;
 pub mod audit;
 pub mod budget;
+pub mod groups;
 pub mod mechanism;
 pub mod noise;
 pub mod rotation;
@@ -38,6 +40,7 @@ mod uniform;
 
 pub use accountant::{Accountant, Event, RdpCurve};
 pub use budget::Budget;
+pub use groups::{Figures, Groups};
 pub use mechanism::{
     ClientMechanism, ClientParameters, Mechanism, MechanismError, Noise, Probability, Promise, RecordMechanism,
     RecordParameters, View,

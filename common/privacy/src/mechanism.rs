@@ -16,6 +16,7 @@ use eranos_base::{
 use crate::{
     accountant::{Accountant, Event, RdpCurve, binomial_tail},
     budget::UnitOfPrivacy,
+    groups::Groups,
     noise::NoiseVariance,
     rounding, wrap,
 };
@@ -112,6 +113,12 @@ pub enum MechanismError {
         /// Which.
         what: &'static str,
     },
+    /// A record-level mechanism whose silos train by themselves without noise of their own, or the other way round.
+    #[error("a silo trains by itself with noise = local, and only there")]
+    SiloTraining,
+    /// A clip that is not adaptive was to be another one.
+    #[error("the clip of this mechanism is not adaptive")]
+    FixedClip,
     /// No shift and noise meet the target.
     #[error("no noise below 2^20 and 32 bits reaches epsilon {epsilon} at delta {delta:e}")]
     Unreachable {
@@ -188,8 +195,8 @@ impl Noise {
     /// Its name in task files, entries and reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Distributed(_) => "distributed",
-            Self::Local(_) => "local",
+            Self::Distributed(_) => DISTRIBUTED,
+            Self::Local(_) => LOCAL,
             Self::None => NO_NOISE,
         }
     }
@@ -211,7 +218,9 @@ impl Noise {
 /// The raw parameters of one attempt with unit = record, in the order of their encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordParameters {
-    /// C: the L2 norm to which a record's gradient is clipped.
+    /// What travels beside the gradient in the same vector.
+    pub groups: Groups,
+    /// C: the L2 norm to which a record's gradient, with what travels beside it, is clipped.
     pub l2_clip_norm: f64,
     /// K: the integer norm that stands for C; always [`GRID`].
     pub grid: u32,
@@ -219,7 +228,7 @@ pub struct RecordParameters {
     pub shift: u8,
     /// Coordinates of the model's gradient.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two.
+    /// d: coordinates of the masked vector, the next power of two from parameters and groups on.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -236,6 +245,9 @@ pub struct RecordParameters {
     pub sampling_probability: Probability,
     /// The most records that a silo may have.
     pub record_bound: u32,
+    /// What a silo does by itself in an attempt: with local noise, and only there. All of the above is then of each of its
+    /// steps, and L of one silo.
+    pub local: Option<SiloTraining>,
     /// Who adds noise, and how much.
     pub noise: Noise,
     /// b: bits of a coordinate of the masked vector.
@@ -244,6 +256,26 @@ pub struct RecordParameters {
     pub max_attempts: u32,
     /// delta, the share of cut samples included.
     pub delta: f64,
+}
+
+/// DP-SGD inside a silo, whose noise protects its records from everybody else: steps along the noised mean of clipped
+/// gradients. The change of the model that they lead to goes into the sum as a client's update does, without further noise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SiloTraining {
+    /// How many steps, each with a fresh sample and fresh noise.
+    pub steps: u32,
+    /// The learning rate of plain gradient descent.
+    pub learning_rate: f64,
+    /// The L2 norm that the update is clipped to. It bounds a silo's weight in the sum; no privacy rests on it.
+    pub update_clip_norm: f64,
+}
+
+impl SiloTraining {
+    fn check(&self) -> Result<(), MechanismError> {
+        in_range("steps", self.steps, 1, STEPS_MAX)?;
+        in_range("learning_rate", self.learning_rate, LEARNING_RATE_MIN, LEARNING_RATE_MAX)?;
+        in_range("update_clip_norm", self.update_clip_norm, CLIP_MIN, CLIP_MAX)
+    }
 }
 
 /// Checked parameters of one record-level attempt: every refusal of the specification has passed.
@@ -262,6 +294,10 @@ pub enum View {
 /// What a sum, its thresholds and its accounting take from a mechanism, whatever its unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CommonParameters {
+    /// What travels beside the gradient or update in the same vector.
+    pub groups: Groups,
+    /// C.
+    pub l2_clip_norm: f64,
     /// Coordinates of the model's gradient or update.
     pub n_parameters: u32,
     /// d: coordinates of the masked vector, a power of two.
@@ -290,15 +326,37 @@ pub trait Promise {
     /// The square of the L2 sensitivity of one vector on the integer grid to one unit of privacy, exactly.
     fn sensitivity_squared(&self) -> u64;
 
-    /// One attempt protected by `shares` shares, as an event.
+    /// One of the [`n_releases`](Self::n_releases) releases of an attempt, protected by `shares` shares, as an event.
     fn event(&self, shares: u32) -> Event;
+
+    /// How many such releases an attempt is: the steps that a silo takes under noise of its own, and else one.
+    fn n_releases(&self) -> u32 {
+        1
+    }
+
+    /// The Renyi divergence of one attempt protected by `shares` shares.
+    fn curve(&self, shares: u32) -> RdpCurve {
+        let mut curve = RdpCurve::default();
+        curve.add(&self.event(shares).rdp(), self.n_releases().into());
+        curve
+    }
 
     /// With what probability the analysis of one attempt does not hold.
     fn cut_probability(&self) -> f64;
 
-    /// The factor that turns a coordinate of the sum of `survivors` vectors, after H and D, into one of the mean gradient or
-    /// update.
+    /// The factor that turns a coordinate of the sum of `survivors` vectors, after H and D, into one of the mean joined vector,
+    /// which is C long at most.
     fn restoring_factor(&self, survivors: u32) -> f64;
+
+    /// What the mean of `survivors` vectors is multiplied with to be the mean of a figure: the lot that the mean is taken
+    /// over is that of the largest roster.
+    fn figures_factor(&self, survivors: u32) -> f64;
+
+    /// The standard deviation of the noise of `survivors` shares in a coordinate of their sum, after H and D.
+    fn restored_noise_deviation(&self, survivors: u32) -> f64 {
+        let common = self.common();
+        (f64::from(common.d_pad) * f64::from(survivors) * common.noise.added_variance()).sqrt()
+    }
 
     /// Whether anybody adds noise. Without it nothing is promised, and epsilon is infinite.
     fn has_noise(&self) -> bool {
@@ -352,7 +410,7 @@ pub trait Promise {
 
     /// The Renyi divergence of one attempt as it is charged: with the promised shares.
     fn promised_curve(&self) -> RdpCurve {
-        self.event(self.promised_shares()).rdp()
+        self.curve(self.promised_shares())
     }
 
     /// The epsilon that the plan states: all attempts, the promised shares, the plan's delta. Infinite without noise.
@@ -376,7 +434,7 @@ pub trait Promise {
         sorted.sort_unstable();
         for equal in sorted.chunk_by(|a, b| a == b) {
             let Some(shares) = self.shares(view, equal[0]) else { return f64::INFINITY };
-            accountant.compose_curve(&self.event(shares).rdp(), equal.len() as u64, self.cut_probability());
+            accountant.compose_curve(&self.curve(shares), equal.len() as u64, self.cut_probability());
         }
         accountant.epsilon(delta)
     }
@@ -400,12 +458,43 @@ impl Mechanism {
         }
     }
 
+    /// Whether what is summed are changes of the model, and not gradients.
+    pub const fn sums_updates(&self) -> bool {
+        match self {
+            Self::Record(mechanism) => mechanism.0.local.is_some(),
+            Self::Client(_) => true,
+        }
+    }
+
     /// The neighbouring relation of the promise, by its name in entries and reports.
     pub const fn relation(&self) -> &'static str {
         match self {
             Self::Record(_) => "add-or-remove",
             Self::Client(mechanism) => mechanism.relation(),
         }
+    }
+
+    /// The mechanism of an attempt that clips to `l2_clip_norm`, all else the same.
+    ///
+    /// # Errors
+    /// If the clip is not adaptive, or that lies outside its bounds.
+    pub fn with_clip(&self, l2_clip_norm: f64) -> Result<Self, MechanismError> {
+        if self.common().groups.adaptive_clip.is_none() {
+            return Err(MechanismError::FixedClip);
+        }
+        self.common().groups.check_clip(l2_clip_norm)?;
+        // Nothing but the clip's own range depends on it: neither sensitivity on the grid nor bits nor epsilon.
+        Ok(match self.clone() {
+            Self::Record(RecordMechanism(p)) => Self::Record(RecordMechanism(RecordParameters { l2_clip_norm, ..p })),
+            Self::Client(mechanism) => Self::Client(mechanism.clipping_to(l2_clip_norm)),
+        })
+    }
+
+    /// What stays the same over all attempts of a session, as bytes: the canonical encoding, at the least clip where that is
+    /// adaptive. Two mechanisms that agree in it cost the same, whatever they clip to.
+    pub fn session_bytes(&self) -> Vec<u8> {
+        let least = self.common().groups.adaptive_clip.map(|adaptive| adaptive.l2_clip_norm_min);
+        least.and_then(|least| self.with_clip(least).ok()).as_ref().unwrap_or(self).encode()
     }
 
     /// The canonical encoding, whose first bytes name the unit.
@@ -483,6 +572,13 @@ impl Promise for Mechanism {
         }
     }
 
+    fn n_releases(&self) -> u32 {
+        match self {
+            Self::Record(mechanism) => mechanism.n_releases(),
+            Self::Client(mechanism) => mechanism.n_releases(),
+        }
+    }
+
     fn cut_probability(&self) -> f64 {
         match self {
             Self::Record(mechanism) => mechanism.cut_probability(),
@@ -494,6 +590,13 @@ impl Promise for Mechanism {
         match self {
             Self::Record(mechanism) => mechanism.restoring_factor(survivors),
             Self::Client(mechanism) => mechanism.restoring_factor(survivors),
+        }
+    }
+
+    fn figures_factor(&self, survivors: u32) -> f64 {
+        match self {
+            Self::Record(mechanism) => mechanism.figures_factor(survivors),
+            Self::Client(mechanism) => mechanism.figures_factor(survivors),
         }
     }
 }
@@ -517,12 +620,13 @@ impl RecordMechanism {
     /// The first refusal of the specification that applies.
     pub fn new(parameters: RecordParameters) -> Result<Self, MechanismError> {
         let p = &parameters;
-        in_range("l2_clip_norm", p.l2_clip_norm, CLIP_MIN, CLIP_MAX)?;
+        p.groups.check()?;
+        p.groups.check_clip(p.l2_clip_norm)?;
         if p.grid != GRID {
             return Err(MechanismError::Mismatch { what: "grid", found: p.grid.into(), expected: GRID.into() });
         }
         in_range("shift", p.shift, SHIFT_MIN, SHIFT_MAX)?;
-        check_vector(p.n_parameters, p.d_pad)?;
+        check_vector(p.n_parameters, &p.groups, p.d_pad)?;
         let d_pad = p.d_pad;
         check_cohort(p.u_min, p.max_colluders, p.n_max)?;
         in_range("record_bound", p.record_bound, 1, RECORD_BOUND_MAX)?;
@@ -537,8 +641,11 @@ impl RecordMechanism {
             return Err(MechanismError::SumTooWide { d_pad, records_per_round: p.records_per_round });
         }
         in_range("expected_lot", p.expected_lot, 1, u32::MAX)?;
-        if let Noise::Local(_) = p.noise {
-            return Err(MechanismError::NotRun { what: "unit = record with noise = local" });
+        match (p.noise, &p.local) {
+            (Noise::Local(_), Some(local)) if p.groups.is_empty() => local.check()?,
+            (Noise::Local(_), Some(_)) => return Err(MechanismError::NotRun { what: GROUPS_OF_LOCAL_RECORDS }),
+            (Noise::Local(_), None) | (_, Some(_)) => return Err(MechanismError::SiloTraining),
+            (_, None) => {}
         }
         check_release(p.noise, p.bits, p.max_attempts, p.delta)?;
 
@@ -549,6 +656,7 @@ impl RecordMechanism {
         for least in SHIFT_MIN..p.shift {
             let widening = sensitivity_squared(d_pad, least) as f64 / sensitivity_squared(d_pad, p.shift) as f64;
             let variance = p.noise.added_variance() * widening;
+            // (With local noise the bits are those of the updates, whatever the shift.)
             if variance.sqrt() < NOISE_DEVIATION_MAX && bits_needed(p, least, variance) <= u32::from(BITS_MAX) {
                 return Err(MechanismError::ShiftNotLeast { found: p.shift.into(), least: least.into() });
             }
@@ -570,10 +678,14 @@ impl RecordMechanism {
     /// denominator (`u64` each), the noise variance as its `u64` numerator over 2^10.
     ///
     /// Version 1 is that of distributed noise, and of nothing else. Version 2 begins with the name of the noise, and has no
-    /// variance where there is none: who knows version 1 alone refuses it, and nothing reads as noise of variance 0.
+    /// variance where there is none: who knows version 1 alone refuses it, and nothing reads as noise of variance 0. With
+    /// local noise the silo's training stands before the variance. Version 3 is that of groups beside the gradient, which stand behind the name of the noise.
     pub fn encode(&self) -> Vec<u8> {
         let p = &self.0;
         let head = match p.noise {
+            _ if p.groups != Groups::default() => {
+                Canonical::new(DOMAIN_V3).text(p.noise.name()).field(&p.groups.encode())
+            }
             Noise::Distributed(_) => Canonical::new(DOMAIN),
             Noise::Local(_) | Noise::None => Canonical::new(DOMAIN_V2).text(p.noise.name()),
         };
@@ -591,6 +703,10 @@ impl RecordMechanism {
             .u64(p.sampling_probability.numerator)
             .u64(p.sampling_probability.denominator)
             .u32(p.record_bound);
+        let before_noise = match &p.local {
+            Some(local) => before_noise.u32(local.steps).f64(local.learning_rate).f64(local.update_clip_norm),
+            None => before_noise,
+        };
         let with_noise = match p.noise {
             Noise::Distributed(variance) | Noise::Local(variance) => before_noise.u64(variance.numerator()),
             Noise::None => before_noise,
@@ -603,15 +719,21 @@ impl RecordMechanism {
     /// # Errors
     /// If the bytes are not one, or the parameters are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, MechanismError> {
-        let (mut reader, is_noisy) = match CanonicalReader::new(bytes, DOMAIN_V2) {
-            Ok(mut reader) => match reader.text()? {
-                NO_NOISE => (reader, false),
-                // Distributed noise has version 1.
-                _ => return Err(DecodeError::Malformed { what: "noise" }.into()),
-            },
-            Err(_) => (CanonicalReader::new(bytes, DOMAIN)?, true),
+        let mut groups = Groups::default();
+        // Distributed noise alone has version 1; the others have version 2, and local noise no other.
+        let (mut reader, noise) = if let Ok(mut reader) = CanonicalReader::new(bytes, DOMAIN_V3) {
+            let noise = reader.text()?;
+            groups = Groups::decode(reader.field()?)?;
+            (reader, Some(noise).filter(|noise| [DISTRIBUTED, NO_NOISE].contains(noise)))
+        } else if let Ok(mut reader) = CanonicalReader::new(bytes, DOMAIN_V2) {
+            let noise = reader.text()?;
+            (reader, Some(noise).filter(|noise| [LOCAL, NO_NOISE].contains(noise)))
+        } else {
+            (CanonicalReader::new(bytes, DOMAIN)?, Some(DISTRIBUTED))
         };
+        let noise = noise.ok_or(DecodeError::Malformed { what: "noise" })?;
         let parameters = RecordParameters {
+            groups,
             l2_clip_norm: reader.f64()?,
             grid: reader.u32()?,
             shift: reader.u8()?,
@@ -624,7 +746,19 @@ impl RecordMechanism {
             expected_lot: reader.u32()?,
             sampling_probability: Probability::new(reader.u64()?, reader.u64()?)?,
             record_bound: reader.u32()?,
-            noise: if is_noisy { Noise::Distributed(read_variance(&mut reader)?) } else { Noise::None },
+            local: match noise {
+                LOCAL => Some(SiloTraining {
+                    steps: reader.u32()?,
+                    learning_rate: reader.f64()?,
+                    update_clip_norm: reader.f64()?,
+                }),
+                _ => None,
+            },
+            noise: match noise {
+                LOCAL => Noise::Local(read_variance(&mut reader)?),
+                NO_NOISE => Noise::None,
+                _ => Noise::Distributed(read_variance(&mut reader)?),
+            },
             bits: reader.u8()?,
             max_attempts: reader.u32()?,
             delta: reader.f64()?,
@@ -639,6 +773,18 @@ impl RecordMechanism {
         f64::from(p.d_pad).sqrt() * grid_steps(p.shift) as f64 / p.l2_clip_norm
     }
 
+    /// 2^e C/(d K L): turns a coordinate of a sum of gradients, after H and D, into one of their mean over the lot.
+    pub(crate) fn lot_factor(&self) -> f64 {
+        let p = &self.0;
+        p.l2_clip_norm / (f64::from(p.d_pad) * grid_steps(p.shift) as f64 * f64::from(p.expected_lot))
+    }
+
+    /// C_u s, the norm on the grid of an update that a silo's own training leads to: 64 sqrt d, at which rounding moves it by
+    /// less than a hundredth of its clip.
+    pub(crate) fn scaled_update_clip(&self) -> u32 {
+        scaled_update_clip(self.0.d_pad)
+    }
+
     /// The probability, at most, that one round's sum wraps around, which harms its utility only.
     pub fn wrap_probability(&self) -> f64 {
         let p = &self.0;
@@ -651,6 +797,8 @@ impl Promise for RecordMechanism {
     fn common(&self) -> CommonParameters {
         let p = &self.0;
         CommonParameters {
+            groups: p.groups,
+            l2_clip_norm: p.l2_clip_norm,
             n_parameters: p.n_parameters,
             d_pad: p.d_pad,
             u_min: p.u_min,
@@ -684,13 +832,28 @@ impl Promise for RecordMechanism {
     /// With what probability the cut of a sample to its bound is noticed in one attempt.
     fn cut_probability(&self) -> f64 {
         // The bound that was checked is charged, not the tail itself: it is the promise, and it is the larger one.
-        if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX }
+        let of_one = if self.0.records_per_round >= self.0.record_bound { 0.0 } else { SAMPLE_TAIL_MAX };
+        of_one * f64::from(self.n_releases())
     }
 
-    /// 2^e C/(d K L): the public expected lot divides, however many survived.
-    fn restoring_factor(&self, _survivors: u32) -> f64 {
-        let p = &self.0;
-        p.l2_clip_norm / (f64::from(p.d_pad) * grid_steps(p.shift) as f64 * f64::from(p.expected_lot))
+    fn n_releases(&self) -> u32 {
+        self.0.local.map_or(1, |local| local.steps)
+    }
+
+    /// 2^e C/(d K L): the public expected lot divides, however many survived. Of updates the mean is over the survivors.
+    fn restoring_factor(&self, survivors: u32) -> f64 {
+        match self.0.local {
+            Some(local) => {
+                let on_grid = f64::from(self.scaled_update_clip()) * f64::from(self.0.d_pad).sqrt();
+                local.update_clip_norm / (on_grid * f64::from(survivors))
+            }
+            None => self.lot_factor(),
+        }
+    }
+
+    /// The expected lot is that of the largest roster: the survivors' part of it, all silos taken for alike.
+    fn figures_factor(&self, survivors: u32) -> f64 {
+        f64::from(self.0.n_max) / f64::from(survivors)
     }
 }
 
@@ -722,6 +885,8 @@ pub enum NoiseTarget {
 /// What a record-level task asks for; [`design`] finds the rest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecordTarget {
+    /// What travels beside the gradient.
+    pub groups: Groups,
     /// C.
     pub l2_clip_norm: f64,
     /// Coordinates of the model's gradient.
@@ -732,6 +897,8 @@ pub struct RecordTarget {
     pub expected_lot: u32,
     /// The most records that a silo may have.
     pub record_bound: u32,
+    /// What a silo does by itself, with local noise.
+    pub local: Option<SiloTraining>,
     /// The largest roster.
     pub n_max: u16,
     /// The least number of survivors.
@@ -753,7 +920,7 @@ pub struct RecordTarget {
 /// # Errors
 /// If the target is out of range or no noise reaches it.
 pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> {
-    in_range("n_parameters", target.n_parameters, 1, VECTOR_LEN_MAX as u32)?;
+    in_range("n_parameters", target.n_parameters, 1, VECTOR_LEN_MAX as u32 - target.groups.len())?;
     in_range("record_bound", target.record_bound, 1, RECORD_BOUND_MAX)?;
     if target.u_min.saturating_sub(target.max_colluders) < HONEST_MIN {
         return Err(MechanismError::TooFewHonest { u_min: target.u_min, max_colluders: target.max_colluders });
@@ -761,9 +928,10 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
     let tail = |b: u32| sample_tail(target.record_bound, target.sampling_probability, b);
     let records_per_round =
         least(1, target.record_bound, |b| tail(b) <= SAMPLE_TAIL_MAX).unwrap_or(target.record_bound);
-    let d_pad = target.n_parameters.next_power_of_two();
+    let d_pad = padded_len(target.n_parameters, &target.groups);
     let with_noise = |shift: u8, noise: Noise| {
         let mut parameters = RecordParameters {
+            groups: target.groups,
             l2_clip_norm: target.l2_clip_norm,
             grid: GRID,
             shift,
@@ -776,6 +944,7 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
             expected_lot: target.expected_lot,
             sampling_probability: target.sampling_probability,
             record_bound: target.record_bound,
+            local: target.local,
             noise,
             bits: 0,
             max_attempts: target.max_attempts,
@@ -784,11 +953,12 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
         parameters.bits = u8::try_from(bits_needed(&parameters, shift, noise.added_variance())).unwrap_or(u8::MAX);
         parameters
     };
-    let epsilon = match target.noise {
-        NoiseTarget::Distributed { epsilon } => epsilon,
-        NoiseTarget::Local { .. } => {
-            return Err(MechanismError::NotRun { what: "unit = record with noise = local" });
-        }
+    if let Some(local) = &target.local {
+        local.check()?;
+    }
+    let (epsilon, adds): (f64, fn(_) -> Noise) = match target.noise {
+        NoiseTarget::Distributed { epsilon } => (epsilon, Noise::Distributed),
+        NoiseTarget::Local { epsilon } => (epsilon, Noise::Local),
         NoiseTarget::None => {
             let parameters =
                 (SHIFT_MIN..SHIFT_MAX).map(|shift| with_noise(shift, Noise::None)).find(|p| p.bits <= BITS_MAX);
@@ -797,7 +967,7 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
     };
     for shift in SHIFT_MIN..=SHIFT_MAX {
         let with_share = |thousandths: u32| {
-            Some(with_noise(shift, Noise::Distributed(share_variance(sensitivity_squared(d_pad, shift), thousandths)?)))
+            Some(with_noise(shift, adds(share_variance(sensitivity_squared(d_pad, shift), thousandths)?)))
         };
         // Unchecked parameters are used only to compare epsilons; what is returned has been checked.
         let reaches = |thousandths: u32| {
@@ -818,11 +988,16 @@ pub const GRID: u32 = 1 << 24;
 
 /// The name of no noise.
 const NO_NOISE: &str = "none";
+/// The name of noise in shares.
+const DISTRIBUTED: &str = "distributed";
+/// The name of noise that each adds alone.
+const LOCAL: &str = "local";
 const DOMAIN: &str = "eranos/privacy/record-mechanism/v1";
 const DOMAIN_V2: &str = "eranos/privacy/record-mechanism/v2";
+const DOMAIN_V3: &str = "eranos/privacy/record-mechanism/v3";
 /// Below this the clip's reciprocal, above it the restored gradient, leaves the comfortable range of `f32`.
-const CLIP_MIN: f64 = 1e-12;
-const CLIP_MAX: f64 = 1e12;
+pub(crate) const CLIP_MIN: f64 = 1e-12;
+pub(crate) const CLIP_MAX: f64 = 1e12;
 /// From here on the widening by rounding is below 0.8 %.
 const SHIFT_MIN: u8 = 17;
 /// K/2^e >= 8.
@@ -835,11 +1010,21 @@ const NOISE_DEVIATION_MIN: f64 = 4.0;
 /// The largest `f64` below 2^20.
 const NOISE_DEVIATION_MAX: f64 = 1_048_576.0 - 1.0 / 8_589_934_592.0;
 const BITS_MAX: u8 = 32;
+const STEPS_MAX: u32 = 1 << 20;
+const LEARNING_RATE_MIN: f64 = 1e-12;
+const LEARNING_RATE_MAX: f64 = 1e6;
+/// What is measured would have to be noised in each of a silo's steps.
+const GROUPS_OF_LOCAL_RECORDS: &str = "metrics or an adaptive clip with unit = record and noise = local";
 const ATTEMPTS_MAX: u32 = 1 << 24;
 /// sg never exceeds this many thousandths of Delta2 below 2^20, since Delta2 >= 9.
 const SHARE_THOUSANDTHS_MAX: u32 = 1 << 27;
 
-fn in_range<T: PartialOrd + Into<f64>>(what: &'static str, found: T, min: T, max: T) -> Result<(), MechanismError> {
+pub(crate) fn in_range<T: PartialOrd + Into<f64>>(
+    what: &'static str,
+    found: T,
+    min: T,
+    max: T,
+) -> Result<(), MechanismError> {
     // Written so that a NaN is refused.
     if found >= min && found <= max {
         return Ok(());
@@ -847,10 +1032,15 @@ fn in_range<T: PartialOrd + Into<f64>>(what: &'static str, found: T, min: T, max
     Err(MechanismError::Range { what, found: found.into(), min: min.into(), max: max.into() })
 }
 
+/// Coordinates of the masked vector.
+fn padded_len(n_parameters: u32, groups: &Groups) -> u32 {
+    n_parameters.saturating_add(groups.len()).checked_next_power_of_two().unwrap_or_default()
+}
+
 /// Whether the vector has a length that a plan may have, padded to the next power of two.
-fn check_vector(n_parameters: u32, d_pad: u32) -> Result<(), MechanismError> {
-    in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32)?;
-    let expected = n_parameters.next_power_of_two();
+fn check_vector(n_parameters: u32, groups: &Groups, d_pad: u32) -> Result<(), MechanismError> {
+    in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32 - groups.len())?;
+    let expected = padded_len(n_parameters, groups);
     if d_pad != expected {
         return Err(MechanismError::Mismatch { what: "d_pad", found: d_pad.into(), expected: expected.into() });
     }
@@ -916,8 +1106,20 @@ fn bits_needed(p: &RecordParameters, shift: u8, variance: f64) -> u32 {
 /// V = S^2/d + n sg^2, S = C s n B_max.
 fn coordinate_variance(p: &RecordParameters, shift: u8, variance: f64) -> f64 {
     let n = f64::from(p.n_max);
+    if p.local.is_some() {
+        // S = n C_u s, and no noise on top.
+        let sum = n * f64::from(scaled_update_clip(p.d_pad));
+        return sum * sum / f64::from(p.d_pad);
+    }
     let sum = grid_steps(shift) as f64 * n * f64::from(p.records_per_round);
     sum * sum + n * variance
+}
+
+/// 64 sqrt d, rounded up: 2^19 at the largest d.
+fn scaled_update_clip(d_pad: u32) -> u32 {
+    let squared = 4096 * u64::from(d_pad);
+    let root = squared.isqrt();
+    (if root * root < squared { root + 1 } else { root }) as u32
 }
 
 /// The least value from `min` to `max` that holds, given that every value above one that holds does too.
@@ -943,11 +1145,13 @@ mod tests {
 
     fn demo_target() -> RecordTarget {
         RecordTarget {
+            groups: Groups::default(),
             l2_clip_norm: 1.0,
             n_parameters: 121_930,
             sampling_probability: Probability::new(1, 4).expect("a probability"),
             expected_lot: 1500,
             record_bound: 750,
+            local: None,
             n_max: 8,
             u_min: 7,
             max_colluders: 1,
@@ -1090,6 +1294,75 @@ mod tests {
             let head = name.map_or(head.clone(), |name| head.text(name)).finish();
             assert!(RecordMechanism::decode(&[head, body].concat()).is_err(), "{domain} {name:?}");
         }
+    }
+
+    #[test]
+    fn a_silos_own_steps_are_accounted_one_by_one_with_one_share_each() {
+        let local = SiloTraining { steps: 5, learning_rate: 0.5, update_clip_norm: 2.0 };
+        let target = RecordTarget {
+            expected_lot: 187,
+            n_parameters: 1000,
+            local: Some(local),
+            noise: NoiseTarget::Local { epsilon: 8.0 },
+            ..demo_target()
+        };
+        let m = design(&target).expect("reachable");
+        let p = m.parameters();
+        assert_eq!((m.promised_shares(), p.d_pad, p.records_per_round), (1, 1024, 274));
+        // Steps times attempts, each with a cut of its own: 5 x 155.
+        let z = share_variance(p).deviation() / m.l2_sensitivity();
+        let event = Event::PoissonGaussian { sampling_probability: 0.25, noise_multiplier: z };
+        let epsilon = |n_steps: u64| {
+            let mut accountant = Accountant::new();
+            accountant.compose_curve(&event.rdp(), n_steps, SAMPLE_TAIL_MAX);
+            accountant.epsilon(1e-5)
+        };
+        assert!((m.epsilon() / epsilon(775) - 1.0).abs() < 1e-9, "{}, expected {}", m.epsilon(), epsilon(775));
+        assert!(m.epsilon() <= 8.0 && m.epsilon() > 7.9 && epsilon(155) < 0.6 * m.epsilon());
+        for view in [View::CoordinatorWithColluders, View::Outsider] {
+            assert_eq!((m.shares(view, 8), m.shares(view, 6)), (Some(1), None));
+            assert_eq!(m.attained_epsilon(view, &[8; 155], 1e-5), m.epsilon());
+        }
+        // The bits are those of the sum of updates.
+        assert!(p.bits < 16 && m.wrap_probability() <= 1e-9, "{}", p.bits);
+        assert!(Mechanism::from(m.clone()).sums_updates());
+
+        let bytes = m.encode();
+        assert_eq!(Mechanism::decode(&bytes), Ok(m.clone().into()));
+        let head = Canonical::new(DOMAIN_V2).text("local").f64(1.0).finish();
+        assert_eq!(bytes[..head.len()], head);
+        for len in 0..bytes.len() {
+            assert!(Mechanism::decode(&bytes[..len]).is_err());
+        }
+        let refused = |change: fn(&mut RecordParameters), says: &str| {
+            let mut p = m.parameters().clone();
+            change(&mut p);
+            let error = RecordMechanism::new(p).expect_err(says).to_string();
+            assert!(error.contains(says), "{error}, expected {says}");
+        };
+        refused(|p| p.local = None, "with noise = local, and only there");
+        refused(|p| p.noise = Noise::Distributed(share_variance(p)), "with noise = local, and only there");
+        refused(|p| p.noise = Noise::None, "with noise = local, and only there");
+        let training = |p: &mut RecordParameters, change: fn(&mut SiloTraining)| {
+            if let Some(local) = &mut p.local {
+                change(local);
+            }
+        };
+        refused(|p| p.bits -= 1, "bits");
+        let mut p = m.parameters().clone();
+        for change in [
+            (|local| local.steps = 0) as fn(&mut SiloTraining),
+            |local| local.learning_rate = f64::NAN,
+            |local| local.update_clip_norm = 0.0,
+        ] {
+            p.local = m.parameters().local;
+            training(&mut p, change);
+            assert!(matches!(RecordMechanism::new(p.clone()), Err(MechanismError::Range { .. })), "{:?}", p.local);
+        }
+        // What is measured would leave a silo without noise.
+        let groups = Groups::new(Some(crate::groups::Metrics::new(4.0, 0.01).expect("shares")), None).expect("groups");
+        let error = RecordMechanism::new(RecordParameters { groups, ..m.parameters().clone() }).expect_err("groups");
+        assert!(matches!(error, MechanismError::NotRun { .. }), "{error}");
     }
 
     /// A change to the demo's parameters, and what the refusal must say.

@@ -14,7 +14,7 @@ use chacha20::{
 
 use rayon::prelude::*;
 
-use crate::mechanism::Promise;
+use crate::{groups, mechanism::Promise};
 
 /// The public seed of a round's sign vector.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,6 +81,19 @@ pub fn restore(
     seed: &RotationSeed,
     survivors: u32,
 ) -> Result<Vec<f32>, RestoreError> {
+    release(sum, mechanism, seed, survivors).map(|(mean, _)| mean)
+}
+
+/// [`restore`], and what was released beside the gradient or update.
+///
+/// # Errors
+/// As there.
+pub fn release(
+    sum: &[u32],
+    mechanism: &impl Promise,
+    seed: &RotationSeed,
+    survivors: u32,
+) -> Result<(Vec<f32>, groups::Released), RestoreError> {
     let p = mechanism.common();
     let expected = p.d_pad as usize;
     if sum.len() != expected {
@@ -94,8 +107,11 @@ pub fn restore(
     let unused = 32 - u32::from(p.bits);
     let mut centred: Vec<i64> = sum.par_iter().map(|value| i64::from((*value << unused) as i32 >> unused)).collect();
     rotate_back(&mut centred, seed);
-    let factor = mechanism.restoring_factor(survivors);
-    Ok(centred[..p.n_parameters as usize].par_iter().map(|value| (*value as f64 * factor) as f32).collect())
+    let (model, beside) = centred.split_at(p.n_parameters as usize);
+    // The model's group was multiplied with the root of its share.
+    let factor = mechanism.restoring_factor(survivors) / p.groups.model.root();
+    let mean = model.par_iter().map(|value| (*value as f64 * factor) as f32).collect();
+    Ok((mean, groups::Released::of(beside, mechanism, survivors)))
 }
 
 /// v := D v.

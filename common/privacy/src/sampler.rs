@@ -102,11 +102,13 @@ mod tests {
 
     fn mechanism(numerator: u64, denominator: u64, record_bound: u32) -> RecordMechanism {
         design(&RecordTarget {
+            groups: crate::groups::Groups::default(),
             l2_clip_norm: 1.0,
             n_parameters: 16,
             sampling_probability: Probability::new(numerator, denominator).expect("a probability"),
             expected_lot: 10,
             record_bound,
+            local: None,
             n_max: 4,
             u_min: 3,
             max_colluders: 1,

@@ -10,12 +10,13 @@ use std::{fmt, mem, ops::Range, slice};
 
 use eranos_base::Entropy;
 use rayon::prelude::*;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    mechanism::{GRID, RecordMechanism},
+    groups::{Figures, GROUPS_MAX, Groups},
+    mechanism::{GRID, Noise, RecordMechanism},
     noise::add_noise,
-    rotation::{RotationSeed, reduce, rotate},
+    rotation::{RotationSeed, reduce, rotate, rotate_back},
     sampler::Weight,
 };
 
@@ -44,15 +45,13 @@ pub enum SiloError {
     OtherMechanism,
 }
 
-/// The sum of clipped record gradients of one attempt: of a silo, or of one of its workers. It is wiped when dropped.
+/// The sum of clipped record gradients of one attempt, with what travels beside them ([`crate::groups`]): of a silo, or of one
+/// of its workers. It is wiped when dropped.
 ///
 /// Memory: 4 bytes a parameter and 8 a coordinate of the padded vector.
 pub struct SiloSum {
     arch: pulp::Arch,
-    l2_clip_norm: f64,
-    shift: u8,
-    d_pad: usize,
-    slots_max: u32,
+    shape: Shape,
     n_slots: u32,
     /// Records since the last flush; at most [`PARTIAL_LEN_MAX`].
     n_partial: u32,
@@ -60,54 +59,83 @@ pub struct SiloSum {
     total: Vec<i64>,
 }
 
-impl SiloSum {
-    /// An empty sum.
-    pub fn new(mechanism: &RecordMechanism) -> Self {
+/// What two sums must have in common to be added up.
+#[derive(Clone, Copy, PartialEq)]
+struct Shape {
+    groups: Groups,
+    l2_clip_norm: f64,
+    shift: u8,
+    n_parameters: usize,
+    d_pad: usize,
+    slots_max: u32,
+}
+
+impl Shape {
+    fn of(mechanism: &RecordMechanism) -> Self {
         let p = mechanism.parameters();
-        // Room for the padding, so that no copy is left behind where the sum becomes a vector.
-        let mut total = Vec::with_capacity(p.d_pad as usize);
-        total.resize(p.n_parameters as usize, 0);
         Self {
-            arch: pulp::Arch::new(),
+            groups: p.groups,
             l2_clip_norm: p.l2_clip_norm,
             shift: p.shift,
+            n_parameters: p.n_parameters as usize,
             d_pad: p.d_pad as usize,
             slots_max: p.records_per_round,
-            n_slots: 0,
-            n_partial: 0,
-            partial: vec![0; p.n_parameters as usize],
-            total,
         }
     }
 
-    /// Takes in the gradient of the record of one slot. A [`Weight::Dummy`] is worked on in the same way, and adds
-    /// nothing.
-    ///
-    /// The record's integers are w = trunc(g K/max(C, |g|)), 2^-22 of g taken off before for what rounding may add, and shrunk
-    /// until |w|^2 <= K^2, which is what privacy rests on; all zero if a value of the gradient is not finite.
+    /// Parameters, and behind them the groups.
+    fn n_values(&self) -> usize {
+        self.n_parameters + self.groups.len() as usize
+    }
+}
+
+impl SiloSum {
+    /// An empty sum.
+    pub fn new(mechanism: &RecordMechanism) -> Self {
+        let shape = Shape::of(mechanism);
+        // Room for the padding, so that no copy is left behind where the sum becomes a vector.
+        let mut total = Vec::with_capacity(shape.d_pad);
+        total.resize(shape.n_values(), 0);
+        Self { arch: pulp::Arch::new(), shape, n_slots: 0, n_partial: 0, partial: vec![0; shape.n_values()], total }
+    }
+
+    /// Takes in the gradient of the record of one slot, with figures of zero. A [`Weight::Dummy`] is worked on in the same
+    /// way, and adds nothing.
     ///
     /// # Errors
     /// If the gradient has the wrong length or all slots are used.
     pub fn add(&mut self, gradient: &[f32], weight: Weight) -> Result<(), SiloError> {
-        self.add_ranges(gradient, slice::from_ref(&(0..gradient.len())), weight)
+        self.add_record(gradient, slice::from_ref(&(0..gradient.len())), &Figures::default(), weight)
     }
 
-    /// [`SiloSum::add`] of what lies within `ranges`, which are in ascending order and do not overlap; all else counts as
-    /// zero and is not looked at. The integers are a function of ranges and gradient alone.
+    /// Takes in the record of one slot: its `figures`, and of its gradient what lies within `ranges`, which are in ascending
+    /// order and do not overlap; all else counts as zero and is not looked at.
+    ///
+    /// The record's integers are w = trunc(g sqrt(rho_0) K/max(C, |g|)), and behind them those of the groups,
+    /// trunc(x sqrt(rho_j) K/C_j) of each value x cut to [0, C_j]; 2^-22 taken off before for what rounding may add. All of
+    /// them together are shrunk until |w|^2 <= K^2, which is what privacy rests on; all are zero if a value of gradient or
+    /// figures is not a number, or one of the gradient is infinite. They are a function of ranges, gradient and figures alone.
     ///
     /// # Errors
-    /// As there; and if the ranges are not as said.
-    pub fn add_ranges(&mut self, gradient: &[f32], ranges: &[Range<usize>], weight: Weight) -> Result<(), SiloError> {
-        if gradient.len() != self.partial.len() {
-            return Err(SiloError::GradientLength { found: gradient.len(), expected: self.partial.len() });
+    /// As [`SiloSum::add`]; and if the ranges are not as said.
+    pub fn add_record(
+        &mut self,
+        gradient: &[f32],
+        ranges: &[Range<usize>],
+        figures: &Figures,
+        weight: Weight,
+    ) -> Result<(), SiloError> {
+        let Shape { groups, l2_clip_norm, n_parameters, slots_max, .. } = self.shape;
+        if gradient.len() != n_parameters {
+            return Err(SiloError::GradientLength { found: gradient.len(), expected: n_parameters });
         }
         // Each begins where the one before has ended, or later; so none is counted twice.
         let end = ranges.iter().try_fold(0, |end, r| (end <= r.start && r.start <= r.end).then_some(r.end));
         if end.is_none_or(|end| end > gradient.len()) {
             return Err(SiloError::Ranges);
         }
-        if self.n_slots == self.slots_max {
-            return Err(SiloError::TooManySlots { records_per_round: self.slots_max });
+        if self.n_slots == slots_max {
+            return Err(SiloError::TooManySlots { records_per_round: slots_max });
         }
         self.n_slots += 1;
         if self.n_partial == PARTIAL_LEN_MAX {
@@ -117,13 +145,22 @@ impl SiloSum {
 
         // The widest vectors that this processor has; the same operations on the same lanes, so the same bits, with any.
         let squared = self.arch.dispatch(SquaredNorm { gradient, ranges });
+        let beside = groups.coordinates(figures, squared.sqrt() > l2_clip_norm);
         // Squares of finite f32 neither overflow an f64 nor vanish in it, so this sees every infinity and every NaN. The
         // record is zeroed by the mask, not by a multiplication.
-        let (factor, keep) =
-            if squared.is_finite() { (scale(squared, self.l2_clip_norm), weight.mask()) } else { (0.0, 0) };
-        let add = AddScaled { gradient, ranges, factor, keep, partial: &mut self.partial };
-        if self.arch.dispatch(add) > GRID_SQUARED {
-            self.add_shrunk(gradient, ranges, factor, keep);
+        let (factor, keep) = match squared.is_finite() && beside.iter().all(|value| value.is_finite()) {
+            true => (scale(squared, l2_clip_norm, groups.model.root()), weight.mask()),
+            false => (0.0, 0),
+        };
+        let beside = beside.map(|value| (value * f64::from(GRID) * (1.0 - MARGIN)) as i32);
+        let (partial, others) = self.partial.split_at_mut(n_parameters);
+        let mut squared = self.arch.dispatch(AddScaled { gradient, ranges, factor, keep, partial });
+        for (sum, w) in others.iter_mut().zip(beside) {
+            *sum = sum.wrapping_add(w & keep);
+            squared += f64::from(w) * f64::from(w);
+        }
+        if squared > GRID_SQUARED {
+            self.add_shrunk(gradient, ranges, factor, beside, keep);
         }
         Ok(())
     }
@@ -133,12 +170,11 @@ impl SiloSum {
     /// # Errors
     /// If it is of another mechanism, or both together have more than B_max slots; nothing has changed then.
     pub fn merge(&mut self, other: &mut Self) -> Result<(), SiloError> {
-        let key = |s: &Self| (s.l2_clip_norm.to_bits(), s.shift, s.d_pad, s.slots_max, s.total.len());
-        if key(self) != key(other) {
+        if self.shape != other.shape {
             return Err(SiloError::OtherMechanism);
         }
-        if self.n_slots + other.n_slots > self.slots_max {
-            return Err(SiloError::TooManySlots { records_per_round: self.slots_max });
+        if self.n_slots + other.n_slots > self.shape.slots_max {
+            return Err(SiloError::TooManySlots { records_per_round: self.shape.slots_max });
         }
         self.n_slots += other.n_slots;
         self.total.par_chunks_mut(BLOCK_LEN).enumerate().for_each(|(i, block)| other.add_to(i * BLOCK_LEN, block));
@@ -146,7 +182,8 @@ impl SiloSum {
         Ok(())
     }
 
-    /// Adds the exact sum itself, W in units of C/K, to `out`: as many values as it has, from the parameter `at` on.
+    /// Adds the exact sum itself, W in units of C/K, to `out`: as many values as it has, from the parameter `at` on; behind
+    /// the parameters come the groups.
     ///
     /// It is private: [`SiloSum::contribute`] is the way out of the silo. This is for tests, audits and measurements.
     ///
@@ -184,12 +221,13 @@ impl SiloSum {
     pub fn finish(mut self, seed: &RotationSeed) -> Vec<i64> {
         self.flush();
         let mut sum = mem::take(&mut self.total);
-        sum.resize(self.d_pad, 0);
+        sum.resize(self.shape.d_pad, 0);
         rotate(&mut sum, seed);
-        let half = 1i64 << (self.shift - 1);
+        let shift = self.shape.shift;
+        let half = 1i64 << (shift - 1);
         sum.par_chunks_mut(BLOCK_LEN).for_each(|block| {
             for value in block {
-                *value = (*value + half) >> self.shift;
+                *value = (*value + half) >> shift;
             }
         });
         sum
@@ -209,10 +247,7 @@ impl SiloSum {
         entropy: &mut dyn Entropy,
     ) -> Result<Vec<u32>, SiloError> {
         let p = mechanism.parameters();
-        let own = (self.l2_clip_norm.to_bits(), self.shift, self.d_pad, self.slots_max, self.total.len());
-        let theirs =
-            (p.l2_clip_norm.to_bits(), p.shift, p.d_pad as usize, p.records_per_round, p.n_parameters as usize);
-        if own != theirs {
+        if self.shape != Shape::of(mechanism) {
             return Err(SiloError::OtherMechanism);
         }
         let mut sum = self.finish(seed);
@@ -222,6 +257,29 @@ impl SiloSum {
         let vector = reduce(&sum, p.bits);
         sum.zeroize();
         Ok(vector)
+    }
+
+    /// The noised mean over the expected lot, for a step of the silo's own: rotated, rounded and noised with one share, and
+    /// brought back at once. No coordinate of the sum itself leaves; of this nobody need be kept from anything.
+    ///
+    /// # Errors
+    /// If `mechanism` is not the one this sum was made under, or has no local noise.
+    pub fn noised_mean(
+        self,
+        mechanism: &RecordMechanism,
+        seed: &RotationSeed,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Zeroizing<Vec<f64>>, SiloError> {
+        let Noise::Local(variance) = mechanism.parameters().noise else { return Err(SiloError::OtherMechanism) };
+        if self.shape != Shape::of(mechanism) {
+            return Err(SiloError::OtherMechanism);
+        }
+        let n_parameters = self.shape.n_parameters;
+        let mut sum = Zeroizing::new(self.finish(seed));
+        add_noise(variance, entropy, &mut sum);
+        rotate_back(&mut sum, seed);
+        let factor = mechanism.lot_factor();
+        Ok(Zeroizing::new(sum[..n_parameters].iter().map(|value| *value as f64 * factor).collect()))
     }
 
     /// Puts the partial sums of 32 bits into those of 64.
@@ -236,12 +294,22 @@ impl SiloSum {
     /// Takes out what [`add_scaled`] put in for a record whose integers came out longer than K, and puts in the integers
     /// shrunk by 1 - 2^-20 until they fit. Rounding could do that; it has not been seen to.
     #[cold]
-    fn add_shrunk(&mut self, gradient: &[f32], ranges: &[Range<usize>], factor: f32, keep: i32) {
-        let mut integers = vec![0; gradient.len()];
+    fn add_shrunk(
+        &mut self,
+        gradient: &[f32],
+        ranges: &[Range<usize>],
+        factor: f32,
+        beside: [i32; GROUPS_MAX],
+        keep: i32,
+    ) {
+        let mut integers = vec![0; self.partial.len()];
         for range in ranges {
             for (integer, value) in integers[range.clone()].iter_mut().zip(&gradient[range.clone()]) {
                 *integer = to_integer(truncated(*value, factor));
             }
+        }
+        for (integer, w) in integers[gradient.len()..].iter_mut().zip(beside) {
+            *integer = w;
         }
         for (sum, w) in self.partial.iter_mut().zip(&integers) {
             *sum = sum.wrapping_sub(w & keep);
@@ -352,9 +420,10 @@ fn to_integer(truncated: f32) -> i32 {
     (f64::from(truncated) + ROUNDER).to_bits() as i32
 }
 
-/// K/max(C, |g|), less a margin for what rounding this factor and the products with it may add.
-fn scale(squared_norm: f64, l2_clip_norm: f64) -> f32 {
-    (f64::from(GRID) * (1.0 - MARGIN) / squared_norm.sqrt().max(l2_clip_norm)) as f32
+/// `root` K/max(C, |g|), less a margin for what rounding this factor and the products with it may add; `root` is that of the
+/// model's share.
+fn scale(squared_norm: f64, l2_clip_norm: f64, root: f64) -> f32 {
+    (f64::from(GRID) * (1.0 - MARGIN) * root / squared_norm.sqrt().max(l2_clip_norm)) as f32
 }
 
 /// Adds the integers of a record to `partial`, masked by `keep`, and returns the square of their norm.
@@ -429,11 +498,13 @@ mod tests {
 
     fn target(n_parameters: u32, l2_clip_norm: f64) -> RecordTarget {
         RecordTarget {
+            groups: Groups::default(),
             l2_clip_norm,
             n_parameters,
             sampling_probability: Probability::ONE,
             expected_lot: 100,
             record_bound: 200,
+            local: None,
             n_max: 4,
             u_min: 3,
             max_colluders: 1,
@@ -569,7 +640,7 @@ mod tests {
             ranges.iter().for_each(|range| dense[range.clone()].copy_from_slice(&rows[range.clone()]));
             let mut sum = SiloSum::new(&mechanism(len as u32, 1.0));
             // What lies outside is no zero here, and shows nowhere.
-            sum.add_ranges(&rows, &ranges, Weight::One).expect("a slot");
+            sum.add_record(&rows, &ranges, &Figures::default(), Weight::One).expect("a slot");
             sum.flush();
             assert!(squared(&sum.total) <= 1 << 48, "seed {seed}, round {round}");
             // The norm is summed in another order, so that the last bit of a factor may differ.
@@ -581,7 +652,8 @@ mod tests {
         }
         let mut sum = SiloSum::new(&mechanism(10, 1.0));
         for ranges in [vec![0..4, 3..6], vec![4..6, 0..2], vec![0..1, 5..11], vec![Range { start: 5, end: 4 }]] {
-            assert_eq!(sum.add_ranges(&[1.0; 10], &ranges, Weight::One), Err(SiloError::Ranges), "{ranges:?}");
+            let refused = sum.add_record(&[1.0; 10], &ranges, &Figures::default(), Weight::One);
+            assert_eq!(refused, Err(SiloError::Ranges), "{ranges:?}");
         }
     }
 
@@ -667,7 +739,7 @@ mod tests {
         let gradient = [0.6, 0.8, 0.0, 0.0];
         let factor = GRID as f32 * (1.0 + 1e-5);
         assert!(add_scaled(&gradient, factor, -1, &mut sum.partial, &mut [0.0; STAGE_LEN]) > GRID_SQUARED);
-        sum.add_shrunk(&gradient, slice::from_ref(&(0..4)), factor, -1);
+        sum.add_shrunk(&gradient, slice::from_ref(&(0..4)), factor, [0; GROUPS_MAX], -1);
         sum.flush();
         let norm = squared(&sum.total);
         assert!(norm <= 1 << 48 && norm > (1 << 48) - (1 << 32), "{norm}");
@@ -731,7 +803,7 @@ mod tests {
                 if !squared.is_finite() {
                     continue;
                 }
-                let factor = scale(squared, 1.0);
+                let factor = scale(squared, 1.0, 1.0);
                 let (mut wide, mut narrow) = (vec![0; len], vec![0; len]);
                 let norm = arch.dispatch(AddScaled { gradient: &g, ranges, factor, keep: -1, partial: &mut wide });
                 assert_eq!(norm, add_scaled(&g, factor, -1, &mut narrow, &mut [0.0; STAGE_LEN]));
@@ -925,6 +997,44 @@ mod tests {
         let restored = federate(&m, &[vec![record.clone()], vec![]], true);
         let norm = restored.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() * 100.0;
         assert!((norm - 1.0).abs() < 0.05, "{norm}");
+    }
+
+    #[test]
+    fn the_noised_mean_of_a_step_is_the_mean_of_the_lot_with_one_share_of_noise() {
+        let local = crate::mechanism::SiloTraining { steps: 3, learning_rate: 0.1, update_clip_norm: 1.0 };
+        let noise = NoiseTarget::Local { epsilon: 8.0 };
+        let m = design(&RecordTarget { local: Some(local), noise, ..target(1 << 14, 0.5) }).expect("reachable");
+        let seed = RotationSeed([8; 32]);
+        let mean = |records: &[Vec<f32>], noise: u64| {
+            let mut sum = SiloSum::new(&m);
+            records.iter().for_each(|g| sum.add(g, Weight::One).expect("a slot"));
+            sum.noised_mean(&m, &seed, &mut eranos_base::SeededEntropy::new(noise)).expect("of this mechanism")
+        };
+        let nothing = mean(&[], 61);
+        let d = f64::from(m.parameters().d_pad);
+        let share = m.parameters().noise.share_variance().expect("noise").to_f64();
+        let deviation = (d * share).sqrt() * m.lot_factor();
+        let ratio = nothing.iter().map(|x| x * x).sum::<f64>() / (d * deviation * deviation);
+        assert!(((ratio - 1.0) * (d / 2.0).sqrt()).abs() < 5.0, "{ratio}, seed 61");
+        assert_ne!(*nothing, *mean(&[], 62));
+        // z C over the lot: one share against the clip.
+        assert!((deviation / (m.promised_noise_multiplier() * 0.5 / 100.0) - 1.0).abs() < 0.01, "{deviation}");
+        // The same noise with a record and without it: the record's clipped gradient over the lot, but for rounding.
+        let record = Gradients::new(63).uniform(1 << 14, 3.0);
+        let norm = squared_norm(&record).sqrt();
+        let moved = mean(slice::from_ref(&record), 61);
+        for ((with, without), x) in moved.iter().zip(&*nothing).zip(&record) {
+            let expected = f64::from(*x) * 0.5 / norm / 100.0;
+            assert!(
+                (with - without - expected).abs() < 8.0 * d.sqrt() * m.lot_factor(),
+                "{with}, {without}, {expected}"
+            );
+        }
+        // Nowhere else does a step's sum become known.
+        let shared = mechanism(64, 1.0);
+        let mut entropy = eranos_base::SeededEntropy::new(1);
+        let refused = SiloSum::new(&shared).noised_mean(&shared, &seed, &mut entropy);
+        assert_eq!(refused.err(), Some(SiloError::OtherMechanism));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use eranos_base::Entropy;
 use zeroize::Zeroizing;
 
 use crate::{
-    mechanism::{ClientMechanism, Promise},
+    groups::{Figures, Groups},
+    mechanism::{ClientMechanism, Promise, RecordMechanism},
     noise::add_noise,
     rotation::{RotationSeed, reduce, rotate},
-    rounding::round_within,
+    rounding::{l2_bound_squared, round_within},
     uniform::generator,
 };
 
@@ -26,16 +27,21 @@ pub enum UpdateError {
         /// The model's number of parameters.
         expected: usize,
     },
+    /// The mechanism's silos take no steps of their own.
+    #[error("the mechanism has no training of a silo's own")]
+    NoTraining,
 }
 
-/// What may be masked and sent of `update`, the change of every parameter of the model: clipped, rotated, rounded, with a
-/// fresh share of noise from `entropy` where the mechanism has noise, modulo 2^b. An update with a value that is not
-/// finite counts as zero, and its noise is added all the same.
+/// What may be masked and sent of `update`, the change of every parameter of the model, with the `figures` that the
+/// mechanism's groups ask for behind it ([`crate::groups`]): clipped, rotated, rounded, with a fresh share of noise from
+/// `entropy` where the mechanism has noise, modulo 2^b. An update with a value that is not finite, or a figure that is not
+/// a number, counts as zero with all that travels beside it, and its noise is added all the same.
 ///
 /// # Errors
 /// If the update has the wrong length.
 pub fn contribute(
     update: &[f64],
+    figures: &Figures,
     mechanism: &ClientMechanism,
     seed: &RotationSeed,
     entropy: &mut dyn Entropy,
@@ -44,49 +50,80 @@ pub fn contribute(
     if update.len() != p.n_parameters as usize {
         return Err(UpdateError::Length { found: update.len(), expected: p.n_parameters as usize });
     }
-    let mut vector = integers(update, mechanism, seed, entropy);
+    let mut vector = integers(update, figures, mechanism, seed, entropy);
     if let Some(variance) = p.noise.share_variance() {
         add_noise(variance, entropy, &mut vector);
     }
     Ok(reduce(&vector, p.bits))
 }
 
+/// What may be masked and sent of `update`, the change of every parameter of the model by a silo's own training: clipped,
+/// rotated, rounded, modulo 2^b. Its noise is that of its steps ([`crate::SiloSum::noised_mean`]); none is added.
+///
+/// # Errors
+/// If the update has the wrong length, or the mechanism no training of a silo's own.
+pub fn contribute_trained(
+    update: &[f64],
+    mechanism: &RecordMechanism,
+    seed: &RotationSeed,
+    entropy: &mut dyn Entropy,
+) -> Result<Vec<u32>, UpdateError> {
+    let p = mechanism.parameters();
+    let local = p.local.ok_or(UpdateError::NoTraining)?;
+    if update.len() != p.n_parameters as usize {
+        return Err(UpdateError::Length { found: update.len(), expected: p.n_parameters as usize });
+    }
+    let mut grid = clip(update, &Figures::default(), &Groups::default(), local.update_clip_norm, p.d_pad as usize);
+    rotate(&mut grid, seed);
+    let scaled_clip = mechanism.scaled_update_clip();
+    let factor = f64::from(scaled_clip) / (f64::from(p.d_pad).sqrt() * GRID as f64);
+    let squared_max = l2_bound_squared(scaled_clip, p.d_pad);
+    let vector = Zeroizing::new(round_within(&grid, factor, squared_max, &mut generator(entropy)));
+    Ok(reduce(&vector, p.bits))
+}
+
 /// The update's integers before noise, of length d: their squares sum to [`ClientMechanism::norm_squared_max`] at most.
 fn integers(
     update: &[f64],
+    figures: &Figures,
     mechanism: &ClientMechanism,
     seed: &RotationSeed,
     entropy: &mut dyn Entropy,
 ) -> Zeroizing<Vec<i64>> {
     let common = mechanism.common();
-    let mut grid = clip(update, mechanism.parameters().l2_clip_norm, common.d_pad as usize);
+    let mut grid = clip(update, figures, &common.groups, common.l2_clip_norm, common.d_pad as usize);
     rotate(&mut grid, seed);
     // H multiplies the norm by sqrt d, the grid by GRID/C.
     let factor = f64::from(mechanism.parameters().scaled_clip) / (f64::from(common.d_pad).sqrt() * GRID as f64);
     Zeroizing::new(round_within(&grid, factor, mechanism.norm_squared_max(), &mut generator(entropy)))
 }
 
-/// trunc(x GRID/max(C, |x|)) of every value, padded to `d_pad`, shrunk until the integer norm is at most [`GRID`]; all zero
-/// if a value or the norm is not finite.
-fn clip(update: &[f64], l2_clip_norm: f64, d_pad: usize) -> Zeroizing<Vec<i64>> {
+/// trunc(x sqrt(rho_0) GRID/max(C, |x|)) of every value of the update, behind them trunc(x sqrt(rho_j) GRID/C_j) of every
+/// figure cut to [0, C_j], padded to `d_pad`, all of it shrunk until the integer norm is at most [`GRID`]; all zero if a
+/// value or the norm is not finite.
+fn clip(update: &[f64], figures: &Figures, groups: &Groups, l2_clip_norm: f64, d_pad: usize) -> Zeroizing<Vec<i64>> {
     let mut grid = Zeroizing::new(vec![0; d_pad]);
     let norm = update.iter().map(|value| value * value).sum::<f64>().sqrt();
+    let beside = groups.coordinates(figures, norm > l2_clip_norm);
     // An infinity or a NaN anywhere shows in the norm. By assignment: a multiplication would keep a NaN.
-    if !norm.is_finite() {
+    if !(norm.is_finite() && beside.iter().all(|value| value.is_finite())) {
         return grid;
     }
-    let mut factor = GRID as f64 / norm.max(l2_clip_norm);
+    // The norm may be far below 1: the update's own factor is not to be multiplied out before the clip's is known.
+    let own = groups.model.root() / norm.max(l2_clip_norm);
+    let mut size = GRID as f64;
     loop {
         let mut squared = 0u128;
-        for (integer, value) in grid.iter_mut().zip(update) {
-            *integer = (value * factor) as i64;
+        let values = update.iter().map(|value| value * own).chain(beside);
+        for (integer, value) in grid.iter_mut().zip(values) {
+            *integer = (value * size) as i64;
             squared += u128::from(integer.unsigned_abs()).pow(2);
         }
         if squared <= u128::from(GRID) * u128::from(GRID) {
             return grid;
         }
         // Rounding of the norm alone can lead here, and each time a millionth goes.
-        factor *= 1.0 - SHRINK;
+        size *= 1.0 - SHRINK;
     }
 }
 
@@ -108,6 +145,7 @@ mod tests {
     fn mechanism(n_parameters: u32, noise: NoiseTarget) -> ClientMechanism {
         let training = LocalTraining { steps: 1, batch_size: 1, learning_rate: 0.1 };
         design_client(&ClientTarget {
+            groups: Groups::default(),
             l2_clip_norm: 0.5,
             n_parameters,
             n_max: 8,
@@ -126,6 +164,7 @@ mod tests {
     }
 
     const SEED: RotationSeed = RotationSeed([5; 32]);
+    const NOTHING: Figures = Figures { loss: 0.0, accuracy: 0.0 };
 
     fn random(len: usize, entropy: &mut SeededEntropy) -> Vec<f64> {
         (0..len).map(|_| f64::from(i32::from_le_bytes(entropy.bytes())) / f64::from(i32::MAX)).collect()
@@ -143,15 +182,15 @@ mod tests {
             let m = noisy(len as u32);
             for scale in [1e-3, 0.1, 1.0, 1e6, 1e30, f64::MAX] {
                 let update: Vec<f64> = random(len, &mut entropy).iter().map(|x| x * scale).collect();
-                let v = integers(&update, &m, &SEED, &mut entropy);
+                let v = integers(&update, &NOTHING, &m, &SEED, &mut entropy);
                 assert!(squared(&v) <= u128::from(m.norm_squared_max()), "{len} values, scale {scale}, seed 41");
             }
             // Ten layers, each of which would pass a clip of its own.
             let layers = vec![0.5 / (len as f64 / 10.0).sqrt(); len];
-            let v = integers(&layers, &m, &SEED, &mut entropy);
+            let v = integers(&layers, &NOTHING, &m, &SEED, &mut entropy);
             assert!(squared(&v) <= u128::from(m.norm_squared_max()), "{len} values in layers");
             // The clip alone, without the slack that rounding may use.
-            let grid = clip(&layers, 0.5, len.next_power_of_two());
+            let grid = clip(&layers, &NOTHING, &Groups::default(), 0.5, len.next_power_of_two());
             assert!(squared(&grid) <= u128::from(GRID).pow(2));
         }
     }
@@ -164,11 +203,11 @@ mod tests {
             // Well within the clip: whatever else were kept of it would be sent.
             let mut update: Vec<f64> = random(64, &mut entropy).iter().map(|x| x * 0.01).collect();
             update[17] = bad;
-            assert!(integers(&update, &m, &SEED, &mut entropy).iter().all(|x| *x == 0), "{bad}");
-            let sent = contribute(&update, &m, &SEED, &mut entropy).expect("of the right length");
+            assert!(integers(&update, &NOTHING, &m, &SEED, &mut entropy).iter().all(|x| *x == 0), "{bad}");
+            let sent = contribute(&update, &NOTHING, &m, &SEED, &mut entropy).expect("of the right length");
             assert!(sent.iter().filter(|value| **value != 0).count() > 32, "{bad}: noise is added");
         }
-        let wrong = contribute(&[0.0; 63], &m, &SEED, &mut entropy);
+        let wrong = contribute(&[0.0; 63], &NOTHING, &m, &SEED, &mut entropy);
         assert_eq!(wrong, Err(UpdateError::Length { found: 63, expected: 64 }));
     }
 
@@ -202,7 +241,7 @@ mod tests {
         let updates: Vec<Vec<f64>> = (0..8).map(|_| random(300, &mut entropy)).collect();
         let mut sum = vec![0u32; 512];
         for update in &updates {
-            let sent = contribute(update, &m, &SEED, &mut entropy).expect("of the right length");
+            let sent = contribute(update, &NOTHING, &m, &SEED, &mut entropy).expect("of the right length");
             for (sum, value) in sum.iter_mut().zip(sent) {
                 *sum = sum.wrapping_add(value) & (u32::MAX >> (32 - m.parameters().bits));
             }
@@ -224,7 +263,7 @@ mod tests {
         let d = m.common().d_pad as usize;
         let mut sum = vec![0i64; d];
         for _ in 0..7 {
-            let sent = contribute(&vec![0.0; d], &m, &SEED, &mut entropy).expect("of the right length");
+            let sent = contribute(&vec![0.0; d], &NOTHING, &m, &SEED, &mut entropy).expect("of the right length");
             let unused = 64 - u32::from(m.parameters().bits);
             for (sum, value) in sum.iter_mut().zip(sent) {
                 *sum += (i64::from(value) << unused) >> unused;
@@ -237,13 +276,55 @@ mod tests {
     }
 
     #[test]
+    fn a_silos_own_update_is_clipped_and_rounded_and_no_noise_is_added() {
+        use crate::mechanism::{Probability, RecordTarget, SiloTraining, design};
+        let m = design(&RecordTarget {
+            groups: Groups::default(),
+            l2_clip_norm: 1.0,
+            n_parameters: 200,
+            sampling_probability: Probability::ONE,
+            expected_lot: 40,
+            record_bound: 40,
+            local: Some(SiloTraining { steps: 2, learning_rate: 0.1, update_clip_norm: 3.0 }),
+            n_max: 8,
+            u_min: 7,
+            max_colluders: 1,
+            max_attempts: 2,
+            noise: NoiseTarget::Local { epsilon: 8.0 },
+            delta: 1e-5,
+        })
+        .expect("reachable");
+        let mut entropy = SeededEntropy::new(47);
+        let d = m.common().d_pad as usize;
+        let mut send =
+            |update: &[f64]| contribute_trained(update, &m, &SEED, &mut entropy).expect("of the right length");
+        assert_eq!(send(&[0.0; 200]), vec![0; d]);
+        assert_eq!(send(&[f64::NAN; 200]), vec![0; d], "by assignment");
+        // Ten times the clip comes back at its length.
+        let mut sum = vec![0u32; d];
+        for _ in 0..8 {
+            let sent = send(&[30.0 / 200.0f64.sqrt(); 200]);
+            sum.iter_mut()
+                .zip(sent)
+                .for_each(|(sum, x)| *sum = sum.wrapping_add(x) & (u32::MAX >> (32 - m.parameters().bits)));
+        }
+        let mean = restore(&sum, &m, &SEED, 8).expect("a sum");
+        let norm = mean.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        assert!((norm / 3.0 - 1.0).abs() < 0.01, "{norm}, seed 47");
+        assert_eq!(
+            contribute_trained(&[0.0; 199], &m, &SEED, &mut entropy),
+            Err(UpdateError::Length { found: 199, expected: 200 })
+        );
+    }
+
+    #[test]
     fn a_retry_has_other_noise_and_other_rounding() {
         let m = noisy(64);
         let mut entropy = SeededEntropy::new(46);
         let update = random(64, &mut entropy);
-        let rounded = || integers(&update, &m, &SEED, &mut eranos_base::OsEntropy);
+        let rounded = || integers(&update, &NOTHING, &m, &SEED, &mut eranos_base::OsEntropy);
         assert_ne!(rounded(), rounded());
-        let mut draw = || contribute(&update, &m, &SEED, &mut entropy).expect("of the right length");
+        let mut draw = || contribute(&update, &NOTHING, &m, &SEED, &mut entropy).expect("of the right length");
         assert_ne!(draw(), draw());
     }
 }

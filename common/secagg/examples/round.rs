@@ -23,8 +23,8 @@ use std::{
 
 use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
 use eranos_secagg::{
-    Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry, SharePart, ShareRouter,
-    Sharers, StatementKey, Survivors, Terms, Thresholds, UnmaskAnswer,
+    Advert, Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry, SharePart,
+    ShareRouter, Sharers, StatementKey, Survivors, Terms, Thresholds, UnidentifiedEntry, UnmaskAnswer,
     kernel::{InstructionSet, aes_rounds},
     roster, share_keys,
     terms::Dimension,
@@ -120,11 +120,16 @@ type Bytes = [(&'static str, usize, usize); 5];
 /// One round; gives the bytes of a surviving client.
 fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, lap: &mut Lap) -> Bytes {
     let (n1, dimension) = (identities.len(), terms.dimension.len());
-    let keys: Vec<_> = identities.iter().map(|identity| identity.certificate_key.verifying_key()).collect();
+    let credential = |(identity, client): (&Arc<Identity>, &Advertised)| {
+        (client.entry().credential(), identity.id.clone(), identity.certificate_key.verifying_key())
+    };
     lap.start();
     let clients: Vec<_> =
         identities.iter().map(|id| Advertised::begin(terms.clone(), id.clone(), &mut OsEntropy)).collect();
     lap.of("advertise_keys, clients");
+    // Seen in an earlier round.
+    let known: Vec<_> = identities.iter().zip(&clients).map(credential).collect();
+    lap.start();
     let entries: Vec<RosterEntry> = clients.iter().map(Advertised::entry).collect();
     for entry in &entries {
         entry.verify(terms).unwrap();
@@ -134,8 +139,9 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
     lap.of("advertise_keys, coordinator");
 
     let share = |client: Advertised| {
-        let read = roster::entries_from_bytes(&entries).unwrap().into_iter();
-        client.share_keys(read.zip(&keys).map(|(entry, key)| entry.with_key(*key)).collect(), &mut OsEntropy).unwrap()
+        let read = roster::entries_from_bytes(&entries).unwrap().into_iter().zip(&known);
+        let entries = read.map(|(entry, (credential, id, key))| entry.identify(credential, id.clone(), *key).unwrap());
+        client.share_keys(entries.collect(), &mut OsEntropy).unwrap()
     };
     let clients: Vec<_> = clients.into_iter().map(share).collect();
     let bundles: Vec<_> = clients.iter().map(|client| client.bundle().to_bytes()).collect();
@@ -220,48 +226,39 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
         ("unmask", answers[0].len(), 0),
     ];
     if n_survivors == n1 {
-        let lengths = Lengths { entry: 4 + roster.entries()[0].to_bytes().len() };
         let (degree, quorum) = (roster.thresholds().degree(), roster.thresholds().quorum());
-        let expect = (lengths.up(degree, packed_len), lengths.down(n1, degree, quorum));
+        let expect = (bytes_up(degree, packed_len), bytes_down(n1, degree, quorum));
         let (up, down) = bytes.iter().fold((0, 0), |(ups, downs), (_, up, down)| (ups + up, downs + down));
         assert_eq!((up, down), expect, "messages have other lengths");
-        print_large(&lengths);
+        print_large();
     }
     assert_eq!(sum.survivors().iter().last(), Some(Position((n_survivors - 1) as u16)));
     bytes
 }
 
-/// The bytes of a client's messages in a round without dropouts, of as many clients as one likes; held against the
-/// messages of the round above.
-struct Lengths {
-    /// A roster's entry, with its length before it.
-    entry: usize,
+/// The bytes that a client sends in a round without dropouts, of as many clients as one likes; held against the messages of
+/// the round above: advert, bundle, READY, packed vector and its statement, consistency statement, unmask answer.
+fn bytes_up(degree: usize, packed_len: usize) -> usize {
+    Advert::LEN + SharePart::LEN * degree + 64 + packed_len + 98 + 64 + (2 + 34 * degree + 64)
 }
 
-impl Lengths {
-    /// Advert, bundle, READY, packed vector and its statement, consistency statement, unmask answer.
-    fn up(&self, degree: usize, packed_len: usize) -> usize {
-        272 + SharePart::LEN * degree + 64 + packed_len + 98 + 64 + (2 + 34 * degree + 64)
-    }
-
-    /// Roster, U2 and the parts, U3 and its READYs, quorum. Certificates are those seen before.
-    fn down(&self, n1: usize, degree: usize, quorum: usize) -> usize {
-        let roster = 4 + "eranos/secagg/v1/entries".len() + 4 + 4 + self.entry * n1;
-        roster + (2 + 34 * n1) + SharePart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * quorum)
-    }
+/// And receives: roster, U2 and the parts, U3 and its READYs, quorum. Credentials are those seen before.
+fn bytes_down(n1: usize, degree: usize, quorum: usize) -> usize {
+    let sharers = 2 + 34 * n1;
+    UnidentifiedEntry::LEN * n1 + sharers + SharePart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * quorum)
 }
 
 /// What 1,024 clients would send and receive, 2^20 values of 16 bits each, on the complete graph and on the sparse one for
 /// a tenth corrupt and a third dropping out.
-fn print_large(lengths: &Lengths) {
+fn print_large() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     let (n1, dimension) = (1024, 1 << 20);
     let (f, u_min) = (n1 / 10, n1 - n1 / 3);
     ONCE.call_once(|| {
         for thresholds in [Thresholds::complete(n1, f, u_min).unwrap(), Thresholds::sparse(n1, f, u_min).unwrap()] {
             let degree = thresholds.degree();
-            let up = lengths.up(degree, dimension * 26 / 8);
-            let down = lengths.down(n1, degree, thresholds.quorum());
+            let up = bytes_up(degree, dimension * 26 / 8);
+            let down = bytes_down(n1, degree, thresholds.quorum());
             let over_plain = |bytes: usize| bytes as f64 / (dimension * 2) as f64;
             println!(
                 "n = 1024, {degree} neighbors, 2^20 inputs of 16 bits, by the lengths of these messages: {up} up, {down} \

@@ -5,19 +5,19 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use eranos_base::{
     ClientId, Context, Digest, Position, Signature, StatementKind, VerifyingKey,
-    encoding::{Canonical, CanonicalReader, DecodeError},
+    encoding::{Canonical, DecodeError},
     signing::first_unverified,
 };
 
 use crate::{
     Advert, AgreementKey, Graph, GraphKind, PositionSet, Refusal, Terms, ThresholdError, Thresholds,
-    advert::AdvertError, merkle, thresholds::ROSTER_LEN_MAX,
+    advert::AdvertError, merkle, reader::Reader, thresholds::ROSTER_LEN_MAX,
 };
 
 /// One client of a roster.
 ///
 /// Bytes, in the canonical encoding under "eranos/secagg/v1/roster-entry": identity, SHA-256 of the certificate,
-/// advert. The certificate's public key does not travel: the receiver takes it from the certificate it has checked.
+/// advert. They are hashed into R1; what travels is an [`UnidentifiedEntry`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RosterEntry {
     /// The identity in the certificate.
@@ -31,7 +31,7 @@ pub struct RosterEntry {
 }
 
 impl RosterEntry {
-    /// The entry's bytes: a leaf of the tree in R1, and what travels.
+    /// The entry's bytes: a leaf of the tree in R1.
     pub fn to_bytes(&self) -> Vec<u8> {
         Canonical::new(ENTRY_DOMAIN)
             .text(self.id.as_str())
@@ -40,19 +40,10 @@ impl RosterEntry {
             .finish()
     }
 
-    /// Reads an entry, to be completed with the key of its certificate.
-    ///
-    /// # Errors
-    /// If the bytes are not exactly an entry.
-    pub fn from_bytes(bytes: &[u8]) -> Result<UnidentifiedEntry, DecodeError> {
-        let mut reader = CanonicalReader::new(bytes, ENTRY_DOMAIN)?;
-        let entry = UnidentifiedEntry {
-            id: reader.parse()?,
-            certificate: reader.digest()?,
-            advert: Advert::from_bytes(reader.field()?)?,
-        };
-        reader.finish()?;
-        Ok(entry)
+    /// What of the entry is the same in every round of the task.
+    pub fn credential(&self) -> Credential {
+        let Advert { statement_key, certification, .. } = self.advert;
+        Credential { certificate: self.certificate, statement_key, certification }
     }
 
     /// Verifies that the entry's advert is signed for these terms, its statement key certified, and its identity one
@@ -75,22 +66,93 @@ impl RosterEntry {
     }
 }
 
-/// A [`RosterEntry`] as it travelled: its certificate's key is still to be looked up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnidentifiedEntry {
-    /// The identity in the certificate.
-    pub id: ClientId,
+/// What of a client's entry is the same in every round of a task: a receiver fetches it once and keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential {
     /// SHA-256 of the certificate's DER.
     pub certificate: Digest,
-    /// The client's advert.
-    pub advert: Advert,
+    /// The key of the client's consistency statements.
+    pub statement_key: VerifyingKey,
+    /// The certificate key's signature over the statement key.
+    pub certification: Signature,
+}
+
+impl Credential {
+    /// SHA-256 over the canonical encoding of the three: by what a roster names it.
+    pub fn digest(&self) -> Digest {
+        let credential = Canonical::new(CREDENTIAL_DOMAIN).digest(&self.certificate);
+        Digest::of(&credential.field(&self.statement_key.0).field(&self.certification.0).finish())
+    }
+}
+
+/// A [`RosterEntry`] as it travels: of its credential the digest alone. The receiver looks the credential up, takes
+/// identity and public key from the certificate that it has checked, and has the entry whole again, so that R1 binds all
+/// of it.
+///
+/// Bytes (208): digest of the credential (32), c_pk (32), s_pk (32), seed commitment (32), nonce (16), signature (64).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnidentifiedEntry {
+    /// The digest of the client's credential.
+    pub credential: Digest,
+    c_pk: AgreementKey,
+    s_pk: AgreementKey,
+    seed_commitment: Digest,
+    nonce: [u8; 16],
+    signature: Signature,
 }
 
 impl UnidentifiedEntry {
-    /// The entry with the public key of the certificate that has this digest and this identity, which the caller has
-    /// checked.
-    pub fn with_key(self, key: VerifyingKey) -> RosterEntry {
-        RosterEntry { id: self.id, certificate: self.certificate, key, advert: self.advert }
+    /// The length of an entry in bytes.
+    pub const LEN: usize = 4 * 32 + 16 + 64;
+
+    /// The entry's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [
+            self.credential.as_bytes(),
+            self.c_pk.as_bytes(),
+            self.s_pk.as_bytes(),
+            self.seed_commitment.as_bytes(),
+            &self.nonce[..],
+            &self.signature.0,
+        ]
+        .concat()
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// If the length is another, or an agreement key is not canonical or of small order.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("roster entry", bytes);
+        let entry = Self {
+            credential: reader.digest()?,
+            c_pk: AgreementKey::from_bytes(reader.array()?).map_err(|_| reader.malformed())?,
+            s_pk: AgreementKey::from_bytes(reader.array()?).map_err(|_| reader.malformed())?,
+            seed_commitment: reader.digest()?,
+            nonce: reader.array()?,
+            signature: reader.signature()?,
+        };
+        reader.finish()?;
+        Ok(entry)
+    }
+
+    /// The whole entry, with what the certificate says, which the caller has checked; none if `credential` is not the one
+    /// that the entry names.
+    pub fn identify(self, credential: &Credential, id: ClientId, key: VerifyingKey) -> Option<RosterEntry> {
+        if credential.digest() != self.credential {
+            return None;
+        }
+        let Self { c_pk, s_pk, seed_commitment, nonce, signature, .. } = self;
+        let Credential { certificate, statement_key, certification } = *credential;
+        let advert = Advert { c_pk, s_pk, seed_commitment, statement_key, certification, nonce, signature };
+        Some(RosterEntry { id, certificate, key, advert })
+    }
+}
+
+impl From<&RosterEntry> for UnidentifiedEntry {
+    fn from(entry: &RosterEntry) -> Self {
+        let Advert { c_pk, s_pk, seed_commitment, nonce, signature, .. } = entry.advert;
+        Self { credential: entry.credential().digest(), c_pk, s_pk, seed_commitment, nonce, signature }
     }
 }
 
@@ -340,25 +402,27 @@ fn check_distinct<K: Ord, const N: usize>(
     Ok(())
 }
 
-/// The bytes of a whole roster: its entries as fields of the canonical encoding under "eranos/secagg/v1/entries".
+/// The bytes of a whole roster as it travels: its entries, one after another.
 pub fn entries_to_bytes(entries: &[RosterEntry]) -> Vec<u8> {
-    let list = Canonical::new(ENTRIES_DOMAIN).u32(entries.len() as u32);
-    entries.iter().fold(list, |list, entry| list.field(&entry.to_bytes())).finish()
+    entries.iter().flat_map(|entry| UnidentifiedEntry::from(entry).to_bytes()).collect()
 }
 
-/// Reads the entries of a roster.
+/// Reads the entries of a roster: as many as the bytes hold.
 ///
 /// # Errors
-/// If the bytes are not exactly a list of at most [`ROSTER_LEN_MAX`] entries.
+/// If the length is no multiple of [`UnidentifiedEntry::LEN`], there are more than [`ROSTER_LEN_MAX`], or one is malformed.
 pub fn entries_from_bytes(bytes: &[u8]) -> Result<Vec<UnidentifiedEntry>, DecodeError> {
-    let mut reader = CanonicalReader::new(bytes, ENTRIES_DOMAIN)?;
-    let n1 = reader.count(ROSTER_LEN_MAX)?;
-    let entries = (0..n1).map(|_| RosterEntry::from_bytes(reader.field()?)).collect::<Result<_, _>>()?;
-    reader.finish()?;
-    Ok(entries)
+    let (what, (entries, rest)) = ("roster", bytes.as_chunks::<{ UnidentifiedEntry::LEN }>());
+    if !rest.is_empty() {
+        return Err(DecodeError::Trailing { what, n_bytes: rest.len() });
+    }
+    if entries.len() > ROSTER_LEN_MAX {
+        return Err(DecodeError::Limit { what, len: entries.len() as u64, max: ROSTER_LEN_MAX as u64 });
+    }
+    entries.iter().map(|entry| UnidentifiedEntry::from_bytes(entry)).collect()
 }
 
 const ROSTER_DOMAIN: &str = "eranos/secagg/v1/roster";
 const IDS_DOMAIN: &str = "eranos/secagg/v1/roster-ids";
 const ENTRY_DOMAIN: &str = "eranos/secagg/v1/roster-entry";
-const ENTRIES_DOMAIN: &str = "eranos/secagg/v1/entries";
+const CREDENTIAL_DOMAIN: &str = "eranos/secagg/v1/credential";

@@ -1,10 +1,10 @@
 //! `share_keys`: bundles of sealed shares are collected; at the end U2 is fixed and every member gets the parts
 //! addressed to it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use eranos_base::{ClientId, Timestamp};
-use eranos_secagg::{Bundle, Roster, ShareRouter, share_keys::parts_to_bytes};
+use eranos_base::{ClientId, Digest, Timestamp};
+use eranos_secagg::{Bundle, Credential, Roster, ShareRouter, share_keys::parts_to_bytes};
 use eranos_wire::messages::{abort::Aborted, share_keys};
 
 use super::{
@@ -16,6 +16,8 @@ use super::{
 pub struct ShareKeys {
     common: Common,
     router: ShareRouter,
+    /// What the roster names by digest.
+    credentials: BTreeMap<Digest, Credential>,
     /// By position: who sent a bundle or left. Nobody else is waited for.
     settled: Vec<bool>,
     /// By position: how many bundles were looked at.
@@ -25,12 +27,19 @@ pub struct ShareKeys {
 impl ShareKeys {
     pub(super) fn begin(common: Common, roster: Roster, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
         let (settled, n_bundles) = (vec![false; roster.n1()], vec![0; roster.n1()]);
-        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), settled, n_bundles };
+        let credentials = roster.entries().iter().map(|entry| entry.credential());
+        let credentials = credentials.map(|credential| (credential.digest(), credential)).collect();
+        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), credentials, settled, n_bundles };
         // From here on the ledger can name who stood in the roster.
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         // The roster goes out only after that.
         let (answers, rest): (Vec<_>, Vec<_>) = actions.into_iter().partition(|a| matches!(a, Action::Answer { .. }));
         (Round::ShareKeys(phase), rest.into_iter().chain(answers).collect())
+    }
+
+    /// The credential of this digest, if the roster names it.
+    pub fn credential(&self, digest: &Digest) -> Option<&Credential> {
+        self.credentials.get(digest)
     }
 
     pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {

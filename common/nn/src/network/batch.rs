@@ -35,6 +35,9 @@ pub enum Weight {
 pub struct Outcome {
     /// Its loss.
     pub loss: f32,
+    /// Whether its class had the largest output, the first among equals; of a single output, whether that lay on the
+    /// class's side of one half. Never with a target that is no class.
+    pub is_right: bool,
     /// The L2 norm of its gradient, where that is clipped.
     pub norm: Option<f64>,
 }
@@ -160,7 +163,7 @@ impl Network {
         self.copy_logits(chunk, workspace);
         let logits = workspace.logits.chunks_exact_mut(self.n_outputs);
         for ((logits, &(_, target)), outcome) in logits.zip(records).zip(&mut *outcomes) {
-            *outcome = Outcome { loss: self.loss.gradient(logits, target), norm: None };
+            *outcome = self.outcome(logits, target);
         }
         let overflown = self.two_phases(prepared, chunk, weight, workspace, outcomes, out);
         workspace.batch = memory;

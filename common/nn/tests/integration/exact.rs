@@ -4,7 +4,8 @@ use std::thread;
 
 use eranos_base::{Digest, SeededEntropy};
 use eranos_nn::{
-    Activation, LayerKind, LayerSpec, Loss, ModelSpec, Network, NnError, Padding, Record, Target, network::Workspace,
+    Activation, Dataset, Gradient, LayerKind, LayerSpec, Loss, ModelSpec, Network, NnError, Padding, Record, Target,
+    network::{Workspace, batch::Outcome},
 };
 use ndarray::Array2;
 
@@ -178,7 +179,19 @@ fn a_gradient_has_the_same_bits_whoever_goes_along() {
             let (record, target) = example(i);
             let mut out = network.gradient();
             let loss = network.record_gradient(&prepared, record, target, &mut network.workspace(), &mut out);
-            alone.push((loss.expect("record").to_bits(), bits(&out), out.ranges().to_vec()));
+            let mut is_right = false;
+            let each = |_, outcome: Outcome, _: &Gradient| {
+                is_right = outcome.is_right;
+                Ok::<_, NnError>(())
+            };
+            let (workspace, again) = (&mut network.workspace(), &mut network.gradient());
+            network.record_gradients(&prepared, &[(record, target)], workspace, again, each).expect("record");
+            if let (Target::Class(class), false) = (target, network.has_dropout()) {
+                let own = Dataset::from_values(record.values.to_vec(), vec![class], &[network.input_len()]);
+                let evaluated = network.evaluate(&prepared, &own, workspace).expect("record");
+                assert_eq!(evaluated.accuracy == 1.0, is_right, "{}: record {i}, seed 21", case.name);
+            }
+            alone.push(((loss.expect("record").to_bits(), is_right), bits(&out), out.ranges().to_vec()));
         }
         let is_finite = |values: &[u32]| values.iter().all(|&bits| f32::from_bits(bits).is_finite());
         let mut entropy = SeededEntropy::new(22);
@@ -187,10 +200,11 @@ fn a_gradient_has_the_same_bits_whoever_goes_along() {
             let examples: Vec<_> = chosen.iter().map(|&i| example(i)).collect();
             let mut n_seen = 0;
             network
-                .record_gradients(&prepared, &examples, &mut workspace, &mut out, |place, loss, gradient| {
+                .record_gradients(&prepared, &examples, &mut workspace, &mut out, |place, outcome, gradient| {
                     assert_eq!(place, n_seen);
                     n_seen += 1;
-                    let (i, found) = (chosen[place], (loss.to_bits(), bits(gradient), gradient.ranges().to_vec()));
+                    let seen = (outcome.loss.to_bits(), outcome.is_right);
+                    let (i, found) = (chosen[place], (seen, bits(gradient), gradient.ranges().to_vec()));
                     // Which NaN it is that comes out does not matter: its record becomes zero.
                     let same = match is_finite(&alone[i].1) {
                         true => found == alone[i],

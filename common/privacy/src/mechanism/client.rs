@@ -8,11 +8,13 @@
 use eranos_base::encoding::{Canonical, CanonicalReader, DecodeError};
 
 use super::{
-    BITS_MAX, CLIP_MAX, CLIP_MIN, CommonParameters, MechanismError, Noise, NoiseTarget, Promise, SHARE_THOUSANDTHS_MAX,
-    check_cohort, check_release, check_vector, in_range, least, read_variance, share_variance,
+    BITS_MAX, CommonParameters, DISTRIBUTED, LEARNING_RATE_MAX, LEARNING_RATE_MIN, LOCAL, MechanismError, NO_NOISE,
+    Noise, NoiseTarget, Promise, SHARE_THOUSANDTHS_MAX, STEPS_MAX, check_cohort, check_release, check_vector, in_range,
+    least, padded_len, read_variance, share_variance,
 };
 use crate::{
     accountant::Event,
+    groups::Groups,
     rounding::{l1_bound, l2_bound_squared},
     wrap,
 };
@@ -20,13 +22,15 @@ use crate::{
 /// The raw parameters of one attempt with unit = client, in the order of their encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientParameters {
-    /// C: the L2 norm to which a client's whole update is clipped.
+    /// What travels beside the update in the same vector.
+    pub groups: Groups,
+    /// C: the L2 norm to which a client's whole update, with what travels beside it, is clipped.
     pub l2_clip_norm: f64,
     /// C s: the norm on the integer grid that stands for C.
     pub scaled_clip: u32,
     /// Coordinates of the model's update.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two.
+    /// d: coordinates of the masked vector, the next power of two from parameters and groups on.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -69,8 +73,9 @@ impl ClientMechanism {
     /// The first refusal of the specification that applies.
     pub fn new(parameters: ClientParameters) -> Result<Self, MechanismError> {
         let p = &parameters;
-        in_range("l2_clip_norm", p.l2_clip_norm, CLIP_MIN, CLIP_MAX)?;
-        check_vector(p.n_parameters, p.d_pad)?;
+        p.groups.check()?;
+        p.groups.check_clip(p.l2_clip_norm)?;
+        check_vector(p.n_parameters, &p.groups, p.d_pad)?;
         in_range("scaled_clip", p.scaled_clip, scaled_clip_min(p.d_pad), SCALED_CLIP_MAX)?;
         check_cohort(p.u_min, p.max_colluders, p.n_max)?;
         in_range("steps", p.training.steps, 1, STEPS_MAX)?;
@@ -96,14 +101,23 @@ impl ClientMechanism {
 
     /// Whether `bytes` begin as an encoding of client-level parameters does.
     pub(super) fn is_encoding(bytes: &[u8]) -> bool {
-        CanonicalReader::new(bytes, DOMAIN).is_ok()
+        CanonicalReader::new(bytes, DOMAIN).is_ok() || CanonicalReader::new(bytes, DOMAIN_V2).is_ok()
+    }
+
+    /// The same, clipping to a norm that was found to lie within the bounds.
+    pub(super) fn clipping_to(self, l2_clip_norm: f64) -> Self {
+        Self(ClientParameters { l2_clip_norm, ..self.0 })
     }
 
     /// The canonical encoding: the fields of [`ClientParameters`] in their order; the noise as its name and, where there is
-    /// any, the `u64` numerator over 2^10 of its variance.
+    /// any, the `u64` numerator over 2^10 of its variance. Version 2 is that of groups beside the update, which come first.
     pub fn encode(&self) -> Vec<u8> {
         let p = &self.0;
-        let before_noise = Canonical::new(DOMAIN)
+        let head = match p.groups == Groups::default() {
+            true => Canonical::new(DOMAIN),
+            false => Canonical::new(DOMAIN_V2).field(&p.groups.encode()),
+        };
+        let before_noise = head
             .f64(p.l2_clip_norm)
             .u32(p.scaled_clip)
             .u32(p.n_parameters)
@@ -127,8 +141,15 @@ impl ClientMechanism {
     /// # Errors
     /// If the bytes are not one, or the parameters are refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, MechanismError> {
-        let mut reader = CanonicalReader::new(bytes, DOMAIN)?;
+        let (mut reader, groups) = match CanonicalReader::new(bytes, DOMAIN_V2) {
+            Ok(mut reader) => {
+                let groups = Groups::decode(reader.field()?)?;
+                (reader, groups)
+            }
+            Err(_) => (CanonicalReader::new(bytes, DOMAIN)?, Groups::default()),
+        };
         let parameters = ClientParameters {
+            groups,
             l2_clip_norm: reader.f64()?,
             scaled_clip: reader.u32()?,
             n_parameters: reader.u32()?,
@@ -138,9 +159,9 @@ impl ClientMechanism {
             n_max: reader.u16()?,
             training: LocalTraining { steps: reader.u32()?, batch_size: reader.u32()?, learning_rate: reader.f64()? },
             noise: match reader.text()? {
-                "distributed" => Noise::Distributed(read_variance(&mut reader)?),
-                "local" => Noise::Local(read_variance(&mut reader)?),
-                "none" => Noise::None,
+                DISTRIBUTED => Noise::Distributed(read_variance(&mut reader)?),
+                LOCAL => Noise::Local(read_variance(&mut reader)?),
+                NO_NOISE => Noise::None,
                 _ => return Err(DecodeError::Malformed { what: "noise" }.into()),
             },
             bits: reader.u8()?,
@@ -199,6 +220,8 @@ impl Promise for ClientMechanism {
     fn common(&self) -> CommonParameters {
         let p = &self.0;
         CommonParameters {
+            groups: p.groups,
+            l2_clip_norm: p.l2_clip_norm,
             n_parameters: p.n_parameters,
             d_pad: p.d_pad,
             u_min: p.u_min,
@@ -233,11 +256,18 @@ impl Promise for ClientMechanism {
         let p = &self.0;
         p.l2_clip_norm / (f64::from(p.scaled_clip) * f64::from(p.d_pad).sqrt() * f64::from(survivors))
     }
+
+    /// The mean is over the survivors already.
+    fn figures_factor(&self, _survivors: u32) -> f64 {
+        1.0
+    }
 }
 
 /// What a client-level task asks for; [`design_client`] finds the rest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClientTarget {
+    /// What travels beside the update.
+    pub groups: Groups,
     /// C.
     pub l2_clip_norm: f64,
     /// Coordinates of the model's update.
@@ -265,11 +295,12 @@ pub struct ClientTarget {
 /// If the target is out of range or no noise reaches it.
 pub fn design_client(target: &ClientTarget) -> Result<ClientMechanism, MechanismError> {
     // Before anything is reckoned with them.
-    let d_pad = target.n_parameters.checked_next_power_of_two().unwrap_or_default();
-    check_vector(target.n_parameters, d_pad)?;
+    let d_pad = padded_len(target.n_parameters, &target.groups);
+    check_vector(target.n_parameters, &target.groups, d_pad)?;
     check_cohort(target.u_min, target.max_colluders, target.n_max)?;
     let with_noise = |noise: Noise| {
         let mut parameters = ClientParameters {
+            groups: target.groups,
             l2_clip_norm: target.l2_clip_norm,
             scaled_clip: scaled_clip_min(d_pad),
             n_parameters: target.n_parameters,
@@ -304,12 +335,10 @@ pub fn design_client(target: &ClientTarget) -> Result<ClientMechanism, Mechanism
 }
 
 const DOMAIN: &str = "eranos/privacy/client-mechanism/v1";
+const DOMAIN_V2: &str = "eranos/privacy/client-mechanism/v2";
 /// Its square, and the square of a sum over the largest cohort, stay far below 2^64.
 const SCALED_CLIP_MAX: u32 = 1 << 24;
-const STEPS_MAX: u32 = 1 << 20;
 const BATCH_SIZE_MAX: u32 = 1 << 16;
-const LEARNING_RATE_MIN: f64 = 1e-12;
-const LEARNING_RATE_MAX: f64 = 1e6;
 
 /// The least C s >= 4 sqrt d, at which rounding widens the update by 0.8 %.
 const fn scaled_clip_min(d_pad: u32) -> u32 {
@@ -341,6 +370,7 @@ mod tests {
 
     fn target(noise: NoiseTarget) -> ClientTarget {
         ClientTarget {
+            groups: Groups::default(),
             l2_clip_norm: 1.0,
             n_parameters: 7850,
             n_max: 100,

@@ -1,7 +1,7 @@
 //! Every decoder of this crate over the same bytes. The fuzz targets of the repository read this file too.
 
 use eranos_secagg::{
-    Advert, Bundle, Finished, PositionSet, Quorum, RosterEntry, SharePart, Sharers, Survivors, UnmaskAnswer,
+    Advert, Bundle, Finished, PositionSet, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry, UnmaskAnswer,
     mask::Lanes, packing, roster, share_keys, terms::Dimension,
 };
 
@@ -18,11 +18,9 @@ pub(crate) fn decode_by_all(bytes: &[u8]) -> usize {
         }
     };
     check(Advert::from_bytes(bytes).ok().map(|advert| advert.to_bytes().to_vec()));
-    let key = eranos_base::VerifyingKey([0; 32]);
-    check(RosterEntry::from_bytes(bytes).ok().map(|entry| entry.with_key(key).to_bytes()));
-    check(roster::entries_from_bytes(bytes).ok().map(|entries| {
-        roster::entries_to_bytes(&entries.into_iter().map(|entry| entry.with_key(key)).collect::<Vec<_>>())
-    }));
+    check(UnidentifiedEntry::from_bytes(bytes).ok().map(|entry| entry.to_bytes()));
+    let entries = roster::entries_from_bytes(bytes).ok();
+    check(entries.map(|entries| entries.iter().flat_map(UnidentifiedEntry::to_bytes).collect()));
     check(SharePart::from_bytes(bytes).ok().map(|part| part.to_bytes().to_vec()));
     check(Bundle::from_bytes(bytes).ok().map(|bundle| bundle.to_bytes()));
     check(share_keys::parts_from_bytes(bytes).ok().map(|parts| share_keys::parts_to_bytes(&parts)));

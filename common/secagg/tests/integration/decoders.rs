@@ -2,8 +2,8 @@
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_secagg::{
-    Advert, Finished, Quorum, SharePart, Sharers, Survivors, UnmaskAnswer, agreement::AgreementKeyError, roster,
-    share_keys,
+    Advert, Finished, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry, UnmaskAnswer,
+    agreement::AgreementKeyError, roster, share_keys,
 };
 
 use crate::{
@@ -22,7 +22,7 @@ fn corpus() -> Vec<Vec<u8>> {
     let (mut signed, quorum, ..) = federation.consistent(&[2]);
     vec![
         entries[0].advert.to_bytes().to_vec(),
-        entries[0].to_bytes(),
+        UnidentifiedEntry::from(&entries[0]).to_bytes(),
         roster::entries_to_bytes(&entries),
         clients[0].bundle().parts()[0].to_bytes().to_vec(),
         clients[0].bundle().to_bytes(),

@@ -77,14 +77,14 @@ impl Federation {
         self.advertised().iter().map(Advertised::entry).collect()
     }
 
-    /// The entries as a client reads them, with the keys of the certificates it checked.
+    /// The entries as a client reads them, with what it knows of each.
     pub(crate) fn over_the_wire(&self, entries: &[RosterEntry]) -> Vec<RosterEntry> {
         let read = roster::entries_from_bytes(&roster::entries_to_bytes(entries)).expect("our own bytes");
-        let key = |id| {
-            let holder = self.identities.iter().find(|identity| identity.id == id).expect("a member");
-            holder.certificate_key.verifying_key()
+        let identify = |(entry, whole): (roster::UnidentifiedEntry, &RosterEntry)| {
+            let holder = self.identities.iter().find(|identity| identity.id == whole.id).expect("a member");
+            entry.identify(&whole.credential(), whole.id.clone(), holder.certificate_key.verifying_key())
         };
-        read.into_iter().map(|entry| (key(entry.id.clone()), entry)).map(|(key, entry)| entry.with_key(key)).collect()
+        read.into_iter().zip(entries).map(|pair| identify(pair).expect("its credential")).collect()
     }
 
     pub(crate) fn roster(&self) -> Arc<Roster> {

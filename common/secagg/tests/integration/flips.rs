@@ -41,15 +41,13 @@ fn no_spoiled_advert_is_taken() {
 fn no_spoiled_roster_leads_to_the_same_r1() {
     let federation = four();
     let r1 = federation.roster().digest();
-    // The client's caller looks a certificate up by its digest; one that is not there ends the round.
+    // The client's caller looks a credential up by its digest; one that is not there ends the round.
+    let entries = federation.entries();
     let known = |entry: roster::UnidentifiedEntry| {
-        let identity = federation
-            .identities
-            .iter()
-            .find(|identity| identity.certificate == entry.certificate && identity.id == entry.id)?;
-        Some(entry.with_key(identity.certificate_key.verifying_key()))
+        let whole = entries.iter().find(|whole| whole.credential().digest() == entry.credential)?;
+        entry.identify(&whole.credential(), whole.id.clone(), whole.key)
     };
-    check(&roster::entries_to_bytes(&federation.entries()), |bytes| {
+    check(&roster::entries_to_bytes(&entries), |bytes| {
         let Ok(entries) = roster::entries_from_bytes(bytes) else { return false };
         let Some(entries) = entries.into_iter().map(known).collect::<Option<Vec<_>>>() else { return false };
         let client = federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(1));

@@ -14,7 +14,6 @@ use eranos_base::{Entropy, OsEntropy, Position, SeededEntropy};
 use eranos_secagg::{
     Advertised, Arrival, Bundle, Consistent, Finished, Graph, GraphKind, Incomplete, Masked, Quorum, Ready, Roster,
     RosterError, ShareRouter, SharedKeys, Sharers, Survivors, ThresholdError, Thresholds, UnmaskAnswer,
-    roster::{entries_from_bytes, entries_to_bytes},
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
 
@@ -182,9 +181,7 @@ fn go(schedule: &Schedule, federation: &Federation, dice: &mut Dice, graph: &mut
         Err(error) => return End::Roster(error),
     };
     *graph = roster.graph().clone();
-    let (n1, sent) = (members.len(), entries_to_bytes(&entries));
-    let read = entries_from_bytes(&sent).expect("our own bytes");
-    let read: Vec<_> = read.into_iter().zip(&entries).map(|(read, entry)| read.with_key(entry.key)).collect();
+    let (n1, read) = (members.len(), federation.over_the_wire(&entries));
     let at = |i: usize| position(members.binary_search(&i).expect("a member"));
 
     // share_keys. A message in four comes twice: an answer was lost.

@@ -1,9 +1,12 @@
 //! `advertise_keys`: signed public keys go up, the roster comes down.
 
-use eranos_base::{Digest, Signature};
+use eranos_base::{
+    Digest, Signature, VerifyingKey,
+    limits::{CERTIFICATE_LEN_MAX, HEADER_LEN_MAX},
+};
 use serde::{Deserialize, Serialize};
 
-use super::{Blob, RoundRef, blob};
+use super::{RoundRef, blob};
 
 /// The client accepts the plan: its keys for this round.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,25 +23,60 @@ pub struct Advertise {
 /// The roster, in its order. A client recomputes R1 from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
-    /// `eranos_secagg::roster::entries_to_bytes`: identity, certificate digest and advert of every member.
+    /// `eranos_secagg::roster::entries_to_bytes`: the credential's digest and the fresh keys of every member.
     #[serde(with = "blob")]
     pub entries: Vec<u8>,
     /// The coordinator's signature over R1.
     pub signature: Signature,
 }
 
-/// Asks for certificates of the roster that the client has not seen.
+/// Asks for credentials of the roster that the client has not seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FetchCertificates {
+pub struct FetchCredentials {
     /// The round.
     pub round: RoundRef,
-    /// Their digests.
-    pub certificates: Vec<Digest>,
+    /// Their digests, at most [`CREDENTIALS_PER_FETCH_MAX`].
+    pub credentials: Vec<Digest>,
 }
 
-/// The certificates asked for, in the order asked, in DER.
+/// The credentials asked for, in the order asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificates {
-    /// One certificate each.
-    pub certificates: Vec<Blob>,
+pub struct Credentials {
+    /// One for each digest.
+    pub credentials: Vec<Credential>,
 }
+
+/// What of a member is the same in every round of a task. Its digest is what a roster names, so that it is what it is
+/// whoever shows it, and may be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// The certificate, in DER.
+    #[serde(with = "blob")]
+    pub certificate: Vec<u8>,
+    /// The key of the member's consistency statements.
+    pub statement_key: VerifyingKey,
+    /// The certificate key's signature over it.
+    pub certification: Signature,
+}
+
+impl Credential {
+    /// The credential with the digest of its certificate in the certificate's place: what a roster's entry is made of.
+    pub fn digested(&self) -> eranos_secagg::Credential {
+        let Self { certificate, statement_key, certification } = self;
+        eranos_secagg::Credential {
+            certificate: Digest::of(certificate),
+            statement_key: *statement_key,
+            certification: *certification,
+        }
+    }
+
+    /// By what a roster names it.
+    pub fn digest(&self) -> Digest {
+        self.digested().digest()
+    }
+}
+
+/// Credentials in one exchange. Together they fit a header, as large as a certificate may be.
+pub const CREDENTIALS_PER_FETCH_MAX: usize = 512;
+
+const _: () = assert!(CREDENTIALS_PER_FETCH_MAX * (CERTIFICATE_LEN_MAX + 128) < HEADER_LEN_MAX);

@@ -3,7 +3,7 @@
 //!
 //! A message is a control header (`base::encoding`, never signed or hashed as such); what is signed travels inside it
 //! as the bytes that were signed. The three large things travel as bodies: the checkpoint (answer of `configure`), the
-//! masked vector (request of `masked_input`).
+//! masked vector (request of `masked_input`), and the attachment of the ledger's entry (answer of `unmask`).
 
 pub mod abort;
 pub mod advertise_keys;
@@ -18,8 +18,9 @@ pub mod unmask;
 use eranos_base::{
     RoundNumber, SessionId,
     encoding::{DecodeError, decode_header, encode_header},
-    limits::{BODY_LEN_MAX, REQUEST_HEADER_LEN_MAX},
+    limits::{BODY_LEN_MAX, HEADER_LEN_MAX, REQUEST_HEADER_LEN_MAX},
 };
+use eranos_ledger::entry::ATTACHMENT_LEN_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::framing::{Kind, Limits};
@@ -84,8 +85,8 @@ messages! {
     Request {
         /// Asks to take part in the next round.
         CheckIn(select::CheckIn) = 0x10,
-        /// Asks for certificates it has not seen.
-        FetchCertificates(advertise_keys::FetchCertificates) = 0x11,
+        /// Asks for credentials it has not seen.
+        FetchCredentials(advertise_keys::FetchCredentials) = 0x11,
         /// Accepts the plan and gives its keys.
         Advertise(advertise_keys::Advertise) = 0x12,
         /// Its sealed shares.
@@ -110,8 +111,8 @@ messages! {
         ComeBackLater(select::ComeBackLater) = 0x90,
         /// Selected: the signed plan; the body is the checkpoint.
         Configure(configure::Configure) = 0x91,
-        /// Certificates asked for.
-        Certificates(advertise_keys::Certificates) = 0x92,
+        /// Credentials asked for.
+        Credentials(advertise_keys::Credentials) = 0x92,
         /// The roster.
         Roster(advertise_keys::Roster) = 0x93,
         /// Who shared, and the parts addressed to this client.
@@ -122,7 +123,7 @@ messages! {
         Survivors(masked_input::Survivors) = 0x96,
         /// A quorum of statements on one set of survivors.
         Quorum(consistency::Quorum) = 0x97,
-        /// The round's entry in the ledger, with its proofs.
+        /// The round's entry in the ledger, with its proofs; the body is the entry's attachment.
         Settled(settle::Settled) = 0x98,
         /// The round is over without a result, or over for this client.
         Aborted(abort::Aborted) = 0x99,
@@ -134,7 +135,7 @@ impl Request {
     pub fn round(&self) -> Option<RoundRef> {
         match self {
             Self::CheckIn(_) => None,
-            Self::FetchCertificates(message) => Some(message.round),
+            Self::FetchCredentials(message) => Some(message.round),
             Self::Advertise(message) => Some(message.round),
             Self::ShareKeys(message) => Some(message.round),
             Self::Ready(message) => Some(message.round),
@@ -157,6 +158,18 @@ impl Request {
             0x15 => Some(Limits::new(REQUEST_HEADER_LEN_MAX, BODY_LEN_MAX)),
             _ => None,
         }
+    }
+}
+
+impl Answer {
+    /// The longest header and body of an answer of `kind`.
+    pub fn limits(kind: Kind) -> Option<Limits> {
+        let body_len_max = match kind.0 {
+            0x91 => BODY_LEN_MAX,
+            0x98 => ATTACHMENT_LEN_MAX as u64,
+            _ => 0,
+        };
+        Some(Limits::new(HEADER_LEN_MAX, body_len_max))
     }
 }
 
@@ -192,7 +205,3 @@ pub(crate) mod blob {
         deserializer.deserialize_byte_buf(Bytes)
     }
 }
-
-/// A block of bytes in a list of blocks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blob(#[serde(with = "blob")] pub Vec<u8>);

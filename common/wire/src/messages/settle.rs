@@ -1,4 +1,5 @@
-//! `settle`: the round's entry in the ledger with its proofs, which every client verifies.
+//! `settle`: the round's entry in the ledger with its proofs, which every client verifies. The entry's attachment, with a
+//! line for each participant and signature, is the body.
 
 use serde::{Deserialize, Serialize};
 

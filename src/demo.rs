@@ -19,7 +19,7 @@ use eranos_coordinator::{
     federation::{RoundReport, Summary},
     model::TestFigures,
     setup as coordinator_setup,
-    task::{Contribution, Metrics},
+    task::{Contribution, Graph, Metrics},
 };
 use eranos_ledger::audit;
 use eranos_privacy::{Probability, Promise, mechanism::NoiseTarget};
@@ -123,6 +123,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
         clients: n_clients,
         survivors_min: n_clients - 1,
         max_colluders: 1,
+        graph: Graph::Complete,
         rounds: options.rounds,
         attempts_max,
         noise: settings.noise,
@@ -370,7 +371,7 @@ impl Screen {
 /// Audits the ledger as a stranger would: from the files and the pinned key alone.
 fn verify(dir: &Path, ledger_key: &str) -> Result<bool, UserError> {
     let key = ledger_key.parse().map_err(|error| broken(&error))?;
-    let options = audit::Options { key, known: None };
+    let options = audit::Options::new(key);
     let report = audit::verify(&dir.join("ledger"), &options).map_err(|error| broken(&error))?;
     for finding in &report.findings {
         eprintln!("ledger: {finding}");

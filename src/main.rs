@@ -1,5 +1,5 @@
 //! `eranos`: one command for everything. It parses the command line and hands over; the work is done in the crates, and
-//! in [`demo`], [`trial`], [`data`], [`model`], [`plan`] and [`simulate`] here.
+//! in [`demo`], [`trial`], [`data`], [`model`], [`plan`], [`simulate`] and [`witness`] here.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ mod plan;
 mod plot;
 mod simulate;
 mod trial;
+mod witness;
 
 use std::{io, process::ExitCode};
 
@@ -58,6 +59,9 @@ enum Noun {
     /// The auditor: verifies a ledger offline, recomputes every epsilon, and says what is promised
     #[command(subcommand)]
     Audit(eranos_ledger::cli::Command),
+    /// An independent witness: cosigns a ledger's checkpoint only if nothing before it was changed
+    #[command(subcommand)]
+    Witness(witness::Command),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
             let exit = eranos_ledger::cli::run(&command, &mut io::stdout().lock(), &mut io::stderr().lock());
             return exit.into();
         }
+        Noun::Witness(command) => return witness::run(command),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{error}");

@@ -7,15 +7,17 @@ use std::{fs, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use eranos_base::UserError;
+use eranos_coordinator::task::Graph;
 use eranos_privacy::{
     Accountant, Event, MechanismError, NoiseVariance, Probability, Promise,
     accountant::{
         calibrate::{self, AccountantKind, CalibrationError, Target},
         pld, zcdp,
     },
-    mechanism::{NoiseTarget, RecordTarget, design},
+    mechanism::{NoiseTarget, RecordTarget, design, padded},
     rounding, wrap,
 };
+use eranos_secagg::Thresholds;
 use serde_json::json;
 
 use crate::plot::{Curve, svg};
@@ -95,6 +97,9 @@ pub(crate) struct SolveOptions {
     /// How many clients may work with the coordinator
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     max_colluders: u16,
+    /// Who shares keys with whom
+    #[arg(long, value_enum, default_value = "complete")]
+    graph: Graph,
     /// Records of all clients together, about as many at each (unit record only)
     #[arg(long)]
     records: Option<u32>,
@@ -305,7 +310,18 @@ fn solve(options: &SolveOptions) -> Result<Report, UserError> {
         "{} bits a coordinate, {bytes} bytes a client and round, wraps around with probability {:.1e}",
         solution.bits, solution.wrap_probability
     ));
-    let warnings = warnings(options, &solution, noise_to_signal);
+    let thresholds = options.graph.thresholds(clients, max_colluders, survivors_min);
+    let mut warnings = warnings(options, &solution, noise_to_signal);
+    match thresholds {
+        Ok(t) => lines.push(format!(
+            "{}: each client shares keys with {} others, {} of whom rebuild a secret; {} statements are a quorum",
+            graph_promise(options.graph),
+            t.degree(),
+            t.threshold(),
+            t.quorum()
+        )),
+        Err(error) => warnings.push(format!("no round can run so: {error}")),
+    }
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     let json = json!({
         "unit": unit_name(unit),
@@ -322,6 +338,10 @@ fn solve(options: &SolveOptions) -> Result<Report, UserError> {
         "bits": solution.bits,
         "wrap_probability": solution.wrap_probability,
         "bytes_per_client": bytes,
+        "graph": graph_name(options.graph),
+        "degree": thresholds.as_ref().ok().map(Thresholds::degree),
+        "threshold": thresholds.as_ref().ok().map(Thresholds::threshold),
+        "quorum": thresholds.as_ref().ok().map(Thresholds::quorum),
         "warnings": warnings,
     });
     Ok(Report { lines, json, event: (solution.event)(shares), rounds: rounds.into() })
@@ -373,9 +393,8 @@ fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, 
 /// The scale is the least at which rounding widens the update by 0.8 %, sC = 4 sqrt d.
 fn solve_client(options: &SolveOptions, survivors_min: u16, least: f64) -> Result<Solution, UserError> {
     let q = options.sampling_probability.to_f64();
-    let unusable = |what: String| UserError::new(what, "name a smaller model with --parameters");
-    let d_pad = options.parameters.checked_next_power_of_two().filter(|d| *d <= 1 << 26 && options.parameters > 0);
-    let d_pad = d_pad.ok_or_else(|| unusable(format!("a model of {} parameters", options.parameters)))?;
+    let d_pad = padded(options.parameters, &eranos_privacy::Groups::default())
+        .map_err(|error| UserError::new(error.to_string(), "name another model's number with --parameters"))?;
     let (d, n) = (f64::from(d_pad), f64::from(options.clients));
     let scaled_clip = CLIP_OVER_ROOT_D * d.sqrt();
     let l2_sensitivity = rounding::l2_bound(scaled_clip, d_pad, (-0.5f64).exp());
@@ -512,6 +531,21 @@ fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Record => "record",
         Unit::Client => "client",
+    }
+}
+
+fn graph_name(graph: Graph) -> &'static str {
+    match graph {
+        Graph::Complete => "complete",
+        Graph::Sparse => "sparse",
+    }
+}
+
+/// The graph, and against whom what is promised holds.
+fn graph_promise(graph: Graph) -> &'static str {
+    match graph {
+        Graph::Complete => "complete graph, against a coordinator that breaks the rules",
+        Graph::Sparse => "sparse graph, against a coordinator that reports drop-outs honestly, and no other",
     }
 }
 

@@ -12,7 +12,11 @@ use std::{
 use clap::{Args, Subcommand};
 use eranos_base::{Entropy, OsEntropy, UserError};
 use eranos_client::{policy::Unit, setup as client_setup};
-use eranos_coordinator::{export::export, setup as coordinator_setup, task::Contribution};
+use eranos_coordinator::{
+    export::export,
+    setup as coordinator_setup,
+    task::{Contribution, Graph},
+};
 use eranos_nn::{Loss, ModelSpec, Network, weights};
 use eranos_privacy::{
     Mechanism, Probability, Promise,
@@ -131,6 +135,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
         clients: options.clients,
         survivors_min: options.clients,
         max_colluders: 1,
+        graph: Graph::Complete,
         rounds: 1,
         attempts_max: 1,
         noise: NoiseTarget::Distributed { epsilon: options.epsilon },

@@ -75,6 +75,39 @@ fn solve_finds_the_demos_plan_and_warns_of_hopeless_ones() {
 }
 
 #[test]
+fn a_plan_says_on_which_graph_it_runs_and_against_whom() {
+    let shown = |arguments: &str| {
+        let (ok, shown, error) = plan(arguments);
+        assert!(ok, "{error}");
+        shown
+    };
+    let hundred = "solve --epsilon 8 --rounds 10 --clients 100 --survivors-min 90 --max-colluders 10 --records 6000";
+    let complete = shown(hundred);
+    assert!(
+        complete.contains(
+            "\ncomplete graph, against a coordinator that breaks the rules: each client shares keys with 99 "
+        ),
+        "{complete}"
+    );
+    let sparse = shown(&format!("{hundred} --graph sparse"));
+    assert!(
+        sparse.contains(
+            "\nsparse graph, against a coordinator that reports drop-outs honestly, and no other: each client shares keys \
+             with 22 others, 12 of whom rebuild a secret; 56 statements are a quorum"
+        ),
+        "{sparse}"
+    );
+    let report = json(&format!("{hundred} --graph sparse"));
+    assert_eq!((&report["graph"], &report["degree"]), (&"sparse".into(), &22.into()), "{report}");
+    // Four clients of whom one may drop out and one collude: no ring of them holds together.
+    let four = "solve --epsilon 8 --rounds 10 --clients 4 --records 6000 --graph sparse";
+    assert!(shown(four).contains("\nwarning: no round can run so: no sparse graph of 4 clients keeps its promises "));
+    assert!(json(four)["degree"].is_null());
+    let (_, help, _) = plan("solve --help");
+    assert!(help.contains("holds only while the coordinator reports drop-outs honestly"), "{help}");
+}
+
+#[test]
 fn a_drawing_holds_both_curves() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("epsilon.svg");

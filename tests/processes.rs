@@ -179,8 +179,16 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     let stdout = BufReader::new(coordinator.0.stdout.take().unwrap());
     let mut lines = stdout.lines().map_while(Result::ok);
     assert!(lines.by_ref().any(|line| line.starts_with("round   2/5")), "two rounds before the kill");
+    run(
+        &dir,
+        "! eranos coordinator rotate-key --dir federation 2> refused && grep -q 'open in another process' refused",
+    );
+    run(&dir, "! test -e federation/ledger.seed.next");
     coordinator.0.kill().unwrap();
     coordinator.0.wait().unwrap();
+    // Meanwhile its operator exchanges the ledger's key, which the clients pinned and follow.
+    run(&dir, "cp federation/ledger.pub pinned.pub && eranos coordinator rotate-key --dir federation");
+    run(&dir, "! cmp -s federation/ledger.pub pinned.pub && ! test -e federation/ledger.seed.next");
 
     let mut coordinator = start();
     let stdout = BufReader::new(coordinator.0.stdout.take().unwrap());
@@ -191,7 +199,30 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     for client in &mut clients {
         assert!(client.0.wait().unwrap().success(), "{heard:?}");
     }
-    run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+    for key in ["federation/ledger.pub", "pinned.pub"] {
+        run(&dir, &format!("eranos audit verify federation/state/ledger --key {key}"));
+        crate::reader::check(&dir.join("federation/state/ledger"), &dir.join(key));
+    }
+    // A client discloses which pseudonym is its own, the coordinator whose all of them are; neither can be altered.
+    let recompute = "eranos audit recompute federation/state/ledger --key pinned.pub --json --bindings";
+    let disclosed = |line: &str| -> serde_json::Value {
+        let output = shell(&dir, line).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    run(
+        &dir,
+        "eranos client disclose --dir parties/party-3 > one && eranos coordinator disclose --dir federation > all",
+    );
+    run(&dir, "grep -qF \"$(sed -n 4p one)\" all && sed 's/party-3/party-2/' one > other");
+    let (one, all) = (disclosed(&format!("{recompute} one")), disclosed(&format!("{recompute} all")));
+    assert_eq!((&one["verified"], &all["verified"]), (&true.into(), &true.into()), "{one} {all}");
+    let count = |report: &serde_json::Value| report["tasks"][0]["bindings_disclosed"].as_u64();
+    assert_eq!((count(&one), count(&all)), (Some(1), Some(4)));
+    assert_eq!(one["clients"][0]["client"], "spiffe://example.org/client/party-3", "{one}");
+    let epsilon = one["clients"][0]["epsilon_record"].as_f64().unwrap();
+    assert!(epsilon > 0.0 && one["clients"][0]["attempts"].as_u64().unwrap() >= 5, "{one}");
+    // The name is the certificate's to say: it is not in what the key signed.
+    assert_eq!(disclosed(&format!("{recompute} other"))["clients"][0]["client"], "spiffe://example.org/client/party-2");
     // Each attempt clips to what the one before led to, over the kill too: a step is 0.2 times a share, and a half at most.
     let bundle = dir.join("federation/state/ledger/tile/entries/000.p");
     let bundle = fs::read_dir(&bundle)
@@ -270,6 +301,48 @@ fn a_task_that_protects_whole_clients_or_adds_local_noise_runs() {
         assert_eq!((&task["unit"], &task["relation"], &task["noise"]), (&unit.into(), &relation.into(), &noise.into()));
         assert_eq!(report["verified"], true, "{report}");
     }
+}
+
+#[test]
+fn a_task_on_the_sparse_graph_runs_with_the_fewest_clients_that_make_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir: PathBuf = dir.path().to_owned().canonicalize().unwrap();
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // One may drop out and one collude: of five, a ring of four neighbors is everybody; of six, it is not.
+    for line in &readme_lines()[1..8] {
+        let line = line.replace("7433", &port.to_string()).replace("1 2 3 4;", "1 2 3 4 5 6;");
+        let sparse = format!("--rounds 2 --graph sparse --listen 127.0.0.1:{port}");
+        let line = line.replace("--rounds 20", &sparse);
+        if line.contains("coordinator init") {
+            let refused = shell(&dir, &line).output().unwrap();
+            let error = String::from_utf8_lossy(&refused.stderr);
+            assert!(!refused.status.success() && error.starts_with("error: no sparse graph of 4 clients "), "{error}");
+            assert!(error.lines().count() == 2 && error.contains("take more clients"), "{error}");
+            assert!(!dir.join("federation/task.toml").exists(), "nothing is written");
+        }
+        run(&dir, &line.replace("--clients 4", "--clients 6"));
+    }
+    assert!(fs::read_to_string(dir.join("federation/task.toml")).unwrap().contains("\ngraph = \"sparse\"\n"));
+    // Each allows it by its policy.
+    let mut coordinator = shell(&dir, "exec eranos coordinator run --dir federation");
+    let mut coordinator = Guard(coordinator.stdout(Stdio::piped()).spawn().unwrap());
+    for party in 1..=6 {
+        let path = dir.join(format!("parties/party-{party}/policy.toml"));
+        let policy = fs::read_to_string(&path).unwrap();
+        let allows = ["[sparse_graph]", "corrupt_share_min", "dropped_share_max"];
+        let allows = allows.iter().fold(policy, |policy, line| policy.replace(&format!("# {line}"), line));
+        fs::write(&path, allows).unwrap();
+    }
+    let mut clients: Vec<Guard> = (1..=6).map(|party| client(&dir, party)).collect();
+    let stdout = BufReader::new(coordinator.0.stdout.take().unwrap());
+    let heard: Vec<String> = stdout.lines().map_while(Result::ok).collect();
+    assert!(coordinator.0.wait().unwrap().success(), "{heard:?}");
+    assert!(heard.iter().any(|line| line.starts_with("2 rounds in ")), "{heard:?}");
+    for client in &mut clients {
+        assert!(client.0.wait().unwrap().success(), "{heard:?}");
+    }
+    assert_eq!(budget(&dir, 1)["receipts"], 2, "{heard:?}");
+    run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
 }
 
 #[test]

@@ -394,7 +394,7 @@ async fn a_client_is_held_back_while_nobody_reads_its_body() {
     let read = within("the body", unread.read_all(body.len())).await.expect("whole");
     assert!(read == body, "the body arrived altered");
     let _send = within("the writer", writing).await.expect("no panic").expect("taken");
-    reply.send(ASK, Vec::new(), Bytes::new());
+    reply.send(ASK, Bytes::new(), Bytes::new());
     assert!(within("the answer", receive.read_to_end(100)).await.is_ok());
 
     // A body of another length than the coordinator expects is not read at all.
@@ -774,7 +774,7 @@ impl Echo {
                                 NEVER => std::future::pending().await,
                                 _ => {}
                             }
-                            reply.send(kind, header, body.into());
+                            reply.send(kind, header.into(), body.into());
                         });
                     }
                 }

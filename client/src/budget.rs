@@ -186,7 +186,7 @@ impl Drop for Locked<'_> {
     }
 }
 
-fn read_secret(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
+pub(crate) fn read_secret(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

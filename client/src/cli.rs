@@ -80,6 +80,14 @@ pub enum Command {
     },
     /// Train on this client's records alone, with no network and no promise of privacy: what it would get by itself
     TrainLocal(local::Options),
+    /// Show an auditor which pseudonym of the ledger is this client's, in the task that it takes part in
+    ///
+    /// Whoever reads it knows in which rounds this client took part. `eranos audit recompute --bindings FILE` checks it.
+    Disclose {
+        /// The client's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
     /// What was spent of the privacy budget, and what is left
     Budget {
         /// The client's folder
@@ -138,6 +146,10 @@ pub fn run(command: Command) -> Result<(), UserError> {
         }
         Command::Run { dir } => take_part(&dir),
         Command::TrainLocal(options) => local::run(&options),
+        Command::Disclose { dir } => {
+            print!("{}", setup::disclose(&dir)?.encode());
+            Ok(())
+        }
         Command::Budget { dir, json } => show_budget(&dir, json),
     }
 }

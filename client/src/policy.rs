@@ -49,7 +49,7 @@ pub struct Policy {
     #[serde(default = "phase_timeout_ms_max")]
     pub phase_timeout_ms_max: u32,
     /// The most records, its steps times the records of each, that local training of one round may take; plans with unit =
-    /// client alone have it.
+    /// client have it, and those whose silos add all of their noise.
     #[serde(default = "local_records_max")]
     pub local_records_max: u32,
     /// The largest learning rate of local training.

@@ -9,10 +9,7 @@ use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
-    messages::{
-        abort::Reason,
-        select::{CheckIn, ComeBack, PLAN_VERSION},
-    },
+    messages::{abort::Reason, select::ComeBack},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -114,7 +111,7 @@ impl Session {
             // Nobody need watch.
             let _ = progress.try_send(Progress::End { end: end.clone(), epsilon_spent });
             match end {
-                End::Settled { .. } | End::Aborted { .. } => {}
+                End::Settled { .. } | End::Aborted { .. } | End::KeyRotated => {}
                 End::ComeBackLater { when: ComeBack::TaskOver, .. } => break,
                 End::ComeBackLater { when: ComeBack::AfterMs(ms), .. } => {
                     pause(Duration::from_millis(ms.into()), &mut stop).await;
@@ -139,11 +136,7 @@ impl Session {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(End, Link), SessionError> {
         let mut round = Round::new(self.member.clone(), self.store.memory());
-        let check_in = CheckIn {
-            task: self.member.task.clone(),
-            plan_version: PLAN_VERSION,
-            nonce: u64::from_le_bytes(OsEntropy.bytes()),
-        };
+        let check_in = self.member.check_in(&self.store.memory(), u64::from_le_bytes(OsEntropy.bytes()));
         let mut exchange = Exchange::start(link, check_in.into(), Bytes::new(), None);
         let (trained_sender, mut trained) = mpsc::channel(1);
         let mut training: Option<Cancel> = None;
@@ -197,6 +190,10 @@ impl Session {
                     Action::WakeAt(at) => wake = Some(at),
                     Action::Remember(credentials) => block_in_place(|| self.store.remember(credentials))?,
                     Action::KeepEvidence(note) => block_in_place(|| self.store.keep_evidence(&note))?,
+                    Action::KeepLedgerKey(key) => {
+                        block_in_place(|| self.store.keep_ledger_key(&key))?;
+                        Arc::make_mut(&mut self.member).ledger_key = key;
+                    }
                     Action::KeepCheckpoint(note) => {
                         block_in_place(|| self.store.keep_checkpoint(&note, &self.member.ledger_key))?;
                     }

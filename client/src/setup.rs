@@ -8,7 +8,7 @@ use std::{
 
 use eranos_base::{ClientId, Clock, SystemClock, Timestamp, UserError, VerifyingKey};
 use eranos_certs::{Party, TrustAnchor};
-use eranos_ledger::LedgerKey;
+use eranos_ledger::{Binding, LedgerKey};
 use eranos_nn::data::Files;
 use eranos_privacy::budget::{Terms, UnitOfPrivacy};
 use eranos_secagg::{Identity, StatementKey};
@@ -23,7 +23,7 @@ use crate::{
     },
     round::{CertificateCheck, Member},
     session::Session,
-    store::Store,
+    store::{self, Store},
     trainer::{Pool, Trainer},
 };
 
@@ -89,13 +89,38 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
             statement_key,
         }),
         task: config.task,
-        ledger_key,
+        ledger_key: store.ledger_key().clone(),
         policy,
         trust: Arc::new(Anchor(party.anchor)),
         n_classes: config.classes,
         form,
     };
     Ok(Session { member: Arc::new(member), store, trainer, connector })
+}
+
+/// The binding of this client's pseudonym in its task. It may run meanwhile.
+///
+/// # Errors
+/// If it never ran, or its certificate cannot be read.
+pub fn disclose(dir: &Path) -> Result<Binding, UserError> {
+    let config = Config::read(&dir.join(CONFIG))?;
+    let party = Party::load(&config.certificates).map_err(UserError::from)?;
+    let identity = party.client_identity(SystemClock.now()).map_err(|error| {
+        let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
+        UserError::new(what, "check this clock and ca.pem; if they are right, ask for a new certificate")
+    })?;
+    let secret = store::secret(config.budget_dir())?;
+    let statement_key = StatementKey::derive(&secret, &config.task);
+    let trust_domain = party.anchor.trust_domain().clone();
+    Ok(Binding {
+        certification: statement_key.certify(&trust_domain, &config.task, &party.key),
+        trust_domain,
+        task: config.task,
+        pseudonym: statement_key.verifying_key(),
+        client: identity.id,
+        certificate: identity.fingerprint,
+        certificate_key: party.key.verifying_key(),
+    })
 }
 
 struct Anchor(TrustAnchor);
@@ -222,7 +247,7 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # leaves the round, so that no plan keeps this machine busy for longer.\n\
          phase_timeout_ms_max = {PHASE_TIMEOUT_MS_MAX_DEFAULT}\n\
          # The most records, steps times the records of each, and the largest learning rate, of training by itself in a\n\
-         # round. Plans with unit = client ask for it.\n\
+         # round. Plans with unit = client ask for it, and those with local noise.\n\
          local_records_max = {LOCAL_RECORDS_MAX_DEFAULT}\n\
          local_learning_rate_max = {LOCAL_LEARNING_RATE_MAX_DEFAULT:?}\n\
          # The most parameters of a model: the memory of training grows with them.\n\

@@ -21,7 +21,7 @@ use eranos_wire::messages::advertise_keys::Credential;
 use zeroize::Zeroizing;
 
 use crate::{
-    budget::BudgetFile,
+    budget::{BudgetFile, SECRET, read_secret},
     round::{Memory, Step},
 };
 
@@ -70,6 +70,8 @@ pub struct Store {
     /// Held for as long as this process may write.
     _lock: File,
     secret: Zeroizing<[u8; 32]>,
+    /// The pinned key, and the last two that it led to, the newest last; never empty.
+    ledger_keys: Vec<LedgerKey>,
     checkpoint: Option<Checkpoint>,
     credentials: Arc<BTreeMap<Digest, Credential>>,
 }
@@ -96,9 +98,30 @@ impl Store {
             UserError::new(what, next)
         })?;
         let (budget, secret) = BudgetFile::open(budget_dir, terms)?;
-        let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), ledger_key)?;
+        let ledger_keys = read_ledger_keys(&dir.join(LEDGER_KEYS), ledger_key)?;
+        let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), &ledger_keys)?;
         let credentials = Arc::new(read_credentials(&dir.join(CREDENTIALS)));
-        Ok(Self { dir: dir.to_owned(), budget, _lock: lock, secret, checkpoint, credentials })
+        let dir = dir.to_owned();
+        Ok(Self { dir, budget, _lock: lock, secret, ledger_keys, checkpoint, credentials })
+    }
+
+    /// The ledger's key: the pinned one, or the last that it led to.
+    pub fn ledger_key(&self) -> &LedgerKey {
+        self.ledger_keys.last().unwrap_or_else(|| unreachable!("the pinned key is there"))
+    }
+
+    /// Keeps `key` as the ledger's from now on.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_ledger_key(&mut self, key: &LedgerKey) -> Result<(), StoreError> {
+        // The checkpoint may still be of the key before this one, until it is replaced too.
+        let before = self.ledger_keys.len().saturating_sub(1).max(1);
+        self.ledger_keys.drain(1..before);
+        self.ledger_keys.push(key.clone());
+        let path = self.dir.join(LEDGER_KEYS);
+        let lines: String = self.ledger_keys.iter().map(|key| format!("{key}\n")).collect();
+        replace(&path, lines.as_bytes()).map_err(|source| StoreError::Io { path, source })
     }
 
     /// The secret from which the statement keys of tasks are derived.
@@ -178,6 +201,21 @@ impl Store {
     }
 }
 
+/// The secret of the client whose state lies in `dir`.
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub(crate) fn secret(dir: &Path) -> Result<Zeroizing<[u8; 32]>, UserError> {
+    let path = dir.join(SECRET);
+    let secret = read_secret(&path).map_err(|error| {
+        UserError::new(format!("cannot read {}: {error}", path.display()), "check the file's owner")
+    })?;
+    secret.ok_or_else(|| {
+        let what = format!("{} is missing", path.display());
+        UserError::new(what, "a client that never ran has no pseudonym yet: `eranos client run`")
+    })
+}
+
 /// How a file is made that its owner alone may read.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -200,7 +238,29 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path.parent().unwrap_or(Path::new("")))
 }
 
-fn read_checkpoint(path: &Path, ledger_key: &LedgerKey) -> Result<Option<Checkpoint>, UserError> {
+/// The keys that the pinned one led to, itself first. A client whose pin was changed begins with that one again.
+fn read_ledger_keys(path: &Path, pinned: &LedgerKey) -> Result<Vec<LedgerKey>, UserError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![pinned.clone()]),
+        Err(error) => {
+            let what = format!("cannot read {}: {error}", path.display());
+            return Err(UserError::new(what, "check the file's owner"));
+        }
+    };
+    let keys: Result<Vec<LedgerKey>, _> = text.lines().map(str::parse).collect();
+    let keys = keys.map_err(|error| {
+        let what = format!("{} is damaged: {error}", path.display());
+        UserError::new(
+            what,
+            "restore it from a backup, or pin the ledger's newest key in client.toml and remove the file",
+        )
+    })?;
+    let from_pinned = keys.iter().position(|key| key == pinned).and_then(|place| keys.get(place..));
+    Ok(from_pinned.map_or_else(|| vec![pinned.clone()], <[_]>::to_vec))
+}
+
+fn read_checkpoint(path: &Path, ledger_keys: &[LedgerKey]) -> Result<Option<Checkpoint>, UserError> {
     let note = match fs::read(path) {
         Ok(note) => note,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -209,7 +269,10 @@ fn read_checkpoint(path: &Path, ledger_key: &LedgerKey) -> Result<Option<Checkpo
             return Err(UserError::new(what, "check the file's owner"));
         }
     };
-    let signed = SignedCheckpoint::open(&note, ledger_key).map_err(|error| {
+    let mut opened = ledger_keys.iter().rev().map(|key| SignedCheckpoint::open(&note, key));
+    // A crash may have left the checkpoint of a key that was exchanged since.
+    let signed = opened.clone().find(Result::is_ok).or_else(|| opened.next());
+    let signed = signed.unwrap_or_else(|| unreachable!("the pinned key is there")).map_err(|error| {
         let what = format!("the checkpoint in {} is not the pinned ledger's: {error}", path.display());
         UserError::new(what, "compare the ledger key in client.toml with the coordinator's ledger.pub")
     })?;
@@ -236,6 +299,7 @@ fn read_credentials(dir: &Path) -> BTreeMap<Digest, Credential> {
 
 const LOCK: &str = "lock";
 const CHECKPOINT: &str = "ledger-checkpoint";
+const LEDGER_KEYS: &str = "ledger-keys";
 const EVIDENCE: &str = "evidence-";
 const CREDENTIALS: &str = "credentials";
 /// Most credentials kept; about a kilobyte each.

@@ -15,7 +15,7 @@ use crate::{
     federation::RoundReport,
     setup::{self, Coordinator, Init},
     status::{self, Status},
-    task::{Contribution, Noise, Unit},
+    task::{Contribution, Graph, Noise, Unit},
 };
 
 /// `eranos coordinator`.
@@ -53,6 +53,9 @@ pub enum Command {
         /// Who adds the noise: all clients together, or each all of it by itself, which costs more; none as --no-noise
         #[arg(long, value_enum, default_value = "distributed", conflicts_with = "no_noise")]
         noise: Noise,
+        /// Who shares keys with whom
+        #[arg(long, value_enum, default_value = "complete")]
+        graph: Graph,
         /// The most records that one client may hold, with unit = record
         #[arg(long, default_value_t = 1500)]
         records_per_client_max: u32,
@@ -74,6 +77,23 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Show an auditor whose the ledger's pseudonyms are, as their certificates' keys certified them
+    ///
+    /// Whoever reads it knows who took part in which rounds. `eranos audit recompute --bindings FILE` checks it.
+    Disclose {
+        /// The coordinator's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Exchange the ledger key for a fresh one, by an entry that both sign; clients and auditors follow
+    ///
+    /// The coordinator must not run. The old key is gone afterwards: whoever stole it can sign nothing that follows in this
+    /// ledger. ledger.pub then holds the new key, for those who pin one from now on.
+    RotateKey {
+        /// The coordinator's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
     },
     /// Write the weights of the last released model, for `eranos model predict` and whatever reads safetensors
     Export {
@@ -103,6 +123,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             no_noise,
             unit,
             noise,
+            graph,
             records_per_client_max,
             data,
         } => {
@@ -116,6 +137,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 clients,
                 survivors_min: clients.saturating_sub(1),
                 max_colluders: 1,
+                graph,
                 rounds,
                 attempts_max: rounds + rounds.div_ceil(30),
                 noise: match noise {
@@ -153,6 +175,16 @@ pub fn run(command: Command) -> Result<(), UserError> {
         }
         Command::Run { dir } => arrange(&dir),
         Command::Status { dir, json } => show(&status::status(&dir)?, json),
+        Command::Disclose { dir } => {
+            setup::disclose(&dir)?.iter().for_each(|binding| print!("{}", binding.encode()));
+            Ok(())
+        }
+        Command::RotateKey { dir } => {
+            let line = setup::rotate_key(&dir)?;
+            println!("the ledger's new key ({}):", dir.join(setup::LEDGER_PUB).display());
+            println!("{line}");
+            Ok(())
+        }
         Command::Export { dir, output } => {
             let Exported { released, n_parameters } = export(&dir, &output)?;
             println!("wrote the {n_parameters} parameters after {released} released rounds to {}", output.display());

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use eranos_base::{ClientId, Digest};
+use eranos_base::{ClientId, Digest, encoding::DecodeError};
+use eranos_wire::Answer;
 
 /// What a request turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +24,23 @@ pub struct AnswerFrame {
     /// Its kind byte.
     pub kind: u8,
     /// Its control header.
-    pub header: Vec<u8>,
+    pub header: Bytes,
     /// Its body.
     pub body: Bytes,
 }
 
-/// The latest exchange of each client: one request, pending or answered. Memory is one answer's header a client; bodies
-/// are shared.
+impl AnswerFrame {
+    /// The frame of an answer; to be cloned for all who get it, which copies nothing.
+    ///
+    /// # Errors
+    /// If its header exceeds the limit.
+    pub fn new(answer: &Answer, body: Bytes) -> Result<Self, DecodeError> {
+        Ok(Self { kind: answer.kind(), header: answer.encode()?.into(), body })
+    }
+}
+
+/// The latest exchange of each client: one request, pending or answered. Memory is one answer a client, less what several
+/// share.
 pub struct Exchanges<R> {
     latest: BTreeMap<ClientId, Exchange<R>>,
 }
@@ -95,7 +106,7 @@ mod tests {
     use super::*;
 
     fn frame(header: u8) -> AnswerFrame {
-        AnswerFrame { kind: 1, header: vec![header], body: Bytes::new() }
+        AnswerFrame { kind: 1, header: vec![header].into(), body: Bytes::new() }
     }
 
     #[test]

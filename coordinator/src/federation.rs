@@ -11,12 +11,13 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{
     ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
+    VerifyingKey, limits::UPLOAD_GRANTS_MAX,
 };
 use eranos_ledger::{
     AppendError, Date, EncodedEntry, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter,
-    Outcome as LedgerOutcome, TaskOpened,
+    Outcome as LedgerOutcome, TaskOpened, log::Storage,
 };
-use eranos_nn::{DataFile, Dataset, ModelSpec};
+use eranos_nn::{DataFile, DataSpec, Dataset, ModelSpec};
 use eranos_privacy::{
     Mechanism, Promise, RotationSeed,
     groups::Released,
@@ -26,15 +27,18 @@ use eranos_wire::{
     Answer, Request,
     framing::Kind,
     messages::{
-        RoundRef,
+        Blob, RoundRef,
         abort::Aborted,
         advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
-        select::{CheckIn, ComeBack, ComeBackLater},
+        select::{CheckIn, ComeBack, ComeBackLater, KeyRotated, ROTATIONS_MAX},
         settle::Settled,
     },
 };
-use tokio::{sync::mpsc, task::block_in_place};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::block_in_place,
+};
 
 use crate::{
     entries::{self, Attempts},
@@ -44,9 +48,12 @@ use crate::{
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     status::{self, Ask, Live, StatusSocket},
-    store::{self, ModelState, Outcome, SqliteStore, StateStore, StoreError},
+    store::{self, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
     task::{Contribution, Task},
 };
+
+/// The ledger's name in the folder of a coordinator's state.
+pub const LEDGER: &str = "ledger";
 
 /// Why the coordinator stops.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +143,8 @@ pub struct Federation {
     store: Box<dyn StateStore>,
     objects: Objects,
     ledger: LogWriter,
+    /// The ledger's keys before this one, each with the index of the entry that exchanged it.
+    rotations: Vec<(VerifyingKey, u64)>,
     attempts: Attempts,
     /// As the task was opened with it; an adaptive clip goes on from there.
     mechanism: Mechanism,
@@ -164,6 +173,8 @@ pub struct Federation {
     /// Check-ins that came while a round was under way.
     late: BTreeMap<ClientId, (Peer, CheckIn)>,
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
+    /// For vectors that are being read or wait to be added.
+    places: Arc<Semaphore>,
     history: BTreeMap<Phase, VecDeque<Duration>>,
     wake: Option<eranos_base::Timestamp>,
     /// The last released round, for its survivors that are late.
@@ -239,6 +250,8 @@ struct Upload {
     round: RoundRef,
     finished: Vec<u8>,
     packed: Option<Vec<u8>>,
+    /// Held until the vector is added, or dropped.
+    place: OwnedSemaphorePermit,
 }
 
 impl Federation {
@@ -292,7 +305,7 @@ impl Federation {
     ) -> Result<Self, FederationError> {
         let objects = Objects::open(&dir.join(objects::FOLDER))?;
         let store = SqliteStore::open(&dir.join(store::FILE))?;
-        let mut ledger = LogWriter::open(dir.join("ledger"), signer.clone())?;
+        let mut ledger = LogWriter::open(dir.join(LEDGER), signer.clone())?;
         let mut attempts = Attempts::new(entries::executable());
         let resume = match store.resume()? {
             Some(resume) => resume,
@@ -302,30 +315,25 @@ impl Federation {
                     checkpoint: objects.put(&model.checkpoint())?,
                     optimizer: objects.put(&model.optimizer_state())?,
                 };
-                let (nonce, leaves) = opening(&task, &trust_domain, &signer, &model, &mechanism)?;
+                let (nonce, leaves) = opening(&task, &trust_domain, &signer, &model, &data.spec, &mechanism)?;
                 store.begin_session(&nonce, state, &leaves)?;
                 store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
             }
         };
-        // The database is ahead of the ledger by what a crash cut off.
-        let mut entries = store.entries_from(0)?;
-        complete(&mut ledger, &entries)?;
-        let mut n_attempts = resume.attempts;
-        if let Some(open) = &resume.open_round {
-            // It will never be finished. What was debited stays debited.
-            let entry = Entry::parse(&open.abort_entry.leaf, open.abort_entry.attachment.as_deref())?;
-            let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
-            let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
-            store.close_round(open.round, outcome, None, &[], &open.abort_entry)?;
-            entries.push(open.abort_entry.clone());
-            complete(&mut ledger, &entries)?;
-            n_attempts = n_attempts.max(resume.attempts);
-        }
-        for entry in &entries {
+        let entries = catch_up(&store, &resume, &mut ledger)?;
+        let n_attempts = resume.attempts;
+        let mut rotations = Vec::new();
+        for (index, entry) in (0..).zip(&entries) {
             let attachment = ledger.attachment(&entry.leaf)?;
             let entry = Entry::parse(&entry.leaf, attachment.as_deref())?;
+            if let Entry::KeyRotated(rotation) = &entry {
+                rotations.push((*rotation.old.key(), index));
+            }
             if let Entry::TaskOpened(opened) = &entry
-                && (opened.task != task.name || opened.mechanism != mechanism || opened.model != spec.digest())
+                && (opened.task != task.name
+                    || opened.mechanism != mechanism
+                    || opened.model != spec.digest()
+                    || opened.data != Digest::of(&data.spec.to_canonical()))
             {
                 // What was promised when the task was opened holds until its end.
                 return Err(FederationError::TaskChanged);
@@ -352,6 +360,7 @@ impl Federation {
             store: Box::new(store),
             objects,
             ledger,
+            rotations,
             attempts,
             mechanism,
             model,
@@ -372,6 +381,7 @@ impl Federation {
             directory: BTreeMap::new(),
             late: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
             history: BTreeMap::new(),
             wake: None,
             finished: None,
@@ -699,6 +709,10 @@ impl Federation {
                 return Ok(());
             }
             Request::CheckIn(check_in) => {
+                if let Some(rotated) = key_rotated(&self.ledger, &self.rotations, &check_in)? {
+                    self.answer(&from.id, rotated.into(), Bytes::new());
+                    return Ok(());
+                }
                 if self.excluded.contains(&from.id) {
                     self.exclude(&from.id);
                     return Ok(());
@@ -760,7 +774,8 @@ impl Federation {
         self.answer(to, Credentials { credentials }.into(), Bytes::new());
     }
 
-    /// Reads an upload in the background, if the client was granted one: that bounds how many are staged.
+    /// Reads an upload in the background, if the client was granted one. A grant may be taken back while what was read waits
+    /// to be added; no more than [`UPLOAD_GRANTS_MAX`] vectors are held for all that.
     fn upload(
         &mut self,
         from: Peer,
@@ -778,21 +793,24 @@ impl Federation {
             return;
         }
         let (len, id, uploads) = (phase.packed_len(), from.id.clone(), uploads.clone());
+        let places = self.places.clone();
         let task = tokio::spawn(async move {
+            // Never closed.
+            let Ok(place) = places.acquire_owned().await else { return };
             let packed = body.read_all(len).await.ok();
             // The receiver is gone only when the coordinator is.
-            let _ = uploads.send(Upload { from, round, finished, packed }).await;
+            let _ = uploads.send(Upload { from, round, finished, packed, place }).await;
         });
         if let Some(before) = self.uploads.insert(id, task) {
             before.abort();
         }
     }
 
-    /// Stops reading what is no longer granted: that, too, bounds how many uploads are staged.
+    /// Stops reading what is no longer granted, or comes too late: nothing more of it is staged.
     fn break_off_uploads(&mut self) {
-        let Round::MaskedInput(phase) = &self.round else { return };
+        let round = &self.round;
         self.uploads.retain(|id, task| {
-            let is_granted = phase.is_granted(id);
+            let is_granted = matches!(round, Round::MaskedInput(phase) if phase.is_granted(id));
             if !is_granted {
                 task.abort();
             }
@@ -801,7 +819,7 @@ impl Federation {
     }
 
     fn uploaded(&mut self, upload: Upload) -> Result<(), FederationError> {
-        let Upload { from, round, finished, packed } = upload;
+        let Upload { from, round, finished, packed, place: _place } = upload;
         // A cut upload is no upload: the client may come back and send it again until the phase is over.
         let Some(packed) = packed else { return Ok(()) };
         self.uploads.remove(&from.id);
@@ -823,6 +841,7 @@ impl Federation {
             for action in actions {
                 match action {
                     Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    Action::AnswerAll { to, answer } => self.answer_all(&to, &answer, Bytes::new()),
                     Action::Persist(record) => self.persist(record)?,
                     Action::WakeAt(at) => self.wake = Some(at),
                     Action::Settle(release) => match self.settle(*release)? {
@@ -928,6 +947,7 @@ impl Federation {
         entry: &EncodedEntry,
     ) -> Result<u64, FederationError> {
         let (round, received) = (attempt.plan.round, &attempt.received);
+        block_in_place(|| self.store.keep_bindings(&attempt.bindings))?;
         let index = block_in_place(|| self.store.close_round(round, outcome, model, received, entry))?;
         for client in received {
             *Arc::make_mut(&mut self.received).entry(client.clone()).or_default() += 1;
@@ -949,15 +969,19 @@ impl Federation {
     }
 
     fn answer(&mut self, to: &ClientId, answer: Answer, body: Bytes) {
-        let Ok(header) = answer.encode() else {
-            tracing::error!(client = %to, "an answer exceeds its limit");
+        self.answer_all(std::slice::from_ref(to), &answer, body);
+    }
+
+    fn answer_all(&mut self, to: &[ClientId], answer: &Answer, body: Bytes) {
+        let Ok(frame) = AnswerFrame::new(answer, body) else {
+            tracing::error!(kind = answer.kind(), "an answer exceeds its limit");
             return;
         };
-        let frame = AnswerFrame { kind: answer.kind(), header, body };
-        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
-        if let Some(reply) = self.exchanges.answer(to, to_check_in, &frame) {
-            self.current.bytes_down += frame_len(&frame);
-            send(reply, frame);
+        for to in to {
+            if let Some(reply) = self.exchanges.answer(to, answer.is_to_check_in(), &frame) {
+                self.current.bytes_down += frame_len(&frame);
+                send(reply, frame.clone());
+            }
         }
     }
 
@@ -1097,6 +1121,26 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     .map_err(|error| failed(&error))
 }
 
+/// Brings the ledger up to the database, which is ahead of it by what a crash cut off, and closes a round that was open
+/// then: it will never be finished, and what was debited stays debited. Gives all entries.
+pub(crate) fn catch_up(
+    store: &dyn StateStore,
+    resume: &Resume,
+    ledger: &mut LogWriter,
+) -> Result<Vec<EncodedEntry>, FederationError> {
+    let mut entries = store.entries_from(0)?;
+    complete(ledger, &entries)?;
+    if let Some(open) = &resume.open_round {
+        let entry = Entry::parse(&open.abort_entry.leaf, open.abort_entry.attachment.as_deref())?;
+        let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
+        let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
+        store.close_round(open.round, outcome, None, &[], &open.abort_entry)?;
+        entries.push(open.abort_entry.clone());
+        complete(ledger, &entries)?;
+    }
+    Ok(entries)
+}
+
 /// Appends to the ledger what the database has and it has not.
 fn complete(ledger: &mut LogWriter, entries: &[EncodedEntry]) -> Result<(), FederationError> {
     let size = ledger.size();
@@ -1109,12 +1153,32 @@ fn complete(ledger: &mut LogWriter, entries: &[EncodedEntry]) -> Result<(), Fede
     Ok(())
 }
 
+/// The rotations from the key that a client knows to the present one, where they differ and one leads to the other. A
+/// client that claims to know more of the ledger than there is, or another ledger's key, gets none.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub fn key_rotated<S: Storage>(
+    ledger: &LogWriter<S>,
+    rotations: &[(VerifyingKey, u64)],
+    check_in: &CheckIn,
+) -> Result<Option<KeyRotated>, AppendError> {
+    let from = rotations.iter().position(|(old, _)| *old == check_in.ledger_key);
+    let Some(rotations) = from.and_then(|from| rotations.get(from..)) else { return Ok(None) };
+    if check_in.ledger_size > ledger.size() || rotations.len() > ROTATIONS_MAX {
+        return Ok(None);
+    }
+    let receipts = rotations.iter().map(|(_, index)| Ok(Blob(ledger.receipt(*index, check_in.ledger_size)?.encode())));
+    Ok(Some(KeyRotated { receipts: receipts.collect::<Result<_, AppendError>>()? }))
+}
+
 /// The session's nonce and the entries that open its ledger.
 fn opening(
     task: &Task,
     trust_domain: &TrustDomain,
     signer: &LedgerSigner,
     model: &Model,
+    data: &DataSpec,
     mechanism: &Mechanism,
 ) -> Result<([u8; 32], Vec<EncodedEntry>), FederationError> {
     let ledger_key = signer.ledger_key();
@@ -1129,6 +1193,7 @@ fn opening(
         nonce,
         session,
         model: model.spec().digest(),
+        data: Digest::of(&data.to_canonical()),
         weights: model.digest(),
         mechanism: mechanism.clone(),
         budget_epsilon: task.privacy.epsilon.unwrap_or(f64::INFINITY),
@@ -1143,7 +1208,7 @@ const WAKE_AGAIN: Duration = Duration::from_millis(250);
 /// Bytes of a frame that are neither header nor body.
 const FRAME_OVERHEAD: usize = eranos_wire::framing::HEAD_LEN;
 /// Uploads read and not yet handled; each holds one vector.
-const UPLOADS_QUEUED_MAX: usize = eranos_base::limits::UPLOAD_GRANTS_MAX;
+const UPLOADS_QUEUED_MAX: usize = UPLOAD_GRANTS_MAX;
 /// Durations kept of each phase.
 const HISTORY_LEN_MAX: usize = 32;
 /// Durations needed before their median says anything.

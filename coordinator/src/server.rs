@@ -21,7 +21,7 @@ use eranos_base::{
 use eranos_certs::{ClientIdentity, Party, TrustAnchor};
 use eranos_wire::{
     Request,
-    framing::{CloseCode, Decoder, FrameError, Hello, Kind, Limits, Piece, StreamCode, Welcome, encode_opening},
+    framing::{CloseCode, Decoder, FrameError, Hello, Kind, Limits, Piece, StreamCode, Welcome, encode_head},
     tls::{self, Credentials, SharedTrust, TrustMaterial},
 };
 use quinn::{
@@ -339,7 +339,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
     let connected = Incoming::Connected { identity, certificate: certificate.to_vec() };
     shared.incoming.send(connected).await.map_err(|_| "shutting down".to_owned())?;
     let header = encode_header(&welcome).map_err(|error| error.to_string())?;
-    Reply::new(send, shared).send(Kind::HELLO, header, Bytes::new());
+    Reply::new(send, shared).send(Kind::HELLO, header.into(), Bytes::new());
     Ok(Admitted { connection, id, slot })
 }
 
@@ -566,11 +566,11 @@ impl Reply {
         Self { stream: Some(stream), answering: shared.answering.clone() }
     }
 
-    /// Sends the answer in the background; the body may be shared by many answers.
-    pub fn send(mut self, kind: Kind, header: Vec<u8>, body: Bytes) {
+    /// Sends the answer in the background; header and body may be shared by many answers.
+    pub fn send(mut self, kind: Kind, header: Bytes, body: Bytes) {
         let Some(mut stream) = self.stream.take() else { return };
-        let opening = match encode_opening(kind, &header, body.len() as u64) {
-            Ok(opening) => opening,
+        let head = match encode_head(kind, header.len(), body.len() as u64) {
+            Ok(head) => head,
             Err(error) => {
                 tracing::error!(%error, "an answer exceeds its limit");
                 return;
@@ -581,8 +581,8 @@ impl Reply {
         tokio::spawn(async move {
             let _answering = answering;
             let write = async {
-                stream.write_all(&opening).await?;
-                stream.write_chunk(body).await?;
+                stream.write_all(&head).await?;
+                stream.write_all_chunks(&mut [header, body]).await?;
                 stream.finish().ok();
                 // Whether it arrived is the client's to say, by its next request.
                 stream.stopped().await.ok();

@@ -11,15 +11,16 @@ use std::{
 
 use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
 use eranos_certs::Party;
-use eranos_ledger::{LedgerSigner, Origin};
+use eranos_ledger::{AppendError, Binding, Entry, KeyRotated, LedgerSigner, LogWriter, Origin, entry::EntryKind};
 use eranos_privacy::mechanism::{LocalTraining, NoiseTarget, SiloTraining};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
-    federation::{Federation, RoundReport},
+    federation::{Federation, FederationError, LEDGER, RoundReport, catch_up},
     server::{Server, ServerOptions},
-    task::{Contribution, Metrics, Task},
+    store::{self, Resume, SqliteStore, StateStore},
+    task::{Contribution, Graph, Metrics, NO_SPARSE_GRAPH, Task},
 };
 
 /// The name of the configuration in a coordinator's folder.
@@ -31,6 +32,8 @@ pub const DATA: &str = "data.toml";
 /// The line that pins the ledger key.
 pub const LEDGER_PUB: &str = "ledger.pub";
 const LEDGER_KEY: &str = "ledger.seed";
+/// The key that is to follow, until the ledger has the entry that exchanges them.
+const NEXT_LEDGER_KEY: &str = "ledger.seed.next";
 
 /// `coordinator.toml`. Paths are relative to the file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -90,7 +93,11 @@ pub struct Coordinator {
 pub fn open(dir: &Path) -> Result<Coordinator, UserError> {
     let config = Config::read(dir)?;
     let task = Task::read(&config.task)?;
-    let signer = Arc::new(read_signer(dir, &config.ledger_origin)?);
+    if dir.join(NEXT_LEDGER_KEY).exists() {
+        // A rotation that was cut off.
+        finish_rotation(dir, &config)?;
+    }
+    let signer = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
     let party = Party::load(&config.certificates).map_err(UserError::from)?;
     let trust_domain = party.anchor.trust_domain().clone();
     let clients_max = usize::from(task.cohort.clients_max);
@@ -120,6 +127,8 @@ pub struct Init {
     pub survivors_min: u16,
     /// The most colluders.
     pub max_colluders: u16,
+    /// Who shares keys with whom.
+    pub graph: Graph,
     /// Rounds to release.
     pub rounds: u32,
     /// Attempts allowed.
@@ -143,7 +152,7 @@ pub struct Init {
 /// Writes a commented configuration and task, makes the ledger key, and returns the line that pins it.
 ///
 /// # Errors
-/// If they are there already, or cannot be written.
+/// If they are there already, or cannot be written; or if no sparse graph of so many clients keeps its promises.
 pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
     let dir = &init.dir;
     let cannot = |path: &Path, error: &dyn std::fmt::Display| {
@@ -156,20 +165,17 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
             return Err(UserError::new(what, "edit it; a new ledger needs a new folder"));
         }
     }
+    if init.graph == Graph::Sparse {
+        let thresholds = init.graph.thresholds(init.clients, init.max_colluders, init.survivors_min);
+        thresholds.map_err(|error| UserError::new(error.to_string(), NO_SPARSE_GRAPH))?;
+    }
     fs::create_dir_all(dir).map_err(|error| cannot(dir, &error))?;
     // A new log is a new origin: two logs under one name would be a fork.
     let suffix = OsEntropy.bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let origin = format!("{trust_domain}/{}-{suffix}", init.task);
-    let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
     let key_path = dir.join(LEDGER_KEY);
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&key_path)
-        .and_then(|mut file| file.write_all(&*seed).and_then(|()| file.sync_all()))
-        .map_err(|error| cannot(&key_path, &error))?;
-    let line = read_signer(dir, &origin)?.ledger_key().to_string();
+    make_seed(&key_path).map_err(|error| cannot(&key_path, &error))?;
+    let line = read_signer(dir, LEDGER_KEY, &origin)?.ledger_key().to_string();
     let config = format!(
         "# A coordinator. Paths are relative to this file.\n\
          version = 1\n\n\
@@ -244,7 +250,7 @@ fn task_text(init: &Init) -> String {
          # complete: everybody shares keys with everybody, which holds against a coordinator that breaks the rules. sparse:\n\
          # each with a few, for a fraction of the work and bytes, if the parties trust the coordinator to keep to them;\n\
          # each must allow it in its policy.\n\
-         graph = \"complete\"\n\n\
+         graph = \"{graph}\"\n\n\
          [schedule]\n\
          # Rounds to release, and attempts allowed for them: one that aborts is charged too.\n\
          rounds = {rounds}\n\
@@ -263,6 +269,10 @@ fn task_text(init: &Init) -> String {
         clients = init.clients,
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
+        graph = match init.graph {
+            Graph::Complete => "complete",
+            Graph::Sparse => "sparse",
+        },
         rounds = init.rounds,
         attempts_max = init.attempts_max,
         ready_slot_ms = init.ready_slot_ms,
@@ -356,8 +366,118 @@ fn noise_text(noise: NoiseTarget) -> String {
     }
 }
 
-fn read_signer(dir: &Path, origin: &str) -> Result<LedgerSigner, UserError> {
-    let path = dir.join(LEDGER_KEY);
+/// The bindings of all pseudonyms that stood in rosters of this coordinator. It may run meanwhile.
+///
+/// # Errors
+/// If it never ran, or its state cannot be read.
+pub fn disclose(dir: &Path) -> Result<Vec<Binding>, UserError> {
+    let config = Config::read(dir)?;
+    let path = config.state.join(store::FILE);
+    // Opening it would make it.
+    if !path.exists() {
+        let what = format!("{} holds no state", config.state.display());
+        return Err(UserError::new(what, "let `eranos coordinator run` arrange a round first"));
+    }
+    SqliteStore::open(&path).and_then(|store| store.bindings()).map_err(|error| {
+        let what = format!("cannot read the coordinator's state in {}: {error}", config.state.display());
+        UserError::new(what, "try again when the coordinator does not run; restore a backup if it is damaged")
+    })
+}
+
+/// Exchanges the ledger's key for a fresh one, by an entry that both sign, and returns the line of the new key. Clients and
+/// auditors that pin the old one follow. The coordinator must not run. Begun again after a crash, it finishes what it began.
+///
+/// # Errors
+/// If nothing was entered into the ledger yet, or state, ledger or keys cannot be read or written.
+pub fn rotate_key(dir: &Path) -> Result<String, UserError> {
+    let config = Config::read(dir)?;
+    if !config.state.join(store::FILE).exists() {
+        let what = format!("{} holds no ledger yet", config.state.display());
+        return Err(UserError::new(what, "nobody can follow a key of an empty ledger: `eranos coordinator run` first"));
+    }
+    let path = dir.join(NEXT_LEDGER_KEY);
+    if !path.exists() {
+        // A coordinator that runs keeps the ledger to itself: then nothing is begun.
+        let signer = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
+        LogWriter::open(config.state.join(LEDGER), signer).map_err(|error| {
+            let what = format!("cannot exchange the ledger's key: {error}");
+            UserError::new(what, "stop the coordinator first, and start it again afterwards")
+        })?;
+        make_seed(&path).map_err(|error| {
+            UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
+        })?;
+    }
+    finish_rotation(dir, &config)
+}
+
+/// Enters the exchange of the ledger's key for the next one, and puts that in its place. Each step is durable before the
+/// one after it and may be done again: the entry in the database, then in the ledger under the new key's checkpoint, then
+/// the key's file.
+fn finish_rotation(dir: &Path, config: &Config) -> Result<String, UserError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        let what = format!("cannot exchange the ledger's key: {error}");
+        UserError::new(what, "stop the coordinator, mend the cause and run `eranos coordinator rotate-key` again")
+    };
+    let old = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
+    let new = Arc::new(read_signer(dir, NEXT_LEDGER_KEY, &config.ledger_origin)?);
+    let store = SqliteStore::open(&config.state.join(store::FILE)).map_err(|error| failed(&error))?;
+    let resume = store.resume().map_err(|error| failed(&error))?;
+    let resume = resume.ok_or_else(|| failed(&"the ledger has no entry yet"))?;
+    let folder = config.state.join(LEDGER);
+    match LogWriter::open(&folder, old.clone()) {
+        Ok(mut ledger) => enter_rotation(&store, &resume, &mut ledger, &old, &new).map_err(|error| failed(&error))?,
+        // The ledger has it already: only the key's file is missing.
+        Err(AppendError::Checkpoint(_)) => drop(LogWriter::open(&folder, new.clone()).map_err(|error| failed(&error))?),
+        Err(error) => return Err(failed(&error)),
+    }
+    let line = new.ledger_key().to_string();
+    fs::write(dir.join(LEDGER_PUB), format!("{line}\n"))
+        .and_then(|()| fs::rename(dir.join(NEXT_LEDGER_KEY), dir.join(LEDGER_KEY)))
+        .and_then(|()| fs::File::open(dir)?.sync_all())
+        .map_err(|error| failed(&error))?;
+    Ok(line)
+}
+
+fn enter_rotation(
+    store: &SqliteStore,
+    resume: &Resume,
+    ledger: &mut LogWriter,
+    old: &LedgerSigner,
+    new: &Arc<LedgerSigner>,
+) -> Result<(), FederationError> {
+    let committed = store.entries_from(ledger.size())?.into_iter().enumerate().find_map(|(place, encoded)| {
+        let rotation = EntryKind::of(&encoded.leaf) == Some(EntryKind::KeyRotated);
+        rotation.then_some((ledger.size() + place as u64, encoded))
+    });
+    let (index, entry) = match committed {
+        // It is the last: nothing is committed after it before the ledger has it.
+        Some((index, encoded)) => {
+            let before = store.entries_from(ledger.size())?;
+            let n_before = usize::try_from(index - ledger.size()).unwrap_or(usize::MAX).min(before.len());
+            ledger.append_all(ledger.size(), &before[..n_before])?;
+            (index, encoded)
+        }
+        None => {
+            catch_up(store, resume, ledger)?;
+            let index = ledger.size();
+            let entry = Entry::KeyRotated(KeyRotated::sign(index, old, new)).encode()?;
+            (store.append_entry(&entry)?, entry)
+        }
+    };
+    ledger.rotate(index, &entry, new.clone())?;
+    Ok(())
+}
+
+/// Makes a secret seed that its owner alone may read.
+fn make_seed(path: &Path) -> std::io::Result<()> {
+    let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&*seed)?;
+    file.sync_all()
+}
+
+fn read_signer(dir: &Path, name: &str, origin: &str) -> Result<LedgerSigner, UserError> {
+    let path = dir.join(name);
     let wrong = |what: &str| {
         let what = format!("cannot read the ledger key {}: {what}", path.display());
         UserError::new(what, "restore it: without it this ledger cannot go on")

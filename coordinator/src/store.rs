@@ -12,7 +12,7 @@ use std::{
 };
 
 use eranos_base::{ClientId, Digest, RoundNumber};
-use eranos_ledger::EncodedEntry;
+use eranos_ledger::{Binding, EncodedEntry};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 /// The file's name in the folder of a coordinator's state.
@@ -147,6 +147,25 @@ pub trait StateStore: Send + Sync {
         received: &[ClientId],
         entry: &EncodedEntry,
     ) -> Result<u64, StoreError>;
+
+    /// Commits whose pseudonyms these are; those that are known already are replaced.
+    ///
+    /// # Errors
+    /// If the commit fails.
+    fn keep_bindings(&self, bindings: &[Binding]) -> Result<(), StoreError>;
+
+    /// Whose pseudonyms are known.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn bindings(&self) -> Result<Vec<Binding>, StoreError>;
+
+    /// Commits an entry of the ledger that belongs to no round. Gives its index. Every entry before it must be in the
+    /// ledger.
+    ///
+    /// # Errors
+    /// If the commit fails.
+    fn append_entry(&self, entry: &EncodedEntry) -> Result<u64, StoreError>;
 
     /// The ledger's entries from `index` on; of all but the last the attachment may be gone.
     ///
@@ -305,7 +324,31 @@ impl StateStore for SqliteStore {
             let query = "UPDATE debit SET received = 1 WHERE client = ?1 AND round = ?2";
             transaction.execute(query, params![client.as_str(), round.0])?;
         }
-        transaction.execute("UPDATE leaf SET attachment = NULL WHERE attachment IS NOT NULL", [])?;
+        let index = append_leaf(&transaction, entry)?;
+        transaction.commit()?;
+        Ok(index)
+    }
+
+    fn keep_bindings(&self, bindings: &[Binding]) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        for binding in bindings {
+            let query = "INSERT OR REPLACE INTO binding (pseudonym, text) VALUES (?1, ?2)";
+            transaction.execute(query, params![binding.pseudonym.0, binding.encode()])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn bindings(&self) -> Result<Vec<Binding>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT text FROM binding ORDER BY pseudonym")?;
+        let texts = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<String, _>>()?;
+        Binding::parse_all(&texts).map_err(|_| StoreError::Malformed { what: "binding" })
+    }
+
+    fn append_entry(&self, entry: &EncodedEntry) -> Result<u64, StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
         let index = append_leaf(&transaction, entry)?;
         transaction.commit()?;
         Ok(index)
@@ -341,6 +384,7 @@ impl StateStore for SqliteStore {
 
 fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry) -> Result<u64, StoreError> {
     let index: u64 = transaction.query_row("SELECT count(*) FROM leaf", [], |row| row.get(0))?;
+    transaction.execute("UPDATE leaf SET attachment = NULL WHERE attachment IS NOT NULL", [])?;
     transaction.execute(
         "INSERT INTO leaf (leaf_index, entry, attachment) VALUES (?1, ?2, ?3)",
         params![index, entry.leaf, entry.attachment],
@@ -369,6 +413,10 @@ CREATE TABLE debit (
     round    INTEGER NOT NULL REFERENCES round (round),
     received INTEGER NOT NULL DEFAULT 0 CHECK (received IN (0, 1)), -- whether its masked vector came, complete
     PRIMARY KEY (client, round)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE binding (
+    pseudonym BLOB PRIMARY KEY CHECK (length(pseudonym) = 32),
+    text      TEXT NOT NULL -- as an auditor reads it
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE leaf (
     leaf_index INTEGER PRIMARY KEY,

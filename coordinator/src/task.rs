@@ -10,7 +10,7 @@ use eranos_privacy::{
     groups::{self, AdaptiveClip, Share},
     mechanism::{LocalTraining, NoiseTarget, SiloTraining},
 };
-use eranos_secagg::{GraphKind, Thresholds};
+use eranos_secagg::{GraphKind, ThresholdError, Thresholds};
 use serde::Deserialize;
 
 /// A task as its TOML file says it.
@@ -226,15 +226,35 @@ pub struct Cohort {
     pub graph: Graph,
 }
 
-/// Who shares keys with whom.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// Who shares keys with whom. The variants' words are what the command line says of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Graph {
-    /// Everybody with everybody.
+    /// Everybody with everybody: holds against a coordinator that breaks the rules
     #[default]
     Complete,
-    /// Each with a few: only clients whose policy allows it take part.
+    /// Each with a few, for less work and fewer bytes: holds only while the coordinator reports drop-outs honestly and takes
+    /// the cohort as it comes, so that clients refuse it unless their policies allow it
     Sparse,
+}
+
+impl Graph {
+    /// The thresholds of a round with as many clients as the cohort may have.
+    ///
+    /// # Errors
+    /// If no such round keeps its promises.
+    pub fn thresholds(
+        self,
+        clients_max: u16,
+        max_colluders: u16,
+        survivors_min: u16,
+    ) -> Result<Thresholds, ThresholdError> {
+        let (n, f, u_min) = (clients_max.into(), max_colluders.into(), survivors_min.into());
+        match self {
+            Self::Complete => Thresholds::complete(n, f, u_min),
+            Self::Sparse => Thresholds::sparse(n, f, u_min),
+        }
+    }
 }
 
 impl From<Graph> for GraphKind {
@@ -326,12 +346,9 @@ impl Task {
         }
         let Cohort { clients_max, survivors_min, max_colluders, graph } = task.cohort;
         if graph == Graph::Sparse
-            && let Err(error) = Thresholds::sparse(clients_max.into(), max_colluders.into(), survivors_min.into())
+            && let Err(error) = graph.thresholds(clients_max, max_colluders, survivors_min)
         {
-            return refuse(
-                &format!("cohort.graph = \"sparse\": {error}"),
-                "take more clients, fewer colluders or more survivors, or graph = \"complete\"",
-            );
+            return refuse(&format!("cohort.graph = \"sparse\": {error}"), NO_SPARSE_GRAPH);
         }
         if usize::from(clients_max) > COHORT_LEN_MAX {
             return refuse(
@@ -468,6 +485,10 @@ impl Task {
         }
     }
 }
+
+/// What to do where no sparse graph keeps its promises.
+pub(crate) const NO_SPARSE_GRAPH: &str =
+    "take more clients, fewer colluders or more survivors, or graph = \"complete\"";
 
 /// Parses TOML into a type that refuses unknown fields; the error names the line.
 pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, next: &str) -> Result<T, UserError> {

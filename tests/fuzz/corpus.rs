@@ -6,9 +6,14 @@ use bytes::Bytes;
 use eranos_base::RoundNumber;
 use eranos_ledger::{Receipt, tile::push_entry};
 use eranos_nn::{DataSpec, ModelSpec, model::BUILTIN_NAMES};
+use eranos_privacy::{
+    Groups,
+    groups::{AdaptiveClip, Metrics, Share},
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, SiloTraining, design_client},
+};
 use eranos_wire::{Answer, Request};
 
-use crate::simulation::world::{FIVE, World, records};
+use crate::simulation::world::{self, DELTA, EPSILON, FIVE, World, records, target};
 
 /// Every message of one honest round, and the world after it.
 pub(crate) struct Recorded {
@@ -130,8 +135,32 @@ pub(crate) fn plan() -> Vec<Vec<u8>> {
     vec![recorded().plan.clone(), later.to_bytes()]
 }
 
+/// One of each form: alone, with everything beside it, of silos that train by themselves, of clients.
 pub(crate) fn mechanism() -> Vec<Vec<u8>> {
-    vec![recorded().mechanism.clone()]
+    let share = Share::from_millionths(10_000).expect("a share");
+    let adaptive = AdaptiveClip { l2_clip_norm_min: 0.5, l2_clip_norm_max: 2.0, share };
+    let metrics = Metrics::new(4.0, 0.01).expect("shares");
+    let groups = Groups::new(Some(metrics), Some(adaptive)).expect("groups");
+    let noise = NoiseTarget::Local { epsilon: EPSILON };
+    let local = Some(SiloTraining { steps: 3, learning_rate: 0.5, update_clip_norm: 0.2 });
+    let of_clients = design_client(&ClientTarget {
+        groups,
+        l2_clip_norm: 1.0,
+        n_parameters: 16,
+        n_max: 5,
+        u_min: FIVE.u_min,
+        max_colluders: FIVE.f,
+        training: LocalTraining { steps: 4, batch_size: 8, learning_rate: 0.5 },
+        max_attempts: 4,
+        noise,
+        delta: DELTA,
+    });
+    vec![
+        recorded().mechanism.clone(),
+        world::mechanism(RecordTarget { groups, ..target(FIVE, 16) }).encode(),
+        world::mechanism(RecordTarget { local, noise, ..target(FIVE, 16) }).encode(),
+        of_clients.expect("reachable").encode(),
+    ]
 }
 
 pub(crate) fn ledger() -> Vec<Vec<u8>> {

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use eranos_base::{RoundNumber, SessionId, SigningKey, Timestamp};
+use eranos_base::{Context, Position, RoundNumber, SessionId, SigningKey, StatementKind, Timestamp};
 use eranos_client::round::{self as client, End, RefusalKind};
 use eranos_coordinator::round as coordinator;
 use eranos_nn::{
@@ -32,6 +32,7 @@ use eranos_wire::{
 use super::{
     adversary::{Adversary, alter_answers},
     coordinator_attacks::{Expect, VICTIM, check_refusal, deceive, refusal_to_admit},
+    secrecy::replaced,
     world::{
         ATTEMPTS_MAX, Client, DELAY_MS_MAX, DELTA, Did, EPSILON, FIVE, PHASE_TIMEOUT_MS, World, mechanism, model,
         records, target,
@@ -205,10 +206,14 @@ fn a_plan_signed_in_another_session_than_its_own_is_refused() {
         |_| {},
         |adversary, answer, _| {
             if let Answer::Configure(configure) = answer {
-                let mut plan = adversary.plan.clone().unwrap();
+                let (plan, honest) = (adversary.plan.clone().unwrap(), configure.plan.signature());
                 let other = "another".parse().unwrap();
-                plan.session = SessionId::derive(&plan.trust_domain, &plan.ledger_origin, &other, &plan.session_nonce);
-                configure.plan = plan.sign(adversary.setup.ledger_key());
+                let session = SessionId::derive(&plan.trust_domain, &plan.ledger_origin, &other, &plan.session_nonce);
+                let context = Context::new(session, plan.round, plan.digest());
+                let statement = context.statement(StatementKind::Plan, Position::NONE, &plan.plan_terms().encode());
+                let signature = adversary.setup.ledger_key().sign(&statement);
+                let header = answer.encode().unwrap();
+                *answer = Answer::decode(answer.kind(), &replaced(&header, &honest.0, &signature.0)).unwrap();
             }
         },
     );

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{ClientId, Context, Digest, Position, SessionId, Signature, SigningKey, StatementKind, VerifyingKey};
 use eranos_secagg::{
-    Advert, Finished, Identity, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
+    AddressedPart, Advert, Finished, Identity, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
     roster::{entries_from_bytes, entries_to_bytes},
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
@@ -162,7 +162,7 @@ impl Adversary {
     pub(crate) fn resharers(
         &self,
         answer: &mut Answer,
-        change: impl FnOnce(&mut Vec<(Position, Digest)>, &mut Vec<SharePart>),
+        change: impl FnOnce(&mut Vec<(Position, Digest)>, &mut Vec<AddressedPart>),
     ) {
         if let Answer::Sharers(message) = answer {
             let mut members = Sharers::from_bytes(&message.sharers).unwrap().members().to_vec();
@@ -208,13 +208,9 @@ impl Adversary {
 
     /// The part, signed again after a change.
     pub(crate) fn sign_part(&self, mut part: SharePart, key: &SigningKey) -> SharePart {
-        let body = [
-            &part.holder.0.to_le_bytes()[..],
-            Digest::of(&part.ciphertext).as_bytes(),
-            part.seed_hash.as_bytes(),
-            part.key_hash.as_bytes(),
-        ]
-        .concat();
+        let body =
+            [&part.holder.0.to_le_bytes()[..], Digest::of(&part.ciphertext).as_bytes(), part.hashes().as_bytes()]
+                .concat();
         let context = self.roster.as_ref().unwrap().context();
         part.signature = key.sign(&context.statement(StatementKind::SharePart, part.dealer, &body));
         part

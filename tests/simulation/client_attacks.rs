@@ -7,13 +7,14 @@ use bytes::Bytes;
 use eranos_base::{Digest, Position, SigningKey, StatementKind, limits::UPLOAD_GRANTS_MAX};
 use eranos_client::round::{self as client, Event};
 use eranos_coordinator::round::{self as coordinator, Message, Note, Peer, Phase};
-use eranos_secagg::{
-    Advert, Bundle,
-    share_keys::{SharePart, parts_to_bytes},
-};
+use eranos_secagg::{Advert, Bundle, share_keys::SharePart};
 use eranos_wire::{
     Answer, Request,
-    messages::{abort::Aborted, masked_input::Grant, select::CheckIn},
+    messages::{
+        abort::Aborted,
+        masked_input::Grant,
+        select::{CheckIn, PLAN_VERSION},
+    },
 };
 
 use super::{
@@ -300,7 +301,7 @@ fn shares_that_do_not_open_are_complained_of_and_the_sum_stays_exact() {
                         part.ciphertext[9] ^= 1;
                         *part = adversary.sign_part(part.clone(), &key);
                     }
-                    message.bundle = parts_to_bytes(&parts);
+                    message.bundle = Bundle::new(parts).to_bytes();
                 }
                 Request::Ready(message) => {
                     let statement = adversary.context().statement(StatementKind::Ready, Position(0), &[]);
@@ -372,7 +373,7 @@ fn two_bundles_signed_by_one_client_prove_it_guilty() {
     let mut parts = Bundle::from_bytes(&first).unwrap().parts().to_vec();
     parts[2].ciphertext[9] ^= 1;
     parts[2] = shared.lock().unwrap().sign_part(parts[2].clone(), &key);
-    for bundle in [first, parts_to_bytes(&parts)] {
+    for bundle in [first, Bundle::new(parts).to_bytes()] {
         feed(&mut world, &from, Message::ShareKeys(bundle));
     }
     world.run();
@@ -738,9 +739,15 @@ fn a_check_in_for_another_task_or_version_is_sent_away() {
     let mut world = World::new(41, FIVE);
     world.begin(1);
     let from = Peer { id: eranos_base::ClientId::new(&world.setup.trust_domain, "c77").unwrap(), ..world.peer(0) };
-    let honest = CheckIn { task: world.setup.task.clone(), plan_version: 1, nonce: 0 };
+    let honest = CheckIn {
+        task: world.setup.task.clone(),
+        plan_version: PLAN_VERSION,
+        ledger_key: world.setup.ledger_key().verifying_key(),
+        ledger_size: 0,
+        nonce: 0,
+    };
     feed(&mut world, &from, Message::CheckIn(CheckIn { task: "another".parse().unwrap(), ..honest.clone() }));
-    feed(&mut world, &from, Message::CheckIn(CheckIn { plan_version: 2, ..honest }));
+    feed(&mut world, &from, Message::CheckIn(CheckIn { plan_version: PLAN_VERSION + 1, ..honest }));
     let answered = CoordinatorDid::Answered { to: from.id, kind: COME_BACK_LATER };
     assert_eq!(world.coordinator.did, [answered.clone(), answered]);
     world.run();

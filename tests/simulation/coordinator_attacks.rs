@@ -437,7 +437,7 @@ fn a_roster_that_the_pinned_key_did_not_sign_is_refused() {
 fn a_u2_that_does_not_fit_is_refused() {
     fn check(
         context: &'static str,
-        change: impl Fn(&mut Vec<(Position, Digest)>, &mut Vec<eranos_secagg::SharePart>) + 'static,
+        change: impl Fn(&mut Vec<(Position, Digest)>, &mut Vec<eranos_secagg::AddressedPart>) + 'static,
         expect: fn(&Refusal) -> bool,
     ) {
         let world = deceive(

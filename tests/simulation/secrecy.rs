@@ -288,7 +288,7 @@ fn a_plan_whose_sum_could_wrap_is_refused() {
 }
 
 /// `bytes` with the one occurrence of `old` replaced.
-fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+pub(super) fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
     let places: Vec<_> = bytes.windows(old.len()).enumerate().filter(|(_, window)| *window == old).collect();
     assert_eq!((places.len(), old.len()), (1, new.len()));
     let at = places[0].0;

@@ -21,10 +21,12 @@ use eranos_client::{
 use eranos_coordinator::{
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
+    federation::key_rotated,
     round::{self as coordinator, Message, Note, Peer, RoundSpec},
 };
 use eranos_ledger::{
-    Checkpoint, Date, EncodedEntry, Entry, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint, TaskOpened,
+    Checkpoint, Date, EncodedEntry, Entry, KeyRotated, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint,
+    TaskOpened,
     log::Storage,
     tile::{Tile, TileError, TileSource, attachment_path},
 };
@@ -49,7 +51,7 @@ use eranos_wire::{
         abort::Aborted,
         advertise_keys::{Credential, Credentials},
         consistency::Quorum,
-        select::{CheckIn, ComeBack, ComeBackLater, PLAN_VERSION},
+        select::{ComeBack, ComeBackLater},
         settle::Settled,
     },
 };
@@ -103,6 +105,8 @@ pub(crate) struct World {
     pub(crate) on_request: Option<RequestHook>,
     /// With what probability in percent an answer is lost and its request sent again.
     pub(crate) loss_percent: u64,
+    /// How long the coordinator waits in each phase.
+    pub(crate) phase_wait: Duration,
     queue: BTreeMap<(Timestamp, u64), Item>,
     n_items: u64,
 }
@@ -190,6 +194,8 @@ pub(crate) struct Coordinator {
     /// Whether the abandoned attempt counts as revealed; none if no plan was sent.
     pub(crate) abandoned_revealed: Option<bool>,
     pub(crate) ledger: LogWriter<Memoryfiles>,
+    /// The keys before this one, each with the index of the entry that exchanged it.
+    pub(crate) rotations: Vec<(VerifyingKey, u64)>,
     /// How many vectors of each client it has received, in rounds that are over.
     pub(crate) received: BTreeMap<ClientId, u64>,
     /// Whom it may debit no further attempt to.
@@ -292,9 +298,36 @@ impl World {
             on_answer: None,
             on_request: None,
             loss_percent: 0,
+            phase_wait: PHASE_WAIT,
             queue,
             n_items,
         }
+    }
+
+    /// Between two rounds, the coordinator exchanges its ledger's key for that of `seed`.
+    pub(crate) fn rotate_key(&mut self, seed: u8) {
+        let old = self.setup.clone();
+        let signer =
+            Arc::new(LedgerSigner::new(old.signer.ledger_key().name().clone(), SigningKey::from_seed(&[seed; 32])));
+        let index = self.coordinator.ledger.size();
+        let entry = Entry::KeyRotated(KeyRotated::sign(index, &old.signer, &signer)).encode().unwrap();
+        self.coordinator.ledger.rotate(index, &entry, signer.clone()).unwrap();
+        self.coordinator.rotations.push((old.ledger_key().verifying_key(), index));
+        self.setup = Arc::new(Setup {
+            size: old.size,
+            trust_domain: old.trust_domain.clone(),
+            task: old.task.clone(),
+            authority: SigningKey::from_seed(&old.authority.seed()),
+            signer,
+            session: old.session,
+            nonce: old.nonce,
+            mechanism: old.mechanism.clone(),
+            graph: old.graph,
+            model: old.model.clone(),
+            data: old.data.clone(),
+            form: old.form.clone(),
+            checkpoint: old.checkpoint.clone(),
+        });
     }
 
     /// Begins the round `number`: every client is a process again, has a fresh vector and checks in.
@@ -317,12 +350,12 @@ impl World {
             spent: Arc::new(self.coordinator.spent.clone()),
             ready_slot_ms: READY_SLOT_MS,
             phase_timeout_ms: PHASE_TIMEOUT_MS,
-            waits: [PHASE_WAIT; coordinator::Phase::ALL.len()],
+            waits: [self.phase_wait; coordinator::Phase::ALL.len()],
             key: Arc::new(SigningKey::from_seed(&setup.ledger_key().seed())),
         };
         self.coordinator.begin(spec, RoundRef { session: setup.session, round: RoundNumber(number) }, self.now);
-        self.coordinator.wake = Some(self.now + PHASE_WAIT);
-        self.push(self.now + PHASE_WAIT, Item::CoordinatorWake);
+        self.coordinator.wake = Some(self.now + self.phase_wait);
+        self.push(self.now + self.phase_wait, Item::CoordinatorWake);
         let bits = u32::from(setup.mechanism.common().bits);
         for i in 0..self.clients.len() {
             let contribution = (0..setup.mechanism.common().d_pad)
@@ -331,7 +364,7 @@ impl World {
             let nonce = self.dice.next();
             let client = &mut self.clients[i];
             client.begin(contribution);
-            let check_in = CheckIn { task: setup.task.clone(), plan_version: PLAN_VERSION, nonce };
+            let check_in = client.member.check_in(&client.memory(), nonce);
             self.send(i, check_in.into(), Bytes::new());
         }
     }
@@ -344,7 +377,8 @@ impl World {
         self.clients[i].budget = Arc::new(budget);
         self.clients[i].begin(contribution);
         let nonce = self.dice.next();
-        self.send(i, CheckIn { task: self.setup.task.clone(), plan_version: PLAN_VERSION, nonce }.into(), Bytes::new());
+        let check_in = self.clients[i].member.check_in(&self.clients[i].memory(), nonce);
+        self.send(i, check_in.into(), Bytes::new());
     }
 
     /// Lets everything happen that lies ahead.
@@ -504,8 +538,18 @@ impl World {
                     let signed = SignedCheckpoint::open(&note, &client.member.ledger_key).unwrap();
                     client.checkpoint = Some(signed.checkpoint().clone());
                 }
+                client::Action::KeepLedgerKey(key) => Arc::make_mut(&mut client.member).ledger_key = key,
                 client::Action::KeepEvidence(note) => client.evidence.push(note),
                 client::Action::Note(_) => {}
+                client::Action::Over(End::KeyRotated) => {
+                    // What it did so far was no round: it begins one under the new key.
+                    client.did.clear();
+                    client.round = Some(client::Round::new(client.member.clone(), client.memory()));
+                    let nonce = u64::from_le_bytes(client.entropy.bytes());
+                    let check_in = client.member.check_in(&client.memory(), nonce);
+                    self.send(i, check_in.into(), Bytes::new());
+                    return;
+                }
                 client::Action::Over(end) => {
                     client.did.push(Did::Ended);
                     client.end.get_or_insert(end);
@@ -559,6 +603,12 @@ impl World {
                 Request::Unmask(message) => self.receipt(&from.id, released.index, message.ledger_size),
                 _ => self.answer(&from.id, Aborted { reason: "the round is over".into() }.into(), Bytes::new()),
             }
+            return;
+        }
+        if let Request::CheckIn(check_in) = &request
+            && let Some(rotated) = key_rotated(&self.coordinator.ledger, &self.coordinator.rotations, check_in).unwrap()
+        {
+            self.answer(&from.id, rotated.into(), Bytes::new());
             return;
         }
         let is_old = request.round().is_some_and(|round| round != self.coordinator.round_ref);
@@ -619,6 +669,9 @@ impl World {
             for action in actions {
                 match action {
                     coordinator::Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    coordinator::Action::AnswerAll { to, answer } => {
+                        to.iter().for_each(|to| self.answer(to, answer.clone(), Bytes::new()));
+                    }
                     coordinator::Action::Persist(record) => self.coordinator.persist(record),
                     coordinator::Action::WakeAt(at) => {
                         self.coordinator.wake = Some(at);
@@ -642,11 +695,10 @@ impl World {
 
     fn answer(&mut self, to: &ClientId, answer: Answer, body: Bytes) {
         self.coordinator.did.push(CoordinatorDid::Answered { to: to.clone(), kind: answer.kind() });
-        let header = answer.encode().unwrap();
-        assert_eq!(Answer::decode(answer.kind(), &header).as_ref(), Ok(&answer), "an answer comes back from its bytes");
-        let frame = AnswerFrame { kind: answer.kind(), header, body };
-        let to_check_in = matches!(answer, Answer::Configure(_) | Answer::ComeBackLater(_));
-        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, to_check_in, &frame) {
+        let frame = AnswerFrame::new(&answer, body).unwrap();
+        let decoded = Answer::decode(answer.kind(), &frame.header);
+        assert_eq!(decoded.as_ref(), Ok(&answer), "an answer comes back from its bytes");
+        if let Some((to, exchange)) = self.coordinator.exchanges.answer(to, answer.is_to_check_in(), &frame) {
             let due = self.delay();
             self.push(due, Item::ToClient { to, exchange, frame });
         }
@@ -735,7 +787,8 @@ impl World {
 impl Client {
     fn new(setup: &Arc<Setup>, i: usize, dice: &mut Dice) -> Self {
         // Names sort as indices do, so that in a full roster the index is the position.
-        let id = ClientId::new(&setup.trust_domain, &format!("c{i:02}")).unwrap();
+        let width = (setup.size.n - 1).to_string().len().max(2);
+        let id = ClientId::new(&setup.trust_domain, &format!("c{i:0width$}")).unwrap();
         let certificate_key = SigningKey::generate(&mut dice.0);
         let certificate = certificate(&setup.authority, &id, &certificate_key.verifying_key());
         let (budget, file) = Budget::create(Terms {
@@ -813,18 +866,21 @@ impl Client {
     }
 
     fn begin(&mut self, contribution: Vec<u32>) {
-        let memory = Memory {
-            budget: self.budget.clone(),
-            checkpoint: self.checkpoint.clone(),
-            credentials: self.credentials.clone(),
-        };
-        self.round = Some(client::Round::new(self.member.clone(), memory));
+        self.round = Some(client::Round::new(self.member.clone(), self.memory()));
         (self.end, self.place, self.wake, self.broken) = (None, None, None, None);
         self.did.clear();
         self.contribution = contribution;
         self.job = None;
         self.life += 1;
         self.exchange += 1;
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            budget: self.budget.clone(),
+            checkpoint: self.checkpoint.clone(),
+            credentials: self.credentials.clone(),
+        }
     }
 
     /// What the client demands, to be changed before the round begins.
@@ -947,6 +1003,7 @@ impl Coordinator {
             nonce: setup.nonce,
             session: setup.session,
             model: setup.model.digest(),
+            data: Digest::of(&setup.data.to_canonical()),
             weights: Digest::of(&setup.checkpoint),
             mechanism: setup.mechanism.clone(),
             budget_epsilon: if setup.mechanism.has_noise() { EPSILON } else { f64::INFINITY },
@@ -965,6 +1022,7 @@ impl Coordinator {
             abandoned: None,
             abandoned_revealed: None,
             ledger,
+            rotations: Vec::new(),
             received: BTreeMap::new(),
             spent: BTreeSet::new(),
             attempts: Attempts::new(executable()),
@@ -1004,8 +1062,8 @@ impl Coordinator {
     fn settle(&mut self, release: coordinator::Release, ids: &[ClientId]) {
         let coordinator::Release { attempt, sum } = release;
         let residues = sum.residues();
-        let bytes: Vec<u8> = residues.iter().flat_map(|residue| residue.to_le_bytes()).collect();
-        let outcome = Outcome::Released { weights_after: Digest::of(&bytes) };
+        // Nobody applies the sum: the next round begins with the same weights.
+        let outcome = Outcome::Released { weights_after: attempt.plan.checkpoint };
         let entry = self.attempts.entry(&attempt, outcome).unwrap();
         let index = self.enter(&entry);
         self.count(&attempt.received);
@@ -1253,7 +1311,7 @@ pub(crate) const PHASE_TIMEOUT_MS: u32 = 10_000;
 pub(crate) const EPSILON: f64 = 8.0;
 pub(crate) const DELTA: f64 = 1e-5;
 pub(crate) const ATTEMPTS_MAX: u32 = 64;
-/// How long the coordinator waits in each phase.
+/// How long the coordinator waits in each phase, unless a test says otherwise.
 const PHASE_WAIT: Duration = Duration::from_millis(1000);
 /// What a client waits beyond the plan's time.
 const ANSWER_GRACE_MS: u64 = 5000;

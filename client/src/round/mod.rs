@@ -35,7 +35,12 @@ use eranos_privacy::{Budget, Mechanism, RotationSeed, budget};
 use eranos_secagg::Identity;
 use eranos_wire::{
     Answer, Request, RoundPlan,
-    messages::{RoundRef, abort::Reason, advertise_keys::Credential, select::ComeBack},
+    messages::{
+        RoundRef,
+        abort::Reason,
+        advertise_keys::Credential,
+        select::{CheckIn, ComeBack, PLAN_VERSION},
+    },
 };
 use zeroize::Zeroizing;
 
@@ -113,6 +118,8 @@ pub enum Action {
     WakeAt(Timestamp),
     /// Keep these credentials for later rounds.
     Remember(Vec<(Digest, Credential)>),
+    /// Keep this as the ledger's key from now on, beside those before it: they signed it.
+    KeepLedgerKey(LedgerKey),
     /// Keep this checkpoint of the ledger in place of the one before.
     KeepCheckpoint(Vec<u8>),
     /// Keep this as evidence against the coordinator: a signed checkpoint that does not continue the one before.
@@ -203,6 +210,8 @@ pub enum End {
         /// Why.
         reason: String,
     },
+    /// The ledger's key was exchanged, and the client follows it: it checks in again under the new one.
+    KeyRotated,
     /// Not now.
     ComeBackLater {
         /// When to ask again, if ever.
@@ -220,6 +229,7 @@ impl std::fmt::Display for End {
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Left { reason } => write!(f, "left the round: {reason}"),
             Self::ComeBackLater { reason, .. } => write!(f, "{reason}"),
+            Self::KeyRotated => f.write_str("the coordinator's ledger has a new key, which the old one signed"),
         }
     }
 }
@@ -248,6 +258,7 @@ pub enum Phase {
 }
 
 /// Who this client is and what it agrees to: what outlives rounds.
+#[derive(Clone)]
 pub struct Member {
     /// Its identity, certificate and keys.
     pub identity: Arc<Identity>,
@@ -255,7 +266,7 @@ pub struct Member {
     pub trust_domain: TrustDomain,
     /// The task it takes part in.
     pub task: TaskId,
-    /// The pinned ledger key of the coordinator.
+    /// The coordinator's ledger key: the pinned one, or the one that it led to.
     pub ledger_key: LedgerKey,
     /// What it agrees to.
     pub policy: Policy,
@@ -285,6 +296,19 @@ pub struct Memory {
     pub checkpoint: Option<Checkpoint>,
     /// Credentials seen before, by digest.
     pub credentials: Arc<BTreeMap<Digest, Credential>>,
+}
+
+impl Member {
+    /// The check-in to the next round.
+    pub fn check_in(&self, memory: &Memory, nonce: u64) -> CheckIn {
+        CheckIn {
+            task: self.task.clone(),
+            plan_version: PLAN_VERSION,
+            ledger_key: *self.ledger_key.key(),
+            ledger_size: memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size),
+            nonce,
+        }
+    }
 }
 
 impl Round {

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use eranos_base::{Entropy, Timestamp};
-use eranos_wire::Answer;
+use eranos_ledger::{Entry, Receipt};
+use eranos_wire::{
+    Answer,
+    messages::select::{KeyRotated, ROTATIONS_MAX},
+};
 
 use super::{Action, End, Event, Member, Memory, RefusalKind, Round, abort, configure};
 
@@ -35,8 +39,43 @@ impl Select {
                 let end = End::ComeBackLater { when: later.when, reason: later.reason };
                 (Round::Over, vec![Action::Over(end)])
             }
+            Event::Answer { answer: Answer::KeyRotated(rotated), .. } => match self.follow(&rotated) {
+                Ok(actions) => (Round::Over, actions),
+                Err((what, evidence)) => {
+                    let (round, mut actions) = abort::refuse(None, RefusalKind::Ledger(what).into(), false);
+                    evidence.into_iter().for_each(|note| actions.insert(0, Action::KeepEvidence(note)));
+                    (round, actions)
+                }
+            },
             Event::Wake => (Round::Select(self), Vec::new()),
             _ => abort::refuse(None, RefusalKind::OutOfPhase { phase: "select" }.into(), false),
         }
+    }
+
+    /// Follows the ledger's key through its rotations: each was signed by the key before it, from the one that this client
+    /// knows on, and all stand in the ledger, which only grew. Else says why not; with the checkpoint, where that may prove
+    /// a fork.
+    fn follow(&self, rotated: &KeyRotated) -> Result<Vec<Action>, (String, Option<Vec<u8>>)> {
+        let unproved = |error: &dyn std::fmt::Display| (error.to_string(), None);
+        if rotated.receipts.is_empty() || rotated.receipts.len() > ROTATIONS_MAX {
+            return Err(unproved(&"a rotation of the key without an entry"));
+        }
+        let receipts: Result<Vec<Receipt>, _> = rotated.receipts.iter().map(|blob| Receipt::decode(&blob.0)).collect();
+        let receipts = receipts.map_err(|error| unproved(&error))?;
+        let mut key = self.member.ledger_key.clone();
+        for receipt in &receipts {
+            let Ok(Entry::KeyRotated(rotation)) = Entry::parse(&receipt.entry, None) else {
+                return Err(unproved(&"an entry that is no rotation of the key"));
+            };
+            key = rotation.verify(receipt.index, &key).map_err(|error| unproved(&error))?.clone();
+        }
+        let mut checkpoint = Vec::new();
+        for receipt in receipts {
+            let verified = receipt.verify(None, &key, self.memory.checkpoint.as_ref());
+            verified.map_err(|error| (error.to_string(), Some(receipt.checkpoint.clone())))?;
+            checkpoint = receipt.checkpoint;
+        }
+        // The key first: whoever has both can read a checkpoint of either.
+        Ok(vec![Action::KeepLedgerKey(key), Action::KeepCheckpoint(checkpoint), Action::Over(End::KeyRotated)])
     }
 }

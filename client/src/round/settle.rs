@@ -47,6 +47,9 @@ fn is_this_round(phase: &Unmask, entry: &Attempt) -> Result<(), &'static str> {
     same(entry.round == plan.round, "round number")?;
     same(entry.plan == common.plan_digest, "plan")?;
     same(entry.mechanism == plan.mechanism, "mechanism")?;
+    same(entry.graph == plan.graph, "graph")?;
+    let times = (entry.ready_slot_ms, entry.phase_timeout_ms);
+    same(times == (plan.ready_slot_ms, plan.phase_timeout_ms), "time of a phase")?;
     same(entry.rotation_seed.0 == plan.rotation_seed, "rotation seed")?;
     same(entry.weights_before == plan.checkpoint, "checkpoint")?;
     same(matches!(entry.outcome, Outcome::Released { .. }), "outcome")?;

@@ -223,3 +223,31 @@ fn credentials_are_kept_under_the_digest_of_what_is_there() {
     let there = (1..5).map(|i| known.get(&credential(i).digest()) == Some(&credential(i))).collect::<Vec<_>>();
     assert_eq!(there, [false, false, false, true]);
 }
+
+#[test]
+fn the_ledgers_newest_key_is_kept_and_a_checkpoint_of_the_one_before_can_be_read() {
+    let signer =
+        |seed| LedgerSigner::new("example.org/ledger".parse().expect("a name"), SigningKey::from_seed(&[seed; 32]));
+    let note = |size, signer: &LedgerSigner| {
+        let checkpoint = Checkpoint { origin: signer.ledger_key().name().clone(), size, root: Digest::of(b"root") };
+        SignedCheckpoint::sign(checkpoint, signer).expect("signs").note().encode()
+    };
+    let dir = folder(&[]);
+    let mut store = open(dir.path()).expect("made");
+    store.keep_checkpoint(note(1, &signer(1)).as_bytes(), &signer(1).ledger_key()).expect("kept");
+    for seed in 2..6 {
+        // A crash between the two: the key is the new one, the checkpoint still the old one's.
+        store.keep_ledger_key(&signer(seed).ledger_key()).expect("kept");
+        drop(store);
+        store = open(dir.path()).expect("both can be read");
+        assert_eq!(*store.ledger_key(), signer(seed).ledger_key());
+        assert_eq!(store.memory().checkpoint.expect("a checkpoint").size, u64::from(seed) - 1);
+        store.keep_checkpoint(note(seed.into(), &signer(seed)).as_bytes(), &signer(seed).ledger_key()).expect("kept");
+    }
+    drop(store);
+    let lines = fs::read_to_string(dir.path().join(LEDGER_KEYS)).expect("readable").lines().count();
+    assert_eq!(lines, 3, "the pinned one and the last two");
+    // A file that is no list of keys is not passed over.
+    fs::write(dir.path().join(LEDGER_KEYS), "x\n").expect("written");
+    refused(dir.path(), "is damaged");
+}

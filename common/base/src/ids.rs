@@ -237,6 +237,41 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// Which graph a plan asks for: who shares keys with whom. Degree and threshold are in no plan: every party computes them
+/// from the roster's size and the plan's f and u_min, so none can be told weaker ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GraphKind {
+    /// Everybody with everybody: for any coordinator.
+    Complete = 0,
+    /// The Harary graph on a ring: for a coordinator that keeps to the protocol.
+    Sparse = 1,
+}
+
+impl GraphKind {
+    /// The kind that a plan writes as this number.
+    pub const fn from_u8(kind: u8) -> Option<Self> {
+        match kind {
+            0 => Some(Self::Complete),
+            1 => Some(Self::Sparse),
+            _ => None,
+        }
+    }
+
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Complete, Self::Sparse].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Sparse => "sparse",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,5 +288,14 @@ mod tests {
         check("https://example.org/client/a", false);
         let id: ClientId = "spiffe://example.org/client/a".parse().expect("valid");
         assert_eq!((id.trust_domain(), id.name()), ("example.org", "a"));
+    }
+
+    #[test]
+    fn a_graph_has_one_number_and_one_name() {
+        for kind in [GraphKind::Complete, GraphKind::Sparse] {
+            assert_eq!(GraphKind::from_u8(kind as u8), Some(kind));
+            assert_eq!(GraphKind::from_name(kind.name()), Some(kind));
+        }
+        assert_eq!((GraphKind::from_u8(2), GraphKind::from_name("ring")), (None, None));
     }
 }

@@ -19,7 +19,7 @@ pub mod user_error;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use digest::Digest;
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
-pub use ids::{ClientId, Position, RoundNumber, SessionId, TaskId, TrustDomain};
+pub use ids::{ClientId, GraphKind, Position, RoundNumber, SessionId, TaskId, TrustDomain};
 pub use signing::{Signature, SigningKey, VerifyingKey};
 pub use statement::{Context, StatementKind};
 pub use user_error::UserError;

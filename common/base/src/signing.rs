@@ -97,8 +97,9 @@ impl VerifyingKey {
 /// third of the time that they take one by one, which happens only if one of them fails.
 ///
 /// What [`VerifyingKey::verify`] accepts, this accepts. It may also accept a signature to whose nonce or key its maker added
-/// a point of small order, which no one else can: such a signature is the key holder's own over these very bytes. Who
-/// passes signatures on to others, so that all must judge them alike, verifies them one by one.
+/// a point of small order, which no one else can: such a signature is the key holder's own over these very bytes. (To
+/// exclude it takes a multiplication by the group's order for each nonce, more than all that is saved here.) Who passes
+/// signatures on to others, so that all must judge them alike, verifies them one by one.
 pub fn first_unverified(signed: &[(VerifyingKey, Vec<u8>, Signature)]) -> Option<usize> {
     let mut last = None;
     let keys = signed.iter().map(|(key, ..)| match last {
@@ -224,7 +225,34 @@ impl<'de> Deserialize<'de> for Signature {
 
 #[cfg(test)]
 mod tests {
+    use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION, edwards::CompressedEdwardsY};
+
     use super::*;
+
+    fn point(bytes: &[u8]) -> EdwardsPoint {
+        CompressedEdwardsY::from_slice(bytes).expect("32 bytes").decompress().expect("a point")
+    }
+
+    /// Adds a point to the one in these bytes.
+    fn add(bytes: &mut [u8], other: EdwardsPoint) {
+        let sum = point(bytes) + other;
+        bytes.copy_from_slice(sum.compress().as_bytes());
+    }
+
+    /// The signature of `key` over `message` with `torsion` added to its nonce: R = rB + T, s = r + SHA-512(R, A, M) a.
+    fn sign_with_torsion(key: &SigningKey, message: &[u8], torsion: EdwardsPoint) -> Signature {
+        let wide = |bytes: &[&[u8]]| {
+            let digest = ring::digest::digest(&ring::digest::SHA512, &bytes.concat());
+            Scalar::from_bytes_mod_order_wide(digest.as_ref().try_into().expect("64 bytes"))
+        };
+        let r = wide(&[b"nonce", message]);
+        let nonce = (EdwardsPoint::mul_base(&r) + torsion).compress();
+        let k = wide(&[nonce.as_bytes(), &key.verifying_key().0, message]);
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(nonce.as_bytes());
+        signature[32..].copy_from_slice((r + k * key.0.to_scalar()).as_bytes());
+        Signature(signature)
+    }
 
     #[test]
     fn rfc_8032_test_1_holds_and_a_flipped_bit_does_not() {
@@ -277,6 +305,74 @@ mod tests {
         let mut weak = signed;
         weak[5] = (VerifyingKey(identity), b"anything".to_vec(), Signature(everything));
         assert_eq!(first_unverified(&weak), Some(5));
+    }
+
+    type Signed = (VerifyingKey, Vec<u8>, Signature);
+
+    #[test]
+    fn a_point_of_small_order_makes_nothing_pass_for_anothers_signature() {
+        let keys: Vec<_> = (0..20).map(|i| SigningKey::from_seed(&[i; 32])).collect();
+        let sign = |(i, key): (u8, &SigningKey)| (key.verifying_key(), vec![i; 40], key.sign(&[i; 40]));
+        let signed: Vec<_> = (0..).zip(&keys).map(sign).collect();
+        assert_eq!(first_unverified(&signed), None);
+        let check = |what: &str, change: &dyn Fn(&mut [Signed])| {
+            let mut changed = signed.clone();
+            change(&mut changed);
+            assert_eq!(first_unverified(&changed), Some(7), "{what}");
+            let (key, message, signature) = &changed[7];
+            assert!(key.verify(message, signature).is_err(), "{what}");
+        };
+        for torsion in EIGHT_TORSION {
+            let bytes = torsion.compress().to_bytes();
+            check("a nonce of small order, s = 0", &|signed| {
+                signed[7].2 = Signature([bytes, [0; 32]].concat().try_into().expect("64 bytes"));
+            });
+            check("a key of small order", &|signed| signed[7].0 = VerifyingKey(bytes));
+            check("both: they sign everything", &|signed| {
+                signed[7].0 = VerifyingKey(bytes);
+                signed[7].2 = Signature([bytes, [0; 32]].concat().try_into().expect("64 bytes"));
+            });
+        }
+        for torsion in EIGHT_TORSION.into_iter().skip(1) {
+            check("added to another's nonce", &|signed| add(&mut signed[7].2.0[..32], torsion));
+            check("added to another's key", &|signed| add(&mut signed[7].0.0, torsion));
+            check("added to two nonces, which cancel each other", &|signed| {
+                add(&mut signed[7].2.0[..32], torsion);
+                add(&mut signed[12].2.0[..32], -torsion);
+            });
+            check("added to a nonce and, taken away, to a key", &|signed| {
+                add(&mut signed[7].2.0[..32], torsion);
+                add(&mut signed[7].0.0, -torsion);
+            });
+        }
+    }
+
+    /// Only who has the key can make such a signature. One by one it is refused; in a batch it may pass, as what it is: that
+    /// holder's statement. It never spoils, and never helps, another's.
+    #[test]
+    fn a_nonce_of_mixed_order_passes_for_its_makers_alone() {
+        let keys: Vec<_> = (0..8).map(|i| SigningKey::from_seed(&[i; 32])).collect();
+        let (mut n_passed, mut n_refused) = (0, 0);
+        for message in 0..40u8 {
+            let sign = |key: &SigningKey| (key.verifying_key(), vec![message; 9], key.sign(&[message; 9]));
+            let honest: Vec<_> = keys.iter().map(sign).collect();
+            for torsion in EIGHT_TORSION.into_iter().skip(1) {
+                let mut signed = honest.clone();
+                signed[5].2 = sign_with_torsion(&keys[5], &[message; 9], torsion);
+                assert!(signed[5].0.verify(&signed[5].1, &signed[5].2).is_err(), "one by one");
+                match first_unverified(&signed) {
+                    None => n_passed += 1,
+                    Some(5) => n_refused += 1,
+                    Some(other) => panic!("{other} is named for it"),
+                }
+                // A forged one beside it is found, whatever its nonce does to the batch.
+                add(&mut signed[3].2.0[..32], -torsion);
+                assert_eq!(first_unverified(&signed), Some(3));
+            }
+            let plain = sign_with_torsion(&keys[5], &[message; 9], EIGHT_TORSION[0]);
+            assert_eq!(honest[5].0.verify(&honest[5].1, &plain), Ok(()), "without torsion it is an honest signature");
+        }
+        assert!(n_passed > 0 && n_refused > n_passed, "{n_passed} passed, {n_refused} refused");
     }
 
     #[test]

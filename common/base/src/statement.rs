@@ -4,7 +4,7 @@
 //! roster once it is fixed, the set of those who shared once that is fixed, and the signer's position. Nothing signed
 //! in one place can be replayed in another.
 
-use crate::{Digest, Position, RoundNumber, SessionId};
+use crate::{Digest, Position, RoundNumber, SessionId, TaskId, TrustDomain, VerifyingKey, encoding::Canonical};
 
 /// The domain under which every statement of a round is signed.
 pub const DOMAIN: &[u8] = b"eranos/secagg/v1";
@@ -96,6 +96,13 @@ impl Context {
         bytes.extend_from_slice(body);
         bytes
     }
+}
+
+/// The bytes by which a client's certificate key certifies its statement key for one task: canonical encoding of trust
+/// domain, task, key.
+pub fn statement_key_certification(trust_domain: &TrustDomain, task: &TaskId, statement_key: &VerifyingKey) -> Vec<u8> {
+    let canonical = Canonical::new("eranos/statement-key/v1").text(trust_domain.as_str()).text(task.as_str());
+    canonical.field(&statement_key.0).finish()
 }
 
 #[cfg(test)]

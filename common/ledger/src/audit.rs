@@ -12,16 +12,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, VerifyingKey};
+use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, Timestamp, VerifyingKey};
 use eranos_privacy::{Mechanism, Noise, Promise, View, accountant::Accountant, budget::UnitOfPrivacy};
 
 use crate::{
+    cosignature::WitnessKey,
     entry::{
         Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Executable, LogOpened, Outcome, PromisedCurves,
-        Roster, TaskOpened, attachment_of,
+        Roster, RotationError, TaskOpened, attachment_of,
     },
     log::{CHECKPOINT_FILE, describe, read_checkpoint},
-    note::{Checkpoint, LedgerKey, NoteError, SignedCheckpoint},
+    note::{Checkpoint, LedgerKey, NoteError, Origin, SignedCheckpoint, SignedNote},
     tile::{
         ATTACHMENTS, Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileKind, TileSource,
         attachment_path, complete_root, parse_entries, parse_hashes, rows,
@@ -68,6 +69,15 @@ pub struct Options {
     /// A signed checkpoint seen elsewhere (a client's, a witness's, last year's), as its note's bytes: the log must
     /// continue it.
     pub known: Option<Vec<u8>>,
+    /// The witnesses each of whom must have cosigned the checkpoint.
+    pub witnesses: Vec<WitnessKey>,
+}
+
+impl Options {
+    /// Held against its pinned key alone.
+    pub const fn new(key: LedgerKey) -> Self {
+        Self { key, known: None, witnesses: Vec::new() }
+    }
 }
 
 /// What an audit found.
@@ -75,6 +85,8 @@ pub struct Options {
 pub struct Report {
     /// The checkpoint, if it is signed by the pinned key.
     pub checkpoint: Option<Checkpoint>,
+    /// Who of the witnesses demanded has cosigned it, and when.
+    pub witnessed: Vec<(Origin, Timestamp)>,
     /// What the log says of itself.
     pub opened: Option<LogOpened>,
     /// Entries read.
@@ -225,6 +237,9 @@ pub enum Fault {
     /// The checkpoint known from elsewhere is none of this log's.
     #[error("known checkpoint: {0}")]
     KnownCheckpoint(NoteError),
+    /// A witness has not cosigned the checkpoint.
+    #[error("witness of the checkpoint: {0}")]
+    Witness(NoteError),
     /// The log has fewer entries than a checkpoint that its key signed.
     #[error("its checkpoint covers {size} entries, but its key also signed one of {known}: entries were taken back")]
     Rewind {
@@ -338,6 +353,18 @@ pub enum Fault {
     /// An attempt has another mechanism than its task.
     #[error("its mechanism is not the task's")]
     Mechanism,
+    /// What its fields say is not the plan whose hash it names.
+    #[error("its plan is not {found}, which it names: other parameters were planned")]
+    Plan {
+        /// The hash in the entry.
+        found: Digest,
+    },
+    /// The key in force did not sign its plan.
+    #[error("its plan is not signed by the key in force")]
+    PlanSignature,
+    /// A rotation of the key is none.
+    #[error("the key's rotation does not hold: {0}")]
+    Rotation(RotationError),
     /// Rounds of the session do not run 1, 2, 3 and on.
     #[error("is round {found}, expected {expected}: a round is missing or repeated")]
     Round {
@@ -498,13 +525,16 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
         Err(source) => return Err(AuditError::Io { path: dir.join(CHECKPOINT_FILE), source }),
     };
     let mut findings = Findings::default();
-    let checkpoint = match SignedCheckpoint::open(&bytes, &options.key) {
-        Ok(signed) => signed.checkpoint().clone(),
+    let folder = Folder::new(dir);
+    let keys = Keys::of(&folder, &bytes, &options.key)?;
+    let checkpoint = match keys.open(&bytes) {
+        Ok(signed) => signed,
         Err(fault) => {
             findings.add(None, Fault::Checkpoint(fault));
             // Without a signed size nothing below it means anything.
             return Ok(Report {
                 checkpoint: None,
+                witnessed: Vec::new(),
                 opened: None,
                 n_entries: 0,
                 tasks: Vec::new(),
@@ -513,7 +543,15 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
             });
         }
     };
-    let known = options.known.as_deref().and_then(|note| match SignedCheckpoint::open(note, &options.key) {
+    let mut witnessed = Vec::new();
+    for witness in &options.witnesses {
+        match witness.verify(checkpoint.note()) {
+            Ok(at) => witnessed.push((witness.name().clone(), at)),
+            Err(fault) => findings.add(None, Fault::Witness(fault)),
+        }
+    }
+    let checkpoint = checkpoint.checkpoint().clone();
+    let known = options.known.as_deref().and_then(|note| match keys.open(note) {
         Ok(signed) => Some(signed.checkpoint().clone()),
         Err(fault) => {
             findings.add(None, Fault::KnownCheckpoint(fault));
@@ -525,9 +563,11 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     {
         findings.add(None, Fault::Rewind { size: checkpoint.size, known: known.size });
     }
-    let folder = Folder::new(dir);
     let mut structure = Structure::new(&folder, &checkpoint, known.as_ref());
     structure.read(ledger.as_mut(), &mut findings)?;
+    if let Some(ledger) = &ledger {
+        ledger.finish(&mut findings);
+    }
     let found = walk(&folder, checkpoint.size, &mut findings)?;
     let named = structure.n_attachments;
     // No two attempts have the same counts of their participants, so no two entries name the same attachment; and each
@@ -539,7 +579,66 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     let Findings { kept, n } = findings;
     let opened = ledger.as_ref().and_then(|ledger| ledger.opened.clone());
     let tasks = ledger.map(Ledger::summaries).unwrap_or_default();
-    Ok(Report { checkpoint: Some(checkpoint), opened, n_entries, tasks, findings: kept, n_findings: n })
+    Ok(Report { checkpoint: Some(checkpoint), witnessed, opened, n_entries, tasks, findings: kept, n_findings: n })
+}
+
+/// The keys of a log, as its rotations exchanged them, from the one that it was opened with.
+struct Keys {
+    /// Each with the size of the first checkpoint that it signs; ascending, never empty.
+    keys: Vec<(u64, LedgerKey)>,
+}
+
+impl Keys {
+    /// The keys of the log whose checkpoint is `note`. Nothing in the log is believed yet but that each key signed its
+    /// successor. Where these keys do not include the pinned one, that one alone is left.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    fn of(folder: &Folder, note: &[u8], pinned: &LedgerKey) -> Result<Self, AuditError> {
+        let alone = Self { keys: vec![(0, pinned.clone())] };
+        let claimed = SignedNote::parse(note).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+        let Some(Checkpoint { size, .. }) = claimed else { return Ok(alone) };
+        let mut keys: Vec<(u64, LedgerKey)> = Vec::new();
+        let mut first = 0;
+        while let Some(tile) = Tile::of_row(TileKind::Entries, first, size) {
+            let bytes = match folder.read(&tile) {
+                Ok(bytes) => bytes,
+                Err(TileError::Io { path, source }) => {
+                    return Err(AuditError::Io { path: folder.path().join(path), source });
+                }
+                // The pass over the tree names it.
+                Err(_) => break,
+            };
+            let Ok(leaves) = parse_entries(&tile, &bytes) else { break };
+            for (index, leaf) in (first..).zip(leaves) {
+                match (EntryKind::of(leaf), keys.last()) {
+                    (Some(EntryKind::LogOpened), None) => {
+                        if let Ok(Entry::LogOpened(opened)) = Entry::parse(leaf, None) {
+                            keys.push((0, opened.ledger_key));
+                        }
+                    }
+                    (Some(EntryKind::KeyRotated), Some((_, key))) => {
+                        if let Ok(Entry::KeyRotated(rotation)) = Entry::parse(leaf, None)
+                            && let Ok(new) = rotation.verify(index, key)
+                        {
+                            keys.push((index + 1, new.clone()));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            first += u64::from(tile.width);
+        }
+        Ok(if keys.iter().any(|(_, key)| key == pinned) { Self { keys } } else { alone })
+    }
+
+    /// The checkpoint that `note` is, if the key in force at its size signed it.
+    fn open(&self, note: &[u8]) -> Result<SignedCheckpoint, NoteError> {
+        let claimed = Checkpoint::parse(SignedNote::parse(note)?.text())?;
+        let in_force = self.keys.iter().rev().find(|(from, _)| *from <= claimed.size).or(self.keys.first());
+        let (_, key) = in_force.ok_or(NoteError::Checkpoint { what: "the log has no key" })?;
+        SignedCheckpoint::open(note, key)
+    }
 }
 
 #[derive(Default)]
@@ -815,7 +914,11 @@ fn first_entry(tile: &Tile) -> Option<EntryRef> {
 
 /// What the entries mean: the state of every task, and what may follow.
 struct Ledger<'a> {
-    key: &'a LedgerKey,
+    pinned: &'a LedgerKey,
+    /// The key in force, from the one that the log was opened with on.
+    key: LedgerKey,
+    /// Whether the pinned key was in force once.
+    is_pinned: bool,
     seen: Option<Seen<'a>>,
     parser: EntryParser,
     opened: Option<LogOpened>,
@@ -851,9 +954,11 @@ struct Pseudonym {
 }
 
 impl<'a> Ledger<'a> {
-    fn new(key: &'a LedgerKey, seen: Option<Seen<'a>>) -> Self {
+    fn new(pinned: &'a LedgerKey, seen: Option<Seen<'a>>) -> Self {
         Self {
-            key,
+            pinned,
+            key: pinned.clone(),
+            is_pinned: false,
             seen,
             parser: EntryParser::default(),
             opened: None,
@@ -880,15 +985,41 @@ impl<'a> Ledger<'a> {
         }
         match entry {
             Entry::LogOpened(opened) => {
-                let found = format!("{} and {}", opened.origin, opened.ledger_key);
-                let expected = format!("{} and {}", self.key.name(), self.key);
-                if found != expected {
-                    fault(Fault::OtherLog { found, expected });
+                if opened.origin != *self.pinned.name() || opened.origin != *opened.ledger_key.name() {
+                    fault(self.other_log(&opened));
                 }
-                self.opened.get_or_insert(opened);
+                if self.opened.is_none() {
+                    self.key = opened.ledger_key.clone();
+                    self.is_pinned = self.key == *self.pinned;
+                    self.opened = Some(opened);
+                }
             }
+            Entry::KeyRotated(rotation) => match rotation.verify(at.index, &self.key) {
+                Ok(new) => {
+                    self.key = new.clone();
+                    self.is_pinned |= self.key == *self.pinned;
+                }
+                Err(error) => fault(Fault::Rotation(error)),
+            },
             Entry::TaskOpened(opened) => self.open_task(*opened, &mut fault),
             Entry::Attempt(attempt) => self.attempt(&attempt, &mut fault),
+        }
+    }
+
+    fn other_log(&self, opened: &LogOpened) -> Fault {
+        Fault::OtherLog {
+            found: format!("{} and {}", opened.origin, opened.ledger_key),
+            expected: format!("{} and {}", self.pinned.name(), self.pinned),
+        }
+    }
+
+    /// What is known only at the end: whether the pinned key was ever this log's.
+    fn finish(&self, findings: &mut Findings) {
+        if let Some(opened) = self.opened.as_ref().filter(|opened| {
+            !self.is_pinned && opened.origin == *self.pinned.name() && opened.origin == *opened.ledger_key.name()
+        }) {
+            let at = EntryRef { index: 0, kind: Some(EntryKind::LogOpened), round: None };
+            findings.add(Some(at), self.other_log(opened));
         }
     }
 
@@ -940,6 +1071,14 @@ impl<'a> Ledger<'a> {
         // An adaptive clip is each attempt's own; that it lies within the task's bounds, reading the entry has shown.
         if attempt.mechanism.session_bytes() != task.opened.mechanism.session_bytes() {
             fault(Fault::Mechanism);
+        }
+        if let Some(log) = &self.opened {
+            let terms = attempt.plan_terms(log, &task.opened);
+            if terms.digest() != attempt.plan {
+                fault(Fault::Plan { found: attempt.plan });
+            } else if self.key.key().verify(&terms.statement(), &attempt.plan_signature).is_err() {
+                fault(Fault::PlanSignature);
+            }
         }
         task.take(attempt, fault);
         let Some(roster) = &attempt.roster else { return };

@@ -7,16 +7,19 @@ use std::{
     fmt::Write as _,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use clap::{Args, Subcommand};
-use eranos_base::UserError;
+use eranos_base::{TaskId, UserError};
 use eranos_privacy::Noise;
 use serde_json::{Value, json};
 
 use crate::{
     audit::{self, AuditError, Finding, Options, Report, TaskSummary},
-    entry::Epsilons,
+    binding::{self, BINDINGS_LEN_MAX, Binding, Disclosed},
+    cosignature::WitnessKey,
+    entry::{Date, Epsilons},
     note::{KeyError, LedgerKey, NOTE_LEN_MAX, VKEY_LEN_MAX},
     report, statement,
 };
@@ -26,8 +29,15 @@ use crate::{
 pub enum Command {
     /// Check every hash, signature, quorum and epsilon of a ledger
     Verify(Target),
-    /// Recompute what every pseudonym of every task has spent
-    Recompute(Target),
+    /// Recompute what every pseudonym of every task has spent, and every client whose pseudonyms are disclosed
+    Recompute {
+        /// Which log, and what it is held against
+        #[command(flatten)]
+        target: Target,
+        /// Bindings of pseudonyms, as `eranos client disclose` and `eranos coordinator disclose` print them
+        #[arg(long, value_name = "FILE")]
+        bindings: Option<PathBuf>,
+    },
     /// Say what each task promises to whom, and what not: a privacy statement in Markdown
     ///
     /// Everything in it is recomputed from the ledger or follows from how Eranos works; what the ledger does not hold (who is
@@ -53,7 +63,7 @@ pub enum Command {
 impl Command {
     const fn target(&self) -> &Target {
         match self {
-            Self::Verify(target) | Self::Recompute(target) | Self::Statement(target) => target,
+            Self::Verify(target) | Self::Recompute { target, .. } | Self::Statement(target) => target,
             Self::Report(ReportTarget { target, .. }) => target,
         }
     }
@@ -80,6 +90,12 @@ pub struct Target {
     /// A signed checkpoint seen elsewhere, which the ledger must continue
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
+    /// A witness who must have cosigned the checkpoint: its one line, or a file that holds it; may be given again
+    ///
+    /// A cosignature says that the witness has never cosigned another history of this ledger. Ask the witness itself for its
+    /// line, not the ledger's operator.
+    #[arg(long, value_name = "KEY")]
+    pub witness: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -106,7 +122,7 @@ impl From<Exit> for std::process::ExitCode {
 /// Runs `command`, printing results to `out` and errors to `err`. A stream that cannot be written to ends it as
 /// unusable: what was not printed was not reported.
 pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
-    let (text, report) = match answer(command) {
+    let Answer { text, report, faults } = match answer(command) {
         Ok(answer) => answer,
         Err(error) => {
             let _ = writeln!(err, "{error}");
@@ -116,16 +132,27 @@ pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit 
     let printed = out
         .write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .and_then(|()| report.findings.iter().try_for_each(|finding| writeln!(err, "{}", advise(finding))));
+        .and_then(|()| report.findings.iter().try_for_each(|finding| writeln!(err, "{}", advise(finding))))
+        .and_then(|()| {
+            const NEXT: &str = "ask whoever disclosed it for the binding as it was certified";
+            faults.iter().try_for_each(|fault| writeln!(err, "{}", UserError::new(fault.clone(), NEXT)))
+        });
     match printed {
         Err(_) => Exit::Unusable,
-        Ok(()) if report.is_clean() => Exit::Verified,
+        Ok(()) if report.is_clean() && faults.is_empty() => Exit::Verified,
         Ok(()) => Exit::Finding,
     }
 }
 
-/// What `command` prints, and what the audit found.
-fn answer(command: &Command) -> Result<(String, Report), UserError> {
+/// What a command prints, and what was found.
+struct Answer {
+    text: String,
+    report: Report,
+    /// What does not hold of disclosed bindings.
+    faults: Vec<String>,
+}
+
+fn answer(command: &Command) -> Result<Answer, UserError> {
     let target = command.target();
     let options = load(target)?;
     if let Command::Report(ReportTarget { html, .. }) = command {
@@ -138,16 +165,21 @@ fn answer(command: &Command) -> Result<(String, Report), UserError> {
             None => report.to_html(),
         };
         let text = if target.json { format!("{}\n", report.to_json()) } else { text };
-        return Ok((text, report.audit));
+        return Ok(Answer { text, report: report.audit, faults: Vec::new() });
     }
+    let bindings = match command {
+        Command::Recompute { bindings: Some(path), .. } => Some(load_bindings(path)?),
+        _ => None,
+    };
     let report = audit::verify(&target.dir, &options).map_err(explain)?;
+    let disclosed = bindings.map(|bindings| binding::disclose(&report, &bindings));
     let text = match (command, target.json) {
         (Command::Statement(_), true) => format!("{}\n", statement::to_json(&report)),
         (Command::Statement(_), false) => statement::to_markdown(&report),
-        (_, true) => format!("{}\n", to_json(&report)),
-        (_, false) => to_text(&report, matches!(command, Command::Recompute(_))),
+        (_, true) => format!("{}\n", to_json(&report, disclosed.as_ref())),
+        (_, false) => to_text(&report, matches!(command, Command::Recompute { .. }), disclosed.as_ref()),
     };
-    Ok((text, report))
+    Ok(Answer { text, report, faults: disclosed.map(|disclosed| disclosed.faults).unwrap_or_default() })
 }
 
 /// Writes the page, but not into the ledger: a file of ours in there would be the next audit's finding.
@@ -174,16 +206,48 @@ fn load(target: &Target) -> Result<Options, UserError> {
             UserError::new(what, "give the file that a client or a witness stored, or leave --known out")
         })?),
     };
-    Ok(Options { key, known })
+    let mut witnesses = Vec::new();
+    for text in &target.witness {
+        let witness: WitnessKey = load_witness_key(text)?;
+        if witness.key() == key.key() {
+            let what = format!("--witness: {} has the ledger's own key", witness.name());
+            return Err(UserError::new(what, "a witness is somebody else: ask for the line in its own witness.pub"));
+        }
+        witnesses.push(witness);
+    }
+    Ok(Options { key, known, witnesses })
 }
 
-/// The key that `text` is, or that the file `text` holds as its one line.
+fn load_bindings(path: &Path) -> Result<Vec<Binding>, UserError> {
+    let what = |error: &dyn std::fmt::Display| {
+        let what = format!("cannot read the bindings in {}: {error}", path.display());
+        UserError::new(what, "give what `eranos client disclose` or `eranos coordinator disclose` printed")
+    };
+    let bytes = read_bounded(path, BINDINGS_LEN_MAX).map_err(|error| what(&error))?;
+    let text = String::from_utf8(bytes).map_err(|error| what(&error))?;
+    Binding::parse_all(&text).map_err(|error| what(&error))
+}
+
+/// The ledger's key that `text` is, or that the file `text` holds as its one line.
 ///
 /// # Errors
 /// If it is neither.
 pub fn load_key(text: &str) -> Result<LedgerKey, UserError> {
-    const NEXT: &str = "give the line that `eranos coordinator init` printed, or the file ledger.pub that holds it";
-    let error = match text.parse::<LedgerKey>() {
+    let next = "give the line that `eranos coordinator init` printed, or the file ledger.pub that holds it";
+    load_line(text, "--key", next)
+}
+
+/// The witness's key that `text` is, or that the file `text` holds as its one line.
+///
+/// # Errors
+/// If it is neither.
+pub fn load_witness_key(text: &str) -> Result<WitnessKey, UserError> {
+    let next = "give the line that `eranos witness init` printed, or the file witness.pub that holds it";
+    load_line(text, "--witness", next)
+}
+
+fn load_line<K: FromStr<Err = KeyError>>(text: &str, option: &str, next: &str) -> Result<K, UserError> {
+    let error = match text.parse::<K>() {
         Ok(key) => return Ok(key),
         Err(error) => error,
     };
@@ -193,11 +257,11 @@ pub fn load_key(text: &str) -> Result<LedgerKey, UserError> {
             let line = str::from_utf8(&bytes).unwrap_or_default();
             let line = line.strip_suffix('\n').unwrap_or(line);
             let line = line.strip_suffix('\r').unwrap_or(line);
-            line.parse().map_err(|error: KeyError| UserError::new(format!("{}: {error}", path.display()), NEXT))
+            line.parse().map_err(|error: KeyError| UserError::new(format!("{}: {error}", path.display()), next))
         }
         // Something with a plus was meant as a key, else as a file.
-        Err(_) if text.contains('+') => Err(UserError::new(format!("--key: {error}"), NEXT)),
-        Err(source) => Err(UserError::new(format!("cannot read the key file {text}: {source}"), NEXT)),
+        Err(_) if text.contains('+') => Err(UserError::new(format!("{option}: {error}"), next)),
+        Err(source) => Err(UserError::new(format!("cannot read the key file {text}: {source}"), next)),
     }
 }
 
@@ -222,6 +286,9 @@ fn explain(error: AuditError) -> UserError {
 fn advise(finding: &Finding) -> UserError {
     let next = match finding.fault {
         audit::Fault::Checkpoint(_) => "check the pinned key; if it is right, this is not the ledger that it signed",
+        audit::Fault::Witness(_) => {
+            "ask the witness: with evidence of a fork it has refused; else take a copy that it cosigned"
+        }
         audit::Fault::BeyondCheckpoint { .. } => "copy the ledger again while its coordinator is stopped or idle",
         audit::Fault::Tile(_) | audit::Fault::UnexpectedFile { .. } => "compare with another copy of the ledger",
         _ => "keep this copy as evidence, and ask the ledger's operator to explain it",
@@ -229,14 +296,17 @@ fn advise(finding: &Finding) -> UserError {
     UserError::new(finding.to_string(), next)
 }
 
-fn to_text(report: &Report, each_pseudonym: bool) -> String {
+fn to_text(report: &Report, each_pseudonym: bool, disclosed: Option<&Disclosed>) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = match &report.checkpoint {
         Some(c) => writeln!(text, "{}: {} entries under root {}", c.origin, c.size, c.root),
         None => writeln!(text, "no signed checkpoint"),
     };
-    for task in &report.tasks {
+    for (witness, at) in &report.witnessed {
+        let _ = writeln!(text, "  cosigned by {witness} on {} (UTC)", Date::of(*at));
+    }
+    for (place, task) in report.tasks.iter().enumerate() {
         let TaskSummary { attempts, released, max_attempts, delta, budget_epsilon, .. } = task;
         let _ = writeln!(text, "task {}, session {}", task.task, task.session);
         let _ = writeln!(
@@ -260,7 +330,8 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
                 let _ = writeln!(text, "  NO NOISE: nothing is promised to anybody's records; epsilon is infinite");
             }
         }
-        let _ = writeln!(text, "  {} pseudonyms, 0 bindings disclosed", task.pseudonyms.len());
+        let n_bound = disclosed.and_then(|disclosed| disclosed.n_bound.get(place)).copied().unwrap_or_default();
+        let _ = writeln!(text, "  {} pseudonyms, {n_bound} bindings disclosed", task.pseudonyms.len());
         for one in task.pseudonyms.iter().filter(|_| each_pseudonym) {
             let epsilon = match task.noise {
                 Noise::Distributed(_) | Noise::Local(_) => {
@@ -272,8 +343,19 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
             let _ = writeln!(text, "  {pseudonym}: {attempts} attempts, {revealed} revealed sums, {epsilon}");
         }
     }
+    for one in disclosed.iter().flat_map(|disclosed| &disclosed.clients) {
+        let shown = |epsilon: f64| {
+            if epsilon.is_finite() { format!("epsilon {epsilon:.6}") } else { "no guarantee".to_owned() }
+        };
+        let tasks: Vec<&str> = one.tasks.iter().map(TaskId::as_str).collect();
+        let (record, client) = (shown(one.epsilon_record), shown(one.epsilon_client));
+        let _ = writeln!(text, "client {}: {} attempts in {}", one.client, one.attempts, tasks.join(", "));
+        let _ = writeln!(text, "  by the certificate with SHA-256 {}", one.certificate);
+        let _ = writeln!(text, "  of a record {record}, of the client as a whole {client}, delta {}", one.delta);
+    }
+    let n_faults = report.n_findings + disclosed.map_or(0, |disclosed| disclosed.faults.len() as u64);
     let without_noise: Vec<&str> = report.without_noise().map(|task| task.task.as_str()).collect();
-    let _ = match report.n_findings {
+    let _ = match n_faults {
         0 if !without_noise.is_empty() => writeln!(
             text,
             "verified: every hash, signature and quorum holds; NOT PRIVATE: no noise, and no epsilon, in {}",
@@ -286,14 +368,15 @@ fn to_text(report: &Report, each_pseudonym: bool) -> String {
     text
 }
 
-fn to_json(report: &Report) -> Value {
+fn to_json(report: &Report, disclosed: Option<&Disclosed>) -> Value {
     // JSON has no infinity: an epsilon that cannot be stated is null.
     let finite = |epsilon: f64| epsilon.is_finite().then_some(epsilon);
     let epsilons = |e: Epsilons| json!({ "coordinator": finite(e.coordinator), "outsider": finite(e.outsider) });
     let tasks: Vec<Value> = report
         .tasks
         .iter()
-        .map(|task| {
+        .enumerate()
+        .map(|(place, task)| {
             let pseudonyms: Vec<Value> = task
                 .pseudonyms
                 .iter()
@@ -322,7 +405,7 @@ fn to_json(report: &Report) -> Value {
                 "delta": task.delta,
                 "budget_epsilon": finite(task.budget_epsilon),
                 "weights": task.weights.to_string(),
-                "bindings_disclosed": 0,
+                "bindings_disclosed": disclosed.and_then(|disclosed| disclosed.n_bound.get(place)).unwrap_or(&0),
                 "pseudonyms": pseudonyms,
             })
         })
@@ -340,13 +423,30 @@ fn to_json(report: &Report) -> Value {
             })
         })
         .collect();
+    let clients = disclosed.iter().flat_map(|disclosed| &disclosed.clients).map(|one| {
+        json!({
+            "client": one.client.as_str(),
+            "certificate": one.certificate.to_string(),
+            "tasks": one.tasks.iter().map(TaskId::as_str).collect::<Vec<_>>(),
+            "attempts": one.attempts,
+            "epsilon_record": finite(one.epsilon_record),
+            "epsilon_client": finite(one.epsilon_client),
+            "delta": one.delta,
+        })
+    });
+    let faults = disclosed.map(|disclosed| disclosed.faults.as_slice()).unwrap_or_default();
     json!({
-        "verified": report.is_clean(),
+        "verified": report.is_clean() && faults.is_empty(),
+        "clients": clients.collect::<Vec<_>>(),
+        "binding_faults": faults,
         // False as soon as one task promises nothing, however sound the log is.
         "every_task_has_noise": report.without_noise().next().is_none(),
         "origin": report.checkpoint.as_ref().map(|c| c.origin.as_str()),
         "size": report.checkpoint.as_ref().map(|c| c.size),
         "root": report.checkpoint.as_ref().map(|c| c.root.to_string()),
+        "witnessed": report.witnessed.iter().map(|(witness, at)| {
+            json!({ "witness": witness.as_str(), "time": at.unix_ms() / 1000 })
+        }).collect::<Vec<Value>>(),
         "entries": report.n_entries,
         "tasks": tasks,
         "n_findings": report.n_findings,

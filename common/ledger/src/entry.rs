@@ -9,14 +9,13 @@
 //! leaf, and beside the log ([`EncodedEntry`]).
 //!
 //! The set of kinds is closed. A reader that meets a domain it does not know refuses the log rather than skip what may
-//! matter; enrolments, revocations, renewals, published models, privacy statements and key rotations will be kinds of
-//! their own.
+//! matter.
 
 use std::{fmt, str::FromStr};
 
 use eranos_base::{
-    Context, Digest, Position, RoundNumber, SessionId, Signature, StatementKind, TaskId, Timestamp, TrustDomain,
-    VerifyingKey, limits::COHORT_LEN_MAX,
+    Context, Digest, GraphKind, Position, RoundNumber, SessionId, Signature, StatementKind, TaskId, Timestamp,
+    TrustDomain, VerifyingKey, encoding::Canonical, limits::COHORT_LEN_MAX,
 };
 use eranos_privacy::{
     ClientMechanism, Groups, Mechanism, MechanismError, Noise, Promise, RecordMechanism, RotationSeed, View,
@@ -24,7 +23,8 @@ use eranos_privacy::{
 };
 
 use crate::{
-    note::{LedgerKey, Origin},
+    note::{LedgerKey, LedgerSigner, Origin},
+    plan::PlanTerms,
     text::{ABSENT, LineReader, Lines, parse_f64, parse_hex, parse_u64},
     tile::ENTRY_LEN_MAX,
 };
@@ -38,6 +38,7 @@ pub const VERSION_LEN_MAX: usize = 64;
 const DOMAIN_LOG_OPENED: &str = "eranos/ledger/v1 log-opened";
 const DOMAIN_TASK_OPENED: &str = "eranos/ledger/v1 task-opened";
 const DOMAIN_ATTEMPT: &str = "eranos/ledger/v1 attempt";
+const DOMAIN_KEY_ROTATED: &str = "eranos/ledger/v1 key-rotated";
 const DOMAIN_PARTICIPATION: &str = "eranos/ledger/v1 participation";
 
 const PARTICIPANT_LINE_LEN_MAX: usize = "participant: 65535 ".len() + 64 + " 18446744073709551615\n".len();
@@ -118,11 +119,13 @@ pub enum EntryKind {
     TaskOpened,
     /// A round was attempted.
     Attempt,
+    /// The log's key was exchanged.
+    KeyRotated,
 }
 
 impl EntryKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::LogOpened, Self::TaskOpened, Self::Attempt];
+    pub const ALL: [Self; 4] = [Self::LogOpened, Self::TaskOpened, Self::Attempt, Self::KeyRotated];
 
     /// The first line of such an entry.
     pub const fn domain(self) -> &'static str {
@@ -130,6 +133,7 @@ impl EntryKind {
             Self::LogOpened => DOMAIN_LOG_OPENED,
             Self::TaskOpened => DOMAIN_TASK_OPENED,
             Self::Attempt => DOMAIN_ATTEMPT,
+            Self::KeyRotated => DOMAIN_KEY_ROTATED,
         }
     }
 
@@ -146,6 +150,7 @@ impl fmt::Display for EntryKind {
             Self::LogOpened => "log-opened",
             Self::TaskOpened => "task-opened",
             Self::Attempt => "attempt",
+            Self::KeyRotated => "key-rotated",
         })
     }
 }
@@ -159,6 +164,8 @@ pub enum Entry {
     TaskOpened(Box<TaskOpened>),
     /// A round was attempted.
     Attempt(Box<Attempt>),
+    /// The log's key was exchanged.
+    KeyRotated(KeyRotated),
 }
 
 impl Entry {
@@ -168,6 +175,7 @@ impl Entry {
             Self::LogOpened(_) => EntryKind::LogOpened,
             Self::TaskOpened(_) => EntryKind::TaskOpened,
             Self::Attempt(_) => EntryKind::Attempt,
+            Self::KeyRotated(_) => EntryKind::KeyRotated,
         }
     }
 
@@ -190,6 +198,7 @@ impl Entry {
                 attachment = entry.roster.as_ref().map(Roster::participation);
                 entry.write(&mut lines, attachment.as_deref().map(Digest::of));
             }
+            Self::KeyRotated(entry) => entry.write(&mut lines),
         }
         let leaf = lines.finish().into_bytes();
         if leaf.len() > ENTRY_LEN_MAX {
@@ -249,6 +258,7 @@ impl EntryParser {
             EntryKind::LogOpened => Entry::LogOpened(LogOpened::read(&mut fields)?),
             EntryKind::TaskOpened => Entry::TaskOpened(Box::new(TaskOpened::read(&mut fields)?)),
             EntryKind::Attempt => Entry::Attempt(Box::new(Attempt::read(&mut fields, attachment)?)),
+            EntryKind::KeyRotated => Entry::KeyRotated(KeyRotated::read(&mut fields)?),
         };
         if kind != EntryKind::Attempt && attachment.is_some() {
             return Err(EntryError::OtherAttachment);
@@ -311,6 +321,8 @@ pub struct TaskOpened {
     pub session: SessionId,
     /// SHA-256 of the model's canonical bytes.
     pub model: Digest,
+    /// SHA-256 of the canonical bytes that say what a record is.
+    pub data: Digest,
     /// SHA-256 of the first checkpoint's weights.
     pub weights: Digest,
     /// The mechanism of every attempt.
@@ -327,6 +339,7 @@ impl TaskOpened {
         lines.line("nonce", hex::encode(self.nonce));
         lines.line("session", self.session);
         lines.line("model", self.model);
+        lines.line("data", self.data);
         lines.line("weights", self.weights);
         write_mechanism(&self.mechanism, lines);
         lines.line("accountant", ACCOUNTANT);
@@ -338,13 +351,13 @@ impl TaskOpened {
     fn read(fields: &mut Fields<'_, '_>) -> Result<Self, EntryError> {
         let (task, nonce) = (fields.parsed("task")?, fields.with("nonce", parse_hex)?);
         let session = SessionId(fields.digest("session")?);
-        let (model, weights) = (fields.digest("model")?, fields.digest("weights")?);
+        let (model, data, weights) = (fields.digest("model")?, fields.digest("data")?, fields.digest("weights")?);
         let mechanism = fields.mechanism()?;
         fields.exactly("accountant", ACCOUNTANT)?;
         fields.exactly("orders", ORDERS)?;
         let budget_epsilon = fields.epsilon("budget-epsilon", &mechanism)?;
         let budget_delta = fields.with("budget-delta", parse_f64)?;
-        Ok(Self { task, nonce, session, model, weights, mechanism, budget_epsilon, budget_delta })
+        Ok(Self { task, nonce, session, model, data, weights, mechanism, budget_epsilon, budget_delta })
     }
 }
 
@@ -361,12 +374,18 @@ pub struct Attempt {
     pub attempts: u64,
     /// SHA-256 of the plan.
     pub plan: Digest,
-    /// The coordinator's signature of the plan under its ledger key: with the plan itself, evidence of what was promised.
+    /// The coordinator's signature of the plan under its ledger key; see [`PlanTerms`].
     pub plan_signature: Signature,
     /// The program that arranged the round.
     pub executable: Executable,
     /// The mechanism; the task's.
     pub mechanism: Mechanism,
+    /// Who shares keys with whom.
+    pub graph: GraphKind,
+    /// READY's slot.
+    pub ready_slot_ms: u32,
+    /// The longest wait of a client.
+    pub phase_timeout_ms: u32,
     /// The public seed of the round's rotation.
     pub rotation_seed: RotationSeed,
     /// SHA-256 of the weights that the round began with.
@@ -503,7 +522,7 @@ impl Epsilons {
 
 /// The Renyi curves of one attempt, made once for a mechanism: converting the sum over any number of attempts is cheap.
 #[derive(Clone, Debug)]
-pub(crate) struct PromisedCurves {
+pub struct PromisedCurves {
     coordinator: accountant::RdpCurve,
     outsider: accountant::RdpCurve,
     cut_probability: f64,
@@ -511,7 +530,8 @@ pub(crate) struct PromisedCurves {
 }
 
 impl PromisedCurves {
-    pub(crate) fn new(mechanism: &Mechanism) -> Self {
+    /// Those of `mechanism`.
+    pub fn new(mechanism: &Mechanism) -> Self {
         let u_min = u32::from(mechanism.common().u_min);
         // No shares would be an infinite divergence: nothing is claimed.
         let curve = |view| mechanism.curve(mechanism.shares(view, u_min).unwrap_or_default());
@@ -523,7 +543,8 @@ impl PromisedCurves {
         }
     }
 
-    pub(crate) fn epsilons(&self, n_attempts: u64) -> Epsilons {
+    /// What `n_attempts` attempts cost.
+    pub fn epsilons(&self, n_attempts: u64) -> Epsilons {
         let epsilon = |curve| {
             let mut accountant = accountant::Accountant::new();
             accountant.compose_curve(curve, n_attempts, self.cut_probability);
@@ -533,7 +554,110 @@ impl PromisedCurves {
     }
 }
 
+/// The log's key was exchanged: what follows, checkpoints and plans, is signed by the new one. Both keys sign, so nobody
+/// takes over a log without its key, and nobody's key is put over a log that it never saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRotated {
+    /// The key until now.
+    pub old: LedgerKey,
+    /// The key from this entry on: it signs the first checkpoint that covers the entry.
+    pub new: LedgerKey,
+    /// The old key's signature.
+    pub old_signature: Signature,
+    /// The new key's signature.
+    pub new_signature: Signature,
+}
+
+/// Why a rotation is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RotationError {
+    /// It does not start from the key in force.
+    #[error("the key that it replaces is not the one in force")]
+    OtherKey,
+    /// The new key is of another log, or the old one again.
+    #[error("the key that it begins is of another log, or the one in force already")]
+    NewKey,
+    /// The old key did not sign it, for this place in the log.
+    #[error("the key in force did not sign it")]
+    OldSignature,
+    /// The new key did not sign it, for this place in the log.
+    #[error("the key that it begins did not sign it")]
+    NewSignature,
+}
+
+impl KeyRotated {
+    /// The rotation as entry number `index` of the log whose key is `old`.
+    pub fn sign(index: u64, old: &LedgerSigner, new: &LedgerSigner) -> Self {
+        let statement = Self::statement(index, &old.ledger_key(), &new.ledger_key());
+        Self {
+            old: old.ledger_key(),
+            new: new.ledger_key(),
+            old_signature: old.signing_key().sign(&statement),
+            new_signature: new.signing_key().sign(&statement),
+        }
+    }
+
+    /// The key that is in force from entry `index` on, which this is, if `current` was before it.
+    ///
+    /// # Errors
+    /// If it does not start from there, or one of the keys did not sign it.
+    pub fn verify(&self, index: u64, current: &LedgerKey) -> Result<&LedgerKey, RotationError> {
+        if self.old != *current {
+            return Err(RotationError::OtherKey);
+        }
+        if self.new.name() != current.name() || self.new == *current {
+            return Err(RotationError::NewKey);
+        }
+        let statement = Self::statement(index, &self.old, &self.new);
+        self.old.key().verify(&statement, &self.old_signature).map_err(|_| RotationError::OldSignature)?;
+        self.new.key().verify(&statement, &self.new_signature).map_err(|_| RotationError::NewSignature)?;
+        Ok(&self.new)
+    }
+
+    /// What both sign: canonical encoding of origin, index, old key, new key.
+    fn statement(index: u64, old: &LedgerKey, new: &LedgerKey) -> Vec<u8> {
+        let canonical = Canonical::new("eranos/ledger/key-rotation/v1").text(old.name().as_str()).u64(index);
+        canonical.field(&old.key().0).field(&new.key().0).finish()
+    }
+
+    fn write(&self, lines: &mut Lines) {
+        lines.line("old-key", &self.old);
+        lines.line("new-key", &self.new);
+        lines.line("old-signature", self.old_signature);
+        lines.line("new-signature", self.new_signature);
+    }
+
+    fn read(fields: &mut Fields<'_, '_>) -> Result<Self, EntryError> {
+        Ok(Self {
+            old: fields.parsed("old-key")?,
+            new: fields.parsed("new-key")?,
+            old_signature: Signature(fields.with("old-signature", parse_hex)?),
+            new_signature: Signature(fields.with("new-signature", parse_hex)?),
+        })
+    }
+}
+
 impl Attempt {
+    /// The terms of its plan, in the task that `task` opened in the log that `log` opened: what the plan's hash is of, and
+    /// what the coordinator signed.
+    pub fn plan_terms<'a>(&'a self, log: &'a LogOpened, task: &'a TaskOpened) -> PlanTerms<'a> {
+        PlanTerms {
+            trust_domain: &log.trust_domain,
+            ledger_origin: log.origin.as_str(),
+            task: &task.task,
+            session_nonce: &task.nonce,
+            round: self.round,
+            model: task.model,
+            data: task.data,
+            checkpoint: self.weights_before,
+            mechanism: &self.mechanism,
+            graph: self.graph,
+            rotation_seed: self.rotation_seed,
+            ready_slot_ms: self.ready_slot_ms,
+            phase_timeout_ms: self.phase_timeout_ms,
+        }
+    }
+
     /// Where in the protocol the consistency statements were made; none before U2 was fixed.
     pub fn context(&self) -> Option<Context> {
         let roster = self.roster.as_ref()?;
@@ -595,6 +719,9 @@ impl Attempt {
         lines.line("executable", self.executable.sha256);
         lines.line("version", &self.executable.version);
         write_mechanism(&self.mechanism, lines);
+        lines.line("graph", self.graph.name());
+        lines.line("ready-slot-ms", self.ready_slot_ms);
+        lines.line("phase-timeout-ms", self.phase_timeout_ms);
         lines.line("rotation-seed", hex::encode(self.rotation_seed.0));
         lines.line("weights-before", self.weights_before);
         let weights_after = match self.outcome {
@@ -627,6 +754,8 @@ impl Attempt {
         let plan_signature = Signature(fields.with("plan-signature", parse_hex)?);
         let executable = Executable { sha256: fields.digest("executable")?, version: fields.parsed("version")? };
         let mechanism = fields.mechanism()?;
+        let graph = fields.with("graph", GraphKind::from_name)?;
+        let (ready_slot_ms, phase_timeout_ms) = (fields.parsed("ready-slot-ms")?, fields.parsed("phase-timeout-ms")?);
         let rotation_seed = RotationSeed(fields.with("rotation-seed", parse_hex)?);
         let weights_before = fields.digest("weights-before")?;
         let weights_after = fields.optional("weights-after", parse_digest)?;
@@ -652,6 +781,9 @@ impl Attempt {
             plan_signature,
             executable,
             mechanism,
+            graph,
+            ready_slot_ms,
+            phase_timeout_ms,
             rotation_seed,
             weights_before,
             roster,

@@ -20,7 +20,7 @@ use std::{
 use eranos_base::Digest;
 
 use crate::{
-    entry::{EncodedEntry, EntryError, EntryKind, EntryParser, attachment_of},
+    entry::{EncodedEntry, Entry, EntryError, EntryKind, EntryParser, attachment_of},
     note::{Checkpoint, LedgerKey, LedgerSigner, NOTE_LEN_MAX, NoteError, SignedCheckpoint},
     receipt::Receipt,
     tile::{
@@ -77,6 +77,12 @@ pub enum AppendError {
         index: u64,
         /// What is wrong with it.
         source: EntryError,
+    },
+    /// A rotation of the key is appended by [`LogWriter::rotate`], and by nothing else.
+    #[error("entry {index} is no rotation from this log's key to the one given")]
+    Rotation {
+        /// The index.
+        index: u64,
     },
     /// Another leaf has this index under a signed checkpoint.
     #[error("entry {index} is already another one, under a signed checkpoint")]
@@ -335,7 +341,7 @@ impl LogWriter<Folder> {
 }
 
 /// Locks the folder against a second writer, where the system can open a folder.
-fn lock(dir: &Path) -> Result<Option<File>, AppendError> {
+pub(crate) fn lock(dir: &Path) -> Result<Option<File>, AppendError> {
     if cfg!(not(unix)) {
         return Ok(None);
     }
@@ -415,6 +421,37 @@ impl<S: Storage> LogWriter<S> {
     /// # Errors
     /// As [`append`](Self::append); also if there are more than [`BATCH_LEN_MAX`].
     pub fn append_all(&mut self, index: u64, entries: &[EncodedEntry]) -> Result<&SignedCheckpoint, AppendError> {
+        let new = entries.iter().skip(usize::try_from(self.size().saturating_sub(index)).unwrap_or(usize::MAX));
+        if let Some(place) = new.into_iter().position(|entry| EntryKind::of(&entry.leaf) == Some(EntryKind::KeyRotated))
+        {
+            return Err(AppendError::Rotation { index: self.size() + place as u64 });
+        }
+        self.put(index, entries)
+    }
+
+    /// Makes `entry`, a rotation from this log's key to `signer`'s, number `index` of the log. The checkpoint that covers it
+    /// and all later ones are signed by `signer`.
+    ///
+    /// # Errors
+    /// If the entry is no such rotation, or as [`append`](Self::append).
+    pub fn rotate(
+        &mut self,
+        index: u64,
+        entry: &EncodedEntry,
+        signer: Arc<LedgerSigner>,
+    ) -> Result<&SignedCheckpoint, AppendError> {
+        let parsed = self.parser.parse(&entry.leaf, entry.attachment.as_deref());
+        let Entry::KeyRotated(rotation) = parsed.map_err(|source| AppendError::Entry { index, source })? else {
+            return Err(AppendError::Rotation { index });
+        };
+        if rotation.verify(index, &self.ledger_key()) != Ok(&signer.ledger_key()) {
+            return Err(AppendError::Rotation { index });
+        }
+        self.signer = signer;
+        self.put(index, std::slice::from_ref(entry))
+    }
+
+    fn put(&mut self, index: u64, entries: &[EncodedEntry]) -> Result<&SignedCheckpoint, AppendError> {
         if self.closed {
             return Err(AppendError::Closed);
         }

@@ -3,8 +3,8 @@
 //!
 //! A note is text, an empty line, and one line per signature. A checkpoint is a note whose text is the log's origin, its
 //! size and its root. The key's one-line form is `<name>+<key id>+<base64 of 0x01 and the key>`; the name of a ledger's
-//! key is the log's origin. Signatures by keys that nobody asked about (a witness's, a type we do not know) are carried
-//! along and not judged.
+//! key is the log's origin. Signatures by keys that nobody asked about (a type we do not know, a witness's that nobody
+//! demands) are carried along and not judged.
 
 use std::{fmt, str::FromStr};
 
@@ -37,7 +37,7 @@ pub enum KeyError {
         found: String,
     },
     /// The line is not of the form `<name>+<key id>+<base64>`.
-    #[error("not a ledger key, expected one line <name>+<key id>+<base64>")]
+    #[error("not a key, expected one line <name>+<key id>+<base64>")]
     Form,
     /// The key id is not that of this name and key.
     #[error("key id {found}, but this name and key have {expected}")]
@@ -47,11 +47,13 @@ pub enum KeyError {
         /// The id computed.
         expected: String,
     },
-    /// The key is of another type than Ed25519.
-    #[error("key of type {found:#04x}, expected Ed25519 (0x01)")]
+    /// The key is of another type.
+    #[error("key of type {found:#04x}, expected {expected:#04x} (a ledger's is 0x01, a witness's 0x04)")]
     Algorithm {
         /// The type found.
         found: u8,
+        /// The type expected.
+        expected: u8,
     },
     /// The key is not an Ed25519 public key.
     #[error("key is not an ed25519 public key")]
@@ -139,55 +141,45 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// The public key of a ledger: what clients and auditors pin, as one line (`Display`, `FromStr`).
+/// A public key with its name and the type of its signatures, as one line: `<name>+<key id>+<base64 of type and key>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LedgerKey {
+pub(crate) struct VerifierKey {
     name: Origin,
+    algorithm: u8,
     key: VerifyingKey,
 }
 
-impl LedgerKey {
-    /// The key of the log `name`.
-    ///
+impl VerifierKey {
     /// # Errors
     /// If `key` is not an Ed25519 public key in canonical encoding.
-    pub fn new(name: Origin, key: VerifyingKey) -> Result<Self, KeyError> {
+    pub(crate) fn new(name: Origin, algorithm: u8, key: VerifyingKey) -> Result<Self, KeyError> {
         key.check().map_err(|_| KeyError::Key)?;
-        Ok(Self { name, key })
+        Ok(Self { name, algorithm, key })
     }
 
-    /// The log's origin.
-    pub const fn name(&self) -> &Origin {
+    /// The public half of `key`.
+    pub(crate) fn of(name: Origin, algorithm: u8, key: &SigningKey) -> Self {
+        Self { name, algorithm, key: key.verifying_key() }
+    }
+
+    pub(crate) const fn name(&self) -> &Origin {
         &self.name
     }
 
-    /// The key itself: plans and rosters are signed with it too.
-    pub const fn key(&self) -> &VerifyingKey {
+    pub(crate) const fn key(&self) -> &VerifyingKey {
         &self.key
     }
 
     /// The first four bytes, big-endian, of SHA-256 over the name, a newline, the signature type and the key.
     #[expect(clippy::big_endian_bytes, reason = "signed-note writes key ids in big-endian")]
-    pub fn key_id(&self) -> u32 {
-        let digest = Digest::of_parts(&[self.name.0.as_bytes(), b"\n", &[ALGORITHM_ED25519], &self.key.0]);
+    pub(crate) fn key_id(&self) -> u32 {
+        let digest = Digest::of_parts(&[self.name.0.as_bytes(), b"\n", &[self.algorithm], &self.key.0]);
         let [a, b, c, d, ..] = digest.0;
         u32::from_be_bytes([a, b, c, d])
     }
-}
 
-impl fmt::Display for LedgerKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = vec![ALGORITHM_ED25519];
-        bytes.extend_from_slice(&self.key.0);
-        write!(f, "{}+{:08x}+{}", self.name, self.key_id(), BASE64.encode(bytes))
-    }
-}
-
-impl FromStr for LedgerKey {
-    type Err = KeyError;
-
-    /// Parses the one-line form, strictly and without its line's end.
-    fn from_str(line: &str) -> Result<Self, KeyError> {
+    /// Parses the one-line form of a key whose signatures are of the type `expected`, strictly and without its line's end.
+    pub(crate) fn parse(line: &str, expected: u8) -> Result<Self, KeyError> {
         if line.len() > VKEY_LEN_MAX || !line.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(KeyError::Form);
         }
@@ -199,15 +191,67 @@ impl FromStr for LedgerKey {
         let name: Origin = name.parse()?;
         let bytes = BASE64.decode(key).map_err(|_| KeyError::Form)?;
         let (algorithm, key) = bytes.split_first().ok_or(KeyError::Form)?;
-        if *algorithm != ALGORITHM_ED25519 {
-            return Err(KeyError::Algorithm { found: *algorithm });
+        if *algorithm != expected {
+            return Err(KeyError::Algorithm { found: *algorithm, expected });
         }
-        let key = Self::new(name, VerifyingKey(key.try_into().map_err(|_| KeyError::Key)?))?;
+        let key = Self::new(name, expected, VerifyingKey(key.try_into().map_err(|_| KeyError::Key)?))?;
         let expected = format!("{:08x}", key.key_id());
         if key_id != expected {
             return Err(KeyError::KeyId { found: key_id.chars().take(16).collect(), expected });
         }
         Ok(key)
+    }
+}
+
+impl fmt::Display for VerifierKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = vec![self.algorithm];
+        bytes.extend_from_slice(&self.key.0);
+        write!(f, "{}+{:08x}+{}", self.name, self.key_id(), BASE64.encode(bytes))
+    }
+}
+
+/// The public key of a ledger: what clients and auditors pin, as one line (`Display`, `FromStr`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerKey(VerifierKey);
+
+impl LedgerKey {
+    /// The key of the log `name`.
+    ///
+    /// # Errors
+    /// If `key` is not an Ed25519 public key in canonical encoding.
+    pub fn new(name: Origin, key: VerifyingKey) -> Result<Self, KeyError> {
+        Ok(Self(VerifierKey::new(name, ALGORITHM_ED25519, key)?))
+    }
+
+    /// The log's origin.
+    pub const fn name(&self) -> &Origin {
+        self.0.name()
+    }
+
+    /// The key itself: plans and rosters are signed with it too.
+    pub const fn key(&self) -> &VerifyingKey {
+        self.0.key()
+    }
+
+    /// The key's id, which stands before each of its signatures.
+    pub fn key_id(&self) -> u32 {
+        self.0.key_id()
+    }
+}
+
+impl fmt::Display for LedgerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for LedgerKey {
+    type Err = KeyError;
+
+    /// Parses the one-line form, strictly and without its line's end.
+    fn from_str(line: &str) -> Result<Self, KeyError> {
+        Ok(Self(VerifierKey::parse(line, ALGORITHM_ED25519)?))
     }
 }
 
@@ -226,7 +270,7 @@ impl LedgerSigner {
 
     /// The public half, to be pinned.
     pub fn ledger_key(&self) -> LedgerKey {
-        LedgerKey { name: self.name.clone(), key: self.key.verifying_key() }
+        LedgerKey(VerifierKey::of(self.name.clone(), ALGORITHM_ED25519, &self.key))
     }
 
     /// The key itself, for the statements of a round that the coordinator signs with it.
@@ -262,7 +306,7 @@ impl SignedNote {
         check_text(text)?;
         let key = signer.ledger_key();
         let signature = signer.key.sign(text.as_bytes()).0.to_vec();
-        let signature = NoteSignature { name: key.name.clone(), key_id: key.key_id(), signature };
+        let signature = NoteSignature { name: key.name().clone(), key_id: key.key_id(), signature };
         Ok(Self { text: text.to_owned(), signatures: vec![signature] })
     }
 
@@ -323,17 +367,30 @@ impl SignedNote {
         &self.signatures
     }
 
+    /// Adds a signature, in the place of an earlier one by the same key.
+    ///
+    /// # Errors
+    /// If there are [`NOTE_SIGNATURES_MAX`] already.
+    pub(crate) fn attach(&mut self, signature: NoteSignature) -> Result<(), NoteError> {
+        self.signatures.retain(|other| other.key_id != signature.key_id || other.name != signature.name);
+        if self.signatures.len() == NOTE_SIGNATURES_MAX {
+            return Err(NoteError::Form { what: "too many signatures" });
+        }
+        self.signatures.push(signature);
+        Ok(())
+    }
+
     /// Verifies the signature by `key` and gives the text.
     ///
     /// # Errors
     /// If there is none, or it does not verify.
     pub fn verify(&self, key: &LedgerKey) -> Result<&str, NoteError> {
-        let (name, key_id) = (key.name.clone(), key.key_id());
+        let (name, key_id) = (key.name().clone(), key.key_id());
         let Some(found) = self.signatures.iter().find(|s| s.key_id == key_id && s.name == name) else {
             return Err(NoteError::Unsigned { name, key_id });
         };
         let verified = <[u8; 64]>::try_from(found.signature.as_slice())
-            .is_ok_and(|signature| key.key.verify(self.text.as_bytes(), &Signature(signature)).is_ok());
+            .is_ok_and(|signature| key.key().verify(self.text.as_bytes(), &Signature(signature)).is_ok());
         if verified { Ok(&self.text) } else { Err(NoteError::Signature { name, key_id }) }
     }
 }
@@ -415,8 +472,21 @@ impl SignedCheckpoint {
     pub fn open(note: &[u8], key: &LedgerKey) -> Result<Self, NoteError> {
         let note = SignedNote::parse(note)?;
         let checkpoint = Checkpoint::parse(note.verify(key)?)?;
-        check_origin(&checkpoint, &key.name)?;
+        check_origin(&checkpoint, key.name())?;
         Ok(Self { checkpoint, note })
+    }
+
+    /// Adds a signature, in the place of an earlier one by the same key.
+    ///
+    /// # Errors
+    /// If there are [`NOTE_SIGNATURES_MAX`] already.
+    pub(crate) fn attach(&mut self, signature: NoteSignature) -> Result<(), NoteError> {
+        self.note.attach(signature)
+    }
+
+    /// Drops every signature but the log's own.
+    pub(crate) fn keep_only(&mut self, key: &LedgerKey) {
+        self.note.signatures.retain(|one| one.key_id == key.key_id() && one.name == *key.name());
     }
 
     /// What is committed to.

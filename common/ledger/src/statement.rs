@@ -477,7 +477,7 @@ fn software(task: &TaskSummary) -> Vec<(&'static str, String)> {
             },
         ),
         ("What that shows", "which build to compare with; not that it was this one that ran".into()),
-        ("Sampler", "exact discrete Gaussian in integers (Canonne, Kamath and Steinke 2020)".into()),
+        ("Sampler", "exact discrete Gaussian (Canonne, Kamath and Steinke 2020) in integers, by rejection from strips of equal area (Ahrens 1995)".into()),
         (
             "Randomness",
             "AES-256 in counter mode under fresh keys of the operating system, for every attempt anew".into(),

@@ -153,7 +153,7 @@ fn what_cannot_be_audited_exits_two() {
     two_lines(check(&["verify", as_str(dir.path()), "--key", as_str(&missing)], "cannot read the key file"));
     two_lines(check(&["verify", as_str(dir.path()), "--key", &line.replace("org+", "org+0")], "--key: "));
     let checkpoint = dir.path().join("checkpoint");
-    two_lines(check(&["verify", as_str(dir.path()), "--key", as_str(&checkpoint)], "not a ledger key"));
+    two_lines(check(&["verify", as_str(dir.path()), "--key", as_str(&checkpoint)], "not a key"));
     let known = ["verify", as_str(dir.path()), "--key", &line, "--known", as_str(&missing)];
     two_lines(check(&known, "cannot read the known checkpoint"));
     check(&["verify", as_str(dir.path())], "--key");

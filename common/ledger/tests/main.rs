@@ -1,5 +1,6 @@
 //! The ledger from outside: written, crashed, tampered with, read by other implementations.
 
+mod bindings;
 mod browser;
 mod command_line;
 mod oracles;
@@ -8,4 +9,5 @@ mod report;
 mod support;
 mod tampering;
 mod vectors;
+mod witness;
 mod writer;

@@ -7,11 +7,11 @@ use std::{
 };
 
 use eranos_base::{
-    Context, Digest, Position, RoundNumber, SessionId, Signature, SigningKey, StatementKind, TaskId, Timestamp,
-    TrustDomain,
+    Context, Digest, GraphKind, Position, RoundNumber, SessionId, Signature, SigningKey, StatementKind, TaskId,
+    Timestamp, TrustDomain,
 };
 use eranos_ledger::{
-    Attempt, Checkpoint, Date, EncodedEntry, Entry, Epsilons, Executable, LedgerSigner, LogOpened, Outcome,
+    Attempt, Checkpoint, Date, EncodedEntry, Entry, Epsilons, Executable, KeyRotated, LedgerSigner, LogOpened, Outcome,
     Participant, Roster, Sharers, SignedCheckpoint, Survivors, TaskOpened,
     audit::{self, Fault, Options, Report},
     log::Edge,
@@ -112,6 +112,7 @@ impl Federation {
                 nonce,
                 session,
                 model: Digest::of(b"model"),
+                data: Digest::of(b"data"),
                 weights,
                 budget_epsilon: if mechanism.has_noise() { 4.0 } else { f64::INFINITY },
                 mechanism: mechanism.clone(),
@@ -135,11 +136,18 @@ impl Federation {
         federation
     }
 
+    /// The same, and then a key exchanged, entry 7, and one attempt more.
+    pub(crate) fn with_rotation() -> Self {
+        let mut federation = Self::with_history();
+        federation.rotate(2);
+        federation.attempt("released", &[0, 1, 2, 3]);
+        federation
+    }
+
     pub(crate) fn attempt(&mut self, outcome: &str, survivors: &[u16]) {
         self.attempts += 1;
         self.stood.iter_mut().for_each(|n| *n += 1);
         let round = RoundNumber(self.attempts);
-        let plan = Digest::of(format!("plan {round}").as_bytes());
         let weights_before = self.weights;
         let outcome = match outcome {
             "released" => {
@@ -159,10 +167,13 @@ impl Federation {
             session: self.session,
             round,
             attempts: self.attempts,
-            plan,
-            plan_signature: Signature([7; 64]),
+            plan: Digest::ZERO,
+            plan_signature: Signature([0; 64]),
             executable: Executable { sha256: Digest::of(b"exe"), version: "0.1.0".parse().expect("version") },
             mechanism: self.mechanism.clone(),
+            graph: GraphKind::Complete,
+            ready_slot_ms: 250,
+            phase_timeout_ms: 60_000,
             rotation_seed: RotationSeed([3; 32]),
             weights_before,
             roster: Some(Roster {
@@ -176,8 +187,22 @@ impl Federation {
             outcome,
             epsilons: Epsilons::promised(&self.mechanism, self.attempts),
         };
+        let (Entry::LogOpened(log), Entry::TaskOpened(task)) = (&self.entries[0], &self.entries[1]) else {
+            panic!("a log and a task were opened")
+        };
+        let terms = attempt.plan_terms(log, task);
+        let (plan, statement) = (terms.digest(), terms.statement());
+        (attempt.plan, attempt.plan_signature) = (plan, self.signer.signing_key().sign(&statement));
         sign(&mut attempt, &self.clients, signers);
         self.entries.push(Entry::Attempt(Box::new(attempt)));
+    }
+
+    /// Exchanges the log's key for that of `seed`.
+    pub(crate) fn rotate(&mut self, seed: u8) {
+        let new = LedgerSigner::new(self.signer.ledger_key().name().clone(), SigningKey::from_seed(&[seed; 32]));
+        let rotated = KeyRotated::sign(self.entries.len() as u64, &self.signer, &new);
+        self.entries.push(Entry::KeyRotated(rotated));
+        self.signer = Arc::new(new);
     }
 
     /// Changes the attempt that is entry `index`.
@@ -186,6 +211,23 @@ impl Federation {
             Entry::Attempt(attempt) => change(attempt),
             other => panic!("entry {index} is {}", other.kind()),
         }
+    }
+
+    /// Plans entry `index` as it has become: signs its plan anew, and its survivors that plan.
+    pub(crate) fn replan(&mut self, index: usize) {
+        let (Entry::LogOpened(log), Entry::TaskOpened(task)) = (self.entries[0].clone(), self.entries[1].clone())
+        else {
+            panic!("a log and a task were opened")
+        };
+        let clients: Vec<SigningKey> = self.clients.iter().map(|key| SigningKey::from_seed(&key.seed())).collect();
+        let signer = self.signer.clone();
+        self.change(index, |attempt| {
+            let terms = attempt.plan_terms(&log, &task);
+            let (plan, statement) = (terms.digest(), terms.statement());
+            (attempt.plan, attempt.plan_signature) = (plan, signer.signing_key().sign(&statement));
+            let signers: Vec<u16> = survivors(attempt).signatures.iter().map(|(position, _)| position.0).collect();
+            sign(attempt, &clients, signers.into_iter());
+        });
     }
 
     pub(crate) fn change_task(&mut self, change: impl FnOnce(&mut TaskOpened)) {
@@ -200,7 +242,7 @@ impl Federation {
     }
 
     pub(crate) fn options(&self) -> Options {
-        Options { key: self.signer.ledger_key(), known: None }
+        Options::new(self.signer.ledger_key())
     }
 
     pub(crate) fn write(&self, dir: &Path) {

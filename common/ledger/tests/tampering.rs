@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use eranos_base::{Digest, Entropy, RoundNumber, SeededEntropy, Signature, SigningKey, TaskId};
+use eranos_base::{Digest, Entropy, GraphKind, RoundNumber, SeededEntropy, Signature, SigningKey, TaskId};
 use eranos_ledger::{
-    EncodedEntry, Entry, LedgerKey, LedgerSigner, Outcome,
+    EncodedEntry, Entry, KeyRotated, LedgerKey, LedgerSigner, Outcome,
     audit::{self, Fault, Options},
     entry::ATTACHMENT_LEN_MAX,
     statement,
@@ -109,6 +109,7 @@ fn what_travels_beside_the_model_is_audited_and_only_an_adaptive_clip_may_change
     }
     for (entry, clip) in [(3, 0.5), (4, 2.0)] {
         federation.change(entry, |a| a.mechanism = mechanism.with_clip(clip).expect("within the bounds"));
+        federation.replan(entry);
     }
     let report = federation.audit();
     assert!(report.is_clean(), "{:#?}", report.findings);
@@ -378,6 +379,106 @@ fn a_smaller_epsilon_or_other_parameters_are_found() {
 }
 
 #[test]
+fn other_terms_than_those_of_the_signed_plan_are_found() {
+    let plan = |fault: &Fault| matches!(fault, Fault::Plan { .. });
+    check(|f| f.change(4, |a| a.plan = Digest::of(b"another plan")), 4, plan);
+    check(|f| f.change(4, |a| a.graph = GraphKind::Sparse), 4, plan);
+    check(|f| f.change(4, |a| a.ready_slot_ms += 1), 4, plan);
+    check(|f| f.change(4, |a| a.phase_timeout_ms += 1), 4, plan);
+    check(|f| f.change(4, |a| a.rotation_seed.0[0] ^= 1), 4, plan);
+    check(|f| f.change(4, |a| a.weights_before = Digest::of(b"x")), 4, plan);
+    check(|f| f.change(4, |a| a.round = RoundNumber(9)), 4, plan);
+    let weaker = mechanism_for(5.0);
+    check(|f| f.change(4, |a| a.mechanism = weaker.clone()), 4, plan);
+    check(|f| f.change_task(|t| t.model = Digest::of(b"another model")), 2, plan);
+    check(|f| f.change_task(|t| t.data = Digest::of(b"other records")), 2, plan);
+    // Everything made weaker alike, task and attempts: the clients signed the hash of the plan that they saw.
+    let all = |f: &mut Federation| {
+        f.change_task(|t| t.mechanism = weaker.clone());
+        for index in 2..7 {
+            let (Entry::LogOpened(log), Entry::TaskOpened(task)) = (f.entries[0].clone(), f.entries[1].clone()) else {
+                panic!("a log and a task were opened")
+            };
+            let signer = f.signer.clone();
+            f.change(index, |a| {
+                a.mechanism = weaker.clone();
+                a.epsilons = eranos_ledger::Epsilons::promised(&weaker, a.attempts);
+                let (plan, statement) = {
+                    let terms = a.plan_terms(&log, &task);
+                    (terms.digest(), terms.statement())
+                };
+                (a.plan, a.plan_signature) = (plan, signer.signing_key().sign(&statement));
+            });
+        }
+    };
+    check(all, 2, |fault| matches!(fault, Fault::Quorum { found: 0, quorum: 3 }));
+    let unsigned = |f: &mut Federation| f.change(4, |a| a.plan_signature.0[5] ^= 1);
+    check(unsigned, 4, |fault| matches!(fault, Fault::PlanSignature));
+}
+
+#[test]
+fn a_key_is_followed_through_its_rotations_and_no_other_is() {
+    let federation = Federation::with_rotation();
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let name = federation.signer.ledger_key().name().clone();
+    let key = |seed| LedgerSigner::new(name.clone(), SigningKey::from_seed(&[seed; 32])).ledger_key();
+    let verify = |dir: &std::path::Path, seed, known: Option<Vec<u8>>| {
+        audit::verify(dir, &Options { known, ..Options::new(key(seed)) }).expect("readable")
+    };
+    let report = verify(dir.path(), 1, None);
+    assert!(report.is_clean() && report.n_released() == 4, "{:#?}", report.findings);
+    assert!(verify(dir.path(), 2, None).is_clean());
+    assert_found(&verify(dir.path(), 3, None), None, |fault| matches!(fault, Fault::Checkpoint(_)));
+    // A checkpoint from before the rotation is the old key's, one from after it the new one's.
+    let note_of = |log: &Federation, n_entries: usize, signer: &LedgerSigner| {
+        let dir = tempfile::tempdir().expect("a folder");
+        write_log(dir.path(), &log.encoded()[..n_entries], signer);
+        fs::read(dir.path().join("checkpoint")).expect("a checkpoint")
+    };
+    let (old, new) = (Federation::new().signer, federation.signer.clone());
+    for seed in [1, 2] {
+        assert!(verify(dir.path(), seed, Some(note_of(&federation, 7, &old))).is_clean());
+        assert!(verify(dir.path(), seed, Some(note_of(&federation, 8, &new))).is_clean());
+        for (n_entries, signer) in [(7, &new), (8, &old)] {
+            let report = verify(dir.path(), seed, Some(note_of(&federation, n_entries, signer)));
+            assert_found(&report, None, |fault| matches!(fault, Fault::KnownCheckpoint(_)));
+        }
+    }
+    // The whole log under the old key's checkpoint, or a plan that the old key signed after the rotation.
+    let stale = tempfile::tempdir().expect("a folder");
+    write_log(stale.path(), &federation.encoded(), &old);
+    assert_found(&verify(stale.path(), 1, None), None, |fault| matches!(fault, Fault::Checkpoint(_)));
+    let mut later = Federation::with_rotation();
+    let Entry::Attempt(mut attempt) = later.entries[8].clone() else { panic!("an attempt") };
+    let (Entry::LogOpened(log), Entry::TaskOpened(task)) = (&later.entries[0], &later.entries[1]) else {
+        panic!("a log and a task were opened")
+    };
+    let statement = attempt.plan_terms(log, task).statement();
+    attempt.plan_signature = old.signing_key().sign(&statement);
+    later.entries[8] = Entry::Attempt(attempt);
+    later.write(stale.path());
+    assert_found(&verify(stale.path(), 1, None), Some(8), |fault| matches!(fault, Fault::PlanSignature));
+    // One that either key did not sign, that stood elsewhere in the log, or that leads to another log's key.
+    let rotation = |change: &dyn Fn(&mut KeyRotated)| {
+        let mut federation = Federation::with_rotation();
+        let Entry::KeyRotated(rotated) = &mut federation.entries[7] else { panic!("a rotation") };
+        change(rotated);
+        let dir = tempfile::tempdir().expect("a folder");
+        federation.write(dir.path());
+        // The old key's owner finds no signed checkpoint; the new one's sees why.
+        assert!(!verify(dir.path(), 1, None).is_clean());
+        let report = verify(dir.path(), 2, None);
+        assert_found(&report, Some(7), |fault| matches!(fault, Fault::Rotation(_)));
+    };
+    rotation(&|rotated| rotated.old_signature.0[3] ^= 1);
+    rotation(&|rotated| rotated.new_signature.0[3] ^= 1);
+    rotation(&|rotated| *rotated = KeyRotated::sign(6, &old, &new));
+    rotation(&|rotated| rotated.old = key(3));
+    rotation(&|rotated| rotated.new = key(3));
+}
+
+#[test]
 fn attempts_of_a_pseudonym_are_counted_up_one_by_one() {
     let count = |fault: &Fault| matches!(fault, Fault::PseudonymAttempts { .. });
     check(|f| f.change(4, |a| participants(a)[2].attempts = 2), 4, count);
@@ -437,14 +538,14 @@ fn another_key_or_name_is_found() {
     let federation = Federation::with_history();
     let dir = tempfile::tempdir().expect("a folder");
     federation.write(dir.path());
-    let verify = |key: LedgerKey| audit::verify(dir.path(), &Options { key, known: None }).expect("readable");
+    let verify = |key: LedgerKey| audit::verify(dir.path(), &Options::new(key)).expect("readable");
     let signer = |name: &str, seed| LedgerSigner::new(name.parse().expect("name"), SigningKey::from_seed(&[seed; 32]));
     for other in [signer("ledger.example.org", 2), signer("ledger.example.com", 1)] {
         assert_found(&verify(other.ledger_key()), None, |fault| matches!(fault, Fault::Checkpoint(_)));
         // A log re-signed by another key, whose first entry still names the pinned one.
         let resigned = tempfile::tempdir().expect("a folder");
         write_log(resigned.path(), &federation.encoded(), &other);
-        let options = Options { key: other.ledger_key(), known: None };
+        let options = Options::new(other.ledger_key());
         let report = audit::verify(resigned.path(), &options).expect("readable");
         assert_found(&report, Some(0), |fault| matches!(fault, Fault::OtherLog { .. }));
     }

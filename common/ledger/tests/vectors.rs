@@ -13,8 +13,8 @@ use eranos_ledger::{
 
 use crate::support::Federation;
 
-/// The root of the stored log's seven entries.
-const ROOT: &str = "74ca8fb117b8499debbb9091aa5bbfd88f58fe43269ca91496e84a274dee2040";
+/// The root of the stored log's nine entries.
+const ROOT: &str = "2f8a7000dcb9023f2ef0d879b88ee5c77d88661e9da1c4cde6ecf9bbeb4034e5";
 
 fn dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
@@ -26,63 +26,70 @@ fn the_stored_log_has_its_known_root_and_verifies() {
         write();
     }
     let dir = dir();
-    let line = fs::read_to_string(dir.join("ledger.pub")).expect("the key");
-    let key: LedgerKey = line.trim_end().parse().expect("a key");
-    let note = fs::read(dir.join("log/checkpoint")).expect("the checkpoint");
-    let signed = SignedCheckpoint::open(&note, &key).expect("signed");
-    assert_eq!((signed.checkpoint().size, signed.checkpoint().root.to_string().as_str()), (7, ROOT));
-    let report = audit::verify(&dir.join("log"), &Options { key: key.clone(), known: None }).expect("readable");
+    let pinned: LedgerKey =
+        fs::read_to_string(dir.join("ledger.pub")).expect("the key").trim_end().parse().expect("a key");
+    let key = Federation::with_rotation().signer.ledger_key();
+    let signed = fs::read(dir.join("log/checkpoint")).expect("the checkpoint");
+    let signed = SignedCheckpoint::open(&signed, &key).expect("signed");
+    assert_eq!((signed.checkpoint().size, signed.checkpoint().root.to_string().as_str()), (9, ROOT));
+    let report = audit::verify(&dir.join("log"), &Options::new(pinned.clone())).expect("readable");
     assert!(report.is_clean(), "{:#?}", report.findings);
-    assert_eq!((report.n_attempts(), report.n_released()), (5, 3));
+    assert_eq!((report.n_attempts(), report.n_released()), (6, 4));
 
-    let tile = Tile { kind: TileKind::Entries, index: 0, width: 7 };
-    let folder = Folder::new(dir.join("log"));
-    let bundle = folder.read(&tile).expect("the bundle");
-    for leaf in parse_entries(&tile, &bundle).expect("seven entries") {
-        let attachment = attachment_of(leaf).map(|digest| folder.read_attachment(&digest).expect("readable"));
-        let entry = Entry::parse(leaf, attachment.as_deref()).expect("an entry");
-        assert_eq!(entry.encode().expect("encodes"), EncodedEntry { leaf: leaf.to_vec(), attachment });
+    let (folder, leaves) = stored();
+    for leaf in leaves {
+        let attachment = attachment_of(&leaf).map(|digest| folder.read_attachment(&digest).expect("readable"));
+        let entry = Entry::parse(&leaf, attachment.as_deref()).expect("an entry");
+        assert_eq!(entry.encode().expect("encodes"), EncodedEntry { leaf, attachment });
     }
 
     let receipt = fs::read_to_string(dir.join("receipt.hex")).expect("the receipt");
     let receipt = Receipt::decode(&hex::decode(receipt.trim_end()).expect("hex")).expect("a receipt");
     let previous = fs::read(dir.join("checkpoint-5")).expect("the earlier checkpoint");
-    let previous = SignedCheckpoint::open(&previous, &key).expect("signed");
+    let previous = SignedCheckpoint::open(&previous, &pinned).expect("signed");
     let attachment = attachment_of(&receipt.entry).map(|digest| folder.read_attachment(&digest).expect("readable"));
-    let verified = receipt.verify(attachment.as_deref(), &key, Some(previous.checkpoint())).expect("verifies");
-    assert_eq!((receipt.index, receipt.old_size, verified.checkpoint), (6, 5, signed));
+    let verified = receipt.verify(attachment.as_deref(), &pinned, Some(previous.checkpoint())).expect("verifies");
+    assert_eq!((receipt.index, receipt.old_size, verified.checkpoint.checkpoint().size), (6, 5, 7));
 }
 
-/// The formats have not moved: the same federation writes the same first line of every kind today.
+/// The formats have not moved: the same federation writes the same lines today.
 #[test]
 fn the_stored_entries_are_what_is_written_today() {
-    let tile = Tile { kind: TileKind::Entries, index: 0, width: 7 };
-    let bundle = Folder::new(dir().join("log")).read(&tile).expect("the bundle");
-    let stored = parse_entries(&tile, &bundle).expect("seven entries");
-    for (stored, entry) in stored.iter().zip(Federation::with_history().encoded()) {
+    for (stored, entry) in stored().1.into_iter().zip(Federation::with_rotation().encoded()) {
         // The last digits of an epsilon are the platform's.
         let lines = |bytes: &[u8]| {
             let text = String::from_utf8(bytes.to_vec()).expect("text");
             let kept = text.lines().filter(|line| !line.starts_with("epsilon-"));
             kept.map(str::to_owned).collect::<Vec<_>>()
         };
-        assert_eq!(lines(stored), lines(&entry.leaf));
+        assert_eq!(lines(&stored), lines(&entry.leaf));
     }
+}
+
+/// The stored log and its leaves.
+fn stored() -> (Folder, Vec<Vec<u8>>) {
+    let folder = Folder::new(dir().join("log"));
+    let tile = Tile { kind: TileKind::Entries, index: 0, width: 9 };
+    let bundle = folder.read(&tile).expect("the bundle");
+    let leaves = parse_entries(&tile, &bundle).expect("nine entries").into_iter().map(<[u8]>::to_vec).collect();
+    (folder, leaves)
 }
 
 fn write() {
     let dir = dir();
     let _ = fs::remove_dir_all(dir.join("log"));
-    let federation = Federation::with_history();
-    let entries = federation.encoded();
-    let mut writer = LogWriter::open(dir.join("log"), Arc::clone(&federation.signer)).expect("opens");
+    let federation = Federation::with_rotation();
+    let (entries, first) = (federation.encoded(), Federation::new().signer);
+    let mut writer = LogWriter::open(dir.join("log"), Arc::clone(&first)).expect("opens");
     let earlier = writer.append_all(0, &entries[..5]).expect("appends").note().encode();
-    writer.append_all(5, &entries[5..]).expect("appends");
+    writer.append_all(5, &entries[5..7]).expect("appends");
     let receipt = hex::encode(writer.receipt(6, 5).expect("proved").encode());
+    writer.rotate(7, &entries[7], Arc::clone(&federation.signer)).expect("rotates");
+    writer.append_all(8, &entries[8..]).expect("appends");
     drop(writer);
     // Opening again removes what the last checkpoint superseded.
-    let writer = LogWriter::open(dir.join("log"), Arc::clone(&federation.signer)).expect("opens");
+    LogWriter::open(dir.join("log"), Arc::clone(&federation.signer)).expect("opens");
     fs::write(dir.join("checkpoint-5"), earlier).expect("written");
     fs::write(dir.join("receipt.hex"), receipt + "\n").expect("written");
-    fs::write(dir.join("ledger.pub"), format!("{}\n", writer.ledger_key())).expect("written");
+    fs::write(dir.join("ledger.pub"), format!("{}\n", first.ledger_key())).expect("written");
 }

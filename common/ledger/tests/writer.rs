@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use eranos_base::{Digest, SigningKey, Timestamp};
@@ -47,7 +50,7 @@ fn root(entries: &[EncodedEntry]) -> Digest {
 }
 
 fn assert_sound(dir: &Path) {
-    let options = Options { key: signer().ledger_key(), known: None };
+    let options = Options::new(signer().ledger_key());
     let report = audit::verify_structure(dir, &options).expect("readable");
     assert!(report.is_clean(), "{:#?}", report.findings);
 }
@@ -103,6 +106,30 @@ fn an_entry_twice_is_nothing_and_another_one_is_refused() {
     assert!(matches!(writer.append(310, &not_an_entry(&[b'x'; 70_000])), Err(AppendError::Entry { index: 310, .. })));
     assert_eq!(writer.size(), 310);
     assert_sound(dir.path());
+}
+
+#[test]
+fn a_rotation_changes_who_signs_and_is_appended_by_nothing_else() {
+    let federation = Federation::with_rotation();
+    let old = Federation::new().signer;
+    let entries = federation.encoded();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut writer = LogWriter::open(dir.path(), old.clone()).expect("opens");
+    writer.append_all(0, &entries[..7]).expect("appends");
+    assert!(matches!(writer.append(7, &entries[7]), Err(AppendError::Rotation { index: 7 })));
+    assert!(matches!(writer.append_all(0, &entries), Err(AppendError::Rotation { index: 7 })));
+    assert!(matches!(writer.rotate(7, &entries[7], old.clone()), Err(AppendError::Rotation { index: 7 })));
+    assert!(matches!(writer.rotate(7, &entries[6], old.clone()), Err(AppendError::Rotation { index: 7 })));
+    let signed = writer.rotate(7, &entries[7], federation.signer.clone()).expect("rotates").clone();
+    let note = signed.note().encode();
+    assert!(SignedCheckpoint::open(note.as_bytes(), &federation.signer.ledger_key()).is_ok());
+    assert!(SignedCheckpoint::open(note.as_bytes(), &old.ledger_key()).is_err());
+    // Known entries are compared, a rotation like any other.
+    writer.append_all(0, &entries).expect("goes on");
+    drop(writer);
+    assert!(matches!(LogWriter::open(dir.path(), old), Err(AppendError::Checkpoint(_))));
+    let report = audit::verify(dir.path(), &federation.options()).expect("readable");
+    assert!(report.is_clean(), "{:#?}", report.findings);
 }
 
 #[test]
@@ -249,6 +276,68 @@ fn every_flipped_byte_of_a_receipt_is_refused() {
     for len in (0..bytes.len()).step_by(13) {
         assert!(verify(&bytes[..len]).is_err(), "cut to {len}");
     }
+}
+
+/// A folder that counts what was made durable.
+struct Counting {
+    folder: Folder,
+    n_durable: Arc<AtomicUsize>,
+}
+
+impl TileSource for Counting {
+    fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
+        self.folder.read(tile)
+    }
+
+    fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError> {
+        self.folder.read_attachment(digest)
+    }
+}
+
+impl Storage for Counting {
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        self.folder.checkpoint()
+    }
+
+    fn has_tiles(&self) -> io::Result<bool> {
+        self.folder.has_tiles()
+    }
+
+    fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.n_durable.fetch_add(1, Ordering::Relaxed);
+        self.folder.write(path, bytes)
+    }
+
+    fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.n_durable.fetch_add(1, Ordering::Relaxed);
+        self.folder.replace_checkpoint(bytes)
+    }
+
+    fn remove_narrower(&mut self, tile: &Tile) {
+        self.folder.remove_narrower(tile);
+    }
+}
+
+#[test]
+fn an_append_makes_a_few_files_durable_however_long_the_log_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let n_durable = Arc::new(AtomicUsize::new(0));
+    let storage = Counting { folder: Folder::new(dir.path()), n_durable: n_durable.clone() };
+    let mut writer = LogWriter::open_storage(storage, signer()).expect("opens");
+    let mut cost = |entries: &[EncodedEntry]| {
+        n_durable.store(0, Ordering::Relaxed);
+        writer.append_all(writer.size(), entries).expect("appends");
+        n_durable.load(Ordering::Relaxed)
+    };
+    let attempt = Federation::with_history().encoded().swap_remove(2);
+    assert_eq!(cost(std::slice::from_ref(&attempt)), 4, "attachment, bundle, tile, checkpoint");
+    // Any number of entries at once are two tiles and a checkpoint; a tile that is full begins one above it.
+    assert_eq!(cost(&leaves(250)), 3);
+    assert_eq!(cost(&leaves(10)), 6, "two bundles, two tiles, the one above, and the checkpoint");
+    assert_eq!(cost(&leaves(500)), 6);
+    // The tile above that did not change is not written again.
+    assert_eq!(cost(std::slice::from_ref(&attempt)), 4);
+    assert_sound(dir.path());
 }
 
 /// How a write ends when the machine stops in it.

@@ -6,7 +6,7 @@ use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_privacy::{
     NoiseSource, NoiseVariance, Probability, RotationSeed, SiloSum, Weight,
     mechanism::{NoiseTarget, RecordTarget, design},
-    rotation::{restore, walsh_hadamard},
+    rotation::{hadamard, restore},
 };
 
 fn main() {
@@ -48,11 +48,13 @@ fn main() {
         sum.add(&gradients[n_added % 16], Weight::One).expect("a slot");
         n_added += 1;
     });
-    let mut v: Vec<i64> = (0..1 << 17).map(|_| i64::from(i32::from_le_bytes(entropy.bytes()))).collect();
-    measure("walsh_hadamard, d = 131072", 50, || {
-        walsh_hadamard(&mut v);
-        v.iter_mut().for_each(|x| *x >>= 9);
-    });
+    for d in [1 << 17, 12 << 13, 20 << 13, 12 << 16, 1 << 20] {
+        let mut v: Vec<i64> = (0..d).map(|_| i64::from(i32::from_le_bytes(entropy.bytes()))).collect();
+        measure(&format!("rotation without its signs, d = {d}"), 50, || {
+            hadamard(&mut v);
+            v.iter_mut().for_each(|x| *x >>= 10);
+        });
+    }
     let seed = RotationSeed([1; 32]);
     let vector = sum.contribute(&mechanism, &seed, &mut OsEntropy).expect("same mechanism");
     measure("restore, d = 131072", 20, || {

@@ -1,41 +1,60 @@
-//! Whether a uniform real lies below e^-x, for a rational x, without ever approximating.
+//! Whether a uniform real lies below a multiple of e^-x, for a rational x, without ever approximating.
 //!
 //! The real's binary digits are drawn as they are needed; e^-x is enclosed between two numbers of as many digits, with
 //! every rounding in the enclosure's disfavour; while the real lies inside the enclosure, both get 64 digits more. Slow,
-//! and meant to be: [`crate::noise`] comes here about once in 2^29 trials, when its fast comparison leaves the
+//! and meant to be: [`crate::noise`] comes here less than once in 2^20 trials, when its fast comparison leaves the
 //! question open, and to make its tables.
 
 use chacha20::rand_core::Rng;
 
 /// A uniform real in [0, 1) of which only some digits have been drawn.
 pub(crate) struct LazyUniform {
-    /// Digits in groups of 64, the most significant first.
-    words: Vec<u64>,
+    /// Its first 64 digits.
+    pub(crate) first: u64,
+    /// More, in groups of 64, the most significant first.
+    rest: Vec<u64>,
 }
 
 impl LazyUniform {
-    /// The real that starts with the 64 digits of `word`, which must be uniform.
-    pub(crate) fn starting_with(word: u64) -> Self {
-        Self { words: vec![word] }
+    /// The real that starts with the 64 digits of `first`, which must be uniform.
+    pub(crate) const fn starting_with(first: u64) -> Self {
+        Self { first, rest: Vec::new() }
     }
 
-    /// Whether the real lies below e^(-numerator/denominator), drawing what digits that takes from `rng`.
+    /// A uniform real over 2^`n_zeros`: so many zeros, then digits from `rng`.
+    pub(crate) fn after_zeros<R: Rng + ?Sized>(n_zeros: u32, rng: &mut R) -> Self {
+        let last = rng.next_u64() >> (n_zeros % u64::BITS);
+        let mut words = vec![0; (n_zeros / u64::BITS) as usize];
+        words.push(last);
+        Self { first: words.remove(0), rest: words }
+    }
+
+    /// Whether the real times `scale` lies below `factor` e^(-numerator/denominator), drawing what digits that takes from
+    /// `rng`.
     ///
     /// # Panics
     /// If the denominator is 0 or reaches 2^126.
-    pub(crate) fn below_exp<R: Rng + ?Sized>(&mut self, numerator: u128, denominator: u128, rng: &mut R) -> bool {
+    pub(crate) fn below_exp<R: Rng + ?Sized>(
+        &mut self,
+        scale: u32,
+        factor: u32,
+        numerator: u128,
+        denominator: u128,
+        rng: &mut R,
+    ) -> bool {
         for n_words in 1.. {
-            while self.words.len() < n_words {
-                self.words.push(rng.next_u64());
+            while self.rest.len() + 1 < n_words {
+                self.rest.push(rng.next_u64());
             }
             let (low, high) = exp_enclosure(numerator, denominator, n_words);
-            let real: Vec<u64> = self.words[..n_words].iter().rev().copied().chain([0]).collect();
-            // The real lies in [real, real + 1 unit), so below `low` if real + 1 unit <= low: real < low.
-            if less(&real, &low) {
-                return true;
-            }
-            if !less(&real, &high) {
+            let mut real: Fixed = self.rest[..n_words - 1].iter().rev().copied().chain([self.first, 0]).collect();
+            if !less(&times(&real, scale), &times(&high, factor)) {
                 return false;
+            }
+            // The real lies in [real, real + 1 unit).
+            increment(&mut real);
+            if !less(&times(&low, factor), &times(&real, scale)) {
+                return true;
             }
         }
         unreachable!("an irrational number and a rational one part at some digit; e^0 = 1 encloses itself")
@@ -152,6 +171,18 @@ fn one_minus(a: &[u64]) -> Fixed {
     difference
 }
 
+/// a n, exactly; the word of the integer part has room for it.
+fn times(a: &[u64], n: u32) -> Fixed {
+    let mut carry = 0;
+    let mut product = Vec::with_capacity(a.len());
+    for word in a {
+        carry += u128::from(*word) * u128::from(n);
+        product.push(carry as u64);
+        carry >>= 64;
+    }
+    product
+}
+
 /// a b, rounded down.
 fn multiply(a: &[u64], b: &[u64]) -> Fixed {
     let n_words = a.len() - 1;
@@ -215,14 +246,40 @@ mod tests {
     #[test]
     fn a_real_that_agrees_with_the_number_for_a_word_is_decided_by_the_next() {
         let mut rng = crate::uniform::generator(&mut eranos_base::SeededEntropy::new(11));
+        let mut below = |first, scale, factor, numerator| {
+            LazyUniform::starting_with(first).below_exp(scale, factor, numerator, 1, &mut rng)
+        };
         // e^-1 = 0.5e2d58d8b3bcdf1a bade...: below with probability 0xbade.../2^64 = 0.73 when the first word agrees.
-        let n_below =
-            (0..4000).filter(|_| LazyUniform::starting_with(0x5e2d_58d8_b3bc_df1a).below_exp(1, 1, &mut rng)).count();
+        let n_below = (0..4000).filter(|_| below(0x5e2d_58d8_b3bc_df1a, 1, 1, 1)).count();
         let expected = 4000.0 * 0xbade_u32 as f64 / 65536.0;
         assert!((n_below as f64 - expected).abs() < 5.0 * (expected * 0.27).sqrt(), "{n_below}, seed 11");
-        assert!(LazyUniform::starting_with(0x5e2d_58d8_b3bc_df19).below_exp(1, 1, &mut rng));
-        assert!(!LazyUniform::starting_with(0x5e2d_58d8_b3bc_df1b).below_exp(1, 1, &mut rng));
-        assert!(LazyUniform::starting_with(u64::MAX).below_exp(0, 1, &mut rng));
+        assert!(below(0x5e2d_58d8_b3bc_df19, 1, 1, 1));
+        assert!(!below(0x5e2d_58d8_b3bc_df1b, 1, 1, 1));
+        assert!(below(u64::MAX, 1, 1, 0));
+        // Three quarters of e^-1 are 0.46a202a286cda754 0c27...: the real times 4 is below 3 e^-1.
+        assert!(below(0x46a2_02a2_86cd_a753, 4, 3, 1));
+        assert!(!below(0x46a2_02a2_86cd_a755, 4, 3, 1));
+        // Of e^0 the multiple is rational.
+        assert!(below((3 << 62) - 1, 4, 3, 0));
+        assert!(!below(3 << 62, 4, 3, 0));
+        assert!(below(u64::MAX, 3, 4, 0));
+    }
+
+    #[test]
+    fn zeros_stand_before_the_digits_that_are_drawn() {
+        let mut rng = crate::uniform::generator(&mut eranos_base::SeededEntropy::new(12));
+        for n_zeros in [0, 1, 5, 63, 64, 65, 130, 200] {
+            let mut ones = 0;
+            for _ in 0..64 {
+                let real = LazyUniform::after_zeros(n_zeros, &mut rng);
+                let words: Vec<u64> = [real.first].into_iter().chain(real.rest).collect();
+                assert_eq!(words.len(), n_zeros as usize / 64 + 1);
+                let digit = |i: u32| words[i as usize / 64] >> (63 - i % 64) & 1;
+                assert!((0..n_zeros).all(|i| digit(i) == 0));
+                ones += digit(n_zeros);
+            }
+            assert!((8..56).contains(&ones), "{ones} ones of 64 after {n_zeros} zeros, seed 12");
+        }
     }
 
     const EXP_1: &str = "00000000000000005e2d58d8b3bcdf1abadec7829054f90dda9805aab56c7733";

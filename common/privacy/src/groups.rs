@@ -717,7 +717,7 @@ mod tests {
         }
         // Groups are counted into the padded length.
         assert_eq!(records(metrics(4.0), 1.0, 1022, NoiseTarget::None).parameters().d_pad, 1024);
-        assert_eq!(records(metrics(4.0), 1.0, 1023, NoiseTarget::None).parameters().d_pad, 2048);
+        assert_eq!(records(metrics(4.0), 1.0, 1023, NoiseTarget::None).parameters().d_pad, 1280);
     }
 
     #[test]

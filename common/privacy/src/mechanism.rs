@@ -18,6 +18,7 @@ use crate::{
     budget::UnitOfPrivacy,
     groups::Groups,
     noise::NoiseVariance,
+    rotation::padded_len,
     rounding, wrap,
 };
 
@@ -228,7 +229,7 @@ pub struct RecordParameters {
     pub shift: u8,
     /// Coordinates of the model's gradient.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two from parameters and groups on.
+    /// d: coordinates of the masked vector, [`padded_len`] of parameters and groups.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -300,7 +301,7 @@ pub struct CommonParameters {
     pub l2_clip_norm: f64,
     /// Coordinates of the model's gradient or update.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, a power of two.
+    /// d: coordinates of the masked vector, [`padded_len`] of parameters and groups.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -920,7 +921,7 @@ pub struct RecordTarget {
 /// # Errors
 /// If the target is out of range or no noise reaches it.
 pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> {
-    in_range("n_parameters", target.n_parameters, 1, VECTOR_LEN_MAX as u32 - target.groups.len())?;
+    let d_pad = padded(target.n_parameters, &target.groups)?;
     in_range("record_bound", target.record_bound, 1, RECORD_BOUND_MAX)?;
     if target.u_min.saturating_sub(target.max_colluders) < HONEST_MIN {
         return Err(MechanismError::TooFewHonest { u_min: target.u_min, max_colluders: target.max_colluders });
@@ -928,7 +929,6 @@ pub fn design(target: &RecordTarget) -> Result<RecordMechanism, MechanismError> 
     let tail = |b: u32| sample_tail(target.record_bound, target.sampling_probability, b);
     let records_per_round =
         least(1, target.record_bound, |b| tail(b) <= SAMPLE_TAIL_MAX).unwrap_or(target.record_bound);
-    let d_pad = padded_len(target.n_parameters, &target.groups);
     let with_noise = |shift: u8, noise: Noise| {
         let mut parameters = RecordParameters {
             groups: target.groups,
@@ -1032,15 +1032,19 @@ pub(crate) fn in_range<T: PartialOrd + Into<f64>>(
     Err(MechanismError::Range { what, found: found.into(), min: min.into(), max: max.into() })
 }
 
-/// Coordinates of the masked vector.
-fn padded_len(n_parameters: u32, groups: &Groups) -> u32 {
-    n_parameters.saturating_add(groups.len()).checked_next_power_of_two().unwrap_or_default()
+/// d, the length of the masked vector of so many parameters and what travels beside them.
+///
+/// # Errors
+/// If no plan may have as many.
+pub fn padded(n_parameters: u32, groups: &Groups) -> Result<u32, MechanismError> {
+    in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32 - groups.len())?;
+    // The greatest length is an order of H itself, so that nothing is padded beyond it.
+    Ok(padded_len(n_parameters + groups.len()) as u32)
 }
 
-/// Whether the vector has a length that a plan may have, padded to the next power of two.
+/// Whether the vector has a length that a plan may have, padded to d.
 fn check_vector(n_parameters: u32, groups: &Groups, d_pad: u32) -> Result<(), MechanismError> {
-    in_range("n_parameters", n_parameters, 1, VECTOR_LEN_MAX as u32 - groups.len())?;
-    let expected = padded_len(n_parameters, groups);
+    let expected = padded(n_parameters, groups)?;
     if d_pad != expected {
         return Err(MechanismError::Mismatch { what: "d_pad", found: d_pad.into(), expected: expected.into() });
     }

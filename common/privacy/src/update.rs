@@ -190,7 +190,7 @@ mod tests {
             let v = integers(&layers, &NOTHING, &m, &SEED, &mut entropy);
             assert!(squared(&v) <= u128::from(m.norm_squared_max()), "{len} values in layers");
             // The clip alone, without the slack that rounding may use.
-            let grid = clip(&layers, &NOTHING, &Groups::default(), 0.5, len.next_power_of_two());
+            let grid = clip(&layers, &NOTHING, &Groups::default(), 0.5, m.common().d_pad as usize);
             assert!(squared(&grid) <= u128::from(GRID).pow(2));
         }
     }
@@ -239,7 +239,7 @@ mod tests {
         let m = mechanism(300, NoiseTarget::None);
         let mut entropy = SeededEntropy::new(44);
         let updates: Vec<Vec<f64>> = (0..8).map(|_| random(300, &mut entropy)).collect();
-        let mut sum = vec![0u32; 512];
+        let mut sum = vec![0u32; m.common().d_pad as usize];
         for update in &updates {
             let sent = contribute(update, &NOTHING, &m, &SEED, &mut entropy).expect("of the right length");
             for (sum, value) in sum.iter_mut().zip(sent) {
@@ -252,7 +252,8 @@ mod tests {
             (0..300).map(|i| updates.iter().map(|u| u[i] * 0.5 / norm(u)).sum::<f64>() / 8.0).collect();
         let error: Vec<f64> = clipped.iter().zip(&restored).map(|(a, b)| a - f64::from(*b)).collect();
         // Rounding of 8 vectors: at most half a step each and coordinate in deviation.
-        let bound = 1.2 * (512.0 * 8.0 / 4.0f64).sqrt() * 0.5 / f64::from(m.parameters().scaled_clip) / 8.0;
+        let bound =
+            1.2 * (f64::from(m.common().d_pad) * 8.0 / 4.0).sqrt() * 0.5 / f64::from(m.parameters().scaled_clip) / 8.0;
         assert!(norm(&error) < bound, "{} of {}, seed 44", norm(&error), norm(&clipped));
     }
 

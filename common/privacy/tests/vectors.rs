@@ -16,7 +16,7 @@ use eranos_privacy::{
     },
     audit::{Guesses, audit_bound, audit_bound_gaussian, p_value},
     noise::{NoiseSource, NoiseVariance},
-    rotation::walsh_hadamard,
+    rotation::hadamard,
     rounding::{l1_bound, l2_bound, l2_bound_squared},
 };
 use serde_json::Value;
@@ -413,14 +413,14 @@ fn fwht() {
         let v: Vec<i64> = list(&case, "x").iter().map(micro).collect();
         let signed: Vec<i64> = v.iter().zip(&signs).map(|(x, sign)| x * *sign as i64).collect();
         let mut rotated = signed.clone();
-        walsh_hadamard(&mut rotated);
+        hadamard(&mut rotated);
         let expected = list(&case, "y");
         assert_eq!(expected.len(), rotated.len());
         for (found, expected) in rotated.iter().zip(expected) {
             let found = *found as f64 / 1e6 / (v.len() as f64).sqrt();
             assert!((found - expected).abs() <= 1e-12 * expected.abs().max(1.0), "{found}, expected {expected}");
         }
-        walsh_hadamard(&mut rotated);
+        hadamard(&mut rotated);
         assert!(rotated.iter().zip(&signed).all(|(back, x)| *back == x * v.len() as i64));
     }
 }

@@ -23,8 +23,8 @@ use std::{
 
 use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
 use eranos_secagg::{
-    Advert, Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry, SharePart,
-    ShareRouter, Sharers, StatementKey, Survivors, Terms, Thresholds, UnidentifiedEntry, UnmaskAnswer,
+    AddressedPart, Advert, Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry,
+    SharePart, ShareRouter, Sharers, StatementKey, Survivors, Terms, Thresholds, UnidentifiedEntry, UnmaskAnswer,
     kernel::{InstructionSet, aes_rounds},
     roster, share_keys,
     terms::Dimension,
@@ -245,7 +245,7 @@ fn bytes_up(degree: usize, packed_len: usize) -> usize {
 /// And receives: roster, U2 and the parts, U3 and its READYs, quorum. Credentials are those seen before.
 fn bytes_down(n1: usize, degree: usize, quorum: usize) -> usize {
     let sharers = 2 + 34 * n1;
-    UnidentifiedEntry::LEN * n1 + sharers + SharePart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * quorum)
+    UnidentifiedEntry::LEN * n1 + sharers + AddressedPart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * quorum)
 }
 
 /// What 1,024 clients would send and receive, 2^20 values of 16 bits each, on the complete graph and on the sparse one for

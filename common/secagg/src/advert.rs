@@ -8,6 +8,7 @@ use eranos_base::{
     VerifyingKey,
     encoding::{Canonical, DecodeError},
     signing::SigningError,
+    statement::statement_key_certification,
 };
 use zeroize::Zeroizing;
 
@@ -18,8 +19,6 @@ use crate::{
     shamir::Secret,
 };
 
-/// The domain of a statement key's certification.
-const STATEMENT_KEY_DOMAIN: &str = "eranos/statement-key/v1";
 /// The info string under which statement keys are derived, before the task.
 const STATEMENT_KEY_INFO: &[u8] = b"eranos/statement-key/v1/derive";
 /// The domain of the commitment to a seed.
@@ -43,7 +42,7 @@ impl StatementKey {
 
     /// The certificate key's signature over this key for `task` of `trust_domain`.
     pub fn certify(&self, trust_domain: &TrustDomain, task: &TaskId, certificate_key: &SigningKey) -> Signature {
-        certificate_key.sign(&certified_bytes(trust_domain, task, &self.verifying_key()))
+        certificate_key.sign(&statement_key_certification(trust_domain, task, &self.verifying_key()))
     }
 
     pub(crate) fn sign(&self, statement: &[u8]) -> Signature {
@@ -69,16 +68,7 @@ pub fn verify_certification(
     certification: &Signature,
 ) -> Result<(), SigningError> {
     statement_key.check()?;
-    certificate_key.verify(&certified_bytes(trust_domain, task, statement_key), certification)
-}
-
-/// Canonical encoding: trust domain, task, key.
-fn certified_bytes(trust_domain: &TrustDomain, task: &TaskId, statement_key: &VerifyingKey) -> Vec<u8> {
-    Canonical::new(STATEMENT_KEY_DOMAIN)
-        .text(trust_domain.as_str())
-        .text(task.as_str())
-        .field(&statement_key.0)
-        .finish()
+    certificate_key.verify(&statement_key_certification(trust_domain, task, statement_key), certification)
 }
 
 /// Who a client is in one task: it outlives rounds.
@@ -207,7 +197,7 @@ impl Advert {
         certificate_key: &VerifyingKey,
     ) -> [(VerifyingKey, Vec<u8>, Signature); 2] {
         let advert = terms.context().statement(StatementKind::Advert, Position::NONE, &self.body());
-        let certified = certified_bytes(&terms.trust_domain, &terms.task, &self.statement_key);
+        let certified = statement_key_certification(&terms.trust_domain, &terms.task, &self.statement_key);
         [(*certificate_key, advert, self.signature), (*certificate_key, certified, self.certification)]
     }
 

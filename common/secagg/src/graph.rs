@@ -53,28 +53,6 @@ pub enum GraphError {
     },
 }
 
-/// Which graph a plan asks for. Degree and threshold are in no plan: every party computes them from the roster's size and
-/// the plan's f and u_min, so none can be told weaker ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum GraphKind {
-    /// Everybody with everybody: for any coordinator.
-    Complete = 0,
-    /// The Harary graph on a ring: for a coordinator that keeps to the protocol.
-    Sparse = 1,
-}
-
-impl GraphKind {
-    /// The kind that a plan writes as this number.
-    pub const fn from_u8(kind: u8) -> Option<Self> {
-        match kind {
-            0 => Some(Self::Complete),
-            1 => Some(Self::Sparse),
-            _ => None,
-        }
-    }
-}
-
 /// Who shares keys with whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Graph {
@@ -308,14 +286,6 @@ mod tests {
             assert_eq!(solved.ok(), smallest, "seed {seed}: n={n}, C={c}, D={d}, {sigma}, {eta}");
         }
         assert!(n_solved > 50, "seed {seed}");
-    }
-
-    #[test]
-    fn a_plan_names_two_kinds_and_no_third() {
-        for kind in [GraphKind::Complete, GraphKind::Sparse] {
-            assert_eq!(GraphKind::from_u8(kind as u8), Some(kind));
-        }
-        assert_eq!(GraphKind::from_u8(2), None);
     }
 
     #[test]

@@ -63,17 +63,19 @@ pub mod unmask;
 mod reader;
 #[cfg(test)]
 mod vectors;
+mod workers;
 
 pub use advert::{Advert, Advertised, Identity, RoundSecrets, StatementKey};
 pub use agreement::AgreementKey;
 pub use consistency::{ConsistencyCollector, Consistent, Quorum, Survivors};
+pub use eranos_base::GraphKind;
 pub use error::{Arrival, Blame, Incomplete, Misbehaviour, Refusal};
-pub use graph::{Graph, GraphError, GraphKind, SparseParameters};
+pub use graph::{Graph, GraphError, SparseParameters};
 pub use masked_input::{Accumulator, Finished, Masked, Ready, Upload};
 pub use packing::Bits;
 pub use positions::PositionSet;
 pub use roster::{Credential, Roster, RosterEntry, RosterError, UnidentifiedEntry};
-pub use share_keys::{Bundle, Routed, SharePart, ShareRouter, SharedKeys, Sharers};
+pub use share_keys::{AddressedPart, Bundle, Routed, SharePart, ShareRouter, SharedKeys, Sharers};
 pub use terms::Terms;
 pub use thresholds::{ThresholdError, Thresholds};
 pub use unmask::{Sum, UnmaskAnswer, Unmasker};

@@ -4,12 +4,7 @@
 //! or 2^32. Since 2^b divides that, the sum is right modulo 2^b whatever the upper bits are; they are cut off when a
 //! vector is packed.
 
-use std::{
-    fmt,
-    num::NonZero,
-    sync::{Mutex, PoisonError},
-    thread,
-};
+use std::fmt;
 
 use aes::Aes128Enc;
 use ctr::{
@@ -26,6 +21,7 @@ use crate::{
     kernel::{InstructionSet, RoundKeys, accumulate},
     shamir::Secret,
     terms::Dimension,
+    workers,
 };
 
 /// Which way a mask is applied.
@@ -160,7 +156,7 @@ impl Lanes {
         let lane_len = if matches!(self, Self::U16(_)) { u16::LEN } else { u32::LEN };
         let n_workers = match self.len() * lane_len * masks.len() {
             0..WORKERS_FROM => 1,
-            _ => thread::available_parallelism().map_or(1, NonZero::get),
+            _ => workers::available(),
         };
         self.apply_by(InstructionSet::detect(), n_workers, masks);
     }
@@ -235,21 +231,9 @@ lane!(u32);
 /// Each worker owns a range of the vector and passes all keys over it, so that nothing is merged.
 fn apply<L: Lane>(vector: &mut [L], set: InstructionSet, n_workers: usize, masks: &[(Sign, MaskKey)]) {
     let range_len = vector.len().div_ceil(n_workers.max(1)).next_multiple_of(TILE_LEN).max(TILE_LEN);
-    let ranges = Mutex::new(vector.chunks_mut(range_len).enumerate());
-    let next = || ranges.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || {
-        while let Some((i, range)) = next() {
-            apply_range(range, (i * range_len * L::LEN / 16) as u64, set, masks);
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..n_workers {
-            // If the system has no thread to give, others take the range.
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
+    let ranges = vector.chunks_mut(range_len).enumerate();
+    workers::for_each(n_workers, ranges, |(i, range)| {
+        apply_range(range, (i * range_len * L::LEN / 16) as u64, set, masks);
     });
 }
 

@@ -14,7 +14,7 @@ use crate::{
     packing,
     reader::{Reader, strictly_ascending},
     shamir::Secret,
-    share_keys::HeldShares,
+    share_keys::{HeldShares, ShareHashes},
     thresholds::ROSTER_LEN_MAX,
 };
 
@@ -195,7 +195,9 @@ impl fmt::Debug for Masked {
 /// The coordinator that adds masked vectors.
 #[derive(Debug)]
 pub struct Accumulator {
-    routed: Routed,
+    roster: Arc<Roster>,
+    /// What of the bundles checks released shares. The sealed parts, three times as long, were sent and are gone.
+    hashes: ShareHashes,
     context: Context,
     sharers: PositionSet,
     readies: Vec<Option<Signature>>,
@@ -212,18 +214,19 @@ impl Accumulator {
             readies: vec![None; n1],
             finished: vec![None; n1],
             sum: Lanes::zeros(terms.dimension, terms.bits),
-            routed,
+            roster: routed.roster.clone(),
+            hashes: routed.into_hashes(),
         }
     }
 
-    /// U2 and its parts, for a client that lost its connection.
-    pub fn routed(&self) -> &Routed {
-        &self.routed
+    /// The context of the round with roster and U2.
+    pub fn context(&self) -> Context {
+        self.context
     }
 
     /// The length of an upload's packed vector in bytes: what a grant stages.
     pub fn packed_len(&self) -> usize {
-        let terms = self.routed.roster.terms();
+        let terms = self.roster.terms();
         terms.bits.packed_len(terms.dimension)
     }
 
@@ -238,7 +241,7 @@ impl Accumulator {
         if taken.as_ref() == Some(ready) {
             return Ok(Arrival::Again);
         }
-        if !self.routed.roster.verify(self.context, StatementKind::Ready, position, &[], ready) {
+        if !self.roster.verify(self.context, StatementKind::Ready, position, &[], ready) {
             return Err(Misbehaviour::Signature { position, message });
         }
         // A second signature over the same statement says nothing new.
@@ -259,18 +262,18 @@ impl Accumulator {
         if self.readies[position.index()].is_none() {
             return Err(Misbehaviour::NotReady { position });
         }
-        let terms = self.routed.roster.terms();
+        let terms = self.roster.terms();
         packing::check(packed, terms.dimension, terms.bits)
             .map_err(|error| Misbehaviour::Vector { position, error })?;
         let body = Finished::body(&finished.digest, &finished.complaints);
         let kind = StatementKind::MaskedInput;
-        if !self.routed.roster.verify(self.context, kind, position, &body, &finished.signature) {
+        if !self.roster.verify(self.context, kind, position, &body, &finished.signature) {
             return Err(Misbehaviour::Signature { position, message });
         }
         if Digest::of(packed) != finished.digest {
             return Err(Misbehaviour::VectorDigest { position });
         }
-        let graph = self.routed.roster.graph();
+        let graph = self.roster.graph();
         let foreign = |dealer: &&Position| !graph.contains(**dealer, position) || !self.sharers.contains(**dealer);
         if let Some(dealer) = finished.complaints.iter().find(foreign) {
             return Err(Misbehaviour::ComplaintForeign { holder: position, dealer: *dealer });
@@ -308,10 +311,10 @@ impl Accumulator {
     /// Whom the signed complaints name: a dealer about whom more than f holders complain, a holder who complains about
     /// more than f dealers. f colluders alone can cause neither for an honest client.
     pub fn blames(&self) -> Vec<Blame> {
-        let f = self.routed.roster.thresholds().max_colluders();
+        let f = self.roster.thresholds().max_colluders();
         let mut against = vec![0; self.finished.len()];
         let mut blames = Vec::new();
-        for (holder, finished) in self.routed.roster.positions().zip(&self.finished) {
+        for (holder, finished) in self.roster.positions().zip(&self.finished) {
             let complaints = finished.as_ref().map_or(&[][..], |finished| &finished.complaints);
             for dealer in complaints {
                 against[dealer.index()] += 1;
@@ -320,7 +323,7 @@ impl Accumulator {
                 blames.push(Blame::ComplaintsBy { holder, n_complaints: complaints.len() });
             }
         }
-        for (dealer, n_complaints) in self.routed.roster.positions().zip(against) {
+        for (dealer, n_complaints) in self.roster.positions().zip(against) {
             if n_complaints > f {
                 blames.push(Blame::ComplaintsAgainst { dealer, n_complaints });
             }
@@ -333,15 +336,15 @@ impl Accumulator {
     /// # Errors
     /// If they are fewer than max(q, u_min), or hold fewer than t shares of some member of U2.
     pub fn close(self) -> Result<ConsistencyCollector, Incomplete> {
-        let (n_survivors, needed) = (self.n_survivors(), self.routed.roster.thresholds().survivors_min());
+        let (n_survivors, needed) = (self.n_survivors(), self.roster.thresholds().survivors_min());
         if n_survivors < needed {
             return Err(Incomplete::Survivors { n_survivors, needed });
         }
-        let finished = self.routed.roster.positions().zip(self.finished);
+        let finished = self.roster.positions().zip(self.finished);
         let finished: Vec<(Position, Finished)> = finished.filter_map(|(position, f)| Some((position, f?))).collect();
         let set = PositionSet::of(self.readies.len(), finished.iter().map(|(position, _)| *position));
-        if let Some((dealer, n_shares)) = self.routed.roster.first_out_of_reach(&self.sharers, &set) {
-            let threshold = self.routed.roster.thresholds().threshold();
+        if let Some((dealer, n_shares)) = self.roster.first_out_of_reach(&self.sharers, &set) {
+            let threshold = self.roster.thresholds().threshold();
             return Err(Incomplete::Shares { dealer, n_shares, threshold });
         }
         // No vector was taken without a READY.
@@ -350,11 +353,10 @@ impl Accumulator {
         for (position, finished) in finished {
             complaints[position.index()] = finished.complaints;
         }
-        let roster = self.routed.roster.clone();
         Ok(ConsistencyCollector::new(
-            (roster, self.context, self.sharers),
+            (self.roster, self.context, self.sharers),
             Survivors::new(set, readies),
-            (self.routed.into_hashes(), complaints, self.sum),
+            (self.hashes, complaints, self.sum),
         ))
     }
 

@@ -54,7 +54,7 @@ pub(crate) fn share_hash(
 ///
 /// Bytes (212): dealer (u16), holder (u16), ciphertext (80: the sealed share of the seed, of the masking key, and the
 /// tag of AES-256-GCM), hash of the seed share (32), hash of the key share (32), signature (64). The signature covers,
-/// as the body of a [`StatementKind::SharePart`]: holder (u16), SHA-256 of the ciphertext, both hashes.
+/// as the body of a [`StatementKind::SharePart`]: holder (u16), SHA-256 of the ciphertext, SHA-256 of both hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharePart {
     /// Who made it.
@@ -121,18 +121,83 @@ impl SharePart {
         roster.verify(roster.context(), StatementKind::SharePart, self.dealer, &self.body(), &self.signature)
     }
 
-    fn body(&self) -> Vec<u8> {
-        let ciphertext_hash = Digest::of(&self.ciphertext);
-        [
-            &position_bytes(self.holder)[..],
-            ciphertext_hash.as_bytes(),
-            self.seed_hash.as_bytes(),
-            self.key_hash.as_bytes(),
-        ]
-        .concat()
+    /// SHA-256("eranos/secagg/v1/share-hashes" || hash of the seed share || hash of the key share): what the signature
+    /// covers of the two.
+    pub fn hashes(&self) -> Digest {
+        share_hashes(&self.seed_hash, &self.key_hash)
     }
 
-    /// Opens the part. `None` if it does not open, or a share does not match its hash: a complaint about the dealer.
+    fn body(&self) -> Vec<u8> {
+        part_body(self.holder, &self.ciphertext, &self.hashes())
+    }
+}
+
+fn share_hashes(seed: &Digest, key: &Digest) -> Digest {
+    Digest::of_parts(&[SHARE_HASHES_DOMAIN, seed.as_bytes(), key.as_bytes()])
+}
+
+/// What a dealer signs of a part.
+fn part_body(holder: Position, ciphertext: &[u8], hashes: &Digest) -> Vec<u8> {
+    [&position_bytes(holder)[..], Digest::of(ciphertext).as_bytes(), hashes.as_bytes()].concat()
+}
+
+/// A [`SharePart`] as its holder gets it. The holder computes the hashes of both shares from the shares themselves; what the
+/// dealer signed of them tells whether they are the right ones.
+///
+/// Bytes (180): dealer (u16), holder (u16), ciphertext (80), SHA-256 of both hashes (32), signature (64).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressedPart {
+    /// Who made it.
+    pub dealer: Position,
+    /// For whom.
+    pub holder: Position,
+    /// Both shares, sealed.
+    pub ciphertext: [u8; SharePart::CIPHERTEXT_LEN],
+    /// [`SharePart::hashes`].
+    pub hashes: Digest,
+    /// The dealer's signature.
+    pub signature: Signature,
+}
+
+impl From<&SharePart> for AddressedPart {
+    fn from(part: &SharePart) -> Self {
+        let SharePart { dealer, holder, ciphertext, signature, .. } = *part;
+        Self { dealer, holder, ciphertext, hashes: part.hashes(), signature }
+    }
+}
+
+impl AddressedPart {
+    /// The length of a part in bytes.
+    pub const LEN: usize = 2 + 2 + SharePart::CIPHERTEXT_LEN + 32 + 64;
+
+    /// The part's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (dealer, holder) = (position_bytes(self.dealer), position_bytes(self.holder));
+        [&dealer, &holder, &self.ciphertext[..], self.hashes.as_bytes(), &self.signature.0].concat()
+    }
+
+    /// Reads a part.
+    ///
+    /// # Errors
+    /// If the length is another.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("share part", bytes);
+        let part = Self {
+            dealer: reader.position()?,
+            holder: reader.position()?,
+            ciphertext: reader.array()?,
+            hashes: reader.digest()?,
+            signature: reader.signature()?,
+        };
+        reader.finish()?;
+        Ok(part)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        part_body(self.holder, &self.ciphertext, &self.hashes)
+    }
+
+    /// Opens the part. `None` if it does not open, or the shares do not match the hashes: a complaint about the dealer.
     fn open(&self, context: &Context, key: &[u8; 32]) -> Option<HeldShares> {
         let mut plaintext = Zeroizing::new(self.ciphertext);
         let opened = sealing_key(key)
@@ -145,23 +210,27 @@ impl SharePart {
         let (seed, key) = opened.split_first_chunk()?;
         let (seed, key) = (Secret::new(*seed), Secret::new(*key.first_chunk()?));
         let hash = |kind, share| share_hash(&context.roster, kind, self.dealer, self.holder, share);
-        let matches =
-            hash(ShareKind::Seed, &seed) == self.seed_hash && hash(ShareKind::MaskingKey, &key) == self.key_hash;
-        matches.then_some(HeldShares { dealer: self.dealer, seed, key })
+        let hashes = share_hashes(&hash(ShareKind::Seed, &seed), &hash(ShareKind::MaskingKey, &key));
+        (hashes == self.hashes).then_some(HeldShares { dealer: self.dealer, seed, key })
     }
 }
 
-/// The bytes of parts, one after another.
-pub fn parts_to_bytes(parts: &[SharePart]) -> Vec<u8> {
-    parts.iter().flat_map(SharePart::to_bytes).collect()
+/// The bytes of the parts addressed to one holder, one after another.
+pub fn parts_to_bytes(parts: &[AddressedPart]) -> Vec<u8> {
+    parts.iter().flat_map(AddressedPart::to_bytes).collect()
 }
 
-/// Reads parts: as many as the bytes hold.
+/// Reads the parts addressed to one holder: as many as the bytes hold.
 ///
 /// # Errors
-/// If the length is no multiple of [`SharePart::LEN`], or there are more parts than a roster has clients.
-pub fn parts_from_bytes(bytes: &[u8]) -> Result<Vec<SharePart>, DecodeError> {
-    let (parts, rest) = bytes.as_chunks::<{ SharePart::LEN }>();
+/// If the length is no multiple of [`AddressedPart::LEN`], or there are more parts than a roster has clients.
+pub fn parts_from_bytes(bytes: &[u8]) -> Result<Vec<AddressedPart>, DecodeError> {
+    split::<{ AddressedPart::LEN }>(bytes)?.iter().map(|part| AddressedPart::from_bytes(part)).collect()
+}
+
+/// Parts of `LEN` bytes each.
+fn split<const LEN: usize>(bytes: &[u8]) -> Result<&[[u8; LEN]], DecodeError> {
+    let (parts, rest) = bytes.as_chunks::<LEN>();
     if !rest.is_empty() {
         return Err(DecodeError::Trailing { what: "share parts", n_bytes: rest.len() });
     }
@@ -169,25 +238,31 @@ pub fn parts_from_bytes(bytes: &[u8]) -> Result<Vec<SharePart>, DecodeError> {
         let (len, max) = (parts.len() as u64, ROSTER_LEN_MAX as u64);
         return Err(DecodeError::Limit { what: "share parts", len, max });
     }
-    parts.iter().map(|part| SharePart::from_bytes(part)).collect()
+    Ok(parts)
 }
 
-/// All parts of one dealer, one for each neighbor in ascending order. Its bytes are [`parts_to_bytes`].
+/// All parts of one dealer, one for each neighbor in ascending order. Its bytes are theirs, one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle(Vec<SharePart>);
 
 impl Bundle {
+    /// A bundle of these parts; [`ShareRouter::accept`] judges them.
+    pub fn new(parts: Vec<SharePart>) -> Self {
+        Self(parts)
+    }
+
     /// The bundle's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        parts_to_bytes(&self.0)
+        self.0.iter().flat_map(SharePart::to_bytes).collect()
     }
 
     /// Reads a bundle.
     ///
     /// # Errors
-    /// If the bytes are not parts.
+    /// If the length is no multiple of [`SharePart::LEN`], or there are more parts than a roster has clients.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Ok(Self(parts_from_bytes(bytes)?))
+        let parts = split::<{ SharePart::LEN }>(bytes)?;
+        Ok(Self(parts.iter().map(|part| SharePart::from_bytes(part)).collect::<Result<_, _>>()?))
     }
 
     /// The parts.
@@ -367,7 +442,7 @@ impl SharedKeys {
     /// # Errors
     /// If U2 is smaller than u_min, lacks this client, has another hash for its bundle, has fewer than t of its neighbors,
     /// or has one whose signed part did not arrive and verify; or a part is from someone else. The secrets are wiped.
-    pub fn receive(self, sharers: &Sharers, parts: &[SharePart]) -> Result<Ready, Refusal> {
+    pub fn receive(self, sharers: &Sharers, parts: &[AddressedPart]) -> Result<Ready, Refusal> {
         let n1 = self.roster.n1();
         let members = PositionSet::of(n1, sharers.0.iter().map(|(position, _)| *position));
         if members.len() != sharers.0.len() {
@@ -384,7 +459,7 @@ impl SharedKeys {
         }
         self.roster.check_neighbors(self.position, &members)?;
         let graph = self.roster.graph();
-        let mut by_dealer: Vec<Option<&SharePart>> = vec![None; n1];
+        let mut by_dealer: Vec<Option<&AddressedPart>> = vec![None; n1];
         for part in parts {
             let expected = graph.contains(part.dealer, self.position) && members.contains(part.dealer);
             if part.holder != self.position || !expected {
@@ -575,12 +650,14 @@ impl Routed {
     }
 
     /// The parts addressed to `holder`, by its neighbors in U2 in order.
-    pub fn parts_for(&self, holder: Position) -> Vec<SharePart> {
+    pub fn parts_for(&self, holder: Position) -> Vec<AddressedPart> {
         let dealers = self.roster.graph().neighbors(holder).into_iter();
         let bundles = dealers.filter_map(|dealer| self.bundles.get(dealer.index())?.as_ref());
         // A bundle's parts are in order of holder.
-        let part =
-            |bundle: &Bundle| Some(bundle.0[bundle.0.binary_search_by_key(&holder, |part| part.holder).ok()?].clone());
+        let part = |bundle: &Bundle| {
+            let index = bundle.0.binary_search_by_key(&holder, |part| part.holder).ok()?;
+            Some(AddressedPart::from(&bundle.0[index]))
+        };
         bundles.filter_map(part).collect()
     }
 
@@ -617,6 +694,7 @@ impl ShareHashes {
 }
 
 const SHARE_HASH_DOMAIN: &[u8] = b"eranos/secagg/v1/share-hash";
+const SHARE_HASHES_DOMAIN: &[u8] = b"eranos/secagg/v1/share-hashes";
 const SHARE_INFO: &[u8] = b"eranos/secagg/v1/share";
 const BUNDLE_DOMAIN: &str = "eranos/secagg/v1/bundle";
 const SHARER_DOMAIN: &str = "eranos/secagg/v1/sharer";
@@ -657,26 +735,27 @@ mod tests {
         let (seed, masking_key) = (Secret::new([3; 32]), Secret::new([4; 32]));
         let (dealer, holder) = (Position(2), Position(6));
         let hash = |kind, share| share_hash(&context().roster, kind, dealer, holder, share);
-        let part = SharePart {
+        let (seed_hash, key_hash) = (hash(ShareKind::Seed, &seed), hash(ShareKind::MaskingKey, &masking_key));
+        let part = AddressedPart {
             dealer,
             holder,
             ciphertext: seal(&key, &context(), dealer, holder, &seed, &masking_key),
-            seed_hash: hash(ShareKind::Seed, &seed),
-            key_hash: hash(ShareKind::MaskingKey, &masking_key),
+            hashes: share_hashes(&seed_hash, &key_hash),
             signature: Signature([0; 64]),
         };
         let shares = part.open(&context(), &key).expect("opens");
         assert_eq!((shares.dealer, shares.seed, shares.key), (dealer, seed, masking_key));
-        let refused = |part: &SharePart, context: &Context, key| assert!(part.open(context, key).is_none());
+        let refused = |part: &AddressedPart, context: &Context, key| assert!(part.open(context, key).is_none());
         refused(&part, &context(), &[6; 32]);
         refused(&part, &Context { round: RoundNumber(2), ..context() }, &key);
         refused(&part, &Context { plan: Digest::of(b"q"), ..context() }, &key);
         refused(&part, &Context { session: SessionId(Digest::of(b"t")), ..context() }, &key);
         refused(&part, &context().with_roster(Digest::of(b"q")), &key);
-        refused(&SharePart { holder: Position(7), ..part.clone() }, &context(), &key);
-        refused(&SharePart { dealer: Position(1), ..part.clone() }, &context(), &key);
-        refused(&SharePart { seed_hash: part.key_hash, ..part.clone() }, &context(), &key);
-        refused(&SharePart { key_hash: part.seed_hash, ..part.clone() }, &context(), &key);
+        refused(&AddressedPart { holder: Position(7), ..part.clone() }, &context(), &key);
+        refused(&AddressedPart { dealer: Position(1), ..part.clone() }, &context(), &key);
+        for hashes in [(key_hash, seed_hash), (seed_hash, seed_hash), (key_hash, key_hash)] {
+            refused(&AddressedPart { hashes: share_hashes(&hashes.0, &hashes.1), ..part.clone() }, &context(), &key);
+        }
         for byte in 0..SharePart::CIPHERTEXT_LEN {
             let mut flipped = part.clone();
             flipped.ciphertext[byte] ^= 1;

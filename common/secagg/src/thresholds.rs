@@ -7,7 +7,7 @@ use crate::graph::{ETA, GraphError, SIGMA, SparseParameters};
 /// Most clients of one roster. Their shares' coordinates, 1 to n1, are in GF(2^16) where GF(2^8) has too few.
 pub const ROSTER_LEN_MAX: usize = COHORT_LEN_MAX;
 /// Most clients of a roster on the complete graph: at the limit each seals 1,023 parts of 212 bytes and agrees on as many
-/// keys, and the coordinator holds all million parts, 222 MB, until the vectors are in.
+/// keys, and the coordinator holds all million parts, 222 MB, until they are routed, and a third of that until the sum is out.
 pub const COMPLETE_LEN_MAX: usize = 1024;
 
 /// Why a roster of this size cannot be summed safely.

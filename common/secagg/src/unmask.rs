@@ -15,6 +15,7 @@ use crate::{
     shamir::{Field, Secret, ShamirError},
     share_keys::{ShareHashes, ShareKind, share_hash},
     thresholds::ROSTER_LEN_MAX,
+    workers,
 };
 
 /// The shares that one client releases: one for each dealer. Which kind each is follows from the signed U3, so both
@@ -167,35 +168,55 @@ impl Unmasker {
     /// # Errors
     /// If there are too few shares of a secret, or a dealer's shares do not lead to what it committed to: the round
     /// aborts. A seed that cannot be rebuilt is never replaced by the masking key of the same client.
-    pub fn finish(mut self) -> Result<Sum, Incomplete> {
-        let (mut masks, r1) = (Vec::new(), self.context.roster);
-        for dealer in self.sharers.iter() {
-            let secret = self.rebuild(dealer)?;
-            let advert = &self.roster.entries()[dealer.index()].advert;
-            let not_as_committed = Incomplete::Dealer { dealer, blame: Blame::Commitment { dealer } };
-            if self.survivors.contains(dealer) {
-                let commitment: Digest = seed_commitment(&secret);
-                if !bool::from(commitment.as_bytes().ct_eq(advert.seed_commitment.as_bytes())) {
-                    return Err(not_as_committed);
-                }
-                masks.push((Sign::Minus, MaskKey::of_seed(&secret, &r1, dealer)));
-                continue;
-            }
-            let secret = AgreementSecret::from_bytes(&secret);
-            if !bool::from(secret.public().as_bytes().ct_eq(advert.s_pk.as_bytes())) {
-                return Err(not_as_committed);
-            }
-            let neighbors = self.roster.graph().neighbors(dealer);
-            for survivor in neighbors.into_iter().filter(|neighbor| self.survivors.contains(*neighbor)) {
-                let survivor_pk = &self.roster.entries()[survivor.index()].advert.s_pk;
-                // The roster admits no key with which an agreement gives zero.
-                let mask = MaskKey::of_pair(&secret, &r1, (dealer, &advert.s_pk), (survivor, survivor_pk))
-                    .ok_or(Incomplete::Dealer { dealer: survivor, blame: Blame::Commitment { dealer: survivor } })?;
-                masks.push((Sign::of_pair(survivor, dealer).reversed(), mask));
-            }
+    pub fn finish(self) -> Result<Sum, Incomplete> {
+        let n_dropped = self.sharers.len() - self.survivors.len();
+        let n_workers = match self.sharers.len() + n_dropped * self.roster.thresholds().degree() {
+            0..WORKERS_FROM => 1,
+            _ => workers::available(),
+        };
+        self.finish_by(n_workers)
+    }
+
+    /// The same on `n_workers` threads, whose number changes nothing in the result.
+    fn finish_by(mut self, n_workers: usize) -> Result<Sum, Incomplete> {
+        let mut masks_by_dealer: Vec<_> = self.sharers.iter().map(|dealer| (dealer, Ok(Vec::new()))).collect();
+        workers::for_each(n_workers, masks_by_dealer.iter_mut(), |(dealer, masks)| *masks = self.masks_of(*dealer));
+        let mut masks = Vec::new();
+        // The first dealer whose secret is not what it committed to is named, whoever was looked at first.
+        for (_, of_dealer) in masks_by_dealer {
+            masks.extend(of_dealer?);
         }
         self.sum.apply(&masks);
         Ok(Sum { lanes: self.sum, bits: self.roster.terms().bits, survivors: self.survivors })
+    }
+
+    /// The masks that are still on the sum because of `dealer`, to be taken off: its own if it survived, else those with
+    /// each neighbor that did. Its secret is rebuilt, and checked.
+    fn masks_of(&self, dealer: Position) -> Result<Vec<(Sign, MaskKey)>, Incomplete> {
+        let (secret, r1) = (self.rebuild(dealer)?, self.context.roster);
+        let advert = &self.roster.entries()[dealer.index()].advert;
+        let not_as_committed = Incomplete::Dealer { dealer, blame: Blame::Commitment { dealer } };
+        if self.survivors.contains(dealer) {
+            let commitment: Digest = seed_commitment(&secret);
+            if !bool::from(commitment.as_bytes().ct_eq(advert.seed_commitment.as_bytes())) {
+                return Err(not_as_committed);
+            }
+            return Ok(vec![(Sign::Minus, MaskKey::of_seed(&secret, &r1, dealer))]);
+        }
+        let secret = AgreementSecret::from_bytes(&secret);
+        if !bool::from(secret.public().as_bytes().ct_eq(advert.s_pk.as_bytes())) {
+            return Err(not_as_committed);
+        }
+        let neighbors = self.roster.graph().neighbors(dealer).into_iter();
+        let survivors = neighbors.filter(|neighbor| self.survivors.contains(*neighbor));
+        let mask = |survivor: Position| {
+            let survivor_pk = &self.roster.entries()[survivor.index()].advert.s_pk;
+            // The roster admits no key with which an agreement gives zero.
+            let mask = MaskKey::of_pair(&secret, &r1, (dealer, &advert.s_pk), (survivor, survivor_pk))
+                .ok_or(Incomplete::Dealer { dealer: survivor, blame: Blame::Commitment { dealer: survivor } })?;
+            Ok((Sign::of_pair(survivor, dealer).reversed(), mask))
+        };
+        survivors.map(mask).collect()
     }
 
     fn rebuild(&self, dealer: Position) -> Result<Secret, Incomplete> {
@@ -225,6 +246,9 @@ impl Unmasker {
         if self.survivors.contains(dealer) { ShareKind::Seed } else { ShareKind::MaskingKey }
     }
 }
+
+/// Secrets to rebuild and keys to agree on from which on there is more than one worker: they take one some milliseconds.
+const WORKERS_FROM: usize = 128;
 
 /// The exact sum, modulo 2^b, of the vectors of U3.
 #[derive(Clone, PartialEq, Eq)]
@@ -272,8 +296,11 @@ mod tests {
         Advertised, GraphKind, Identity, RosterEntry, StatementKey, Terms, shamir::Coordinate, terms::Dimension,
     };
 
-    /// Four clients who all survive. Client 0 commits to one seed and deals the shares that `deal` makes of it.
-    fn unmask_after(
+    /// Four clients, of whom the first `n_survivors` survive. Client 0 commits to one secret and deals the shares that `deal`
+    /// makes of it.
+    fn unmask_by(
+        n_workers: usize,
+        n_survivors: u16,
         deal: impl Fn(&Secret, &[Coordinate], &mut SeededEntropy) -> Vec<Secret>,
     ) -> Result<Sum, Incomplete> {
         let mut entropy = SeededEntropy::new(1);
@@ -305,6 +332,7 @@ mod tests {
         let entries: Vec<RosterEntry> = clients.iter().map(Advertised::entry).collect();
         let roster = Arc::new(Roster::assemble(terms.clone(), entries).expect("valid"));
         let (context, everyone) = (roster.context(), PositionSet::of(4, roster.positions()));
+        let survivors = PositionSet::of(4, (0..n_survivors).map(Position));
 
         let mut hashes = vec![Vec::new(); 4];
         let mut dealt = vec![Vec::new(); 4];
@@ -312,29 +340,39 @@ mod tests {
             let holders: Vec<_> = roster.positions().filter(|holder| *holder != dealer).collect();
             let xs: Vec<_> =
                 holders.iter().map(|holder| Field::Gf256.coordinate(*holder).expect("below 255")).collect();
-            let seed = &client.secrets.seed;
+            let (kind, secret) = match survivors.contains(dealer) {
+                true => (ShareKind::Seed, client.secrets.seed.clone()),
+                false => (ShareKind::MaskingKey, Secret::new(*client.secrets.s.as_bytes())),
+            };
             let shares = match dealer {
-                Position(0) => deal(seed, &xs, &mut entropy),
-                _ => Field::Gf256.share(seed, roster.thresholds().threshold(), &xs, &mut entropy).expect("valid"),
+                Position(0) => deal(&secret, &xs, &mut entropy),
+                _ => share(&secret, &xs, &mut entropy),
             };
             for (holder, share) in holders.into_iter().zip(shares) {
-                let hash = share_hash(&context.roster, ShareKind::Seed, dealer, holder, &share);
-                hashes[dealer.index()].push((holder, hash, Digest::ZERO));
+                let hash = share_hash(&context.roster, kind, dealer, holder, &share);
+                hashes[dealer.index()].push((holder, hash, hash));
                 dealt[holder.index()].push((dealer, share));
             }
         }
         let sum = Lanes::zeros(terms.dimension, bits);
         let mut unmasker = Unmasker::new(
             (roster.clone(), context),
-            (everyone.clone(), everyone),
+            (everyone, survivors.clone()),
             (ShareHashes(hashes), vec![Vec::new(); 4], sum),
         );
-        for ((holder, client), shares) in roster.positions().zip(&clients).zip(dealt) {
+        for ((holder, client), shares) in survivors.iter().zip(&clients).zip(dealt) {
             let sign = |body: &[u8]| client.identity.sign(context, StatementKind::Unmask, holder, body);
             assert_eq!(unmasker.accept(holder, UnmaskAnswer::sign(shares, sign)), Ok(Arrival::New));
         }
         assert!(unmasker.is_complete());
-        unmasker.finish()
+        unmasker.finish_by(n_workers)
+    }
+
+    /// All four survive.
+    fn unmask_after(
+        deal: impl Fn(&Secret, &[Coordinate], &mut SeededEntropy) -> Vec<Secret>,
+    ) -> Result<Sum, Incomplete> {
+        unmask_by(1, 4, deal)
     }
 
     fn share(secret: &Secret, xs: &[Coordinate], entropy: &mut SeededEntropy) -> Vec<Secret> {
@@ -362,6 +400,21 @@ mod tests {
             shares
         });
         assert_eq!(outcome, Err(Incomplete::Dealer { dealer, blame: Blame::OffPolynomial { dealer } }));
+    }
+
+    #[test]
+    fn the_number_of_workers_changes_no_sum_and_nobody_who_is_named() {
+        // One of four dropped out: a masking key is rebuilt and agreed with, and three seeds.
+        let sum = unmask_by(1, 3, share).expect("as committed");
+        assert_ne!(sum.residues(), [0; 5], "masks came off");
+        let wrong =
+            |_: &Secret, xs: &[Coordinate], entropy: &mut SeededEntropy| share(&Secret::new([9; 32]), xs, entropy);
+        let dealer = Position(0);
+        for n_workers in [2, 3, 4, 9] {
+            assert!(unmask_by(n_workers, 3, share) == Ok(sum.clone()), "{n_workers} workers");
+            let named = Err(Incomplete::Dealer { dealer, blame: Blame::Commitment { dealer } });
+            assert_eq!(unmask_by(n_workers, 3, wrong), named, "{n_workers} workers");
+        }
     }
 
     #[test]

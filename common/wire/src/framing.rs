@@ -136,22 +136,27 @@ pub enum FrameError {
 /// # Errors
 /// If header or body exceed what any frame may carry.
 pub fn encode_opening(kind: Kind, header: &[u8], body_len: u64) -> Result<Vec<u8>, FrameError> {
-    let header_len = header.len() as u64;
-    let checked = u32::try_from(header.len()).ok().filter(|_| header.len() <= HEADER_LEN_MAX);
+    Ok([&encode_head(kind, header.len(), body_len)?, header].concat())
+}
+
+/// Encodes the head alone of a frame, whose header and body the caller sends right after it.
+///
+/// # Errors
+/// If header or body exceed what any frame may carry.
+pub fn encode_head(kind: Kind, header_len: usize, body_len: u64) -> Result<[u8; HEAD_LEN], FrameError> {
+    let checked = u32::try_from(header_len).ok().filter(|_| header_len <= HEADER_LEN_MAX);
     let Some(len) = checked else {
-        return Err(FrameError::HeaderTooLong { kind, len: header_len, max: HEADER_LEN_MAX as u64 });
+        return Err(FrameError::HeaderTooLong { kind, len: header_len as u64, max: HEADER_LEN_MAX as u64 });
     };
     if body_len > BODY_LEN_MAX {
         return Err(FrameError::BodyTooLong { kind, len: body_len, max: BODY_LEN_MAX });
     }
-    let mut bytes = Vec::with_capacity(HEAD_LEN + header.len());
-    bytes.extend_from_slice(&MAGIC);
-    bytes.push(VERSION);
-    bytes.push(kind.0);
-    bytes.extend_from_slice(&len.to_le_bytes());
-    bytes.extend_from_slice(&body_len.to_le_bytes());
-    bytes.extend_from_slice(header);
-    Ok(bytes)
+    let mut head = [0; HEAD_LEN];
+    head[..4].copy_from_slice(&MAGIC);
+    (head[4], head[5]) = (VERSION, kind.0);
+    head[6..10].copy_from_slice(&len.to_le_bytes());
+    head[10..].copy_from_slice(&body_len.to_le_bytes());
+    Ok(head)
 }
 
 /// What a decoder found.

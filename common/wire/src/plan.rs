@@ -1,12 +1,12 @@
 //! The plan of one round: everything that a client must know, and may refuse, before it takes part.
 
 use eranos_base::{
-    Context, Digest, Position, RoundNumber, SessionId, Signature, SigningKey, StatementKind, TaskId, TrustDomain,
-    VerifyingKey,
+    Context, Digest, RoundNumber, SessionId, Signature, SigningKey, TaskId, TrustDomain, VerifyingKey,
     encoding::{Canonical, CanonicalReader, DecodeError},
     signing::SigningError,
 };
-use eranos_privacy::{Mechanism, Promise};
+use eranos_ledger::PlanTerms;
+use eranos_privacy::{Mechanism, Promise, RotationSeed};
 use eranos_secagg::{Bits, GraphKind, Terms, terms::Dimension};
 
 /// The plan of one round (an attempt: a retry is a new plan in everything).
@@ -94,9 +94,28 @@ impl RoundPlan {
         Ok(plan)
     }
 
-    /// SHA-256 of the canonical bytes: what every statement of the round carries.
+    /// What of the plan is signed and hashed: all of it, model and records by their SHA-256.
+    pub fn plan_terms(&self) -> PlanTerms<'_> {
+        PlanTerms {
+            trust_domain: &self.trust_domain,
+            ledger_origin: &self.ledger_origin,
+            task: &self.task,
+            session_nonce: &self.session_nonce,
+            round: self.round,
+            model: Digest::of(&self.model_spec),
+            data: Digest::of(&self.data_spec),
+            checkpoint: self.checkpoint,
+            mechanism: &self.mechanism,
+            graph: self.graph,
+            rotation_seed: RotationSeed(self.rotation_seed),
+            ready_slot_ms: self.ready_slot_ms,
+            phase_timeout_ms: self.phase_timeout_ms,
+        }
+    }
+
+    /// The hash of the plan's terms: what every statement of the round carries.
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.to_bytes())
+        self.plan_terms().digest()
     }
 
     /// The context of the round's first statements.
@@ -128,13 +147,11 @@ impl RoundPlan {
 
     /// Signs the plan with the coordinator's ledger key.
     pub fn sign(&self, key: &SigningKey) -> SignedPlan {
-        let plan = self.to_bytes();
-        let signature = key.sign(&self.context().statement(StatementKind::Plan, Position::NONE, &plan));
-        SignedPlan { plan, signature }
+        SignedPlan { plan: self.to_bytes(), signature: key.sign(&self.plan_terms().statement()) }
     }
 }
 
-/// A plan's canonical bytes under the coordinator's signature.
+/// A plan's canonical bytes, under the coordinator's signature of its terms.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SignedPlan {
     #[serde(with = "crate::messages::blob")]
@@ -159,8 +176,7 @@ impl SignedPlan {
     /// If it is malformed or another key signed it.
     pub fn verify(&self, ledger_key: &VerifyingKey) -> Result<RoundPlan, PlanError> {
         let plan = RoundPlan::from_bytes(&self.plan)?;
-        let statement = plan.context().statement(StatementKind::Plan, Position::NONE, &self.plan);
-        ledger_key.verify(&statement, &self.signature)?;
+        ledger_key.verify(&plan.plan_terms().statement(), &self.signature)?;
         Ok(plan)
     }
 }

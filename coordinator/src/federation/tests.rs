@@ -1,6 +1,10 @@
 //! What a federation remembers from one round to the next.
 
 use eranos_base::SigningKey;
+use eranos_secagg::{
+    Advertised, Identity, Ready, Sharers, StatementKey, roster::entries_from_bytes, share_keys::parts_from_bytes,
+};
+use tokio::sync::oneshot;
 
 use super::*;
 
@@ -49,12 +53,23 @@ fn federation_of(dir: &Path, task: &str) -> Federation {
     opened.unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// What every client asks first.
+fn check_in(federation: &Federation) -> CheckIn {
+    CheckIn {
+        task: federation.task.name.clone(),
+        plan_version: eranos_wire::messages::select::PLAN_VERSION,
+        ledger_key: federation.signer.signing_key().verifying_key(),
+        ledger_size: 0,
+        nonce: 1,
+    }
+}
+
 /// Lets a client wait in `late`, as its check-in in the middle of a round does. Gives what it asked.
 fn come_late(federation: &mut Federation, name: &str) -> (ClientId, Digest) {
     let id = ClientId::new(&federation.trust_domain, name).expect("a name");
     let key = SigningKey::from_seed(&[name.len() as u8; 32]).verifying_key();
     let peer = Peer { id: id.clone(), key, certificate: Digest::of(name.as_bytes()) };
-    let check_in = CheckIn { task: federation.task.name.clone(), plan_version: 1, nonce: 1 };
+    let check_in = check_in(federation);
     let request = Digest::of(name.as_bytes());
     federation.exchanges.arrive(&id, request, true, Reply::to_nobody());
     federation.late.insert(id.clone(), (peer, check_in));
@@ -112,4 +127,109 @@ async fn whoever_has_spent_what_the_task_allows_one_client_is_not_selected_any_m
         Federation::open(dir.path(), &path, task, "example.org".parse().expect("name"), Arc::new(signer), reports);
     let error = opened.err().expect("refused").to_string();
     assert!(error.contains("allows no attempt: one costs epsilon "), "{error}");
+}
+
+/// Sends `message` in the name of `peer`; `n` numbers its requests.
+fn ask(federation: &mut Federation, peer: &Peer, n: u8, message: Message) {
+    let is_check_in = matches!(message, Message::CheckIn(_));
+    federation.exchanges.arrive(&peer.id, Digest::of(&[n]), is_check_in, Reply::to_nobody());
+    federation.feed(Event::Message { from: peer.clone(), message }).expect("handled");
+}
+
+/// The answer to the request of this number; to the check-in, if it is 0.
+fn heard(federation: &mut Federation, peer: &Peer, n: u8) -> Answer {
+    let (arrival, _) = federation.exchanges.arrive(&peer.id, Digest::of(&[n]), n == 0, Reply::to_nobody());
+    let Arrival::Answered(frame) = arrival else { panic!("{} still waits: {arrival:?}", peer.id) };
+    Answer::decode(frame.kind, &frame.header).expect("an answer")
+}
+
+/// A round of four clients, each of whom has sent READY and holds a grant.
+fn granted(federation: &mut Federation) -> Vec<Peer> {
+    federation.next_round().expect("a round");
+    let (trust_domain, task) = (federation.trust_domain.clone(), federation.task.name.clone());
+    let identity = |i: u8| {
+        Arc::new(Identity {
+            id: ClientId::new(&trust_domain, &format!("c{i}")).expect("a name"),
+            certificate: Digest::of(&[i]),
+            certificate_key: SigningKey::from_seed(&[i + 1; 32]),
+            statement_key: StatementKey::derive(&[i; 32], &task),
+        })
+    };
+    let identities: Vec<_> = (0..4).map(identity).collect();
+    let peer = |identity: &Arc<Identity>| {
+        let key = identity.certificate_key.verifying_key();
+        Peer { id: identity.id.clone(), key, certificate: identity.certificate }
+    };
+    let peers: Vec<Peer> = identities.iter().map(peer).collect();
+    for peer in &peers {
+        let check_in = check_in(federation);
+        ask(federation, peer, 0, Message::CheckIn(check_in));
+    }
+    let Answer::Configure(configure) = heard(federation, &peers[0], 0) else { panic!("a plan") };
+    let ledger_key = federation.signer.signing_key().verifying_key();
+    let terms = Arc::new(configure.plan.verify(&ledger_key).expect("signed").terms().expect("terms"));
+    let advertise = |identity: &Arc<Identity>| Advertised::begin(terms.clone(), identity.clone(), &mut OsEntropy);
+    let clients: Vec<_> = identities.iter().map(advertise).collect();
+    for (i, client) in clients.iter().enumerate() {
+        let (advert, possession) = (client.advert().to_bytes().to_vec(), identities[i].possession(&terms));
+        ask(federation, &peers[i], 1, Message::Advertise { advert, possession });
+    }
+    let Answer::Roster(roster) = heard(federation, &peers[0], 1) else { panic!("a roster") };
+    let own: Vec<_> = clients.iter().map(Advertised::entry).collect();
+    let entries = entries_from_bytes(&roster.entries).expect("a roster").into_iter().zip(&own);
+    let entries =
+        entries.map(|(entry, own)| entry.identify(&own.credential(), own.id.clone(), own.key).expect("its own"));
+    let entries: Vec<_> = entries.collect();
+    let share = |client: Advertised| client.share_keys(entries.clone(), &mut OsEntropy).expect("honest");
+    let clients: Vec<_> = clients.into_iter().map(share).collect();
+    for (peer, client) in peers.iter().zip(&clients) {
+        ask(federation, peer, 2, Message::ShareKeys(client.bundle().to_bytes()));
+    }
+    for (peer, client) in peers.iter().zip(clients) {
+        let Answer::Sharers(message) = heard(federation, peer, 2) else { panic!("U2") };
+        let sharers = Sharers::from_bytes(&message.sharers).expect("U2");
+        let parts = parts_from_bytes(&message.parts).expect("parts");
+        let ready: Ready = client.receive(&sharers, &parts).expect("honest");
+        ask(federation, peer, 3, Message::Ready(ready.ready()));
+        assert!(matches!(heard(federation, peer, 3), Answer::Grant(_)));
+    }
+    peers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_grant_is_gone_is_read_no_further() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut federation = federation(dir.path());
+    let peers = granted(&mut federation);
+    // Each reads a body that never ends; its receiver hears when it is dropped.
+    let mut broken_off: Vec<oneshot::Receiver<()>> = Vec::new();
+    for peer in &peers {
+        let (alive, gone) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let _alive = alive;
+            std::future::pending().await
+        });
+        federation.uploads.insert(peer.id.clone(), task);
+        broken_off.push(gone);
+    }
+    let reads = |federation: &Federation| {
+        peers.iter().map(|peer| federation.uploads.contains_key(&peer.id)).collect::<Vec<_>>()
+    };
+
+    // It says that it leaves, in the middle of its upload.
+    ask(&mut federation, &peers[1], 4, Message::Abort("leaving".to_owned()));
+    assert_eq!(reads(&federation), [true, false, true, true]);
+    assert!(broken_off.remove(1).await.is_err(), "its task is gone, and what it had read");
+    tokio::task::yield_now().await;
+    assert!(broken_off.iter_mut().all(|gone| gone.try_recv() == Err(oneshot::error::TryRecvError::Empty)));
+
+    // Everybody has left, and nobody's vector is wanted any more.
+    ask(&mut federation, &peers[2], 4, Message::Abort("leaving".to_owned()));
+    ask(&mut federation, &peers[0], 4, Message::Abort("leaving".to_owned()));
+    ask(&mut federation, &peers[3], 4, Message::Abort("leaving".to_owned()));
+    assert!(matches!(federation.round, Round::Over));
+    assert_eq!(reads(&federation), [false; 4]);
+    for gone in broken_off {
+        assert!(gone.await.is_err());
+    }
 }

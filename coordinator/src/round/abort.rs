@@ -3,7 +3,7 @@
 use eranos_base::ClientId;
 use eranos_wire::messages::{abort::Aborted, select::ComeBack};
 
-use super::{Abandoned, Action, Attempt, Common, Round, RoundSpec, answer};
+use super::{Abandoned, Action, Attempt, Common, Round, RoundSpec, answer_all};
 
 /// What a phase knows that the ledger wants to hear, if the round ends in it.
 pub struct Aborting {
@@ -14,9 +14,7 @@ pub struct Aborting {
 impl Aborting {
     /// Ends the round: everyone still in it hears why, and the attempt goes into the ledger.
     pub(super) fn end(self, reason: String, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
-        for id in &self.cohort {
-            actions.push(answer(id, Aborted { reason: reason.clone().into() }));
-        }
+        actions.push(answer_all(self.cohort, Aborted { reason: reason.clone().into() }));
         actions.push(Action::Abandon(Box::new(Abandoned { attempt: self.attempt, reason })));
         (Round::Over, actions)
     }
@@ -56,6 +54,7 @@ impl Common {
             plan: self.plan.clone(),
             plan_signature: self.plan_signature,
             roster: None,
+            bindings: Vec::new(),
             sharers: None,
             received: Vec::new(),
             survivors: None,

@@ -6,7 +6,10 @@ use eranos_base::{ClientId, Signature, Timestamp};
 use eranos_secagg::{Advert, Roster, RosterEntry, advert::verify_possession, roster::entries_to_bytes};
 use eranos_wire::messages::{abort::Aborted, advertise_keys};
 
-use super::{Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, out_of_phase};
+use super::{
+    Aborting, Action, Common, Event, Message, Note, Peer, Phase, Round, ShareKeys, answer, answer_all, members,
+    out_of_phase,
+};
 
 /// The plan is out; signed keys arrive.
 pub struct AdvertiseKeys {
@@ -88,9 +91,7 @@ impl AdvertiseKeys {
         };
         let signature = self.common.spec.key.sign(&roster.statement());
         let entries = entries_to_bytes(roster.entries());
-        for entry in roster.entries() {
-            actions.push(answer(&entry.id, advertise_keys::Roster { entries: entries.clone(), signature }));
-        }
+        actions.push(answer_all(members(&roster), advertise_keys::Roster { entries, signature }));
         let common = self.common.enter(Phase::ShareKeys, roster.n1(), now, &mut actions);
         ShareKeys::begin(common, roster, actions)
     }

@@ -8,7 +8,7 @@ use eranos_secagg::{ConsistencyCollector, Roster};
 use eranos_wire::messages::consistency;
 
 use super::{
-    Aborting, Action, Attempt, Common, Event, Message, Phase, Record, Round, Unmask, answer, identities, members,
+    Aborting, Action, Attempt, Common, Event, Message, Phase, Record, Round, Unmask, answer_all, identities, members,
     misbehaved, out_of_phase,
 };
 
@@ -62,11 +62,7 @@ impl CollectStatements {
         // Before anyone is asked to unmask, the ledger's fallback says that the sum may be known.
         actions.push(Action::Persist(Record::Progress(Box::new(attempt.clone()))));
         let message = consistency::Quorum { quorum: quorum.to_bytes() };
-        for position in unmasker.survivors().iter() {
-            if let Some(entry) = self.roster.entry(position) {
-                actions.push(answer(&entry.id, message.clone()));
-            }
-        }
+        actions.push(answer_all(identities(&self.roster, unmasker.survivors().iter()), message));
         let common = self.common.enter(Phase::Unmask, unmasker.survivors().len(), now, &mut actions);
         (Round::Unmask(Unmask::new(common, self.roster, unmasker, attempt)), actions)
     }

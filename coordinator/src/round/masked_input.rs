@@ -13,8 +13,8 @@ use eranos_secagg::{Accumulator, Finished, Roster};
 use eranos_wire::messages::{abort::Aborted, masked_input};
 
 use super::{
-    Aborting, Action, Attempt, CollectStatements, Common, Event, Message, Note, Peer, Phase, Round, answer, blamed,
-    identities, members, out_of_phase,
+    Aborting, Action, Attempt, CollectStatements, Common, Event, Message, Note, Peer, Phase, Round, answer, answer_all,
+    blamed, identities, members, out_of_phase,
 };
 
 /// U2 is out; READYs and masked vectors arrive.
@@ -154,10 +154,8 @@ impl CollectInputs {
         };
         let survivors = collector.survivors();
         let signature = self.common.spec.key.sign(&survivors.statement(&collector.context()));
-        for entry in survivors.set().iter().filter_map(|position| self.roster.entry(position)) {
-            let message = masked_input::Survivors { survivors: survivors.to_bytes(), signature };
-            actions.push(answer(&entry.id, message));
-        }
+        let message = masked_input::Survivors { survivors: survivors.to_bytes(), signature };
+        actions.push(answer_all(identities(&self.roster, survivors.set().iter()), message));
         let common = self.common.enter(Phase::Consistency, survivors.set().len(), now, &mut actions);
         (Round::Consistency(CollectStatements::new(common, self.roster, collector)), actions)
     }
@@ -178,7 +176,7 @@ impl CollectInputs {
         let attempt = self.common.attempt().with_roster(&self.roster);
         let received = self.accumulator.sharers().iter().filter(|position| self.accumulator.is_finished(*position));
         Attempt {
-            sharers: Some(self.accumulator.routed().sharers().root()),
+            sharers: Some(self.accumulator.context().sharers),
             received: identities(&self.roster, received),
             ..attempt
         }

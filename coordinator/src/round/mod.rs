@@ -34,8 +34,9 @@ use eranos_base::{
     ClientId, Digest, Entropy, Position, RoundNumber, SessionId, Signature, SigningKey, TaskId, Timestamp, TrustDomain,
     VerifyingKey,
 };
+use eranos_ledger::Binding;
 use eranos_privacy::Mechanism;
-use eranos_secagg::{Blame, GraphKind, Misbehaviour, Roster, Sum, Terms};
+use eranos_secagg::{Blame, GraphKind, Misbehaviour, Roster, RosterEntry, Sum, Terms};
 use eranos_wire::{
     Answer, RoundPlan,
     messages::{
@@ -152,6 +153,13 @@ pub enum Action {
         /// And with this body.
         body: Bytes,
     },
+    /// Answer the pending requests of several clients alike: encoded once, whose bytes all of them share.
+    AnswerAll {
+        /// Whom.
+        to: Vec<ClientId>,
+        /// With what.
+        answer: Answer,
+    },
     /// Make durable, before anything after it.
     Persist(Record),
     /// Send [`Event::Wake`] at this time; it replaces the one asked for before.
@@ -193,6 +201,8 @@ pub struct Attempt {
     pub plan_signature: Signature,
     /// The roster's digest R1 and the members' statement keys, in the order of positions.
     pub roster: Option<(Digest, Vec<VerifyingKey>)>,
+    /// Whose these keys are. It is kept, and no part of the entry.
+    pub bindings: Vec<Binding>,
     /// The root of U2.
     pub sharers: Option<Digest>,
     /// Whose vectors arrived, complete and verified: they were charged for this attempt.
@@ -208,7 +218,17 @@ pub struct Attempt {
 impl Attempt {
     fn with_roster(self, roster: &Roster) -> Self {
         let pseudonyms = roster.entries().iter().map(|entry| entry.advert.statement_key).collect();
-        Self { roster: Some((roster.digest(), pseudonyms)), ..self }
+        let binding = |entry: &RosterEntry| Binding {
+            trust_domain: self.plan.trust_domain.clone(),
+            task: self.plan.task.clone(),
+            pseudonym: entry.advert.statement_key,
+            client: entry.id.clone(),
+            certificate: entry.certificate,
+            certificate_key: entry.key,
+            certification: entry.advert.certification,
+        };
+        let bindings = roster.entries().iter().map(binding).collect();
+        Self { roster: Some((roster.digest(), pseudonyms)), bindings, ..self }
     }
 }
 
@@ -433,6 +453,11 @@ impl Common {
 /// An answer without a body.
 fn answer(to: &ClientId, answer: impl Into<Answer>) -> Action {
     Action::Answer { to: to.clone(), answer: answer.into(), body: Bytes::new() }
+}
+
+/// The same answer for several, without a body.
+fn answer_all(to: Vec<ClientId>, answer: impl Into<Answer>) -> Action {
+    Action::AnswerAll { to, answer: answer.into() }
 }
 
 /// Everyone in the roster.

@@ -33,7 +33,8 @@ impl ShareKeys {
         // From here on the ledger can name who stood in the roster.
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         // The roster goes out only after that.
-        let (answers, rest): (Vec<_>, Vec<_>) = actions.into_iter().partition(|a| matches!(a, Action::Answer { .. }));
+        let is_answer = |action: &Action| matches!(action, Action::Answer { .. } | Action::AnswerAll { .. });
+        let (answers, rest): (Vec<_>, Vec<_>) = actions.into_iter().partition(is_answer);
         (Round::ShareKeys(phase), rest.into_iter().chain(answers).collect())
     }
 

@@ -215,8 +215,8 @@ pub(super) mod tests {
 
     /// The task and an attempt of the stored log, to be changed at will.
     pub(crate) fn stored() -> (Entry, Attempt) {
-        let tile = Tile::parse("tile/entries/000.p/7").expect("a path");
-        let bundle = include_bytes!("../../tests/vectors/log/tile/entries/000.p/7");
+        let tile = Tile::parse("tile/entries/000.p/9").expect("a path");
+        let bundle = include_bytes!("../../tests/vectors/log/tile/entries/000.p/9");
         let entries = parse_entries(&tile, bundle).expect("a bundle");
         let folder = Folder::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/log"));
         let attachment = attachment_of(entries[2]).map(|name| folder.read_attachment(&name).expect("an attachment"));

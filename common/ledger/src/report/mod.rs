@@ -62,6 +62,9 @@ impl Report {
             "origin": checkpoint.map(|c| c.origin.as_str()),
             "size": checkpoint.map(|c| c.size),
             "root": checkpoint.map(|c| c.root.to_string()),
+            "witnessed": self.audit.witnessed.iter().map(|(witness, at)| {
+                json!({ "witness": witness.as_str(), "time": at.unix_ms() / 1000 })
+            }).collect::<Vec<Value>>(),
             "key": self.key.to_string(),
             "command": self.command(),
             "n_findings": self.audit.n_findings,
@@ -265,7 +268,7 @@ mod tests {
     fn audited() -> (Options, audit::Report) {
         let vectors = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors"));
         let key = std::fs::read_to_string(vectors.join("ledger.pub")).expect("a key");
-        let options = Options { key: key.trim_end().parse().expect("a key"), known: None };
+        let options = Options::new(key.trim_end().parse().expect("a key"));
         let report = audit::verify(&vectors.join("log"), &options).expect("readable");
         (options, report)
     }

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use eranos_base::Digest;
 
 use crate::{
-    entry::Outcome,
+    entry::{Date, Outcome},
     report::{
         PARTIES_SHOWN_MAX, PartyView, Report, TASKS_SHOWN_MAX, TaskView,
         chart::{self, Bar, Frame, Line},
@@ -485,7 +485,11 @@ fn check(html: &mut Html, report: &Report) {
                 ("Root of their tree", checkpoint.root.to_string()),
                 ("Key that this report was made with", report.key.to_string()),
             ];
-            described(html, fields.iter());
+            let witnessed = report.audit.witnessed.iter();
+            let witnessed: Vec<_> = witnessed
+                .map(|(name, at)| ("Cosigned by a witness", format!("{name}, on {} (UTC)", Date::of(*at))))
+                .collect();
+            described(html, fields.iter().chain(&witnessed));
         }
     });
 }

@@ -10,7 +10,7 @@ use eranos_base::encoding::{Canonical, CanonicalReader, DecodeError};
 use super::{
     BITS_MAX, CommonParameters, DISTRIBUTED, LEARNING_RATE_MAX, LEARNING_RATE_MIN, LOCAL, MechanismError, NO_NOISE,
     Noise, NoiseTarget, Promise, SHARE_THOUSANDTHS_MAX, STEPS_MAX, check_cohort, check_release, check_vector, in_range,
-    least, padded_len, read_variance, share_variance,
+    least, padded, read_variance, share_variance,
 };
 use crate::{
     accountant::Event,
@@ -30,7 +30,7 @@ pub struct ClientParameters {
     pub scaled_clip: u32,
     /// Coordinates of the model's update.
     pub n_parameters: u32,
-    /// d: coordinates of the masked vector, the next power of two from parameters and groups on.
+    /// d: coordinates of the masked vector, [`padded_len`](crate::rotation::padded_len) of parameters and groups.
     pub d_pad: u32,
     /// u_min: the least number of survivors with which anyone signs or unmasks.
     pub u_min: u16,
@@ -295,8 +295,7 @@ pub struct ClientTarget {
 /// If the target is out of range or no noise reaches it.
 pub fn design_client(target: &ClientTarget) -> Result<ClientMechanism, MechanismError> {
     // Before anything is reckoned with them.
-    let d_pad = padded_len(target.n_parameters, &target.groups);
-    check_vector(target.n_parameters, &target.groups, d_pad)?;
+    let d_pad = padded(target.n_parameters, &target.groups)?;
     check_cohort(target.u_min, target.max_colluders, target.n_max)?;
     let with_noise = |noise: Noise| {
         let mut parameters = ClientParameters {

@@ -2,9 +2,9 @@
 
 use eranos_base::{Digest, Position, RoundNumber, SessionId, Signature, StatementKind};
 use eranos_secagg::{
-    Advert, Arrival, Blame, Incomplete, Misbehaviour, PositionSet, Quorum, Refusal, Roster, RosterEntry, RosterError,
-    SharePart, Sharers, Survivors, ThresholdError, UnmaskAnswer, advert::AdvertError, packing::PackingError,
-    roster::EntryError,
+    AddressedPart, Advert, Arrival, Blame, Incomplete, Misbehaviour, PositionSet, Quorum, Refusal, Roster, RosterEntry,
+    RosterError, SharePart, Sharers, Survivors, ThresholdError, UnmaskAnswer, advert::AdvertError,
+    packing::PackingError, roster::EntryError,
 };
 
 use crate::federation::{Federation, federation, position};
@@ -74,7 +74,7 @@ fn u2_equivocation_with_those_that_will_be_declared_dropped_is_refused_by_all() 
 
 #[test]
 fn a_u2_that_lacks_the_client_or_alters_its_bundle_or_withholds_a_part_is_refused() {
-    let check = |change: &dyn Fn(&eranos_secagg::Routed, &mut Vec<SharePart>) -> Sharers, expect: Refusal| {
+    let check = |change: &dyn Fn(&eranos_secagg::Routed, &mut Vec<AddressedPart>) -> Sharers, expect: Refusal| {
         let federation = federation(4, 1, 3, 6, 20, 3);
         let (mut clients, router) = federation.shared(&[]);
         let routed = router.close().expect("everybody shared");
@@ -411,16 +411,11 @@ fn shares_that_do_not_open_become_a_complaint_and_the_sum_stays_exact() {
     let mut parts = clients[1].bundle().parts().to_vec();
     let part = parts.iter_mut().find(|part| part.holder == position(4)).expect("dealt to all");
     part.ciphertext[7] ^= 1;
-    let body = [
-        &part.holder.0.to_le_bytes()[..],
-        Digest::of(&part.ciphertext).as_bytes(),
-        part.seed_hash.as_bytes(),
-        part.key_hash.as_bytes(),
-    ]
-    .concat();
+    let body =
+        [&part.holder.0.to_le_bytes()[..], Digest::of(&part.ciphertext).as_bytes(), part.hashes().as_bytes()].concat();
     let statement = context.statement(StatementKind::SharePart, position(1), &body);
     part.signature = federation.identities[1].certificate_key.sign(&statement);
-    let bundle = eranos_secagg::Bundle::from_bytes(&eranos_secagg::share_keys::parts_to_bytes(&parts)).expect("parts");
+    let bundle = eranos_secagg::Bundle::new(parts);
     assert_eq!(router.accept(position(1), bundle.clone()), Ok(Arrival::New));
     let routed = router.close().expect("everybody shared");
     // The bundle's hash is of what was sent: its dealer, whose state has the honest one, refuses; the others go on.
@@ -444,7 +439,7 @@ fn shares_that_do_not_open_become_a_complaint_and_the_sum_stays_exact() {
             forged.complaints = vec![dealer];
             let mut body = forged.to_bytes();
             body.truncate(body.len() - 64);
-            let context = context.with_sharers(accumulator.routed().sharers().root());
+            let context = accumulator.context();
             let statement = context.statement(StatementKind::MaskedInput, position(i), &body);
             forged.signature = federation.identities[i].certificate_key.sign(&statement);
             let error = Misbehaviour::ComplaintForeign { holder: position(i), dealer };
@@ -476,7 +471,7 @@ fn shares_that_do_not_open_become_a_complaint_and_the_sum_stays_exact() {
 fn more_complaints_than_colluders_name_the_dealer_and_the_complainer() {
     let federation = federation(6, 1, 5, 6, 20, 14);
     let (clients, mut accumulator) = federation.masked();
-    let context = federation.roster().context().with_sharers(accumulator.routed().sharers().root());
+    let context = accumulator.context();
     for (i, (_, upload)) in clients.into_iter().enumerate() {
         let mut finished = upload.finished;
         finished.complaints = match i {

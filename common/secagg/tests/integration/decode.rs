@@ -1,8 +1,8 @@
 //! Every decoder of this crate over the same bytes. The fuzz targets of the repository read this file too.
 
 use eranos_secagg::{
-    Advert, Bundle, Finished, PositionSet, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry, UnmaskAnswer,
-    mask::Lanes, packing, roster, share_keys, terms::Dimension,
+    AddressedPart, Advert, Bundle, Finished, PositionSet, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry,
+    UnmaskAnswer, mask::Lanes, packing, roster, share_keys, terms::Dimension,
 };
 
 /// The roster's size where a decoder has to know it.
@@ -22,6 +22,7 @@ pub(crate) fn decode_by_all(bytes: &[u8]) -> usize {
     let entries = roster::entries_from_bytes(bytes).ok();
     check(entries.map(|entries| entries.iter().flat_map(UnidentifiedEntry::to_bytes).collect()));
     check(SharePart::from_bytes(bytes).ok().map(|part| part.to_bytes().to_vec()));
+    check(AddressedPart::from_bytes(bytes).ok().map(|part| part.to_bytes()));
     check(Bundle::from_bytes(bytes).ok().map(|bundle| bundle.to_bytes()));
     check(share_keys::parts_from_bytes(bytes).ok().map(|parts| share_keys::parts_to_bytes(&parts)));
     check(Sharers::from_bytes(bytes).ok().map(|sharers| sharers.to_bytes()));

@@ -2,13 +2,13 @@
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_secagg::{
-    Advert, Finished, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry, UnmaskAnswer,
+    AddressedPart, Advert, Bundle, Finished, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry, UnmaskAnswer,
     agreement::AgreementKeyError, roster, share_keys,
 };
 
 use crate::{
     decode::{N1, decode_by_all},
-    federation::federation,
+    federation::{federation, position},
 };
 
 /// One valid message of each kind.
@@ -26,6 +26,8 @@ fn corpus() -> Vec<Vec<u8>> {
         roster::entries_to_bytes(&entries),
         clients[0].bundle().parts()[0].to_bytes().to_vec(),
         clients[0].bundle().to_bytes(),
+        routed.parts_for(position(1))[0].to_bytes(),
+        share_keys::parts_to_bytes(&routed.parts_for(position(1))),
         routed.sharers().to_bytes(),
         masked[0].1.finished.to_bytes(),
         masked[0].1.packed.clone(),
@@ -98,7 +100,9 @@ fn lists_that_claim_more_than_a_roster_holds_are_refused_before_they_are_read() 
         Quorum::from_bytes(&many).map(|_| ()),
         UnmaskAnswer::from_bytes(&many).map(|_| ()),
         Finished::from_bytes(&many).map(|_| ()),
-        share_keys::parts_from_bytes(&vec![0; 10_001 * SharePart::LEN]).map(|_| ()),
+        share_keys::parts_from_bytes(&vec![0; 10_001 * AddressedPart::LEN]).map(|_| ()),
+        Bundle::from_bytes(&vec![0; 10_001 * SharePart::LEN]).map(|_| ()),
+        roster::entries_from_bytes(&vec![0; 10_001 * UnidentifiedEntry::LEN]).map(|_| ()),
         Survivors::from_bytes(&many, 10_001).map(|_| ()),
     ] {
         assert!(matches!(error, Err(eranos_base::encoding::DecodeError::Limit { .. })), "{error:?}");

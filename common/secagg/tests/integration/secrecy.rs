@@ -3,7 +3,7 @@
 
 use eranos_base::{Digest, RoundNumber, SeededEntropy, StatementKind};
 use eranos_secagg::{
-    Advert, AgreementKey, Arrival, Bits, Incomplete, RosterEntry, SharePart, Sharers,
+    AddressedPart, Advert, AgreementKey, Arrival, Bits, Incomplete, RosterEntry, Sharers,
     mask::{Lanes, MaskKey, Sign},
     terms::Dimension,
 };
@@ -158,19 +158,19 @@ fn a_client_whose_peers_mirror_keys_is_masked_as_before() {
     // What the victim receives: of the mirror nothing that opens, signed by it.
     let victim = share(3);
     let context = victim.roster().context();
-    let dealt = |i: usize| -> SharePart {
+    let dealt = |i: usize| -> AddressedPart {
         let of = share(if i == 0 { 1 } else { i }).bundle().parts().to_vec();
         let mut part = of.into_iter().find(|part| part.holder == position(3)).expect("dealt to all");
         if i == 0 {
             part.dealer = position(0);
-            let hashes = [Digest::of(&part.ciphertext), part.seed_hash, part.key_hash];
+            let hashes = [Digest::of(&part.ciphertext), part.hashes()];
             let body: Vec<u8> = 3_u16.to_le_bytes().into_iter().chain(hashes.iter().flat_map(|h| h.0)).collect();
             let statement = context.statement(StatementKind::SharePart, position(0), &body);
             part.signature = federation.identities[0].certificate_key.sign(&statement);
         }
-        part
+        AddressedPart::from(&part)
     };
-    let parts: Vec<SharePart> = (0..10).filter(|i| *i != 3).map(dealt).collect();
+    let parts: Vec<AddressedPart> = (0..10).filter(|i| *i != 3).map(dealt).collect();
     let masked = |without: &[usize]| {
         let victim = share(3);
         let bundle = victim.bundle().digest(position(3));

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use eranos_base::{Digest, Position, SeededEntropy, StatementKind};
 use eranos_secagg::{
-    Arrival, Bundle, Graph, GraphError, Incomplete, Misbehaviour, PositionSet, Refusal, Roster, RosterError, Routed,
-    SharePart, Sharers, Survivors, ThresholdError, UnmaskAnswer, share_keys,
+    AddressedPart, Arrival, Bundle, Graph, GraphError, Incomplete, Misbehaviour, PositionSet, Refusal, Roster,
+    RosterError, Routed, SharePart, Sharers, Survivors, ThresholdError, UnmaskAnswer,
 };
 
 use crate::federation::{Federation, federation, position, sparse};
@@ -41,7 +41,7 @@ fn around(roster: &Roster, at: Position, steps: impl IntoIterator<Item = isize>)
 /// A part of `part`'s dealer for another holder, signed by the dealer.
 fn redirected(federation: &Federation, part: &SharePart, holder: Position) -> SharePart {
     let mut part = SharePart { holder, ..part.clone() };
-    let hashes = [Digest::of(&part.ciphertext), part.seed_hash, part.key_hash];
+    let hashes = [Digest::of(&part.ciphertext), part.hashes()];
     let body: Vec<u8> = holder.0.to_le_bytes().into_iter().chain(hashes.iter().flat_map(|hash| hash.0)).collect();
     let statement = federation.roster().context().statement(StatementKind::SharePart, part.dealer, &body);
     part.signature = federation.identities[index(part.dealer)].certificate_key.sign(&statement);
@@ -91,7 +91,7 @@ fn shares_that_a_coordinator_brings_from_beyond_the_neighbors_are_refused() {
     let part = redirected(&federation, &clients[index(stranger)].bundle().parts()[0], victim);
     let routed = router.close().expect("everybody shared");
     let mut parts = routed.parts_for(victim);
-    parts.push(part);
+    parts.push(AddressedPart::from(&part));
     let refusal = clients.remove(5).receive(routed.sharers(), &parts).err();
     assert_eq!(refusal, Some(Refusal::ForeignPart { dealer: stranger, holder: victim }));
 }
@@ -118,7 +118,7 @@ fn a_bundle_for_fewer_or_other_holders_than_the_neighbors_is_refused() {
     let stranger = around(&federation.roster(), position(9), [5])[0];
     let mut refused = |mut parts: Vec<SharePart>| {
         parts.sort_by_key(|part| part.holder);
-        let bundle = Bundle::from_bytes(&share_keys::parts_to_bytes(&parts)).expect("parts");
+        let bundle = Bundle::from_bytes(&Bundle::new(parts).to_bytes()).expect("parts");
         let error = Misbehaviour::BundleIncomplete { dealer: position(9) };
         assert_eq!(router.accept(position(9), bundle), Err(error));
     };
@@ -141,6 +141,7 @@ fn a_ring_in_another_order_than_the_rosters_is_refused() {
     let parts: Vec<_> = chosen
         .iter()
         .map(|dealer| redirected(&federation, &clients[index(*dealer)].bundle().parts()[0], position(0)))
+        .map(|part| AddressedPart::from(&part))
         .collect();
     let foreign = *chosen.iter().find(|dealer| !roster.graph().contains(position(0), **dealer)).expect("one");
     let refusal = clients.remove(0).receive(routed.sharers(), &parts).err();
@@ -264,7 +265,7 @@ fn a_complaint_about_a_client_that_is_no_neighbor_is_refused() {
     let federation = forty_eight(11);
     let (clients, mut accumulator) = federation.masked();
     let stranger = around(&federation.roster(), position(5), [5])[0];
-    let context = federation.roster().context().with_sharers(accumulator.routed().sharers().root());
+    let context = accumulator.context();
     let upload = &clients[5].1;
     let mut finished = upload.finished.clone();
     finished.complaints = vec![stranger];

@@ -127,6 +127,8 @@ messages! {
         Settled(settle::Settled) = 0x98,
         /// The round is over without a result, or over for this client.
         Aborted(abort::Aborted) = 0x99,
+        /// The ledger key was exchanged; an answer to a check-in.
+        KeyRotated(select::KeyRotated) = 0x9a,
     }
 }
 
@@ -162,6 +164,11 @@ impl Request {
 }
 
 impl Answer {
+    /// Whether it answers a check-in, and nothing else.
+    pub const fn is_to_check_in(&self) -> bool {
+        matches!(self, Self::Configure(_) | Self::ComeBackLater(_) | Self::KeyRotated(_))
+    }
+
     /// The longest header and body of an answer of `kind`.
     pub fn limits(kind: Kind) -> Option<Limits> {
         let body_len_max = match kind.0 {
@@ -205,3 +212,7 @@ pub(crate) mod blob {
         deserializer.deserialize_byte_buf(Bytes)
     }
 }
+
+/// A block of bytes in a list of blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob(#[serde(with = "blob")] pub Vec<u8>);

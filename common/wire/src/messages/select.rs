@@ -6,7 +6,7 @@ use eranos_base::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{RoundRef, abort::Reason};
+use super::{Blob, RoundRef, abort::Reason};
 
 /// Asks to take part in the next round of a task. The client's identity is its certificate's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,12 +15,28 @@ pub struct CheckIn {
     pub task: TaskId,
     /// The version of plans that the client understands.
     pub plan_version: u16,
+    /// The coordinator's ledger key, as the client knows it.
+    pub ledger_key: VerifyingKey,
+    /// The size of the ledger that the client knows; 0 for none.
+    pub ledger_size: u64,
     /// Random: two check-ins are never the same request, a resent one is.
     pub nonce: u64,
 }
 
 /// The version of plans that this build makes and understands.
-pub const PLAN_VERSION: u16 = 1;
+pub const PLAN_VERSION: u16 = 2;
+
+/// The coordinator's ledger key is not the one that the client knows any more: the entries by which it was exchanged, from
+/// the client's key on, each with its proofs from the ledger that the client knows. A client that follows them checks in
+/// again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRotated {
+    /// `eranos_ledger`'s receipts, at most [`ROTATIONS_MAX`], all under one checkpoint.
+    pub receipts: Vec<Blob>,
+}
+
+/// Most rotations that a client follows at once; each takes some kilobytes.
+pub const ROTATIONS_MAX: usize = 64;
 
 /// The client is not wanted now, under the coordinator's ledger key: whoever holds only its TLS key can send nobody away,
 /// and two different ones for one round are evidence that any client may publish.

@@ -158,6 +158,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
             labels: trial.labels.map(str::to_owned),
             columns: trial.columns.iter().map(|&name| name.to_owned()).collect(),
             classes: trial.classes,
+            budget: None,
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, reports } = coordinator_setup::open(&init.dir)?;

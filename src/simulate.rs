@@ -173,6 +173,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
             labels: Some(LABELS.to_owned()),
             columns: Vec::new(),
             classes: 2,
+            budget: None,
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, mut reports } = coordinator_setup::open(&coordinator)?;

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic wherever something is not as it should be")]
 
+mod budgets;
 mod data;
 mod errors;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod faults;
 mod fuzz;
 mod house;
 mod local;

@@ -683,6 +683,7 @@ fn session(folder: &Path, coordinator: SocketAddr) -> Session {
         max_colluders: 1,
         records_max: 100_000,
         classes: 10,
+        budget: None,
     };
     eranos_client::setup::init(&init).expect("written");
     for name in ["images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"] {

@@ -5,15 +5,20 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use eranos_base::UserError;
 use eranos_nn::data::Format;
-use eranos_privacy::{Budget, budget::UnitOfPrivacy};
-use tokio::sync::{mpsc, watch};
+use eranos_privacy::{
+    Promise,
+    budget::{SessionReport, UnitOfPrivacy},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
 
 use crate::{
-    local,
+    budget, local,
     policy::Unit,
     session::Progress,
     setup::{self, Init},
-    store,
 };
 
 /// `eranos client`.
@@ -63,6 +68,9 @@ pub enum Command {
         /// How many classes there are
         #[arg(long, default_value_t = 10)]
         classes: u32,
+        /// The state folder of another client over the same data: one data set has one budget, whatever the tasks
+        #[arg(long)]
+        budget: Option<PathBuf>,
     },
     /// Take part until the task is over
     Run {
@@ -112,6 +120,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             labels,
             columns,
             classes,
+            budget,
         } => {
             let is_table = Format::of(Path::new(&records)).is_ok();
             let labels = labels.or((!is_table).then(|| "labels-idx1-ubyte.gz".to_owned()));
@@ -130,6 +139,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 labels,
                 columns,
                 classes,
+                budget: budget.map(|path| std::path::absolute(&path).unwrap_or(path)),
             })?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::POLICY).display());
             Ok(())
@@ -151,13 +161,12 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
         UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
     })?;
     runtime.block_on(async move {
+        let interrupted = interrupted()?;
         let (stop_sender, stop) = watch::channel(false);
         let (progress, mut heard) = mpsc::channel(64);
         tokio::spawn(async move {
-            // A second signal ends the process the usual way.
-            if tokio::signal::ctrl_c().await.is_ok() {
-                let _ = stop_sender.send(true);
-            }
+            interrupted.await;
+            let _ = stop_sender.send(true);
         });
         let printer = tokio::spawn(async move {
             while let Some(progress) = heard.recv().await {
@@ -182,59 +191,133 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
     })
 }
 
+/// Resolves when the operator or the system asks the process to end. It listens from when this is called.
+///
+/// # Errors
+/// If the system does not let this process listen.
+fn interrupted() -> Result<impl Future<Output = ()>, UserError> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            UserError::new(format!("cannot listen for signals: {error}"), "check the limits of this user")
+        })
+    };
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
 fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {
     let config = crate::config::Config::read(&dir.join(setup::CONFIG))?;
-    let path = config.state.join(store::BUDGET);
-    let bytes = std::fs::read(&path).map_err(|error| {
-        let what = format!("cannot read {}: {error}", path.display());
-        UserError::new(what, "a client that never ran has no budget yet: `eranos client run`")
-    })?;
-    let (budget, _) = Budget::parse(&bytes).map_err(|error| {
-        let what = format!("the budget in {} is damaged: {error}", path.display());
-        UserError::new(what, "do not delete it: it is the record of what was spent; restore it from a backup")
-    })?;
-    let (terms, n_without_noise) = (budget.terms(), budget.n_without_noise());
-    let spent = Some(budget.epsilon_spent()).filter(|epsilon| epsilon.is_finite());
-    let unit = terms.unit.name();
-    // The same charges as seen by the other unit: neither is ever left out of the other's total, nor added to it.
-    let spent_of = |unit| Some(budget.epsilon_spent_of(unit)).filter(|epsilon| epsilon.is_finite());
+    let budget = budget::read(config.budget_dir())?;
+    let terms = budget.terms();
+    // Nothing where no epsilon is promised any more.
+    let finite = |epsilon: f64| Some(epsilon).filter(|epsilon| epsilon.is_finite());
+    let spent = finite(budget.epsilon_spent());
+    let left = spent.map(|spent| (terms.epsilon_limit - spent).max(0.0));
+    let sessions = budget.sessions();
     if json {
+        let tasks = sessions.iter().map(|session| {
+            let [record, client] = session.epsilon_spent.map(finite);
+            let mechanism = session.mechanism.as_ref();
+            serde_json::json!({
+                "task": session.task,
+                "session": session.session.to_string(),
+                "unit": mechanism.map(|mechanism| mechanism.unit().name()),
+                "noise": mechanism.map(|mechanism| mechanism.common().noise.name()),
+                "attempts_charged": session.n_charged,
+                "attempts_reserved": u32::from(session.reserved.is_some()),
+                "receipts": session.n_receipts,
+                "epsilon_spent_record": record,
+                "epsilon_spent_client": client,
+                "epsilon_promised": mechanism.and_then(|mechanism| finite(mechanism.epsilon())),
+                "epsilon_attained": session.epsilon_attained.and_then(finite),
+                "attempts_left": session.attempts_left,
+                "attempts_left_by_plan": session.attempts_left_by_plan,
+            })
+        });
         let report = serde_json::json!({
             "data_set": terms.data_set,
-            "unit": unit,
-            // Null where no epsilon is promised any more.
+            "unit": terms.unit.name(),
             "epsilon_spent": spent,
-            "epsilon_spent_record": spent_of(UnitOfPrivacy::Record),
-            "epsilon_spent_client": spent_of(UnitOfPrivacy::Client),
+            "epsilon_left": left,
+            "epsilon_with_reserved": finite(budget.epsilon_reserved()),
+            // The same charges as seen by each unit: neither is ever left out of the other's total, nor added to it.
+            "epsilon_spent_record": finite(budget.epsilon_spent_of(UnitOfPrivacy::Record)),
+            "epsilon_spent_client": finite(budget.epsilon_spent_of(UnitOfPrivacy::Client)),
             "guarantee": spent.is_some(),
             "epsilon_limit": terms.epsilon_limit,
             "delta": terms.delta,
             "attempts_charged": budget.n_charged(),
-            "attempts_without_noise": n_without_noise,
+            "attempts_reserved": budget.n_reserved(),
+            "attempts_without_noise": budget.n_without_noise(),
             "receipts": budget.n_receipts(),
+            "tasks": tasks.collect::<Vec<_>>(),
         });
         println!("{report}");
-    } else {
-        let of = match spent {
-            Some(spent) => format!("{spent:.3} of epsilon {} spent", terms.epsilon_limit),
-            None => format!(
-                "no guarantee: {n_without_noise} charged attempts had no noise, so nothing is promised of this data set"
-            ),
-        };
-        println!(
-            "{of} at delta {:e} (unit: one {unit}), in {} charged attempts; {} are in the ledger as released",
-            terms.delta,
-            budget.n_charged(),
-            budget.n_receipts(),
-        );
-        let other = match terms.unit {
-            UnitOfPrivacy::Record => UnitOfPrivacy::Client,
-            UnitOfPrivacy::Client => UnitOfPrivacy::Record,
-        };
-        match spent_of(other) {
-            Some(spent) => println!("the same attempts cost one {} epsilon {spent:.3}", other.name()),
-            None => println!("the same attempts promise nothing to one {}", other.name()),
+        return Ok(());
+    }
+    let of = match (spent, left) {
+        (Some(spent), Some(left)) => {
+            format!("{spent:.3} of epsilon {} spent, {left:.3} left,", terms.epsilon_limit)
         }
+        _ => format!(
+            "no guarantee: {} charged attempts had no noise, so nothing is promised of this data set",
+            budget.n_without_noise()
+        ),
+    };
+    let (n_charged, n_receipts, unit) = (budget.n_charged(), budget.n_receipts(), terms.unit.name());
+    println!(
+        "{of} at delta {:e} (unit: one {unit}), in {n_charged} charged attempts; {n_receipts} are in the ledger as released",
+        terms.delta,
+    );
+    let other = match terms.unit {
+        UnitOfPrivacy::Record => UnitOfPrivacy::Client,
+        UnitOfPrivacy::Client => UnitOfPrivacy::Record,
+    };
+    match finite(budget.epsilon_spent_of(other)) {
+        Some(spent) => println!("the same attempts cost one {} epsilon {spent:.3}", other.name()),
+        None => println!("the same attempts promise nothing to one {}", other.name()),
+    }
+    for session in &sessions {
+        println!("{}", task_line(session));
     }
     Ok(())
 }
+
+/// What one session of a task cost, and what it still may, on one line.
+fn task_line(session: &SessionReport) -> String {
+    let task = session.task.as_ref().map_or("(not noted)", |task| task.as_str());
+    let id: String = session.session.to_string().chars().take(SESSION_SHOWN).collect();
+    let Some(mechanism) = &session.mechanism else { return format!("task {task} (session {id}): nothing charged") };
+    let reserved = match session.reserved {
+        Some(round) => format!(", that of round {round} reserved"),
+        None => String::new(),
+    };
+    let mut line = format!("task {task} (session {id}): {} attempts charged{reserved}", session.n_charged);
+    if !mechanism.has_noise() {
+        return line + ", without noise: nothing is promised";
+    }
+    let unit = mechanism.unit();
+    line += &format!(
+        "; epsilon {:.3} to one {} of {:.3} promised for {}, {:.3} attained",
+        session.epsilon_spent[unit as usize],
+        unit.name(),
+        mechanism.epsilon(),
+        mechanism.common().max_attempts,
+        session.epsilon_attained.unwrap_or_default(),
+    );
+    line + &match (session.attempts_left, session.attempts_left_by_plan) {
+        (left, by_plan) if left < by_plan => {
+            format!("; {left} more until the budget is reached, {by_plan} in the plan")
+        }
+        (0, _) => "; none left in the plan".to_owned(),
+        (left, _) => format!("; {left} more in the plan, all within the budget"),
+    }
+}
+
+/// How much of a session's name is shown.
+const SESSION_SHOWN: usize = 8;

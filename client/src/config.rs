@@ -31,8 +31,10 @@ pub struct Config {
     pub classes: u32,
     /// The client's certificate, key and certificate authority lie here.
     pub certificates: PathBuf,
-    /// Budget and secrets: what must survive.
+    /// What must survive: the last checkpoint of the ledger and, unless `budget` names another folder, budget and secret.
     pub state: PathBuf,
+    /// Where the budget and the secret lie that all clients of one data set share, one for each task.
+    pub budget: Option<PathBuf>,
     /// Worker threads for training; all cores if not given.
     pub threads: Option<usize>,
 }
@@ -50,11 +52,16 @@ impl Config {
         }
         let base = path.parent().unwrap_or(Path::new("."));
         let paths = [&mut config.records, &mut config.certificates, &mut config.state];
-        for path in paths.into_iter().chain(&mut config.labels) {
+        for path in paths.into_iter().chain(&mut config.labels).chain(&mut config.budget) {
             // Taken apart and put together, it loses a "." in the middle.
             *path = base.join(&*path).components().collect();
         }
         Ok(config)
+    }
+
+    /// The folder of budget and secret.
+    pub fn budget_dir(&self) -> &Path {
+        self.budget.as_deref().unwrap_or(&self.state)
     }
 }
 

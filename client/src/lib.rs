@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod budget;
 pub mod cli;
 pub mod config;
 pub mod connection;

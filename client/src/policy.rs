@@ -190,6 +190,7 @@ mod tests {
             max_colluders: 1,
             records_max: 10,
             classes: 10,
+            budget: None,
         };
         crate::setup::init(&init).expect("written");
         let path = dir.path().join(crate::setup::POLICY);

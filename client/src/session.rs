@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     connection::{Connection, ConnectionError, Connector},
-    round::{Action, End, Event, Member, Phase, Round},
+    round::{Action, End, Event, Member, Phase, Round, Step},
     store::{Store, StoreError},
     trainer::{Cancel, Trainer},
 };
@@ -65,7 +65,7 @@ impl SessionError {
     pub fn user_error(&self) -> UserError {
         match self {
             Self::Connection(error) => error.user_error(),
-            Self::Store(error) => UserError::new(error.to_string(), "free some disk space and start the client again"),
+            Self::Store(error) => UserError::new(error.to_string(), error.next_step()),
             Self::TurnedAway(reason) => UserError::new(
                 format!("the coordinator turned this client away: {reason}"),
                 "compare `task` in client.toml with the coordinator's task.toml, or ask its operator",
@@ -159,6 +159,10 @@ impl Session {
                 }
                 () = stopped(stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
             };
+            if matches!(event, Event::Answer { answer: Answer::Configure(_), .. }) {
+                block_in_place(|| self.store.refresh())?;
+                round = round.knowing(self.store.memory());
+            }
             let (next, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
             round = next;
             place = round.plan().map(|plan| (plan.session, plan.round)).or(place);
@@ -202,6 +206,10 @@ impl Session {
             }
             if let Some(end) = end {
                 drop(training);
+                if let Some((session, number)) = place.filter(|(s, r)| self.store.budget().is_reserved(*s, *r)) {
+                    // The attempt was not charged, and never will be: its vector is gone with the round.
+                    block_in_place(|| self.store.persist(&Step::GiveBack, session, number))?;
+                }
                 // An abort is sent before the link is given up; its answer says nothing. What else is under way, as a
                 // check-in that nobody answers, is broken off.
                 if says_why {

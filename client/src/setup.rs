@@ -63,7 +63,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         epsilon_limit: policy.epsilon_max,
         delta: policy.delta_max,
     };
-    let store = Store::open(&config.state, terms, &ledger_key)?;
+    let store = Store::open(&config.state, config.budget_dir(), terms, &ledger_key)?;
     let statement_key = StatementKey::derive(store.secret(), &config.task);
     let pool = match pool {
         Some(pool) => pool,
@@ -109,7 +109,7 @@ pub fn disclose(dir: &Path) -> Result<Binding, UserError> {
         let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
         UserError::new(what, "check this clock and ca.pem; if they are right, ask for a new certificate")
     })?;
-    let secret = store::secret(&config.state)?;
+    let secret = store::secret(config.budget_dir())?;
     let statement_key = StatementKey::derive(&secret, &config.task);
     let trust_domain = party.anchor.trust_domain().clone();
     Ok(Binding {
@@ -163,6 +163,8 @@ pub struct Init {
     pub columns: Vec<String>,
     /// How many classes there are.
     pub classes: u32,
+    /// The folder of the budget that another client of the same data set has.
+    pub budget: Option<PathBuf>,
 }
 
 /// Writes a commented configuration and policy.
@@ -194,6 +196,9 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          certificates = \".\"\n\
          # The privacy budget and the client's secret: never delete it, never restore an older copy.\n\
          state = \"state\"\n\
+         # One data set has one budget. Where it takes part in more tasks than one, each client has a folder and a state of\n\
+         # its own, and all name the same folder here. The state's own, if left out.\n\
+         {}\n\
          # Threads for training; all cores if left out.\n\
          # threads = 2\n",
         init.coordinator,
@@ -201,7 +206,11 @@ pub fn init(init: &Init) -> Result<(), UserError> {
         init.records,
         init.labels.as_ref().map(|labels| format!("labels = {labels:?}\n")).unwrap_or_default(),
         if init.columns.is_empty() { String::new() } else { format!("columns = {:?}\n", init.columns) },
-        init.classes
+        init.classes,
+        match &init.budget {
+            Some(budget) => format!("budget = {budget:?}"),
+            None => "# budget = \"../other-task/state\"".to_owned(),
+        },
     );
     let policy = format!(
         "# What this client agrees to, whatever a coordinator plans. A plan beyond it is refused, with the reason.\n\

@@ -1,18 +1,17 @@
 //! What a client must not forget: its budget, its secret, the last checkpoint of the ledger it verified, and the
-//! credentials it has seen. A folder of small files; those with secrets are readable by their owner alone.
+//! credentials it has seen. A folder of small files; those with secrets are readable by their owner alone. Budget and
+//! secret may lie in a folder that several clients share ([`crate::budget`]).
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use eranos_base::{
-    Digest, Entropy, OsEntropy, RoundNumber, SessionId, Signature, UserError, VerifyingKey, limits::CERTIFICATE_LEN_MAX,
-};
+use eranos_base::{Digest, RoundNumber, SessionId, Signature, UserError, VerifyingKey, limits::CERTIFICATE_LEN_MAX};
 use eranos_ledger::{Checkpoint, LedgerKey, SignedCheckpoint};
 use eranos_privacy::{
     Budget,
@@ -21,7 +20,10 @@ use eranos_privacy::{
 use eranos_wire::messages::advertise_keys::Credential;
 use zeroize::Zeroizing;
 
-use crate::round::{Memory, Step};
+use crate::{
+    budget::{BudgetFile, SECRET, read_secret},
+    round::{Memory, Step},
+};
 
 /// Why something was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -34,16 +36,37 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// Another process holds the budget's lock.
+    #[error("another process does not let go of {}", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
     /// The budget does not allow the step.
     #[error(transparent)]
     Budget(#[from] BudgetError),
 }
 
+impl StoreError {
+    /// What its operator can do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "free some disk space, check the folder and its owner, and start the client again",
+            Self::Busy { .. } => "end the client that hangs: what it was about to do is not done",
+            Self::Budget(error) => match error {
+                BudgetError::Damaged { .. } => {
+                    "do not delete it: it is the record of what was spent; restore it from a backup"
+                }
+                _ => "wait until the other tasks on this data set are over, or raise no limit that was chosen for them",
+            },
+        }
+    }
+}
+
 /// A client's durable state.
 pub struct Store {
     dir: PathBuf,
-    budget: Arc<Budget>,
-    file: File,
+    budget: BudgetFile,
     /// Held for as long as this process may write.
     _lock: File,
     secret: Zeroizing<[u8; 32]>,
@@ -54,13 +77,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the state in `dir`, and makes it if there is none: first a budget under `terms`, last a fresh secret. Each is
-    /// there whole or not at all, so that a crash in between leaves a budget that nothing was ever done with.
+    /// Opens the state in `dir`, with budget and secret in `budget_dir`, and makes what is not there: the budget under
+    /// `terms`.
     ///
     /// # Errors
-    /// If the folder cannot be used, the budget or the secret is gone, damaged or for other terms, or another process has
-    /// them open.
-    pub fn open(dir: &Path, terms: Terms, ledger_key: &LedgerKey) -> Result<Self, UserError> {
+    /// If a folder cannot be used, the budget or the secret is gone, damaged or for other terms, or another process has the
+    /// state open.
+    pub fn open(dir: &Path, budget_dir: &Path, terms: Terms, ledger_key: &LedgerKey) -> Result<Self, UserError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             UserError::new(format!("cannot {what} in {}: {error}", dir.display()), "check the folder and its owner")
         };
@@ -70,56 +93,16 @@ impl Store {
         let lock = private().append(true).open(dir.join(LOCK)).map_err(|error| failed("open the lock", &error))?;
         lock.try_lock().map_err(|_| {
             let what = format!("the state in {} is in use by another process", dir.display());
-            UserError::new(what, "stop the other client, or give this one a state of its own")
+            let next =
+                "stop the other client, or give this one a state of its own, and `budget` in client.toml for both";
+            UserError::new(what, next)
         })?;
-        let (path, secret_path) = (dir.join(BUDGET), dir.join(SECRET));
-        let secret = read_secret(&secret_path).map_err(|error| failed("read the secret", &error))?;
-        if !path.try_exists().map_err(|error| failed("look for the budget", &error))? {
-            if secret.is_some() {
-                let what = format!("the budget in {} is gone, but this client has been used before", path.display());
-                return Err(UserError::new(what, "restore it from a backup: without it nobody knows what was spent"));
-            }
-            let (_, first) = Budget::create(terms.clone()).map_err(|error| failed("make the budget", &error))?;
-            replace(&path, &first).map_err(|error| failed("write the budget", &error))?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .open(&path)
-            .map_err(|error| failed("open the budget", &error))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| failed("read the budget", &error))?;
-        let (budget, torn) = Budget::parse(&bytes).map_err(|error| {
-            let what = format!("the budget in {} is damaged: {error}", path.display());
-            UserError::new(what, "do not delete it: it is the record of what was spent; restore it from a backup")
-        })?;
-        if let Some(torn) = torn {
-            // A write that a crash cut off; nothing was done upon it.
-            file.set_len(torn.len_valid)
-                .and_then(|()| file.sync_all())
-                .map_err(|error| failed("cut the torn end of the budget", &error))?;
-        }
-        if *budget.terms() != terms {
-            let what = format!("the budget in {} was made under other terms", path.display());
-            let next = "restore unit, epsilon_max and delta_max in policy.toml: what a budget protects is fixed when it is made";
-            return Err(UserError::new(what, next));
-        }
-        let secret = match secret {
-            Some(secret) => secret,
-            None if budget.n_records() == 1 => {
-                make_secret(&secret_path).map_err(|error| failed("make the secret", &error))?
-            }
-            None => {
-                let what =
-                    format!("the secret in {} is gone, but this client has been used before", secret_path.display());
-                return Err(UserError::new(what, "restore it from a backup: the ledger knows this client by it"));
-            }
-        };
+        let (budget, secret) = BudgetFile::open(budget_dir, terms)?;
         let ledger_keys = read_ledger_keys(&dir.join(LEDGER_KEYS), ledger_key)?;
         let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), &ledger_keys)?;
         let credentials = Arc::new(read_credentials(&dir.join(CREDENTIALS)));
-        let (dir, budget) = (dir.to_owned(), Arc::new(budget));
-        Ok(Self { dir, budget, file, _lock: lock, secret, ledger_keys, checkpoint, credentials })
+        let dir = dir.to_owned();
+        Ok(Self { dir, budget, _lock: lock, secret, ledger_keys, checkpoint, credentials })
     }
 
     /// The ledger's key: the pinned one, or the last that it led to.
@@ -148,13 +131,21 @@ impl Store {
 
     /// The budget.
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        self.budget.budget()
+    }
+
+    /// Takes in what other clients of the same data set have charged to the budget.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn refresh(&mut self) -> Result<(), StoreError> {
+        self.budget.refresh()
     }
 
     /// What a round begins with.
     pub fn memory(&self) -> Memory {
         Memory {
-            budget: self.budget.clone(),
+            budget: self.budget.budget().clone(),
             checkpoint: self.checkpoint.clone(),
             credentials: self.credentials.clone(),
         }
@@ -165,12 +156,7 @@ impl Store {
     /// # Errors
     /// If the budget does not allow the step, or it is not certain that it is on disk.
     pub fn persist(&mut self, step: &Step, session: SessionId, round: RoundNumber) -> Result<(), StoreError> {
-        let append = step.prepare(&self.budget, session, round)?;
-        let path = self.dir.join(BUDGET);
-        let written = self.file.write_all(append.bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|source| StoreError::Io { path, source })?;
-        Arc::make_mut(&mut self.budget).commit(append)?;
-        Ok(())
+        self.budget.append(|budget| step.prepare(budget, session, round))
     }
 
     /// Keeps a verified checkpoint of the ledger.
@@ -237,36 +223,19 @@ fn private() -> OpenOptions {
     options
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir)?.sync_all()
 }
 
 /// Writes aside, syncs, renames, syncs the folder.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("tmp");
     let mut file = private().write(true).truncate(true).open(&aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
     sync_dir(path.parent().unwrap_or(Path::new("")))
-}
-
-fn read_secret(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => Zeroizing::new(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let secret = bytes.as_slice().try_into().map_err(|_| io::Error::other("it is not 32 bytes"))?;
-    Ok(Some(Zeroizing::new(secret)))
-}
-
-fn make_secret(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
-    let mut secret = Zeroizing::new([0; 32]);
-    OsEntropy.fill(&mut *secret);
-    replace(path, &*secret)?;
-    Ok(secret)
 }
 
 /// The keys that the pinned one led to, itself first. A client whose pin was changed begins with that one again.
@@ -328,8 +297,6 @@ fn read_credentials(dir: &Path) -> BTreeMap<Digest, Credential> {
         .collect()
 }
 
-pub(crate) const BUDGET: &str = "budget";
-const SECRET: &str = "secret";
 const LOCK: &str = "lock";
 const CHECKPOINT: &str = "ledger-checkpoint";
 const LEDGER_KEYS: &str = "ledger-keys";

@@ -271,6 +271,7 @@ fn spec(size: &Size, u_min: usize) -> (RoundSpec, usize, u8) {
         mechanism,
         graph: size.graph,
         received: Arc::default(),
+        spent: Arc::default(),
         ready_slot_ms: 100,
         phase_timeout_ms: 60_000,
         waits: [Duration::from_secs(60); Phase::ALL.len()],

@@ -8,11 +8,13 @@ use std::{
 use clap::Subcommand;
 use eranos_base::UserError;
 use eranos_privacy::{Promise, groups::Released, mechanism::NoiseTarget};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     export::{Exported, export},
     federation::RoundReport,
     setup::{self, Coordinator, Init},
+    status::{self, Status},
     task::{Contribution, Graph, Noise, Unit},
 };
 
@@ -66,6 +68,15 @@ pub enum Command {
         /// The coordinator's folder
         #[arg(long, default_value = ".")]
         dir: PathBuf,
+    },
+    /// What the task has cost, whom, and where its rounds stand; whether or not it runs
+    Status {
+        /// The coordinator's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show an auditor whose the ledger's pseudonyms are, as their certificates' keys certified them
     ///
@@ -163,6 +174,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             Ok(())
         }
         Command::Run { dir } => arrange(&dir),
+        Command::Status { dir, json } => show(&status::status(&dir)?, json),
         Command::Disclose { dir } => {
             setup::disclose(&dir)?.iter().for_each(|binding| print!("{}", binding.encode()));
             Ok(())
@@ -186,6 +198,7 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
         UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
     })?;
     runtime.block_on(async {
+        let stop = interrupted()?;
         let Coordinator { federation, server, mut reports } = setup::open(dir)?;
         let mechanism = federation.mechanism();
         let (attempts, released) = federation.progress();
@@ -207,7 +220,7 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
                 println!("{}", line(&report));
             }
         });
-        let summary = federation.run(server, interrupted()).await;
+        let summary = federation.run(server, stop).await;
         // What it printed last is on its way.
         let _ = printer.await;
         let summary = summary.map_err(|error| {
@@ -223,6 +236,64 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
         );
         Ok(())
     })
+}
+
+fn show(status: &Status, json: bool) -> Result<(), UserError> {
+    if json {
+        let text = serde_json::to_string(status);
+        println!("{}", text.map_err(|error| UserError::new(error.to_string(), "leave out --json"))?);
+        return Ok(());
+    }
+    let Status { task, unit, released, attempts, aborted, attempts_max, delta, attempts_left, .. } = status;
+    println!("task {task}: {released} rounds released in {attempts} attempts, {aborted} aborted");
+    match (status.epsilon_charged, status.epsilon_promised, status.epsilon_attained) {
+        (Some(charged), Some(promised), Some(attained)) => println!(
+            "epsilon {charged:.3} at delta {delta:e} (unit: one {unit}) of {promised:.3} promised for {attempts_max} attempts, \
+             {attained:.3} attained; {attempts_left} attempts left"
+        ),
+        _ => println!("{NO_NOISE}; {attempts_left} of {attempts_max} attempts left"),
+    }
+    match (&status.running, status.open_round) {
+        (Some(live), _) => {
+            let dropped = match live.dropped.as_slice() {
+                [] => "nobody dropped".to_owned(),
+                names => format!("dropped: {}", names.join(", ")),
+            };
+            println!(
+                "running as process {}: round {}, {} for at most {:.1} s more; cohort {}, {dropped}, {} waiting, {} connected",
+                live.process,
+                live.round,
+                live.phase,
+                live.phase_left_ms as f64 / 1e3,
+                live.cohort,
+                live.waiting,
+                live.connected,
+            );
+            let megabytes = |bytes: u64| bytes as f64 / 1e6;
+            println!(
+                "this round: up {:.1} MB, down {:.1} MB; since it began: up {:.1} MB, down {:.1} MB",
+                megabytes(live.bytes_up),
+                megabytes(live.bytes_down),
+                megabytes(live.bytes_up_total),
+                megabytes(live.bytes_down_total),
+            );
+            if let (Some(now), Some(most)) = (live.memory_resident, live.memory_resident_max) {
+                println!("memory: {:.1} MB resident, {:.1} MB at most", megabytes(now), megabytes(most));
+            }
+        }
+        (None, Some(round)) => {
+            println!("not running; round {round} was under way: the next start aborts it, and it stays charged");
+        }
+        (None, None) => println!("not running"),
+    }
+    for (client, account) in &status.clients {
+        let spent = account.epsilon_spent.map_or("no guarantee".to_owned(), |spent| format!("epsilon {spent:.3}"));
+        println!(
+            "client {client}: {spent} in {} attempts, {} vectors received, {} in released sums; {} attempts left",
+            account.attempts, account.received, account.released, account.attempts_left
+        );
+    }
+    Ok(())
 }
 
 /// What is said of a task without noise, wherever it is said.
@@ -270,17 +341,21 @@ pub fn train(released: &Released) -> Option<String> {
     ))
 }
 
-/// Resolves when the operator or the system asks the process to end.
-async fn interrupted() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => {
-            tracing::warn!(%error, "cannot listen for SIGTERM");
-            return std::future::pending().await;
-        }
+/// Resolves when the operator or the system asks the process to end. It listens from when this is called.
+///
+/// # Errors
+/// If the system does not let this process listen.
+fn interrupted() -> Result<impl Future<Output = ()>, UserError> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            UserError::new(format!("cannot listen for signals: {error}"), "check the limits of this user")
+        })
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

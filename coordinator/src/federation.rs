@@ -47,6 +47,7 @@ use crate::{
     objects::{self, Objects},
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
+    status::{self, Ask, Live, StatusSocket},
     store::{self, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
     task::{Contribution, Task},
 };
@@ -63,6 +64,9 @@ pub enum FederationError {
     /// Its files.
     #[error("cannot keep the model's state: {0}")]
     Objects(#[from] std::io::Error),
+    /// The socket through which it says how it does.
+    #[error("cannot open its status socket: {0}")]
+    Status(std::io::Error),
     /// Its ledger.
     #[error(transparent)]
     Ledger(#[from] AppendError),
@@ -155,6 +159,11 @@ pub struct Federation {
     released: u32,
     /// How many vectors of each client were received in rounds that are over.
     received: Arc<BTreeMap<ClientId, u64>>,
+    /// For how many attempts each client was selected.
+    debited: BTreeMap<ClientId, u64>,
+    /// For how many one may be.
+    attempts_per_client_max: u32,
+    status: Option<StatusSocket>,
     round: Round,
     round_ref: RoundRef,
     exchanges: Exchanges<Reply>,
@@ -263,6 +272,16 @@ impl Federation {
         let data = DataFile::read(&base.join(&task.data))?;
         let spec = task.model.source(base).load(Some(&data.spec))?;
         let mechanism = mechanism(&task, spec.n_parameters())?;
+        if let Some(most) = task.privacy.client_epsilon_max
+            && status::attempts_within(&mechanism, Some(most)) == 0
+        {
+            let one = mechanism.promised_epsilon(1, mechanism.common().delta);
+            let what = format!("privacy.client_epsilon_max = {most} allows no attempt: one costs epsilon {one:.3}");
+            return Err(UserError::new(
+                what,
+                "allow a client more, or add more noise to each attempt: a smaller epsilon",
+            ));
+        }
         let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, data);
         opened.map_err(|error| {
             let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
@@ -327,10 +346,13 @@ impl Federation {
             &objects.read(&resume.model.checkpoint)?,
             &objects.read(&resume.model.optimizer)?,
         )?;
+        objects.keep_only(&[resume.model.checkpoint, resume.model.optimizer])?;
         let origin = signer.ledger_key().name().clone();
         let session = SessionId::derive(&trust_domain, origin.as_str(), &task.name, &resume.session_nonce);
         let round_ref = RoundRef { session, round: resume.last_round };
-        let received = Arc::new(store.received()?);
+        let debits = store.debits()?;
+        let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
+        let status = Some(StatusSocket::open(dir).map_err(FederationError::Status)?);
         Ok(Self {
             task,
             trust_domain,
@@ -349,7 +371,10 @@ impl Federation {
             last_round: resume.last_round,
             n_attempts,
             released: resume.released,
-            received,
+            received: Arc::new(debits.iter().map(|(id, debit)| (id.clone(), debit.received)).collect()),
+            debited: debits.into_iter().map(|(id, debit)| (id, debit.attempts)).collect(),
+            attempts_per_client_max,
+            status,
             round: Round::Over,
             round_ref,
             exchanges: Exchanges::default(),
@@ -392,6 +417,11 @@ impl Federation {
     /// If state, ledger or model fail: nothing is half-done then, and a restart goes on.
     pub async fn run(mut self, mut server: Server, stop: impl Future<Output = ()>) -> Result<Summary, FederationError> {
         let (upload_sender, mut uploads) = mpsc::channel::<Upload>(UPLOADS_QUEUED_MAX);
+        // Removed when this ends, however it does.
+        let (_serving, mut asks) = match self.status.take().map(StatusSocket::serve) {
+            Some(served) => served.map_err(FederationError::Status)?,
+            None => unreachable!("a federation runs once"),
+        };
         let mut stop = std::pin::pin!(stop);
         let mut stopping = false;
         self.next_round()?;
@@ -403,6 +433,7 @@ impl Federation {
                     None => break,
                 },
                 Some(upload) = uploads.recv() => self.uploaded(upload)?,
+                Some(ask) = asks.recv() => self.tell(ask, &server),
                 () = sleep_until(wake), if wake.is_some() => {
                     self.wake = None;
                     self.feed(Event::Wake)?;
@@ -420,7 +451,7 @@ impl Federation {
                 self.next_round()?;
             }
         }
-        self.dismiss(&mut server, &upload_sender).await?;
+        self.dismiss(&mut server, &upload_sender, &mut asks).await?;
         let test = self.test_figures();
         Ok(Summary {
             released: self.released,
@@ -441,25 +472,68 @@ impl Federation {
 
     /// Tells everyone who asks that the task is over, for as long as somebody connected has not heard it. Survivors that
     /// are late get their receipt first.
-    async fn dismiss(&mut self, server: &mut Server, uploads: &mpsc::Sender<Upload>) -> Result<(), FederationError> {
+    async fn dismiss(
+        &mut self,
+        server: &mut Server,
+        uploads: &mpsc::Sender<Upload>,
+        asks: &mut mpsc::Receiver<Ask>,
+    ) -> Result<(), FederationError> {
         self.dismissing = true;
         for id in std::mem::take(&mut self.late).into_keys() {
             self.dismiss_one(&id);
         }
         let deadline = tokio::time::Instant::now() + DISMISS_TIME_MAX;
         while self.directory.keys().any(|id| !self.told.contains(id)) {
-            match tokio::time::timeout_at(deadline, server.next()).await {
-                Ok(Some(incoming)) => {
-                    if let Incoming::Disconnected { id } = &incoming {
-                        self.directory.remove(id);
-                    }
-                    self.receive(incoming, uploads)?;
+            let incoming = tokio::select! {
+                incoming = server.next() => incoming,
+                Some(ask) = asks.recv() => {
+                    self.tell(ask, server);
+                    continue;
                 }
-                Ok(None) | Err(_) => break,
+                () = tokio::time::sleep_until(deadline) => break,
+            };
+            let Some(incoming) = incoming else { break };
+            if let Incoming::Disconnected { id } = &incoming {
+                self.directory.remove(id);
             }
+            self.receive(incoming, uploads)?;
         }
+        // Whoever was told and did not hear it would try for ever.
+        let _ = tokio::time::timeout_at(deadline, server.answered()).await;
         self.publish();
         Ok(())
+    }
+
+    /// Says how things stand.
+    fn tell(&self, ask: Ask, server: &Server) {
+        let select = if let Round::Select(select) = &self.round { select.cohort().count() } else { 0 };
+        let (mut bytes_up_total, mut bytes_down_total) = (self.totals.bytes_up, self.totals.bytes_down);
+        for counted in self.previous.iter().map(|(counted, ..)| counted).chain([&self.current]) {
+            bytes_up_total += counted.bytes_up;
+            bytes_down_total += counted.bytes_down;
+        }
+        let (memory_resident, memory_resident_max) = status::memory();
+        let phase = match (&self.round, self.dismissing) {
+            (_, true) => "over",
+            (round, false) => round.phase().map_or("settle", Phase::name),
+        };
+        // Nobody need wait for the answer.
+        let _ = ask.send(Live {
+            process: std::process::id(),
+            round: self.round_ref.round.0,
+            phase: phase.to_owned(),
+            phase_left_ms: self.wake.map_or(0, |at| at.since(SystemClock.now()).as_millis() as u64),
+            cohort: self.current.cohort.len(),
+            waiting: self.late.len() + select,
+            dropped: self.current.dropped.keys().map(|id| id.name().to_owned()).collect(),
+            connected: server.n_connected(),
+            bytes_up: self.current.bytes_up,
+            bytes_down: self.current.bytes_down,
+            bytes_up_total,
+            bytes_down_total,
+            memory_resident,
+            memory_resident_max,
+        });
     }
 
     fn dismiss_one(&mut self, id: &ClientId) {
@@ -509,6 +583,7 @@ impl Federation {
             mechanism: self.model.next_mechanism(&self.mechanism),
             graph: self.task.cohort.graph.into(),
             received: self.received.clone(),
+            spent: Arc::new(self.spent()),
             ready_slot_ms: self.task.schedule.ready_slot_ms,
             phase_timeout_ms: self.task.schedule.phase_timeout_ms,
             waits: Phase::ALL.map(|phase| self.wait(phase)),
@@ -525,6 +600,12 @@ impl Federation {
             }
         }
         Ok(())
+    }
+
+    /// Whom no further attempt may be debited to.
+    fn spent(&self) -> BTreeSet<ClientId> {
+        let most = u64::from(self.attempts_per_client_max);
+        self.debited.iter().filter(|(_, attempts)| **attempts >= most).map(|(id, _)| id.clone()).collect()
     }
 
     /// How long a phase waits for clients that vanished: 5 times its median so far, within the task's bounds.
@@ -786,6 +867,9 @@ impl Federation {
                 self.n_attempts += 1;
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
+                for id in cohort {
+                    *self.debited.entry(id).or_default() += 1;
+                }
             }
             Record::Progress(attempt) => {
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;

@@ -2,7 +2,7 @@
 //!
 //! [`round`] is the protocol: a state machine without I/O. [`federation`] feeds it and carries out what it asks for;
 //! [`store`], [`objects`] and the ledger keep what must outlive the process; [`server`] owns the socket;
-//! [`export`] gives the trained model away.
+//! [`export`] gives the trained model away, [`status`] says how things stand.
 
 #![forbid(unsafe_code)]
 
@@ -16,5 +16,6 @@ pub mod objects;
 pub mod round;
 pub mod server;
 pub mod setup;
+pub mod status;
 pub mod store;
 pub mod task;

@@ -39,10 +39,16 @@ impl Objects {
             return Ok(digest);
         }
         let temporary = path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
+        let written = File::create(&temporary).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        });
+        if let Err(error) = written {
+            // A full disk is not filled by what came of trying.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         File::open(&self.dir)?.sync_all()?;
         Ok(digest)
     }
@@ -52,9 +58,12 @@ impl Objects {
     /// # Errors
     /// If it is missing, or its bytes are not what its name says.
     pub fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
-        let bytes = fs::read(self.path(digest))?;
+        let bytes = fs::read(self.path(digest)).map_err(|error| {
+            let what = format!("object {digest}: {error}");
+            io::Error::new(error.kind(), what)
+        })?;
         if Digest::of(&bytes) != *digest {
-            let what = format!("object {digest} is corrupt: restore it from a backup");
+            let what = format!("object {digest} is corrupt");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         Ok(bytes)
@@ -71,6 +80,21 @@ impl Objects {
         }
     }
 
+    /// Removes every file but these objects: what a crash left half-written, or wrote before any row named it.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or a file not be removed.
+    pub fn keep_only(&self, kept: &[Digest]) -> io::Result<()> {
+        let kept: Vec<String> = kept.iter().map(Digest::to_string).collect();
+        for file in fs::read_dir(&self.dir)? {
+            let file = file?;
+            if !kept.iter().any(|name| file.file_name() == name.as_str()) {
+                fs::remove_file(file.path())?;
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(digest.to_string())
     }
@@ -79,6 +103,18 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_crash_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::open(dir.path()).unwrap();
+        let [kept, orphan] = [b"kept".as_slice(), b"orphan"].map(|bytes| objects.put(bytes).unwrap());
+        fs::write(objects.path(&Digest::of(b"torn")).with_extension("tmp"), b"to").unwrap();
+        objects.keep_only(&[kept]).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(objects.read(&kept).unwrap(), b"kept");
+        assert!(objects.read(&orphan).is_err());
+    }
 
     #[test]
     fn a_corrupt_object_is_refused() {

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Clock, UserError,
+    ClientId, Clock, Digest, Entropy, OsEntropy, UserError,
     encoding::{decode_header, encode_header},
     limits::CHUNK_LEN,
 };
@@ -24,9 +24,12 @@ use eranos_wire::{
     framing::{CloseCode, Decoder, FrameError, Hello, Kind, Limits, Piece, StreamCode, Welcome, encode_head},
     tls::{self, Credentials, SharedTrust, TrustMaterial},
 };
-use quinn::{Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TransportConfig, VarInt};
+use quinn::{
+    Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, RecvStream, SendStream, TransportConfig,
+    VarInt,
+};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc},
     task::JoinHandle,
     time::timeout,
 };
@@ -90,6 +93,7 @@ pub struct Server {
     incoming: mpsc::Receiver<Incoming>,
     tasks: Vec<JoinHandle<()>>,
     local_address: SocketAddr,
+    shared: Arc<Shared>,
 }
 
 struct Shared {
@@ -102,6 +106,8 @@ struct Shared {
     handshakes: Arc<Semaphore>,
     incoming: mpsc::Sender<Incoming>,
     clock: Arc<dyn Clock>,
+    /// Read by each answer under way.
+    answering: Arc<RwLock<()>>,
 }
 
 impl Server {
@@ -116,6 +122,10 @@ impl Server {
         };
         let material = material(&party.anchor);
         let trust = SharedTrust::new(&material).map_err(|error| unusable(&error))?;
+        // The same after a restart: clients that wait for the killed process learn at once that it forgot them (RFC 9000,
+        // section 10.3), and need not wait until they are idle for too long.
+        let reset_secret = Digest::of_parts(&[b"eranos/coordinator/stateless-reset/v1", &party.key_pkcs8]);
+        let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_secret.as_bytes());
         let credentials = Credentials::new(party.certificate, party.key_pkcs8);
         let config = tls::server_config(&credentials, &trust, clock.clone()).map_err(|error| unusable(&error))?;
         let config = quinn::crypto::rustls::QuicServerConfig::try_from(config).map_err(|error| unusable(&error))?;
@@ -131,7 +141,9 @@ impl Server {
         })?;
         let local_address = socket.local_addr().unwrap_or(listen);
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+        let mut endpoint_config = EndpointConfig::new(Arc::new(reset_key));
+        endpoint_config.cid_generator(|| Box::new(RandomIds));
+        let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(|error| UserError::new(format!("cannot listen on {listen}: {error}"), "choose another address"))?;
         let (sender, incoming) = mpsc::channel(INCOMING_QUEUED_MAX);
         let shared = Arc::new(Shared {
@@ -143,17 +155,28 @@ impl Server {
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             incoming: sender,
             clock,
+            answering: Arc::default(),
         });
         let tasks = vec![
             tokio::spawn(accept(endpoint.clone(), shared.clone())),
             tokio::spawn(watch_revocations(certificates, shared.clone())),
         ];
-        Ok(Self { endpoint, incoming, tasks, local_address })
+        Ok(Self { endpoint, incoming, tasks, local_address, shared })
     }
 
     /// The address listened on.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// How many clients are connected.
+    pub fn n_connected(&self) -> usize {
+        lock(&self.shared.connections).len()
+    }
+
+    /// Returns when every answer so far has arrived, or its client is gone.
+    pub async fn answered(&self) {
+        drop(self.shared.answering.write().await);
     }
 
     /// What comes in next.
@@ -168,6 +191,24 @@ impl Drop for Server {
             task.abort();
         }
         self.endpoint.close(CloseCode::Shutdown.number().into(), b"");
+    }
+}
+
+/// Connection ids that say nothing, not even which process gave them out: one that an earlier process gave out is answered
+/// by a reset.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&OsEntropy.bytes::<CONNECTION_ID_LEN>())
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -298,7 +339,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
     let connected = Incoming::Connected { identity, certificate: certificate.to_vec() };
     shared.incoming.send(connected).await.map_err(|_| "shutting down".to_owned())?;
     let header = encode_header(&welcome).map_err(|error| error.to_string())?;
-    Reply(Some(send)).send(Kind::HELLO, header.into(), Bytes::new());
+    Reply::new(send, shared).send(Kind::HELLO, header.into(), Bytes::new());
     Ok(Admitted { connection, id, slot })
 }
 
@@ -330,7 +371,7 @@ impl Drop for Greeting<'_> {
 /// Reads the requests of one connection until it is gone.
 async fn serve(connection: Connection, id: ClientId, shared: &Arc<Shared>) {
     while let Ok((send, receive)) = connection.accept_bi().await {
-        let (shared, from, reply) = (shared.clone(), id.clone(), Reply(Some(send)));
+        let (shared, from, reply) = (shared.clone(), id.clone(), Reply::new(send, shared));
         tokio::spawn(async move {
             let opening = timeout(OPENING_TIME_MAX, read_opening(receive, Request::limits)).await;
             match opening {
@@ -509,18 +550,25 @@ impl BodyReader {
 }
 
 /// Where an answer goes. Dropped unused, it breaks the exchange off, and the client asks again.
-pub struct Reply(Option<SendStream>);
+pub struct Reply {
+    stream: Option<SendStream>,
+    answering: Arc<RwLock<()>>,
+}
 
 impl Reply {
     /// A reply that nobody waits for.
     #[cfg(test)]
-    pub(crate) const fn to_nobody() -> Self {
-        Self(None)
+    pub(crate) fn to_nobody() -> Self {
+        Self { stream: None, answering: Arc::new(RwLock::const_new(())) }
+    }
+
+    fn new(stream: SendStream, shared: &Shared) -> Self {
+        Self { stream: Some(stream), answering: shared.answering.clone() }
     }
 
     /// Sends the answer in the background; header and body may be shared by many answers.
     pub fn send(mut self, kind: Kind, header: Bytes, body: Bytes) {
-        let Some(mut stream) = self.0.take() else { return };
+        let Some(mut stream) = self.stream.take() else { return };
         let head = match encode_head(kind, header.len(), body.len() as u64) {
             Ok(head) => head,
             Err(error) => {
@@ -528,7 +576,10 @@ impl Reply {
                 return;
             }
         };
+        // None is given while a server waits for those before, at its end.
+        let answering = self.answering.clone().try_read_owned().ok();
         tokio::spawn(async move {
+            let _answering = answering;
             let write = async {
                 stream.write_all(&head).await?;
                 stream.write_all_chunks(&mut [header, body]).await?;
@@ -544,7 +595,7 @@ impl Reply {
     }
 
     fn reset(mut self, code: StreamCode) {
-        if let Some(mut stream) = self.0.take() {
+        if let Some(mut stream) = self.stream.take() {
             // A stream that is gone need not be reset.
             let _ = stream.reset(code.number().into());
         }
@@ -553,7 +604,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(mut stream) = self.0.take() {
+        if let Some(mut stream) = self.stream.take() {
             // A stream that is gone need not be reset.
             let _ = stream.reset(StreamCode::NoAnswer.number().into());
         }
@@ -561,6 +612,8 @@ impl Drop for Reply {
 }
 
 const SOFTWARE: &str = concat!("eranos-coordinator ", env!("CARGO_PKG_VERSION"));
+/// Bytes of a connection's id.
+const CONNECTION_ID_LEN: usize = 8;
 /// Connections beyond two for each client of a cohort: newcomers, and those who were just turned away.
 const CONNECTIONS_SPARE: usize = 64;
 /// Handshakes under way at once; each holds some tens of kilobytes.

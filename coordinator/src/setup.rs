@@ -236,6 +236,9 @@ fn task_text(init: &Init) -> String {
          {unit}\
          {noise}\
          delta = 1e-5\n\
+         # The most epsilon of the attempts that one client is selected for, where more clients ask than a round takes: whoever\n\
+         # has reached it is not selected any more. As much as all attempts cost, if left out.\n\
+         # client_epsilon_max = 2.0\n\
          {sample}\n\
          {metrics}\
          [cohort]\n\

@@ -13,7 +13,7 @@ use std::{
 
 use eranos_base::{ClientId, Digest, RoundNumber};
 use eranos_ledger::{Binding, EncodedEntry};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 /// The file's name in the folder of a coordinator's state.
 pub const FILE: &str = "state.sqlite";
@@ -94,6 +94,18 @@ pub struct OpenRound {
     pub abort_entry: EncodedEntry,
 }
 
+/// What was debited to one client: its identity's, whatever certificate it had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Debit {
+    /// Attempts that it was selected for.
+    pub attempts: u64,
+    /// How many of its vectors were received in rounds that were closed, released or not. It never counts too many: what a
+    /// crash leaves out is a vector of a round that it cut off.
+    pub received: u64,
+    /// How many of these are in a released sum.
+    pub released: u64,
+}
+
 /// What outlives the coordinator's process. One task each.
 pub trait StateStore: Send + Sync {
     /// Begins the session: with the leaves that open the log.
@@ -161,12 +173,11 @@ pub trait StateStore: Send + Sync {
     /// If they cannot be read.
     fn entries_from(&self, index: u64) -> Result<Vec<EncodedEntry>, StoreError>;
 
-    /// How many vectors of each client were received in rounds that were closed, released or not. It never counts too
-    /// many: what a crash leaves out is a vector of a round that it cut off.
+    /// What was debited to each client that was ever selected.
     ///
     /// # Errors
-    /// If they cannot be read.
-    fn received(&self) -> Result<BTreeMap<ClientId, u64>, StoreError>;
+    /// If it cannot be read.
+    fn debits(&self) -> Result<BTreeMap<ClientId, Debit>, StoreError>;
 }
 
 /// [`StateStore`] in one SQLite file (WAL, `synchronous=FULL`, STRICT tables, one writer).
@@ -192,6 +203,19 @@ impl SqliteStore {
             }
             SCHEMA_VERSION => {}
             _ => return Err(StoreError::Version { found }),
+        }
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// Opens the file to look at it, whoever else has it open; there must be one.
+    ///
+    /// # Errors
+    /// If it cannot be opened or is of another version.
+    pub fn read(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if found != SCHEMA_VERSION {
+            return Err(StoreError::Version { found });
         }
         Ok(Self { connection: Mutex::new(connection) })
     }
@@ -339,14 +363,20 @@ impl StateStore for SqliteStore {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn received(&self) -> Result<BTreeMap<ClientId, u64>, StoreError> {
+    fn debits(&self) -> Result<BTreeMap<ClientId, Debit>, StoreError> {
         let connection = self.lock();
-        let mut statement = connection.prepare("SELECT client, sum(received) FROM debit GROUP BY client")?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+        let mut statement = connection.prepare(
+            "SELECT client, count(*), sum(received), sum(received AND outcome = 'released')
+             FROM debit JOIN round USING (round) GROUP BY client",
+        )?;
+        let rows = statement.query_map([], |row| {
+            let debit = Debit { attempts: row.get(1)?, received: row.get(2)?, released: row.get(3)? };
+            Ok((row.get::<_, String>(0)?, debit))
+        })?;
         rows.map(|row| {
-            let (client, n) = row?;
+            let (client, debit) = row?;
             let client = client.parse().map_err(|_| StoreError::Malformed { what: "client's identity" })?;
-            Ok((client, n))
+            Ok((client, debit))
         })
         .collect()
     }
@@ -440,15 +470,19 @@ mod tests {
         assert_eq!((resume.last_round, resume.attempts, resume.released), (RoundNumber(2), 2, 1));
         let open_round = resume.open_round.unwrap();
         assert_eq!((open_round.round, open_round.abort_entry.clone()), (RoundNumber(2), entry("leaf 2", Some("two"))));
-        assert_eq!(
-            store.received().unwrap(),
-            [(id("a"), 1), (id("b"), 0)].into(),
-            "an open round has received nothing"
-        );
+        let debits = |store: &SqliteStore| {
+            let debits = store.debits().unwrap();
+            ["a", "b"].map(|name| (debits[&id(name)].attempts, debits[&id(name)].received, debits[&id(name)].released))
+        };
+        assert_eq!(debits(&store), [(1, 1, 1), (2, 0, 0)], "an open round is debited and has received nothing");
+        assert_eq!(debits(&SqliteStore::read(&path).unwrap()), debits(&store), "whoever looks at it sees the same");
         store
             .close_round(RoundNumber(2), Outcome::AbortedAfterReveal, None, &[id("b")], &open_round.abort_entry)
             .unwrap();
-        assert_eq!(store.received().unwrap(), [(id("a"), 1), (id("b"), 1)].into());
+        assert_eq!(debits(&store), [(1, 1, 1), (2, 1, 0)]);
+        drop(store);
+        assert_eq!(debits(&SqliteStore::read(&path).unwrap()), [(1, 1, 1), (2, 1, 0)], "when nobody else has it open");
+        let store = SqliteStore::open(&path).unwrap();
         assert_eq!(
             store.entries_from(0).unwrap(),
             [entry("opened", None), entry("leaf 1", None), entry("leaf 2", Some("two"))]

@@ -129,6 +129,9 @@ pub struct Privacy {
     pub epsilon: Option<f64>,
     /// Delta.
     pub delta: f64,
+    /// The most epsilon, by the same promise, of the attempts that one client is selected for: whoever has reached it is not
+    /// selected any more. As much as all attempts cost, if left out.
+    pub client_epsilon_max: Option<f64>,
     /// With unit = record: the probability with which each record enters an attempt, numerator and denominator.
     pub sampling_probability: Option<[u64; 2]>,
     /// With unit = record: the number of records expected in an attempt, over all silos; with local noise in a step of one
@@ -316,6 +319,14 @@ impl Task {
             return refuse(
                 what,
                 "name epsilon with noise = \"distributed\" or \"local\", and leave it out with noise = \"none\"",
+            );
+        }
+        if task.privacy.client_epsilon_max.is_some()
+            && (task.privacy.noise == Noise::None || !task.privacy.client_epsilon_max.is_some_and(|most| most > 0.0))
+        {
+            return refuse(
+                "privacy.client_epsilon_max is not a positive number, or noise = \"none\" promises none",
+                "leave it out: a client is then selected for all attempts",
             );
         }
         if let Err((what, next)) = task.contribution() {

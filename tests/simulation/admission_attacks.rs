@@ -401,7 +401,7 @@ fn noise_is_no_use_to_a_data_set_that_went_without() {
     let mut budget = (*client.budget).clone();
     for step in 0..2 {
         let append = match step {
-            0 => budget.begin(session, round),
+            0 => budget.begin(session, round, &world.setup.task, &bare, true),
             _ => budget.charge(session, round, 1, eranos_base::Digest::ZERO, &bare, true),
         };
         let append = append.unwrap();

@@ -3,6 +3,7 @@
 use eranos_client::round::{End, Event, Step};
 use eranos_coordinator::round::{self as coordinator, Note};
 use eranos_privacy::Budget;
+use eranos_wire::messages::select::ComeBack;
 
 use super::world::{
     ADVERTISE, CHECK_IN, CONSISTENCY, CoordinatorDid, Did, Exit, ExitHow, FETCH_CREDENTIALS, FIVE, MASKED_INPUT,
@@ -254,11 +255,33 @@ fn every_survivor_keeps_the_receipt_of_its_round() {
         let index = world.coordinator.released.as_ref().unwrap().index;
         let entry = eranos_base::Digest::of(&world.coordinator.ledger.entry(index).unwrap());
         for client in &world.clients {
-            let receipt = Step::Receipt { entry };
+            let receipt = Step::Receipt { entry, survivors: 5 };
             assert!(client.did.iter().any(|did| matches!(did, Did::Persisted(step) if *step == receipt)));
             assert_eq!(client.budget.n_receipts(), round);
         }
     }
+}
+
+#[test]
+fn a_client_that_is_spent_is_selected_by_nobody() {
+    let mut world = World::new(14, FIVE);
+    let spent = world.clients[2].member.identity.id.clone();
+    world.coordinator.spent.insert(spent.clone());
+    for round in 1..=2 {
+        world.begin(round);
+        world.run();
+        world.check("spent", &[]);
+        assert!(world.settled_without(&[2]));
+        let end = &world.clients[2].end;
+        assert!(matches!(end, Some(End::ComeBackLater { when: ComeBack::Never, .. })), "{end:?}");
+        assert!(!world.clients[2].is_charged());
+    }
+    let opened = world.coordinator.did.iter().filter_map(|did| match did {
+        CoordinatorDid::Opened { cohort } => Some(cohort),
+        _ => None,
+    });
+    let cohorts: Vec<_> = opened.collect();
+    assert!(!cohorts.is_empty() && cohorts.iter().all(|cohort| cohort.len() == 4 && !cohort.contains(&spent)));
 }
 
 #[test]

@@ -198,6 +198,8 @@ pub(crate) struct Coordinator {
     pub(crate) rotations: Vec<(VerifyingKey, u64)>,
     /// How many vectors of each client it has received, in rounds that are over.
     pub(crate) received: BTreeMap<ClientId, u64>,
+    /// Whom it may debit no further attempt to.
+    pub(crate) spent: BTreeSet<ClientId>,
     attempts: Attempts,
     entropy: SeededEntropy,
     exchanges: Exchanges<(usize, u64)>,
@@ -345,6 +347,7 @@ impl World {
             mechanism: setup.mechanism.clone(),
             graph: setup.graph,
             received: Arc::new(self.coordinator.received.clone()),
+            spent: Arc::new(self.coordinator.spent.clone()),
             ready_slot_ms: READY_SLOT_MS,
             phase_timeout_ms: PHASE_TIMEOUT_MS,
             waits: [self.phase_wait; coordinator::Phase::ALL.len()],
@@ -931,7 +934,7 @@ impl Client {
         for did in &self.did {
             match did {
                 Did::Heard => {}
-                Did::Persisted(Step::Begin) => begun = true,
+                Did::Persisted(Step::Begin { .. }) => begun = true,
                 Did::Persisted(Step::Charge { .. }) => charged = true,
                 Did::Persisted(Step::SignConsistency { .. }) => signed = true,
                 Did::Persisted(_) => {}
@@ -1021,6 +1024,7 @@ impl Coordinator {
             ledger,
             rotations: Vec::new(),
             received: BTreeMap::new(),
+            spent: BTreeSet::new(),
             attempts: Attempts::new(executable()),
             entropy: SeededEntropy::new(seed),
             exchanges: Exchanges::default(),

@@ -49,12 +49,17 @@ pub(super) fn configure(
         mechanism: plan.mechanism.clone(),
         rotation_seed: RotationSeed(plan.rotation_seed),
     };
+    let begin = Step::Begin {
+        task: plan.task.clone(),
+        mechanism: Box::new(plan.mechanism.clone()),
+        allow_no_noise: member.policy.allow_no_noise,
+    };
     let possession = member.identity.possession(&terms);
     let advertised = Advertised::begin(terms, member.identity.clone(), entropy);
     let advert = advertised.advert().to_bytes().to_vec();
     let common = Common { member, memory, plan_digest: plan.digest(), plan, configured: now };
     let actions = vec![
-        Action::Persist(Step::Begin),
+        Action::Persist(begin),
         Action::Train(Box::new(job)),
         send(Advertise { round: round_ref, advert, possession }),
         Action::Note(Phase::AdvertiseKeys),
@@ -144,13 +149,13 @@ fn check(
     above("slot of READY in ms", f64::from(plan.ready_slot_ms), f64::from(plan.phase_timeout_ms))?;
     below("attempt", plan.round.0 as f64, 1.0)?;
     above("attempt", plan.round.0 as f64, f64::from(parameters.max_attempts))?;
-    // A round begun before, or one before that: the coordinator hears a refusal, not the silence of a broken client.
-    let _begins = memory.budget.begin(plan.session, plan.round).map_err(RefusalKind::Budget)?;
     let unreceipted = memory.budget.n_charged() - memory.budget.n_receipts();
     let most = policy.charged_without_receipt_max;
     above("number of charged attempts without a receipt", unreceipted as f64, f64::from(most))?;
-    memory.budget.keeps_mechanism(plan.session, mechanism).map_err(RefusalKind::Budget)?;
-    memory.budget.can_afford(mechanism, policy.allow_no_noise).map_err(RefusalKind::Budget)?;
+    // A round begun before, another mechanism, or too dear: the coordinator hears a refusal, not the silence of a broken
+    // client.
+    let begins = memory.budget.begin(plan.session, plan.round, &plan.task, mechanism, policy.allow_no_noise);
+    let _begins = begins.map_err(RefusalKind::Budget)?;
     let model = ModelSpec::from_canonical(&plan.model_spec).map_err(|error| RefusalKind::Model(error.to_string()))?;
     let n_parameters = model.n_parameters();
     if n_parameters != parameters.n_parameters as usize || checkpoint.len() != 4 * n_parameters {

@@ -133,8 +133,17 @@ pub enum Action {
 /// A step of the budget that must be durable.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// The client takes part in this round.
-    Begin,
+    /// The client takes part in this round, and reserves its attempt.
+    Begin {
+        /// The task.
+        task: TaskId,
+        /// What is to be released.
+        mechanism: Box<Mechanism>,
+        /// Whether the policy allows to reserve an attempt without noise.
+        allow_no_noise: bool,
+    },
+    /// The round is over, and its attempt was not charged.
+    GiveBack,
     /// One attempt is charged in full.
     Charge {
         /// The attempt's number.
@@ -155,6 +164,8 @@ pub enum Step {
     Receipt {
         /// Its digest.
         entry: Digest,
+        /// How many vectors were in the sum.
+        survivors: u32,
     },
     /// A refusal.
     Refuse {
@@ -329,6 +340,16 @@ impl Round {
         }
     }
 
+    /// Takes what the client knows by now, if no plan has come yet: other processes may have charged the same budget since
+    /// it checked in.
+    #[must_use]
+    pub fn knowing(self, memory: Memory) -> Self {
+        match self {
+            Self::Select(phase) => Self::Select(phase.knowing(memory)),
+            round => round,
+        }
+    }
+
     /// The phase.
     pub fn phase(&self) -> Phase {
         match self {
@@ -407,12 +428,15 @@ impl Step {
         round: RoundNumber,
     ) -> Result<budget::Append, budget::BudgetError> {
         match self {
-            Self::Begin => budget.begin(session, round),
+            Self::Begin { task, mechanism, allow_no_noise } => {
+                budget.begin(session, round, task, mechanism, *allow_no_noise)
+            }
+            Self::GiveBack => budget.give_back(session, round),
             Self::Charge { attempt, plan, mechanism, allow_no_noise } => {
                 budget.charge(session, round, *attempt, *plan, mechanism, *allow_no_noise)
             }
             Self::SignConsistency { statement } => budget.sign_consistency(session, round, *statement),
-            Self::Receipt { entry } => budget.receipt(session, round, *entry),
+            Self::Receipt { entry, survivors } => budget.receipt(session, round, *entry, *survivors),
             Self::Refuse { round, reason } => budget.refuse(round.session, round.round, reason),
         }
     }

@@ -22,6 +22,10 @@ impl Select {
         Self { member, memory }
     }
 
+    pub(super) fn knowing(self, memory: Memory) -> Self {
+        Self { memory, ..self }
+    }
+
     pub(super) fn handle(self, event: Event, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
         match event {
             Event::Answer { answer: Answer::Configure(configure), body } => {

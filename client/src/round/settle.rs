@@ -31,7 +31,7 @@ pub(super) fn settle(phase: &Unmask, receipt: &[u8], attachment: &[u8]) -> (Roun
         return common.refuse(RefusalKind::Ledger(format!("the entry has another {what} than this round")));
     }
     let actions = vec![
-        Action::Persist(Step::Receipt { entry: Digest::of(&receipt.entry) }),
+        Action::Persist(Step::Receipt { entry: Digest::of(&receipt.entry), survivors: phase.survivors.len() as u32 }),
         Action::KeepCheckpoint(receipt.checkpoint),
         Action::Over(End::Settled { round: common.plan.round }),
     ];

@@ -2,14 +2,47 @@
 
 use eranos_base::{RoundNumber, SigningKey};
 use eranos_ledger::LedgerSigner;
-use eranos_privacy::budget::UnitOfPrivacy;
+use eranos_privacy::{
+    Groups, Mechanism, Probability,
+    budget::UnitOfPrivacy,
+    mechanism::{NoiseTarget, RecordTarget, design},
+};
 
 use super::*;
+use crate::budget::{BUDGET, SECRET};
 
 fn open(dir: &Path) -> Result<Store, UserError> {
     let terms = Terms { unit: UnitOfPrivacy::Record, data_set: "local".to_owned(), epsilon_limit: 4.0, delta: 1e-5 };
     let signer = LedgerSigner::new("example.org/ledger".parse().expect("a name"), SigningKey::from_seed(&[1; 32]));
-    Store::open(dir, terms, &signer.ledger_key())
+    Store::open(dir, dir, terms, &signer.ledger_key())
+}
+
+/// The step that begins a round of a task with so much epsilon for ten attempts.
+fn begin(epsilon: f64) -> Step {
+    Step::Begin {
+        task: "tiny".parse().expect("a name"),
+        mechanism: Box::new(mechanism(epsilon)),
+        allow_no_noise: false,
+    }
+}
+
+fn mechanism(epsilon: f64) -> Mechanism {
+    let mechanism = design(&RecordTarget {
+        groups: Groups::default(),
+        local: None,
+        l2_clip_norm: 1.0,
+        n_parameters: 100,
+        sampling_probability: Probability::new(1, 1).expect("a probability"),
+        expected_lot: 100,
+        record_bound: 50,
+        n_max: 4,
+        u_min: 3,
+        max_colluders: 1,
+        max_attempts: 10,
+        noise: NoiseTarget::Distributed { epsilon },
+        delta: 1e-5,
+    });
+    mechanism.expect("reachable").into()
 }
 
 #[track_caller]
@@ -82,7 +115,7 @@ fn what_was_in_use_is_not_made_anew() {
     // A budget that says more than that it was made.
     let dir = folder(&[]);
     let mut store = open(dir.path()).expect("made");
-    store.persist(&Step::Begin, SessionId::default(), RoundNumber(1)).expect("written");
+    store.persist(&begin(4.0), SessionId::default(), RoundNumber(1)).expect("written");
     refused(dir.path(), "in use by another process");
     drop(store);
     fs::remove_file(dir.path().join(SECRET)).expect("there was one");
@@ -98,6 +131,72 @@ fn nobody_else_may_read_what_is_secret() {
         let mode = fs::metadata(dir.path().join(name)).expect("made").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+#[test]
+fn clients_of_two_tasks_share_one_budget_that_neither_passes() {
+    let dir = folder(&[]);
+    let data_set = dir.path().join("data-set");
+    let signer = LedgerSigner::new("example.org/ledger".parse().expect("a name"), SigningKey::from_seed(&[1; 32]));
+    let terms = Terms { unit: UnitOfPrivacy::Record, data_set: "local".to_owned(), epsilon_limit: 4.0, delta: 1e-5 };
+    let open = |task: &str| Store::open(&dir.path().join(task), &data_set, terms.clone(), &signer.ledger_key());
+    // All of one task fits, and not all of two.
+    let spend = |task: &'static str| {
+        let mut store = open(task).unwrap_or_else(|error| panic!("{error}"));
+        let (session, mechanism) = (SessionId(Digest::of(task.as_bytes())), mechanism(4.0));
+        let mut n_charged = 0;
+        for round in 1..=10 {
+            let charge = Step::Charge {
+                attempt: round,
+                plan: Digest::ZERO,
+                mechanism: Box::new(mechanism.clone()),
+                allow_no_noise: false,
+            };
+            let round = RoundNumber(round.into());
+            match store.persist(&begin(4.0), session, round) {
+                Ok(()) => {}
+                Err(StoreError::Budget(BudgetError::Exceeded { .. })) => continue,
+                Err(error) => panic!("{error}"),
+            }
+            assert!(store.budget().is_reserved(session, round));
+            assert!(store.budget().epsilon_reserved() <= 4.0, "whatever is under way, too");
+            // What is reserved can be charged.
+            store.persist(&charge, session, round).unwrap_or_else(|error| panic!("{error}"));
+            n_charged += 1;
+        }
+        (n_charged, *store.secret())
+    };
+    let ((a, secret_a), (b, secret_b)) = std::thread::scope(|scope| {
+        let [a, b] = ["a", "b"].map(|task| scope.spawn(move || spend(task)));
+        (a.join().expect("spent"), b.join().expect("spent"))
+    });
+    assert_eq!(secret_a, secret_b, "it belongs to the data set");
+    let store = open("a").unwrap_or_else(|error| panic!("{error}"));
+    let budget = store.budget();
+    assert_eq!(budget.n_charged(), a + b, "no step of either is lost");
+    assert!(budget.epsilon_spent() <= 4.0 && budget.epsilon_after(SessionId::default(), &mechanism(4.0), 1) > 4.0);
+    assert!(open("a").is_err(), "one process at a time has a task's own state");
+    // Other terms are another budget.
+    let other = Terms { epsilon_limit: 8.0, ..terms.clone() };
+    let error = Store::open(&dir.path().join("c"), &data_set, other, &signer.ledger_key()).err().expect("refused");
+    assert!(error.to_string().contains("made under other terms"), "{error}");
+}
+
+#[test]
+fn a_write_of_another_client_that_a_crash_cut_off_is_cut_before_the_next_step() {
+    let dir = folder(&[]);
+    let mut store = open(dir.path()).expect("made");
+    store.persist(&begin(4.0), SessionId::default(), RoundNumber(1)).expect("written");
+    let path = dir.path().join(BUDGET);
+    let whole = fs::read(&path).expect("there");
+    let next = store.budget().give_back(SessionId::default(), RoundNumber(1)).expect("reserved");
+    fs::write(&path, [whole.as_slice(), &next.bytes()[..20]].concat()).expect("torn");
+    store.persist(&Step::GiveBack, SessionId::default(), RoundNumber(1)).expect("written");
+    assert_eq!(fs::read(&path).expect("there"), [whole.as_slice(), next.bytes()].concat());
+    // A file that lost what this process wrote is no budget to go on with.
+    fs::write(&path, &whole).expect("an older copy");
+    let error = store.persist(&begin(4.0), SessionId::default(), RoundNumber(2)).expect_err("refused");
+    assert!(error.to_string().contains("older copy"), "{error}");
 }
 
 #[test]

@@ -10,6 +10,11 @@
 //! A charge without noise costs more than any limit: epsilon is infinite from then on, for this data set and for ever.
 //! It is made only where the caller says that its policy allows it, and so is every later charge, with noise or without.
 //!
+//! Several processes may share one log, each for a session of its own: whoever holds the file's lock takes in what the
+//! others wrote ([`Budget::read_on`]) before its own step. An attempt is reserved when its round is begun, so that
+//! attempts under way add up: none is begun that could not be charged. What is reserved may be given back while the
+//! attempt is not charged, and is by the session's next round; what is charged never is.
+//!
 //! # The file
 //!
 //! A sequence of frames: `u32` length n of the body, `u32` its complement (all integers little-endian), n bytes of body,
@@ -19,11 +24,14 @@
 //! | kind | fields |
 //! |---|---|
 //! | 0 created (first, and only there) | unit (`u8`: 0 record, 1 client), data set (text), epsilon limit (`f64`), delta (`f64`) |
-//! | 1 begun | session (digest), round (`u64`) |
+//! | 1 begun, nothing reserved (logs from before there were reservations) | session (digest), round (`u64`) |
 //! | 2 charged | session, round, attempt (`u32`, from 1), plan (digest), mechanism (its canonical encoding) |
 //! | 3 consistency signed | session, round, statement (digest) |
-//! | 4 receipt | session, round, ledger entry (digest) |
+//! | 4 receipt (logs from before survivors were noted) | session, round, ledger entry (digest) |
 //! | 5 refused | session, round, reason (text) |
+//! | 6 begun | session, round, task (text), mechanism reserved (its canonical encoding) |
+//! | 7 given back | session, round |
+//! | 8 receipt | session, round, ledger entry (digest), survivors (`u32`) |
 //!
 //! A crash can leave only a beginning of the last frame: that is a [`TornTail`], to be cut off, and harmless because
 //! nothing is done before its record is synced. Anything else that does not fit is damage, and no state is given. What the
@@ -33,14 +41,14 @@
 use std::collections::{HashMap, HashSet};
 
 use eranos_base::{
-    Digest, RoundNumber, SessionId,
+    Digest, RoundNumber, SessionId, TaskId,
     encoding::{Canonical, CanonicalReader, DecodeError},
     limits::REASON_LEN_MAX,
 };
 
 use crate::{
     accountant::{Accountant, RdpCurve},
-    mechanism::{Mechanism, MechanismError, Promise},
+    mechanism::{Mechanism, MechanismError, Promise, View},
 };
 
 /// What one budget protects.
@@ -99,11 +107,16 @@ pub enum BudgetError {
         what: String,
     },
     /// Charging this would exceed the limit.
-    #[error("epsilon {epsilon_after:.4} after this attempt, limit {epsilon_limit} ({epsilon_spent:.4} spent)")]
+    #[error(
+        "epsilon {epsilon_after:.4} after this attempt, limit {epsilon_limit} ({epsilon_spent:.4} spent{})",
+        reserved_text(*n_reserved)
+    )]
     Exceeded {
         /// What is spent.
         epsilon_spent: f64,
-        /// What would be spent.
+        /// How many attempts other sessions have reserved.
+        n_reserved: usize,
+        /// What would be spent, by them too.
         epsilon_after: f64,
         /// The limit.
         epsilon_limit: f64,
@@ -141,6 +154,12 @@ pub enum BudgetError {
         round: RoundNumber,
         /// The step.
         step: &'static str,
+    },
+    /// Nothing is reserved for this round: its attempt was charged, or given back.
+    #[error("round {round} has nothing reserved")]
+    NotReserved {
+        /// The round.
+        round: RoundNumber,
     },
     /// A receipt for an attempt that was not charged.
     #[error("round {round} was not charged")]
@@ -191,6 +210,15 @@ pub enum Record {
         session: SessionId,
         /// The round.
         round: RoundNumber,
+        /// The attempt that it reserves; none in logs from before there were reservations.
+        reserved: Option<Reservation>,
+    },
+    /// The round is over and its attempt was not charged: no byte of its vector left, nor ever will.
+    GivenBack {
+        /// The session.
+        session: SessionId,
+        /// The round.
+        round: RoundNumber,
     },
     /// One attempt, charged in full; durable before the first byte of the masked vector leaves.
     Charged {
@@ -222,6 +250,8 @@ pub enum Record {
         round: RoundNumber,
         /// SHA-256 of the entry.
         entry: Digest,
+        /// How many vectors were in the sum; not known in logs from before it was noted.
+        survivors: Option<u32>,
     },
     /// The client refused.
     Refused {
@@ -234,18 +264,56 @@ pub enum Record {
     },
 }
 
+/// An attempt that is kept free.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reservation {
+    /// The task.
+    pub task: TaskId,
+    /// What is to be released, by its parameters.
+    pub mechanism: Box<Mechanism>,
+}
+
+/// What one session of a task has cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionReport {
+    /// The session.
+    pub session: SessionId,
+    /// Its task; not known of a session that only a log from before there were reservations tells of.
+    pub task: Option<TaskId>,
+    /// Its mechanism: that of its first charge, or what is reserved. None where nothing was.
+    pub mechanism: Option<Mechanism>,
+    /// Attempts charged.
+    pub n_charged: u64,
+    /// Those of them that are in the ledger as released.
+    pub n_receipts: u64,
+    /// The round whose attempt is reserved, and not charged yet.
+    pub reserved: Option<RoundNumber>,
+    /// Epsilon that its charges alone cost one record and one client, at the budget's delta.
+    pub epsilon_spent: [f64; 2],
+    /// The same to its mechanism's own unit, with the noise that the survivors of each released attempt added in truth:
+    /// at most what was charged.
+    pub epsilon_attained: Option<f64>,
+    /// Attempts that its plan still has.
+    pub attempts_left_by_plan: u32,
+    /// How many of these the budget's limit allows.
+    pub attempts_left: u32,
+}
+
 /// The state of a budget: what its log says.
 #[derive(Clone, Debug)]
 pub struct Budget {
     terms: Terms,
     n_records: u64,
+    n_bytes: u64,
     head: Digest,
     /// What was charged to records, and to the client as a whole.
     accountants: [Accountant; 2],
     n_charged: u64,
     n_without_noise: u64,
     sessions: HashMap<SessionId, Session>,
-    curves: Curves,
+    /// Every mechanism that was reserved or charged, by the digest of its encoding. One whose clip adapts is one mechanism:
+    /// what each attempt costs was fixed before the first.
+    mechanisms: HashMap<Digest, Known>,
 }
 
 /// A step that has been checked but not taken: bytes for the end of the file.
@@ -288,7 +356,7 @@ impl Budget {
     pub fn create(terms: Terms) -> Result<(Self, Vec<u8>), BudgetError> {
         check_terms(&terms)?;
         let (bytes, head) = frame(0, &Digest::ZERO, &Record::Created(terms.clone()));
-        Ok((Self::first(terms, head), bytes))
+        Ok((Self::first(terms, head, bytes.len()), bytes))
     }
 
     /// Reads a whole file: the state that its records amount to, and the torn record at its end if there is one.
@@ -299,35 +367,37 @@ impl Budget {
     /// # Errors
     /// If anything in it is damaged, or not even the first record is complete.
     pub fn parse(file: &[u8]) -> Result<(Self, Option<TornTail>), BudgetError> {
-        let mut offset = 0;
-        let mut budget: Option<Self> = None;
+        let first = read_first(file).map_err(|what| BudgetError::Damaged { offset: 0, index: 0, what })?;
+        let mut budget = first.ok_or(BudgetError::Empty)?;
+        let torn = budget.read_on(file.get(budget.n_bytes as usize..).unwrap_or_default())?;
+        Ok((budget, torn))
+    }
+
+    /// Takes in what follows in the file after the first [`Budget::n_bytes`], which another process may have written.
+    /// Gives the torn record at the end, if there is one.
+    ///
+    /// # Errors
+    /// If anything in it is damaged; the records before the damage are taken in.
+    pub fn read_on(&mut self, rest: &[u8]) -> Result<Option<TornTail>, BudgetError> {
+        let mut at = 0;
         let mut mechanisms = HashMap::new();
-        while offset < file.len() {
-            let (index, previous) = budget.as_ref().map_or((0, Digest::ZERO), |b| (b.n_records, b.head));
+        while let Some(bytes) = rest.get(at..).filter(|bytes| !bytes.is_empty()) {
+            let (index, previous, offset) = (self.n_records, self.head, self.n_bytes as usize);
             let damaged = |what: String| BudgetError::Damaged { offset, index, what };
-            let (body, head, len) = match read_frame(&file[offset..], index, &previous) {
+            let (body, head, len) = match read_frame(bytes, index, &previous) {
                 Frame::Whole { body, head, len } => (body, head, len),
-                Frame::Torn => break,
+                Frame::Torn => {
+                    return Ok(Some(TornTail { len_valid: self.n_bytes, n_bytes: bytes.len() as u64 }));
+                }
                 Frame::Damaged(what) => return Err(damaged(what.to_owned())),
             };
             let record = read_body(body, index, &previous, &mut mechanisms).map_err(|e| damaged(e.to_string()))?;
-            match (&mut budget, record) {
-                (None, Record::Created(terms)) => {
-                    check_terms(&terms).map_err(|e| damaged(e.to_string()))?;
-                    budget = Some(Self::first(terms, head));
-                }
-                (None, _) => return Err(damaged("the first record does not create a budget".to_owned())),
-                (Some(budget), record) => {
-                    // The limit is not asked again: a charge that was made counts, whatever an accountant says today.
-                    budget.check(&record).map_err(|e| damaged(e.to_string()))?;
-                    budget.apply(&record, head);
-                }
-            }
-            offset += len;
+            // The limit is not asked again: a charge that was made counts, whatever an accountant says today.
+            self.check(&record).map_err(|e| damaged(e.to_string()))?;
+            self.apply(&record, head, len);
+            at += len;
         }
-        let budget = budget.ok_or(BudgetError::Empty)?;
-        let n_bytes = (file.len() - offset) as u64;
-        Ok((budget, (n_bytes > 0).then_some(TornTail { len_valid: offset as u64, n_bytes })))
+        Ok(None)
     }
 
     /// What the budget is for.
@@ -338,6 +408,11 @@ impl Budget {
     /// How many records the log has.
     pub fn n_records(&self) -> u64 {
         self.n_records
+    }
+
+    /// How many bytes of the file they are.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
     }
 
     /// The hash of the last record: the head of the chain.
@@ -370,10 +445,63 @@ impl Budget {
         self.sessions.get(&session).map(|s| s.last_begun)
     }
 
-    /// A session's last round, if it was begun and its attempt is not charged: its keys may have left, its vector has not.
+    /// A session's last round, if it was begun and its attempt is neither charged nor given back: its keys may have left,
+    /// its vector has not.
     pub fn begun_uncharged(&self) -> Option<(SessionId, RoundNumber)> {
         let mut last = self.sessions.iter().map(|(session, s)| (s, (*session, s.last_begun)));
-        last.find(|(s, (_, round))| !s.charged.contains(round)).map(|(_, place)| place)
+        last.find(|(s, (_, round))| s.begun.contains(round) && !s.charged.contains(round)).map(|(_, place)| place)
+    }
+
+    /// Whether the attempt of this round is reserved, and not charged.
+    pub fn is_reserved(&self, session: SessionId, round: RoundNumber) -> bool {
+        self.sessions.get(&session).and_then(|s| s.reserved).is_some_and(|(reserved, _)| reserved == round)
+    }
+
+    /// What each session has cost, in the order in which they were begun.
+    pub fn sessions(&self) -> Vec<SessionReport> {
+        let mut sessions: Vec<_> = self.sessions.iter().collect();
+        sessions.sort_by_key(|(_, session)| session.first_record);
+        sessions.into_iter().map(|(id, session)| self.session_report(*id, session)).collect()
+    }
+
+    fn session_report(&self, id: SessionId, session: &Session) -> SessionReport {
+        let key = session.mechanism.or(session.reserved.map(|(_, key)| key));
+        let known = key.and_then(|key| self.mechanisms.get(&key));
+        let n_charged = session.charged.len() as u64;
+        let epsilon_spent = [UnitOfPrivacy::Record, UnitOfPrivacy::Client].map(|unit| match known {
+            Some(known) if n_charged > 0 => {
+                let mut accountant = Accountant::new();
+                let curve = &known.curves[unit as usize];
+                accountant.compose_curve(curve, n_charged, known.mechanism.cut_probability());
+                accountant.epsilon(self.terms.delta)
+            }
+            _ => 0.0,
+        });
+        let mechanism = known.map(|known| known.mechanism.clone());
+        let epsilon_attained = mechanism.as_ref().map(|mechanism| {
+            let least = u32::from(mechanism.common().u_min);
+            // What was not released, or of a sum whose survivors were not noted, counts as it was promised.
+            let in_sum = |round| session.receipts.get(round).copied().flatten().unwrap_or(least).max(least);
+            let survivors: Vec<u32> = session.charged.iter().map(in_sum).collect();
+            match survivors.is_empty() {
+                true => 0.0,
+                false => mechanism.attained_epsilon(View::CoordinatorWithColluders, &survivors, self.terms.delta),
+            }
+        });
+        let attempts_left_by_plan =
+            mechanism.as_ref().map_or(0, |m| m.common().max_attempts.saturating_sub(session.last_attempt));
+        SessionReport {
+            session: id,
+            task: session.task.clone(),
+            n_charged,
+            n_receipts: session.receipts.len() as u64,
+            reserved: session.reserved.map(|(round, _)| round),
+            epsilon_spent,
+            epsilon_attained,
+            attempts_left_by_plan,
+            attempts_left: mechanism.as_ref().map_or(0, |m| self.attempts_left(id, m, attempts_left_by_plan)),
+            mechanism,
+        }
     }
 
     /// Whether the attempt of this round was charged.
@@ -393,22 +521,56 @@ impl Budget {
 
     /// The same of `unit`. The two are never added: each is the promise to another unit.
     pub fn epsilon_spent_of(&self, unit: UnitOfPrivacy) -> f64 {
+        let n_mechanisms = self.mechanisms.values().filter(|known| known.n_charged > 0).count();
         match self.n_charged {
             0 => 0.0,
-            _ => self.epsilon_of(&self.accountants[unit as usize], self.curves.0.len()),
+            _ => self.epsilon_of(&self.accountants[unit as usize], n_mechanisms),
         }
     }
 
-    /// Epsilon after `n_attempts` more of `mechanism`.
-    pub fn epsilon_after(&self, mechanism: &Mechanism, n_attempts: u64) -> f64 {
-        if n_attempts == 0 {
-            return self.epsilon_spent();
-        }
+    /// How many attempts are reserved, and not charged.
+    pub fn n_reserved(&self) -> usize {
+        self.reserved_by_others(None).count()
+    }
+
+    /// Epsilon of all that was charged, and of all that is reserved.
+    pub fn epsilon_reserved(&self) -> f64 {
+        self.epsilon_with(None, None)
+    }
+
+    /// Epsilon after `n_attempts` more of `mechanism` in `session`, beside what other sessions have reserved.
+    pub fn epsilon_after(&self, session: SessionId, mechanism: &Mechanism, n_attempts: u64) -> f64 {
+        self.epsilon_with(Some(session), Some((mechanism, n_attempts)))
+    }
+
+    /// What is reserved by sessions other than `session`.
+    fn reserved_by_others(&self, session: Option<SessionId>) -> impl Iterator<Item = Digest> {
+        let others = self.sessions.iter().filter(move |(id, _)| Some(**id) != session);
+        others.filter_map(|(_, s)| s.reserved).map(|(_, mechanism)| mechanism)
+    }
+
+    /// Epsilon of what was charged, of what other sessions than `session` have reserved, and of `more`.
+    fn epsilon_with(&self, session: Option<SessionId>, more: Option<(&Mechanism, u64)>) -> f64 {
         let unit = self.terms.unit as usize;
         let mut accountant = self.accountants[unit].clone();
-        accountant.compose_curve(&self.curves.of(mechanism)[unit], n_attempts, mechanism.cut_probability());
-        let is_new = !self.curves.0.contains_key(&mechanism.session_bytes());
-        self.epsilon_of(&accountant, self.curves.0.len() + usize::from(is_new))
+        let charged = self.mechanisms.iter().filter(|(_, known)| known.n_charged > 0);
+        let mut different: HashSet<Digest> = charged.map(|(key, _)| *key).collect();
+        for key in self.reserved_by_others(session) {
+            if let Some(known) = self.mechanisms.get(&key) {
+                accountant.compose_curve(&known.curves[unit], 1, known.mechanism.cut_probability());
+                different.insert(key);
+            }
+        }
+        if let Some((mechanism, n_attempts)) = more.filter(|(_, n_attempts)| *n_attempts > 0) {
+            let key = Digest::of(&mechanism.session_bytes());
+            let curve = match self.mechanisms.get(&key) {
+                Some(known) => known.curves[unit].clone(),
+                None => mechanism.curve_for(self.terms.unit),
+            };
+            accountant.compose_curve(&curve, n_attempts, mechanism.cut_probability());
+            different.insert(key);
+        }
+        if different.is_empty() { 0.0 } else { self.epsilon_of(&accountant, different.len()) }
     }
 
     /// Epsilon of what has been charged, by so many different mechanisms. Of one alone it is clear beforehand at which order
@@ -420,12 +582,18 @@ impl Budget {
         }
     }
 
-    /// Whether one more attempt of `mechanism` stays within the limit. With `allow_no_noise`, the policy's word, an attempt
-    /// that leaves no guarantee is allowed too: one without noise, or any after such a one.
+    /// Whether one more attempt of `mechanism` in `session`, beside what other sessions have reserved, stays within the
+    /// limit. With `allow_no_noise`, the policy's word, an attempt that leaves no guarantee is allowed too: one without
+    /// noise, or any after such a one.
     ///
     /// # Errors
     /// If it does not, or promises nothing to this budget's unit.
-    pub fn can_afford(&self, mechanism: &Mechanism, allow_no_noise: bool) -> Result<(), BudgetError> {
+    pub fn can_afford(
+        &self,
+        session: SessionId,
+        mechanism: &Mechanism,
+        allow_no_noise: bool,
+    ) -> Result<(), BudgetError> {
         self.protects_by(mechanism)?;
         match (mechanism.has_noise(), self.n_without_noise) {
             (true, 0) => {}
@@ -433,12 +601,13 @@ impl Budget {
             (false, _) => return Err(BudgetError::NoNoise),
             (true, _) => return Err(BudgetError::GuaranteeLost),
         }
-        let epsilon_after = self.epsilon_after(mechanism, 1);
+        let epsilon_after = self.epsilon_after(session, mechanism, 1);
         if epsilon_after <= self.terms.epsilon_limit {
             return Ok(());
         }
+        let n_reserved = self.reserved_by_others(Some(session)).count();
         let (epsilon_spent, epsilon_limit) = (self.epsilon_spent(), self.terms.epsilon_limit);
-        Err(BudgetError::Exceeded { epsilon_spent, epsilon_after, epsilon_limit })
+        Err(BudgetError::Exceeded { epsilon_spent, n_reserved, epsilon_after, epsilon_limit })
     }
 
     /// A client-level attempt bounds what each record may show, a record-level one not what a client may.
@@ -449,12 +618,13 @@ impl Budget {
         }
     }
 
-    /// How many more attempts of `mechanism` stay within the limit, counted up to `most`.
-    pub fn attempts_left(&self, mechanism: &Mechanism, most: u32) -> u32 {
+    /// How many more attempts of `mechanism` in `session` stay within the limit, beside what other sessions have reserved;
+    /// counted up to `most`.
+    pub fn attempts_left(&self, session: SessionId, mechanism: &Mechanism, most: u32) -> u32 {
         let (mut affordable, mut beyond) = (0, u64::from(most) + 1);
         while affordable + 1 < beyond {
             let middle = affordable + (beyond - affordable) / 2;
-            if self.epsilon_after(mechanism, middle) <= self.terms.epsilon_limit {
+            if self.epsilon_after(session, mechanism, middle) <= self.terms.epsilon_limit {
                 affordable = middle;
             } else {
                 beyond = middle;
@@ -463,12 +633,32 @@ impl Budget {
         affordable as u32
     }
 
-    /// Prepares to take part in `round`.
+    /// Prepares to take part in `round`, and reserves its attempt. What the session reserved before, and did not charge,
+    /// is given back by it.
     ///
     /// # Errors
-    /// If the session has begun this round or a later one.
-    pub fn begin(&self, session: SessionId, round: RoundNumber) -> Result<Append, BudgetError> {
-        self.prepare(Record::Begun { session, round })
+    /// If the session has begun this round or a later one, was charged under another mechanism, or the attempt cannot be
+    /// afforded ([`Budget::can_afford`]).
+    pub fn begin(
+        &self,
+        session: SessionId,
+        round: RoundNumber,
+        task: &TaskId,
+        mechanism: &Mechanism,
+        allow_no_noise: bool,
+    ) -> Result<Append, BudgetError> {
+        let reserved = Some(Reservation { task: task.clone(), mechanism: Box::new(mechanism.clone()) });
+        let append = self.prepare(Record::Begun { session, round, reserved })?;
+        self.can_afford(session, mechanism, allow_no_noise)?;
+        Ok(append)
+    }
+
+    /// Prepares to give back what is reserved for `round`, which is over.
+    ///
+    /// # Errors
+    /// If nothing is: it was charged, or given back already.
+    pub fn give_back(&self, session: SessionId, round: RoundNumber) -> Result<Append, BudgetError> {
+        self.prepare(Record::GivenBack { session, round })
     }
 
     /// Whether attempts of `session` may be charged under `mechanism`: a session keeps the mechanism of its first charge, all
@@ -497,7 +687,7 @@ impl Budget {
         mechanism: &Mechanism,
         allow_no_noise: bool,
     ) -> Result<Append, BudgetError> {
-        self.can_afford(mechanism, allow_no_noise)?;
+        self.can_afford(session, mechanism, allow_no_noise)?;
         self.prepare(Record::Charged { session, round, attempt, plan, mechanism: Box::new(mechanism.clone()) })
     }
 
@@ -514,12 +704,18 @@ impl Budget {
         self.prepare(Record::ConsistencySigned { session, round, statement })
     }
 
-    /// Prepares to note the ledger's entry of a charged attempt.
+    /// Prepares to note the ledger's entry of a charged attempt, which released a sum of `survivors` vectors.
     ///
     /// # Errors
     /// If the attempt was not charged, or has its receipt.
-    pub fn receipt(&self, session: SessionId, round: RoundNumber, entry: Digest) -> Result<Append, BudgetError> {
-        self.prepare(Record::Receipt { session, round, entry })
+    pub fn receipt(
+        &self,
+        session: SessionId,
+        round: RoundNumber,
+        entry: Digest,
+        survivors: u32,
+    ) -> Result<Append, BudgetError> {
+        self.prepare(Record::Receipt { session, round, entry, survivors: Some(survivors) })
     }
 
     /// Prepares to note a refusal.
@@ -538,20 +734,21 @@ impl Budget {
         if append.index != self.n_records || append.previous != self.head {
             return Err(BudgetError::Stale);
         }
-        self.apply(&append.record, append.head);
+        self.apply(&append.record, append.head, append.bytes.len());
         Ok(())
     }
 
-    fn first(terms: Terms, head: Digest) -> Self {
+    fn first(terms: Terms, head: Digest, n_bytes: usize) -> Self {
         Self {
             terms,
             n_records: 1,
+            n_bytes: n_bytes as u64,
             head,
             accountants: Default::default(),
             n_charged: 0,
             n_without_noise: 0,
             sessions: HashMap::new(),
-            curves: Curves::default(),
+            mechanisms: HashMap::new(),
         }
     }
 
@@ -575,10 +772,18 @@ impl Budget {
         };
         match record {
             Record::Created(_) => Err(BudgetError::Terms { what: "a second creation" }),
-            Record::Begun { session, round } => match self.last_begun(*session) {
-                Some(begun) if *round <= begun => Err(BudgetError::RoundNotNew { round: *round, begun }),
-                _ => Ok(()),
-            },
+            Record::Begun { session, round, reserved } => {
+                if let Some(begun) = self.last_begun(*session).filter(|begun| round <= begun) {
+                    return Err(BudgetError::RoundNotNew { round: *round, begun });
+                }
+                if let Some(Reservation { mechanism, .. }) = reserved {
+                    self.protects_by(mechanism)?;
+                    self.keeps_mechanism(*session, mechanism)?;
+                }
+                Ok(())
+            }
+            Record::GivenBack { session, round } if self.is_reserved(*session, *round) => Ok(()),
+            Record::GivenBack { round, .. } => Err(BudgetError::NotReserved { round: *round }),
             Record::Charged { session, round, attempt, mechanism, .. } => {
                 self.protects_by(mechanism)?;
                 self.keeps_mechanism(*session, mechanism)?;
@@ -603,7 +808,7 @@ impl Budget {
                 if !session.charged.contains(round) {
                     return Err(BudgetError::NotCharged { round: *round });
                 }
-                if session.receipts.contains(round) {
+                if session.receipts.contains_key(round) {
                     return Err(BudgetError::AlreadyDone { round: *round, step: "receipt" });
                 }
                 Ok(())
@@ -615,67 +820,99 @@ impl Budget {
         }
     }
 
-    /// Takes in a checked record.
-    fn apply(&mut self, record: &Record, head: Digest) {
+    /// Takes in a checked record of `n_bytes`.
+    fn apply(&mut self, record: &Record, head: Digest, n_bytes: usize) {
+        let index = self.n_records;
         self.n_records += 1;
+        self.n_bytes += n_bytes as u64;
         self.head = head;
         match record {
             Record::Created(_) | Record::Refused { .. } => {}
-            Record::Begun { session, round } => {
-                let session = self.sessions.entry(*session).or_default();
+            Record::Begun { session, round, reserved } => {
+                let key = reserved.as_ref().map(|reserved| self.remember(&reserved.mechanism));
+                let session = self
+                    .sessions
+                    .entry(*session)
+                    .or_insert_with(|| Session { first_record: index, ..Session::default() });
                 session.last_begun = *round;
                 session.begun.insert(*round);
+                session.reserved = key.map(|key| (*round, key));
+                session.task = reserved.as_ref().map(|reserved| reserved.task.clone()).or(session.task.take());
+            }
+            Record::GivenBack { session, round } => {
+                let session = self.sessions.entry(*session).or_default();
+                session.begun.remove(round);
+                session.reserved = None;
             }
             Record::Charged { session, round, attempt, mechanism, .. } => {
-                let curves = self.curves.remember(mechanism);
-                for (accountant, curve) in self.accountants.iter_mut().zip(&curves) {
-                    accountant.compose_curve(curve, 1, mechanism.cut_probability());
+                let key = self.remember(mechanism);
+                if let Some(known) = self.mechanisms.get_mut(&key) {
+                    known.n_charged += 1;
+                    for (accountant, curve) in self.accountants.iter_mut().zip(&known.curves) {
+                        accountant.compose_curve(curve, 1, mechanism.cut_probability());
+                    }
                 }
                 self.n_charged += 1;
                 self.n_without_noise += u64::from(!mechanism.has_noise());
                 let session = self.sessions.entry(*session).or_default();
                 session.charged.insert(*round);
                 session.last_attempt = *attempt;
-                session.mechanism.get_or_insert_with(|| Digest::of(&mechanism.session_bytes()));
+                session.mechanism.get_or_insert(key);
+                session.reserved = session.reserved.filter(|(reserved, _)| reserved != round);
             }
             Record::ConsistencySigned { session, round, statement } => {
                 self.sessions.entry(*session).or_default().signed.insert(*round, *statement);
             }
-            Record::Receipt { session, round, .. } => {
-                self.sessions.entry(*session).or_default().receipts.insert(*round);
+            Record::Receipt { session, round, survivors, .. } => {
+                self.sessions.entry(*session).or_default().receipts.insert(*round, *survivors);
             }
         }
     }
+
+    /// Keeps the curves of `mechanism`, so that a long log is not recomputed record by record. Gives the mechanism's key.
+    fn remember(&mut self, mechanism: &Mechanism) -> Digest {
+        let key = Digest::of(&mechanism.session_bytes());
+        self.mechanisms.entry(key).or_insert_with(|| Known {
+            mechanism: mechanism.clone(),
+            curves: [UnitOfPrivacy::Record, UnitOfPrivacy::Client].map(|unit| mechanism.curve_for(unit)),
+            n_charged: 0,
+        });
+        key
+    }
 }
 
-/// What happened in one session.
+/// What happened in one session. Mechanisms are named by their keys.
 #[derive(Clone, Debug, Default)]
 struct Session {
+    /// The record that began it.
+    first_record: u64,
+    task: Option<TaskId>,
     last_begun: RoundNumber,
     last_attempt: u32,
+    /// That of the first charge.
     mechanism: Option<Digest>,
+    reserved: Option<(RoundNumber, Digest)>,
     begun: HashSet<RoundNumber>,
     charged: HashSet<RoundNumber>,
     signed: HashMap<RoundNumber, Digest>,
-    receipts: HashSet<RoundNumber>,
+    /// With the number of survivors, where it was noted.
+    receipts: HashMap<RoundNumber, Option<u32>>,
 }
 
-/// The curves of each mechanism seen, for each unit, so that a long log is not recomputed record by record. One whose clip
-/// adapts is one mechanism: what each attempt costs was fixed before the first.
-#[derive(Clone, Debug, Default)]
-struct Curves(HashMap<Vec<u8>, [RdpCurve; 2]>);
+/// A mechanism that was reserved or charged.
+#[derive(Clone, Debug)]
+struct Known {
+    mechanism: Mechanism,
+    /// For each unit.
+    curves: [RdpCurve; 2],
+    n_charged: u64,
+}
 
-impl Curves {
-    fn of(&self, mechanism: &Mechanism) -> [RdpCurve; 2] {
-        self.0.get(&mechanism.session_bytes()).cloned().unwrap_or_else(|| Self::each(mechanism))
-    }
-
-    fn remember(&mut self, mechanism: &Mechanism) -> [RdpCurve; 2] {
-        self.0.entry(mechanism.session_bytes()).or_insert_with(|| Self::each(mechanism)).clone()
-    }
-
-    fn each(mechanism: &Mechanism) -> [RdpCurve; 2] {
-        [UnitOfPrivacy::Record, UnitOfPrivacy::Client].map(|unit| mechanism.curve_for(unit))
+/// What an error says of reservations.
+fn reserved_text(n_reserved: usize) -> String {
+    match n_reserved {
+        0 => String::new(),
+        n => format!(", {n} reserved by other sessions"),
     }
 }
 
@@ -703,14 +940,23 @@ fn frame(index: u64, previous: &Digest, record: &Record) -> (Vec<u8>, Digest) {
         Record::Created(terms) => {
             body.u8(KIND_CREATED).u8(terms.unit as u8).text(&terms.data_set).f64(terms.epsilon_limit).f64(terms.delta)
         }
-        Record::Begun { session, round } => place(body, KIND_BEGUN, session, round),
+        Record::Begun { session, round, reserved: None } => place(body, KIND_BEGUN, session, round),
+        Record::Begun { session, round, reserved: Some(Reservation { task, mechanism }) } => {
+            place(body, KIND_RESERVED, session, round).text(task.as_str()).field(&mechanism.encode())
+        }
+        Record::GivenBack { session, round } => place(body, KIND_GIVEN_BACK, session, round),
         Record::Charged { session, round, attempt, plan, mechanism } => {
             place(body, KIND_CHARGED, session, round).u32(*attempt).digest(plan).field(&mechanism.encode())
         }
         Record::ConsistencySigned { session, round, statement } => {
             place(body, KIND_CONSISTENCY, session, round).digest(statement)
         }
-        Record::Receipt { session, round, entry } => place(body, KIND_RECEIPT, session, round).digest(entry),
+        Record::Receipt { session, round, entry, survivors: None } => {
+            place(body, KIND_RECEIPT, session, round).digest(entry)
+        }
+        Record::Receipt { session, round, entry, survivors: Some(survivors) } => {
+            place(body, KIND_RECEIPT_OF_SUM, session, round).digest(entry).u32(*survivors)
+        }
         Record::Refused { session, round, reason } => place(body, KIND_REFUSED, session, round).text(reason),
     }
     .finish();
@@ -718,6 +964,26 @@ fn frame(index: u64, previous: &Digest, record: &Record) -> (Vec<u8>, Digest) {
     let len = body.len() as u32;
     let bytes = [&len.to_le_bytes()[..], &(!len).to_le_bytes(), &body, head.as_bytes()].concat();
     (bytes, head)
+}
+
+/// The budget that the first record of `file` creates; none if that is not complete.
+fn read_first(file: &[u8]) -> Result<Option<Budget>, String> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let (body, head, len) = match read_frame(file, 0, &Digest::ZERO) {
+        Frame::Whole { body, head, len } => (body, head, len),
+        Frame::Torn => return Ok(None),
+        Frame::Damaged(what) => return Err(what.to_owned()),
+    };
+    match read_body(body, 0, &Digest::ZERO, &mut HashMap::new()) {
+        Ok(Record::Created(terms)) => {
+            check_terms(&terms).map_err(|error| error.to_string())?;
+            Ok(Some(Budget::first(terms, head, len)))
+        }
+        Ok(_) => Err("the first record does not create a budget".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 enum Frame<'a> {
@@ -794,27 +1060,34 @@ fn read_body<'a>(
         Record::Created(Terms { unit, data_set, epsilon_limit: reader.f64()?, delta: reader.f64()? })
     } else {
         let (session, round) = (SessionId(reader.digest()?), RoundNumber(reader.u64()?));
+        let mut mechanism = |reader: &mut CanonicalReader<'a>| -> Result<Box<Mechanism>, BodyError> {
+            let bytes = reader.field()?;
+            if let Some(mechanism) = mechanisms.get(bytes) {
+                return Ok(mechanism.clone());
+            }
+            let mechanism = Box::new(Mechanism::decode(bytes)?);
+            mechanisms.insert(bytes, mechanism.clone());
+            Ok(mechanism)
+        };
         match kind {
-            KIND_BEGUN => Record::Begun { session, round },
+            KIND_BEGUN => Record::Begun { session, round, reserved: None },
+            KIND_RESERVED => {
+                let (task, mechanism) = (reader.parse()?, mechanism(&mut reader)?);
+                Record::Begun { session, round, reserved: Some(Reservation { task, mechanism }) }
+            }
+            KIND_GIVEN_BACK => Record::GivenBack { session, round },
             KIND_CHARGED => Record::Charged {
                 session,
                 round,
                 attempt: reader.u32()?,
                 plan: reader.digest()?,
-                mechanism: {
-                    let bytes = reader.field()?;
-                    match mechanisms.get(bytes) {
-                        Some(mechanism) => mechanism.clone(),
-                        None => {
-                            let mechanism = Box::new(Mechanism::decode(bytes)?);
-                            mechanisms.insert(bytes, mechanism.clone());
-                            mechanism
-                        }
-                    }
-                },
+                mechanism: mechanism(&mut reader)?,
             },
             KIND_CONSISTENCY => Record::ConsistencySigned { session, round, statement: reader.digest()? },
-            KIND_RECEIPT => Record::Receipt { session, round, entry: reader.digest()? },
+            KIND_RECEIPT => Record::Receipt { session, round, entry: reader.digest()?, survivors: None },
+            KIND_RECEIPT_OF_SUM => {
+                Record::Receipt { session, round, entry: reader.digest()?, survivors: Some(reader.u32()?) }
+            }
             KIND_REFUSED => Record::Refused { session, round, reason: reader.text()?.to_owned() },
             _ => return Err(DecodeError::Malformed { what: "kind" }.into()),
         }
@@ -850,6 +1123,9 @@ const KIND_CHARGED: u8 = 2;
 const KIND_CONSISTENCY: u8 = 3;
 const KIND_RECEIPT: u8 = 4;
 const KIND_REFUSED: u8 = 5;
+const KIND_RESERVED: u8 = 6;
+const KIND_GIVEN_BACK: u8 = 7;
+const KIND_RECEIPT_OF_SUM: u8 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -895,6 +1171,15 @@ mod tests {
         SessionId(Digest::of(name))
     }
 
+    fn task() -> TaskId {
+        "digits".parse().expect("a name")
+    }
+
+    /// Begins a round of the usual mechanism.
+    fn begin(budget: &Budget, session: SessionId, round: RoundNumber) -> Result<Append, BudgetError> {
+        budget.begin(session, round, &task(), &mechanism(), false)
+    }
+
     /// A budget with its file, as a client keeps them.
     struct File {
         budget: Budget,
@@ -916,10 +1201,10 @@ mod tests {
         /// A round that is begun, charged, signed and receipted.
         fn round(&mut self, session: SessionId, round: u64) {
             let round = RoundNumber(round);
-            self.take(self.budget.begin(session, round));
+            self.take(begin(&self.budget, session, round));
             self.take(self.budget.charge(session, round, round.0 as u32, Digest::of(b"plan"), &mechanism(), false));
             self.take(self.budget.sign_consistency(session, round, Digest::of(b"u3")));
-            self.take(self.budget.receipt(session, round, Digest::of(b"entry")));
+            self.take(self.budget.receipt(session, round, Digest::of(b"entry"), 8));
         }
     }
 
@@ -1034,13 +1319,13 @@ mod tests {
             Budget::parse(&[file.bytes.as_slice(), &bytes].concat())
         };
         let (session, round) = (session(b"a"), RoundNumber(1));
-        let receipt = Record::Receipt { session, round, entry: Digest::ZERO };
+        let receipt = Record::Receipt { session, round, entry: Digest::ZERO, survivors: None };
         assert!(forge(&file, receipt.clone()).is_err());
         assert!(forge(&file, Record::Created(terms())).is_err());
-        file.take(file.budget.begin(session, round));
+        file.take(begin(&file.budget, session, round));
         assert!(forge(&file, receipt).is_err());
-        assert!(forge(&file, Record::Begun { session, round }).is_err());
-        assert!(forge(&file, Record::Begun { session, round: RoundNumber(2) }).is_ok());
+        assert!(forge(&file, Record::Begun { session, round, reserved: None }).is_err());
+        assert!(forge(&file, Record::Begun { session, round: RoundNumber(2), reserved: None }).is_ok());
     }
 
     #[test]
@@ -1051,16 +1336,16 @@ mod tests {
         let m = mechanism();
         assert!(matches!(file.budget.charge(session, round, 1, plan, &m, false), Err(BudgetError::NotBegun { .. })));
         assert!(matches!(file.budget.sign_consistency(session, round, plan), Err(BudgetError::NotBegun { .. })));
-        file.take(file.budget.begin(session, round));
-        assert!(matches!(file.budget.receipt(session, round, plan), Err(BudgetError::NotCharged { .. })));
+        file.take(begin(&file.budget, session, round));
+        assert!(matches!(file.budget.receipt(session, round, plan, 8), Err(BudgetError::NotCharged { .. })));
         file.take(file.budget.charge(session, round, 3, plan, &m, false));
         file.take(file.budget.sign_consistency(session, round, plan));
-        file.take(file.budget.receipt(session, round, plan));
+        file.take(file.budget.receipt(session, round, plan, 8));
 
         let (restarted, _) = Budget::parse(&file.bytes).expect("sound");
         for budget in [&file.budget, &restarted] {
             for earlier in [0, 4, 5] {
-                assert!(matches!(budget.begin(session, RoundNumber(earlier)), Err(BudgetError::RoundNotNew { .. })));
+                assert!(matches!(begin(budget, session, RoundNumber(earlier)), Err(BudgetError::RoundNotNew { .. })));
             }
             assert!(matches!(budget.charge(session, round, 4, plan, &m, false), Err(BudgetError::AlreadyDone { .. })));
             // Neither another statement nor the same one.
@@ -1068,10 +1353,10 @@ mod tests {
                 let signed = budget.sign_consistency(session, round, statement);
                 assert!(matches!(signed, Err(BudgetError::AlreadyDone { .. })));
             }
-            assert!(matches!(budget.receipt(session, round, plan), Err(BudgetError::AlreadyDone { .. })));
+            assert!(matches!(budget.receipt(session, round, plan, 8), Err(BudgetError::AlreadyDone { .. })));
         }
         let next = RoundNumber(6);
-        file.take(file.budget.begin(session, next));
+        file.take(begin(&file.budget, session, next));
         for attempt in [0, 3, 156] {
             let charge = file.budget.charge(session, next, attempt, plan, &m, false);
             assert!(matches!(charge, Err(BudgetError::Attempt { least: 4, most: 155, .. })), "{attempt}: {charge:?}");
@@ -1090,7 +1375,7 @@ mod tests {
             assert_eq!(budget.keeps_mechanism(session(b"task"), &other), Err(BudgetError::OtherMechanism));
             assert_eq!(budget.keeps_mechanism(session(b"next task"), &other), Ok(()));
             let round = RoundNumber(2);
-            let begin = budget.begin(session(b"task"), round).expect("allowed");
+            let begin = begin(&budget, session(b"task"), round).expect("allowed");
             budget.commit(begin).expect("on its state");
             let charge = budget.charge(session(b"task"), round, 2, Digest::of(b"plan"), &other, false);
             assert_eq!(charge.err(), Some(BudgetError::OtherMechanism));
@@ -1103,29 +1388,135 @@ mod tests {
         let limit = m.promised_epsilon(4, 1e-5);
         let mut file = File::new(Terms { epsilon_limit: limit, ..terms() });
         assert_eq!(file.budget.epsilon_spent(), 0.0);
-        assert_eq!(file.budget.attempts_left(&m, 100), 4);
+        assert_eq!(file.budget.attempts_left(session(b"next"), &m, 100), 4);
         file.round(session(b"a"), 1);
         file.round(session(b"b"), 1);
         // Charged and never released: counted all the same, also after a restart.
         let (s, round) = (session(b"c"), RoundNumber(9));
-        file.take(file.budget.begin(s, round));
+        file.take(begin(&file.budget, s, round));
         file.take(file.budget.charge(s, round, 1, Digest::ZERO, &m, false));
         file.round(session(b"d"), 3);
         let (restarted, _) = Budget::parse(&file.bytes).expect("sound");
         for budget in [&file.budget, &restarted] {
             assert_eq!(budget.epsilon_spent(), limit);
-            assert_eq!(budget.attempts_left(&m, 100), 0);
-            match budget.can_afford(&m, false) {
-                Err(BudgetError::Exceeded { epsilon_spent, epsilon_after, epsilon_limit }) => {
-                    assert_eq!((epsilon_spent, epsilon_limit), (limit, limit));
+            assert_eq!(budget.attempts_left(session(b"next"), &m, 100), 0);
+            match budget.can_afford(session(b"next"), &m, false) {
+                Err(BudgetError::Exceeded { epsilon_spent, n_reserved, epsilon_after, epsilon_limit }) => {
+                    assert_eq!((epsilon_spent, n_reserved, epsilon_limit), (limit, 0, limit));
                     assert_eq!(epsilon_after, m.promised_epsilon(5, 1e-5));
                 }
                 other => panic!("{other:?}"),
             }
         }
         let (s, round) = (session(b"e"), RoundNumber(1));
-        file.take(file.budget.begin(s, round));
+        assert!(matches!(begin(&file.budget, s, round), Err(BudgetError::Exceeded { .. })), "its keys never leave");
+        // A log from before there were reservations may have begun it: it is not charged.
+        let begun = file.budget.prepare(Record::Begun { session: s, round, reserved: None });
+        file.take(begun);
         assert!(matches!(file.budget.charge(s, round, 1, Digest::ZERO, &m, false), Err(BudgetError::Exceeded { .. })));
+    }
+
+    #[test]
+    fn attempts_under_way_add_up_until_they_are_charged_or_given_back() {
+        let m = mechanism();
+        let limit = m.promised_epsilon(3, 1e-5);
+        let mut file = File::new(Terms { epsilon_limit: limit, ..terms() });
+        let [a, b, c, d] = [b"a", b"b", b"c", b"d"].map(|name| session(name));
+        let one = RoundNumber(1);
+        for s in [a, b, c] {
+            file.take(begin(&file.budget, s, one));
+        }
+        let exceeded = |budget: &Budget| match begin(budget, d, one) {
+            Err(BudgetError::Exceeded { epsilon_spent, n_reserved, epsilon_after, .. }) => {
+                Some((epsilon_spent, n_reserved, epsilon_after))
+            }
+            _ => None,
+        };
+        for budget in [&file.budget, &Budget::parse(&file.bytes).expect("sound").0] {
+            assert_eq!((budget.n_reserved(), budget.epsilon_spent(), budget.epsilon_reserved()), (3, 0.0, limit));
+            assert_eq!(exceeded(budget), Some((0.0, 3, m.promised_epsilon(4, 1e-5))));
+            assert_eq!(budget.attempts_left(a, &m, 100), 1, "its own is not in its way");
+            assert!(budget.can_afford(a, &m, false).is_ok() && budget.can_afford(d, &m, false).is_err());
+        }
+        // A charge takes the reservation's place.
+        file.take(file.budget.charge(a, one, 1, Digest::ZERO, &m, false));
+        assert_eq!((file.budget.n_reserved(), file.budget.epsilon_reserved()), (2, limit));
+        assert_eq!(exceeded(&file.budget), Some((m.promised_epsilon(1, 1e-5), 2, m.promised_epsilon(4, 1e-5))));
+        assert_eq!(file.budget.give_back(a, one).err(), Some(BudgetError::NotReserved { round: one }), "for ever");
+        // The session's next round does, too: the round before can no longer be charged for it.
+        file.take(begin(&file.budget, b, RoundNumber(2)));
+        assert_eq!((file.budget.n_reserved(), file.budget.epsilon_reserved()), (2, limit));
+        // What is given back is free, and its round is over: nothing of it can be charged or given back again.
+        file.take(file.budget.give_back(c, one));
+        assert_eq!(file.budget.give_back(c, one).err(), Some(BudgetError::NotReserved { round: one }));
+        let charge = file.budget.charge(c, one, 1, Digest::ZERO, &m, false);
+        assert_eq!(charge.err(), Some(BudgetError::NotBegun { round: one }));
+        assert!(matches!(begin(&file.budget, c, one), Err(BudgetError::RoundNotNew { .. })));
+        file.take(begin(&file.budget, d, one));
+        let (read, _) = Budget::parse(&file.bytes).expect("sound");
+        assert_eq!((read.n_reserved(), read.epsilon_reserved(), read.is_reserved(d, one)), (2, limit, true));
+        assert_eq!(read.begun_uncharged().map(|(s, _)| s == b || s == d), Some(true));
+    }
+
+    #[test]
+    fn what_another_process_appends_is_read_on() {
+        let mut file = File::new(terms());
+        let (mut other, _) = Budget::parse(&file.bytes).expect("sound");
+        file.round(session(b"a"), 1);
+        let n_known = other.n_bytes() as usize;
+        assert_eq!(other.read_on(&file.bytes[n_known..]), Ok(None));
+        assert_eq!((other.head(), other.n_bytes()), (file.budget.head(), file.bytes.len() as u64));
+        assert_eq!(other.epsilon_spent(), file.budget.epsilon_spent());
+        // A torn write of the other process is named by its place in the whole file, and damage by its own.
+        let next = begin(&file.budget, session(b"b"), RoundNumber(1)).expect("allowed");
+        let torn = TornTail { len_valid: file.bytes.len() as u64, n_bytes: 20 };
+        assert_eq!(other.read_on(&next.bytes()[..20]), Ok(Some(torn)));
+        let damaged = other.read_on(b"not a record, whatever else");
+        assert!(matches!(damaged, Err(BudgetError::Damaged { offset, index: 5, .. }) if offset == file.bytes.len()));
+        assert_eq!(other.read_on(next.bytes()), Ok(None));
+        assert!(other.is_reserved(session(b"b"), RoundNumber(1)));
+    }
+
+    #[test]
+    fn a_log_from_before_there_were_reservations_is_read_and_gone_on_with() {
+        let mut file = File::new(terms());
+        let (session, round) = (session(b"a"), RoundNumber(1));
+        file.take(file.budget.prepare(Record::Begun { session, round, reserved: None }));
+        file.take(file.budget.charge(session, round, 1, Digest::of(b"plan"), &mechanism(), false));
+        file.take(file.budget.prepare(Record::Receipt { session, round, entry: Digest::ZERO, survivors: None }));
+        file.take(begin(&file.budget, session, RoundNumber(2)));
+        let (read, _) = Budget::parse(&file.bytes).expect("sound");
+        assert_eq!((read.n_charged(), read.n_receipts(), read.n_reserved()), (1, 1, 1));
+        let report = &read.sessions()[0];
+        assert_eq!((report.task.as_ref(), report.reserved), (Some(&task()), Some(RoundNumber(2))));
+        assert_eq!(report.epsilon_attained, Some(report.epsilon_spent[0]), "nobody noted more than the least noise");
+    }
+
+    #[test]
+    fn each_session_tells_what_it_cost_what_was_attained_and_what_is_left() {
+        let m = mechanism();
+        let limit = m.promised_epsilon(10, 1e-5) + 1e-9;
+        let mut file = File::new(Terms { epsilon_limit: limit, ..terms() });
+        file.round(session(b"z"), 1);
+        file.round(session(b"a"), 1);
+        file.round(session(b"a"), 4);
+        let (s, round) = (session(b"a"), RoundNumber(5));
+        file.take(begin(&file.budget, s, round));
+        file.take(file.budget.charge(s, round, 5, Digest::ZERO, &m, false));
+        let reports = Budget::parse(&file.bytes).expect("sound").0.sessions();
+        assert_eq!(reports.iter().map(|report| report.session).collect::<Vec<_>>(), [session(b"z"), s]);
+        let report = &reports[1];
+        assert_eq!((report.n_charged, report.n_receipts, report.reserved), (3, 2, None));
+        assert_eq!(report.epsilon_spent, [m.promised_epsilon(3, 1e-5), f64::INFINITY]);
+        // Eight survivors of two attempts; the third was not released and counts with the least, seven.
+        let attained = m.attained_epsilon(View::CoordinatorWithColluders, &[8, 8, 7], 1e-5);
+        assert_eq!(report.epsilon_attained, Some(attained));
+        assert!(attained < report.epsilon_spent[0]);
+        assert_eq!(
+            (report.attempts_left, report.attempts_left_by_plan),
+            (6, 150),
+            "the accountant says, four are charged"
+        );
     }
 
     #[test]
@@ -1135,7 +1526,9 @@ mod tests {
         file.round(session(b"a"), 1);
         let spent = file.budget.epsilon_spent();
         let (s, round, plan) = (session(b"b"), RoundNumber(1), Digest::of(b"plan"));
-        file.take(file.budget.begin(s, round));
+        file.take(begin(&file.budget, s, round));
+        let reserve = |allow| file.budget.begin(session(b"c"), round, &task(), &bare, allow).err();
+        assert_eq!((reserve(false), reserve(true)), (Some(BudgetError::NoNoise), None));
         let refused = file.budget.charge(s, round, 1, plan, &bare, false);
         assert_eq!(refused.err(), Some(BudgetError::NoNoise));
         // What was refused cost nothing.
@@ -1144,11 +1537,15 @@ mod tests {
         let (restarted, _) = Budget::parse(&file.bytes).expect("sound");
         for budget in [&file.budget, &restarted] {
             assert_eq!((budget.epsilon_spent(), budget.n_without_noise()), (f64::INFINITY, 1));
-            assert_eq!(budget.attempts_left(&noisy, 10), 0);
+            assert_eq!(budget.attempts_left(session(b"next"), &noisy, 10), 0);
             // Nor does noise bring it back, in this task or another.
-            assert_eq!(budget.can_afford(&noisy, false), Err(BudgetError::GuaranteeLost));
-            assert_eq!((budget.can_afford(&noisy, true), budget.can_afford(&bare, true)), (Ok(()), Ok(())));
-            let next = budget.begin(session(b"c"), round).expect("allowed");
+            assert_eq!(budget.can_afford(session(b"next"), &noisy, false), Err(BudgetError::GuaranteeLost));
+            assert_eq!(
+                (budget.can_afford(session(b"next"), &noisy, true), budget.can_afford(session(b"next"), &bare, true)),
+                (Ok(()), Ok(()))
+            );
+            assert_eq!(begin(budget, session(b"c"), round).err(), Some(BudgetError::GuaranteeLost));
+            let next = budget.begin(session(b"c"), round, &task(), &noisy, true).expect("allowed");
             let mut budget = budget.clone();
             budget.commit(next).expect("on its state");
             let charge = |allow| budget.charge(session(b"c"), round, 1, plan, &noisy, allow).map(|_| ());
@@ -1161,7 +1558,7 @@ mod tests {
     fn a_permission_to_go_without_noise_raises_no_limit() {
         let m = mechanism();
         let file = File::new(Terms { epsilon_limit: m.promised_epsilon(1, 1e-5) / 2.0, ..terms() });
-        assert!(matches!(file.budget.can_afford(&m, true), Err(BudgetError::Exceeded { .. })));
+        assert!(matches!(file.budget.can_afford(session(b"next"), &m, true), Err(BudgetError::Exceeded { .. })));
     }
 
     #[test]
@@ -1171,7 +1568,7 @@ mod tests {
         let mut file = File::new(terms());
         file.round(session(b"a"), 1);
         let (s, round) = (session(b"b"), RoundNumber(1));
-        file.take(file.budget.begin(s, round));
+        file.take(begin(&file.budget, s, round));
         file.take(file.budget.charge(s, round, 1, Digest::ZERO, &more_noise, false));
         let mut accountant = Accountant::new();
         accountant.compose_curve(&m.promised_curve(), 1, 1e-12);
@@ -1183,9 +1580,12 @@ mod tests {
         // What it would come to is known before: the first mechanism alone, however often, is no choice; the second is.
         let mut alone = File::new(Terms { epsilon_limit: accountant.epsilon(1e-5), ..terms() });
         alone.round(session(b"a"), 1);
-        assert_eq!(alone.budget.epsilon_after(&m, 1), m.promised_epsilon(2, 1e-5));
-        assert_eq!(alone.budget.epsilon_after(&more_noise, 1), file.budget.epsilon_spent());
-        assert!(matches!(alone.budget.can_afford(&more_noise, false), Err(BudgetError::Exceeded { .. })));
+        assert_eq!(alone.budget.epsilon_after(session(b"next"), &m, 1), m.promised_epsilon(2, 1e-5));
+        assert_eq!(alone.budget.epsilon_after(session(b"next"), &more_noise, 1), file.budget.epsilon_spent());
+        assert!(matches!(
+            alone.budget.can_afford(session(b"next"), &more_noise, false),
+            Err(BudgetError::Exceeded { .. })
+        ));
     }
 
     fn client_mechanism() -> Mechanism {
@@ -1218,8 +1618,10 @@ mod tests {
         let mut file = File::new(terms());
         for (round, clip) in [(1, 1.0), (2, 1.5), (3, 0.7)] {
             let mechanism = first.with_clip(clip).expect("within the bounds");
-            file.take(file.budget.begin(session(b"task"), RoundNumber(round)));
-            assert_eq!(file.budget.epsilon_after(&mechanism, 1), first.promised_epsilon(round as u32, 1e-5));
+            let begun = file.budget.begin(session(b"task"), RoundNumber(round), &task(), &mechanism, false);
+            file.take(begun);
+            let epsilon_after = file.budget.epsilon_after(session(b"task"), &mechanism, 1);
+            assert_eq!(epsilon_after, first.promised_epsilon(round as u32, 1e-5));
             let plan = Digest::of(b"plan");
             let (round, attempt) = (RoundNumber(round), round as u32);
             file.take(file.budget.charge(session(b"task"), round, attempt, plan, &mechanism, false));
@@ -1242,7 +1644,7 @@ mod tests {
         let mut file = File::new(terms());
         let charge = |file: &mut File, name: &[u8], mechanism: &Mechanism| {
             let (session, round) = (session(name), RoundNumber(1));
-            file.take(file.budget.begin(session, round));
+            file.take(begin(&file.budget, session, round));
             file.take(file.budget.charge(session, round, 1, Digest::ZERO, mechanism, false));
         };
         let spent = |file: &File| {
@@ -1279,7 +1681,10 @@ mod tests {
         // The limit is on records: it counts both.
         let mut tight = File::new(Terms { epsilon_limit: record - 1e-6, ..terms() });
         charge(&mut tight, b"a", &of_client);
-        assert!(matches!(tight.budget.can_afford(&of_record, false), Err(BudgetError::Exceeded { .. })));
+        assert!(matches!(
+            tight.budget.can_afford(session(b"next"), &of_record, false),
+            Err(BudgetError::Exceeded { .. })
+        ));
     }
 
     #[test]
@@ -1287,9 +1692,9 @@ mod tests {
         let of_client = client_mechanism();
         let limit = of_client.promised_epsilon(3, 1e-5);
         let budget = File::new(Terms { unit: UnitOfPrivacy::Client, epsilon_limit: limit, ..terms() }).budget;
-        assert_eq!(budget.attempts_left(&of_client, 100), 3);
+        assert_eq!(budget.attempts_left(session(b"next"), &of_client, 100), 3);
         let budget = File::new(Terms { epsilon_limit: limit, ..terms() }).budget;
-        assert_eq!(budget.attempts_left(&of_client, 100), 0);
+        assert_eq!(budget.attempts_left(session(b"next"), &of_client, 100), 0);
     }
 
     struct NoiseDoubled;
@@ -1309,7 +1714,7 @@ mod tests {
     #[test]
     fn a_step_prepared_on_an_older_state_is_not_taken() {
         let mut file = File::new(terms());
-        let begin = |round| file.budget.begin(session(b"a"), RoundNumber(round)).expect("allowed");
+        let begin = |round| begin(&file.budget, session(b"a"), RoundNumber(round)).expect("allowed");
         let (first, second) = (begin(1), begin(2));
         file.budget.commit(first).expect("on its state");
         assert_eq!(file.budget.commit(second), Err(BudgetError::Stale));
@@ -1329,8 +1734,8 @@ mod tests {
             assert!(Budget::create(bad).is_err());
         }
         let file = File::new(Terms { unit: UnitOfPrivacy::Client, ..terms() });
-        assert_eq!(file.budget.can_afford(&mechanism(), false), Err(BudgetError::Unit));
-        assert_eq!(file.budget.can_afford(&mechanism(), true), Err(BudgetError::Unit));
+        assert_eq!(file.budget.can_afford(session(b"next"), &mechanism(), false), Err(BudgetError::Unit));
+        assert_eq!(file.budget.can_afford(session(b"next"), &mechanism(), true), Err(BudgetError::Unit));
         let long = file.budget.refuse(session(b"a"), RoundNumber(1), &"x".repeat(REASON_LEN_MAX + 1));
         assert!(matches!(long, Err(BudgetError::TextTooLong { .. })));
     }

@@ -23,7 +23,11 @@ mod unmask;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use eranos_base::{
@@ -349,6 +353,8 @@ pub struct RoundSpec {
     pub graph: GraphKind,
     /// How many vectors of each client were received in the session's rounds so far; clients without one are left out.
     pub received: Arc<BTreeMap<ClientId, u64>>,
+    /// Whom no further attempt may be debited to: nobody of them is selected.
+    pub spent: Arc<BTreeSet<ClientId>>,
     /// READY's slot.
     pub ready_slot_ms: u32,
     /// The longest wait of a client.

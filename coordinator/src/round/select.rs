@@ -39,6 +39,9 @@ impl Select {
                 } else if check_in.plan_version != PLAN_VERSION {
                     let reason = format!("plans are of version {PLAN_VERSION}: upgrade the client");
                     actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, &reason));
+                } else if self.spec.spent.contains(&from.id) {
+                    let reason = "the epsilon that this task allows one client is spent";
+                    actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, reason));
                 } else if self.cohort.len() >= n_max && !self.cohort.contains_key(&from.id) {
                     let when = ComeBack::AfterMs(COME_BACK_MS);
                     actions.push(self.spec.not_admitted(&from.id, when, "the cohort is full"));

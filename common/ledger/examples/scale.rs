@@ -52,13 +52,13 @@ fn main() {
 
     let written = peak_memory();
     let options = Options::new(federation.signer.ledger_key());
-    let began = Instant::now();
+    let began = processor_time();
     let report = audit::verify(&folder, &options).unwrap();
-    let audited = began.elapsed();
+    let audited = processor_time() - began;
     assert!(report.is_clean() && report.n_released() == u64::from(n_rounds), "{:#?}", report.findings);
     let (hashing, verifying) = (federation.hashing(n_rounds, n_bytes), federation.verifying(n_rounds));
     let rate = |time: Duration| f64::from(n_rounds) / time.as_secs_f64();
-    println!("audit:                 {:>9.0} entries a second", rate(audited));
+    println!("audit:                 {:>9.0} entries a second of processor time", rate(audited));
     println!("limit of signatures:   {:>9.0}", rate(verifying));
     println!("limit of hashes:       {:>9.0}", rate(hashing));
     println!("limit of both:         {:>9.0}", rate(hashing + verifying));
@@ -222,12 +222,12 @@ impl Federation {
     fn hashing(&mut self, n_rounds: u32, n_bytes: u64) -> Duration {
         let average = vec![0x61; (n_bytes / u64::from(n_rounds)) as usize];
         let (left, right) = (Digest::of(b"left"), Digest::of(b"right"));
-        let began = Instant::now();
+        let began = processor_time();
         for _ in 0..n_rounds {
             black_box(leaf_hash(black_box(&average)));
             black_box(node_hash(black_box(&left), &right));
         }
-        began.elapsed()
+        processor_time() - began
     }
 
     /// How long it takes to verify one plan and a statement of each client for every round, one by one.
@@ -238,19 +238,31 @@ impl Federation {
         let plan_signature = key.sign(&plan);
         let signed: Vec<_> = self.clients.iter().map(|key| (key.verifying_key(), key.sign(&statement))).collect();
         let n = n_rounds.min(VERIFIED_MAX);
-        let began = Instant::now();
+        let began = processor_time();
         for _ in 0..n {
             key.verifying_key().verify(black_box(&plan), &plan_signature).unwrap();
             for (key, signature) in &signed {
                 key.verify(black_box(&statement), signature).unwrap();
             }
         }
-        began.elapsed() * n_rounds / n
+        (processor_time() - began) * n_rounds / n
     }
 }
 
 fn seconds(began: Instant) -> f64 {
     began.elapsed().as_secs_f64()
+}
+
+/// The processor time of this process, in ticks of 10 ms, where Linux tells it; else the clock's. Other work on the
+/// machine does not count.
+fn processor_time() -> Duration {
+    static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let clock = BEGAN.get_or_init(Instant::now).elapsed();
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th fields after it.
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
+    if ticks.len() == 2 { Duration::from_millis(10 * (ticks[0] + ticks[1])) } else { clock }
 }
 
 /// The most memory that this process has had resident, in KB; 0 where Linux does not tell.

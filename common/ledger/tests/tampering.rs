@@ -570,6 +570,11 @@ fn missing_cut_swapped_and_foreign_files_are_found() {
     check(&|dir| fs::copy(dir.join("tile/0/000.p/7"), dir.join(entries)).map(drop).expect("copied"));
     check(&|dir| fs::write(dir.join("tile/readme"), "x").expect("written"));
     check(&|dir| fs::write(dir.join("checkpoint.tmp"), "x").expect("written"));
+    #[cfg(unix)]
+    check(&|dir| {
+        let name = std::os::unix::ffi::OsStrExt::from_bytes(&b"tile\xff"[..]);
+        fs::create_dir(dir.join::<&std::ffi::OsStr>(name)).expect("a folder");
+    });
     check(&|dir| fs::write(dir.join("tile/entries/000.p/3"), "x").expect("written"));
     check(&|dir| {
         fs::create_dir_all(dir.join("tile/1")).expect("a folder");

@@ -238,16 +238,20 @@ fn explain(error: &WitnessError, dir: &Path) -> UserError {
             "copy the ledger again, whole; nothing was cosigned".to_owned()
         }
         WitnessError::Overtaken { .. } => "cosign again; better, work on a copy that nobody writes to".to_owned(),
-        WitnessError::Rewind { evidence, .. } => format!(
+        WitnessError::Rewind { evidence: Some(evidence), .. } => format!(
             "both checkpoints are kept in {}; if the copy shown is no older one, publish them",
             evidence.display()
         ),
-        WitnessError::Fork { evidence, .. } => {
+        WitnessError::Fork { evidence: Some(evidence), .. } => {
             format!(
                 "nothing was cosigned; publish what is kept in {}: it convicts the ledger's key",
                 evidence.display()
             )
         }
+        WitnessError::Rewind { evidence: None, .. } | WitnessError::Fork { evidence: None, .. } => format!(
+            "keep this copy of the ledger: {} is full, and nothing of it was kept there",
+            dir.join("evidence").display()
+        ),
         WitnessError::Clock { .. } => {
             "set the clock right; a cosignature must not be older than the one before".to_owned()
         }

@@ -431,10 +431,15 @@ fn finish_rotation(dir: &Path, config: &Config) -> Result<String, UserError> {
         Err(error) => return Err(failed(&error)),
     }
     let line = new.ledger_key().to_string();
-    fs::write(dir.join(LEDGER_PUB), format!("{line}\n"))
-        .and_then(|()| fs::rename(dir.join(NEXT_LEDGER_KEY), dir.join(LEDGER_KEY)))
-        .and_then(|()| fs::File::open(dir)?.sync_all())
-        .map_err(|error| failed(&error))?;
+    let publish = || -> std::io::Result<()> {
+        // The key's file last: while the next one is there, a start comes back to here.
+        let mut file = fs::File::create(dir.join(LEDGER_PUB))?;
+        file.write_all(format!("{line}\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(dir.join(NEXT_LEDGER_KEY), dir.join(LEDGER_KEY))?;
+        sync_folder_of(&dir.join(LEDGER_KEY))
+    };
+    publish().map_err(|error| failed(&error))?;
     Ok(line)
 }
 
@@ -468,12 +473,19 @@ fn enter_rotation(
     Ok(())
 }
 
-/// Makes a secret seed that its owner alone may read.
+/// Makes a secret seed that its owner alone may read, and returns when it is durable, its name too: what it signs is worth
+/// nothing without it.
 fn make_seed(path: &Path) -> std::io::Result<()> {
     let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(&*seed)?;
-    file.sync_all()
+    file.sync_all()?;
+    sync_folder_of(path)
+}
+
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder)?.sync_all()
 }
 
 fn read_signer(dir: &Path, name: &str, origin: &str) -> Result<LedgerSigner, UserError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use eranos_base::SigningKey;
 use eranos_client::round::{End, RefusalKind};
 use eranos_ledger::{
-    Entry, KeyRotated, LedgerKey, LedgerSigner,
+    Entry, KeyRotated, LedgerKey, LedgerSigner, Receipt,
     audit::{self, Options},
 };
 use eranos_wire::{
@@ -62,7 +62,7 @@ fn clients_follow_the_ledgers_key_and_keep_the_new_one() {
 /// Shows one client rotations of the coordinator's making in place of the true one.
 #[track_caller]
 fn check_refused(says: &'static str, is_evidence: bool, forge: impl Fn(&mut select::KeyRotated, &World) + 'static) {
-    let mut world = rotated(1);
+    let mut world = rotated(2);
     // Of the same seed, and so with the same first key.
     let other = World::new(61, FIVE);
     alter_answers(&mut world, VICTIM, move |_, answer, _| {
@@ -122,6 +122,16 @@ fn a_rotation_that_the_known_key_did_not_sign_or_that_forks_the_ledger_is_not_fo
     // A key that the known one signed, in a history that is not the one that the client knows: both checkpoints prove it.
     check_refused("does not continue", true, |message, world| {
         message.receipts = vec![forged(&world.setup.signer, signer(world, 2), 3, 3)];
+    });
+    // One that stands in what the client knows, and the old key signed.
+    check_refused("in what the old key signed", false, |message, world| {
+        message.receipts = vec![forged(&world.setup.signer, signer(world, 2), 1, 0)];
+    });
+    // Two notes may be two histories, even where both continue what the client knows.
+    check_refused("more than one checkpoint", false, |message, _| {
+        let mut receipt = Receipt::decode(&message.receipts[0].0).expect("a receipt");
+        receipt.checkpoint.extend("\u{2014} somebody AAAAAAAA\n".bytes());
+        message.receipts[0] = Blob(receipt.encode());
     });
     // The true rotation twice: the second does not start from the key in force.
     check_refused("not the one in force", false, |message, _| message.receipts.push(message.receipts[0].clone()));

@@ -53,8 +53,8 @@ impl Select {
     }
 
     /// Follows the ledger's key through its rotations: each was signed by the key before it, from the one that this client
-    /// knows on, and all stand in the ledger, which only grew. Else says why not; with the checkpoint, where that may prove
-    /// a fork.
+    /// knows on, and all stand in one ledger, one after the other behind what the client knows of it. Else says why not; with
+    /// the checkpoint, where that may prove a fork.
     fn follow(&self, rotated: &KeyRotated) -> Result<Vec<Action>, (String, Option<Vec<u8>>)> {
         let unproved = |error: &dyn std::fmt::Display| (error.to_string(), None);
         if rotated.receipts.is_empty() || rotated.receipts.len() > ROTATIONS_MAX {
@@ -62,12 +62,24 @@ impl Select {
         }
         let receipts: Result<Vec<Receipt>, _> = rotated.receipts.iter().map(|blob| Receipt::decode(&blob.0)).collect();
         let receipts = receipts.map_err(|error| unproved(&error))?;
+        // Under one checkpoint: two that each continue what the client knows may still be two histories.
+        if receipts.windows(2).any(|pair| pair[0].checkpoint != pair[1].checkpoint) {
+            return Err(unproved(&"rotations of the key under more than one checkpoint"));
+        }
         let mut key = self.member.ledger_key.clone();
+        // What a key signed has no rotation to the next one in it.
+        let mut from = self.memory.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         for receipt in &receipts {
             let Ok(Entry::KeyRotated(rotation)) = Entry::parse(&receipt.entry, None) else {
                 return Err(unproved(&"an entry that is no rotation of the key"));
             };
             key = rotation.verify(receipt.index, &key).map_err(|error| unproved(&error))?.clone();
+            if receipt.index < from {
+                return Err(unproved(
+                    &"a rotation of the key that stands before the one it follows, or in what the old key signed",
+                ));
+            }
+            from = receipt.index.saturating_add(1);
         }
         let mut checkpoint = Vec::new();
         for receipt in receipts {

@@ -826,17 +826,21 @@ fn walk(folder: &Folder, size: u64, findings: &mut Findings) -> Result<u64, Audi
     while let Some((below, depth)) = pending.pop() {
         let dir = folder.path().join(&below);
         let io = |source| AuditError::Io { path: dir.clone(), source };
-        let mut names: Vec<(String, fs::FileType)> = Vec::new();
+        let mut names: Vec<(String, fs::FileType, bool)> = Vec::new();
         for file in fs::read_dir(&dir).map_err(io)? {
             let file = file.map_err(io)?;
             let name = file.file_name();
             let separator = if below.is_empty() { "" } else { "/" };
-            names.push((format!("{below}{separator}{}", name.to_string_lossy()), file.file_type().map_err(io)?));
+            let path = format!("{below}{separator}{}", name.to_string_lossy());
+            names.push((path, file.file_type().map_err(io)?, name.to_str().is_some()));
         }
         // The order of a report must not depend on the file system.
-        names.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (path, file_type) in names {
-            if file_type.is_dir() && depth < DEPTH_MAX {
+        names.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        for (path, file_type, is_text) in names {
+            if !is_text {
+                // What is printed of its name is not its name: nothing can be opened by it.
+                findings.add(None, Fault::UnexpectedFile { path });
+            } else if file_type.is_dir() && depth < DEPTH_MAX {
                 pending.push((path, depth + 1));
             } else if file_type.is_file() && is_attachment(&path) {
                 n_attachments += 1;

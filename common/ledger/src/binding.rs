@@ -71,8 +71,9 @@ pub struct Disclosed {
 pub struct ClientSummary {
     /// The client, by the name that was disclosed.
     pub client: ClientId,
-    /// SHA-256 of the certificate that says whether this is its name.
-    pub certificate: Digest,
+    /// The certificates that say whether this is its name, each by its SHA-256, and the key that each must have: that they
+    /// do, the bindings do not show.
+    pub certificates: BTreeSet<(Digest, VerifyingKey)>,
     /// The tasks.
     pub tasks: BTreeSet<TaskId>,
     /// Rosters in which it stood.
@@ -162,13 +163,16 @@ pub fn disclose(report: &Report, bindings: &[Binding]) -> Disclosed {
         match bound.insert(pseudonym, client) {
             None => {
                 disclosed.n_bound[place] += 1;
-                let standing = Standing { certificate: binding.certificate, attempts: Vec::new() };
-                clients.entry(client).or_insert(standing).attempts.push((place, attempts));
+                clients.entry(client).or_default().attempts.push((place, attempts));
             }
             // The same again, under a certificate that was renewed.
             Some(before) if before == client => {}
-            Some(_) => fault("it is bound to another client too"),
+            Some(_) => {
+                fault("it is bound to another client too");
+                continue;
+            }
         }
+        clients.entry(client).or_default().certificates.insert((binding.certificate, binding.certificate_key));
     }
     disclosed.clients = clients.into_iter().map(|(client, standing)| summary(report, client, &standing)).collect();
     disclosed.bound = bound.into_iter().map(|(pseudonym, client)| (pseudonym, client.clone())).collect();
@@ -176,8 +180,9 @@ pub fn disclose(report: &Report, bindings: &[Binding]) -> Disclosed {
 }
 
 /// What is disclosed of one client.
+#[derive(Default)]
 struct Standing {
-    certificate: Digest,
+    certificates: BTreeSet<(Digest, VerifyingKey)>,
     /// By the place of the task in the report: in how many rosters of it the client stood.
     attempts: Vec<(usize, u64)>,
 }
@@ -196,7 +201,7 @@ fn summary(report: &Report, client: &ClientId, standing: &Standing) -> ClientSum
     };
     ClientSummary {
         client: client.clone(),
-        certificate: standing.certificate,
+        certificates: standing.certificates.clone(),
         attempts: tasks.iter().map(|(_, attempts)| attempts).sum(),
         epsilon_record: epsilon(UnitOfPrivacy::Record),
         epsilon_client: epsilon(UnitOfPrivacy::Client),

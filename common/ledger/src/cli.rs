@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use eranos_base::{TaskId, UserError};
+use eranos_base::{Digest, TaskId, UserError, VerifyingKey};
 use eranos_privacy::Noise;
 use serde_json::{Value, json};
 
@@ -300,6 +300,13 @@ fn advise(finding: &Finding) -> UserError {
     UserError::new(finding.to_string(), next)
 }
 
+/// The fingerprint of a certificate's key, as the authority's list names it: SHA-256 of its SubjectPublicKeyInfo (RFC 8410,
+/// section 4), which for Ed25519 is a prefix and the key.
+fn key_fingerprint(key: &VerifyingKey) -> Digest {
+    const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    Digest::of_parts(&[&PREFIX, &key.0])
+}
+
 fn to_text(report: &Report, each_pseudonym: bool, disclosed: Option<&Disclosed>) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -354,7 +361,11 @@ fn to_text(report: &Report, each_pseudonym: bool, disclosed: Option<&Disclosed>)
         let tasks: Vec<&str> = one.tasks.iter().map(TaskId::as_str).collect();
         let (record, client) = (shown(one.epsilon_record), shown(one.epsilon_client));
         let _ = writeln!(text, "client {}: {} attempts in {}", one.client, one.attempts, tasks.join(", "));
-        let _ = writeln!(text, "  by the certificate with SHA-256 {}", one.certificate);
+        for (certificate, key) in &one.certificates {
+            let key = key_fingerprint(key);
+            let _ =
+                writeln!(text, "  by the certificate with SHA-256 {certificate}, of the key with fingerprint {key}");
+        }
         let _ = writeln!(text, "  of a record {record}, of the client as a whole {client}, delta {}", one.delta);
     }
     let n_faults = report.n_findings + disclosed.map_or(0, |disclosed| disclosed.faults.len() as u64);
@@ -430,7 +441,11 @@ fn to_json(report: &Report, disclosed: Option<&Disclosed>) -> Value {
     let clients = disclosed.iter().flat_map(|disclosed| &disclosed.clients).map(|one| {
         json!({
             "client": one.client.as_str(),
-            "certificate": one.certificate.to_string(),
+            // As `eranos certs list --json` names them.
+            "certificates": one.certificates.iter().map(|(certificate, key)| json!({
+                "certificate_fingerprint": certificate.to_string(),
+                "key_fingerprint": key_fingerprint(key).to_string(),
+            })).collect::<Vec<_>>(),
             "tasks": one.tasks.iter().map(TaskId::as_str).collect::<Vec<_>>(),
             "attempts": one.attempts,
             "epsilon_record": finite(one.epsilon_record),

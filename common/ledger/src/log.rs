@@ -291,13 +291,16 @@ impl Storage for Folder {
 pub(crate) fn read_checkpoint(dir: &Path) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read;
 
-    let file = match File::open(dir.join(CHECKPOINT_FILE)) {
-        Ok(file) => file,
+    let path = dir.join(CHECKPOINT_FILE);
+    match fs::metadata(&path) {
+        // To open a pipe is to wait for whoever may never write to it.
+        Ok(metadata) if !metadata.is_file() => return Err(io::Error::other("it is not a file")),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
-    };
+    }
     let mut bytes = Vec::new();
-    file.take(NOTE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(NOTE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 

@@ -3,7 +3,7 @@
 //! What the ledger holds is recomputed from it; what follows from how Eranos works is said in words; what nobody recorded
 //! (who is responsible, the purpose) is named as such, so that a reader sees the gap. Markdown and JSON say the same.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use eranos_privacy::{
     Groups, Mechanism, Noise, Probability, Promise, RdpCurve,
@@ -518,12 +518,12 @@ fn unprotected(task: &TaskSummary) -> Vec<(&'static str, String)> {
 
 fn check(report: &Report) -> Vec<(&'static str, String)> {
     let checkpoint = report.checkpoint.as_ref();
-    let key = report.opened.as_ref().map_or(NOT_RECORDED.to_owned(), |opened| format!("`{}`", opened.ledger_key));
+    let key = report.opened.as_ref().map_or(NOT_RECORDED.to_owned(), |opened| literal(&opened.ledger_key));
     vec![
         (
             "Ledger",
             checkpoint.map_or("no signed checkpoint".into(), |c| {
-                format!("{}, {} entries under the root {}", c.origin, c.size, c.root)
+                format!("{}, {} entries under the root {}", literal(&c.origin), c.size, c.root)
             }),
         ),
         ("Key", key),
@@ -536,6 +536,12 @@ fn check(report: &Report) -> Vec<(&'static str, String)> {
             },
         ),
     ]
+}
+
+/// A name that the ledger's operator chose freely, set as it is: between backticks no Markdown means anything. One of its
+/// own would end that, and is written as a URL writes it.
+fn literal(name: &impl Display) -> String {
+    format!("`{}`", name.to_string().replace('`', "%60"))
 }
 
 /// An epsilon of a mechanism with noise: where the probability of a cut sample uses up delta, there is none.

@@ -7,7 +7,7 @@
 //! Beside the tree lie the entries' attachments, each under the SHA-256 of its bytes.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -253,12 +253,14 @@ fn read_bounded(dir: &Path, path: &str, len_max: usize) -> Result<Result<Vec<u8>
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TileError::Missing { path: path.to_owned() },
         _ => TileError::Io { path: path.to_owned(), source },
     };
-    let file = File::open(dir.join(path)).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
+    let file_path = dir.join(path);
+    let metadata = fs::metadata(&file_path).map_err(io)?;
     let len = metadata.len();
+    // Before it is opened: to open a pipe is to wait for whoever may never write to it.
     if len > len_max as u64 || !metadata.is_file() {
         return Ok(Err(len));
     }
+    let file = File::open(file_path).map_err(io)?;
     let mut bytes = Vec::with_capacity(len as usize);
     file.take(len_max as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
     Ok(Ok(bytes))

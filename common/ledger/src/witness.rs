@@ -37,6 +37,9 @@ use crate::{
 
 /// Most forks and rewinds of which the evidence is kept; with more than a few nobody needs more.
 pub const EVIDENCE_MAX: usize = 64;
+/// Of a rewind it is kept only while there is less than this: anybody can show an old copy, which must take no place from
+/// a fork, which only the log's key can make.
+pub const REWINDS_MAX: usize = EVIDENCE_MAX / 2;
 
 const SEED: &str = "witness.seed";
 const WITNESS_PUB: &str = "witness.pub";
@@ -111,8 +114,8 @@ pub enum WitnessError {
         kept: u64,
         /// The size shown.
         presented: u64,
-        /// Where both checkpoints are kept.
-        evidence: PathBuf,
+        /// Where both checkpoints are kept; none where the folder of evidence is full.
+        evidence: Option<PathBuf>,
     },
     /// The log's key signed two histories.
     #[error(
@@ -123,8 +126,8 @@ pub enum WitnessError {
         kept: u64,
         /// The size shown.
         presented: u64,
-        /// Where both checkpoints are kept.
-        evidence: PathBuf,
+        /// Where both checkpoints are kept; none where the folder of evidence is full.
+        evidence: Option<PathBuf>,
     },
     /// The clock stands before the last cosignature.
     #[error("the clock says {now} s, but the last cosignature was made at {last} s")]
@@ -291,7 +294,7 @@ impl Witness {
         };
         let &Checkpoint { size, root, .. } = presented;
         if size < old {
-            let evidence = self.keep_evidence(signed, &[])?;
+            let evidence = self.keep_evidence(signed, &[], REWINDS_MAX)?;
             return Err(WitnessError::Rewind { kept: old, presented: size, evidence });
         }
         // Two roots of one size need no tile to be two histories.
@@ -313,28 +316,37 @@ impl Witness {
             if self.last.is_none() {
                 return Err(WitnessError::BadCopy { size });
             }
-            let evidence = self.keep_evidence(signed, &proof)?;
+            let evidence = self.keep_evidence(signed, &proof, EVIDENCE_MAX)?;
             return Err(WitnessError::Fork { kept: old, presented: size, evidence });
         }
         Ok(())
     }
 
-    /// Keeps what was shown beside what was cosigned last. Where the proof leads from another tree of the old size to the
-    /// one shown, it proves to anybody that the key signed two histories.
-    fn keep_evidence(&self, presented: &SignedCheckpoint, proof: &[Digest]) -> Result<PathBuf, WitnessError> {
+    /// Keeps what was shown beside what was cosigned last, while there is less than `max`. Where the proof leads from another
+    /// tree of the old size to the one shown, it proves to anybody that the key signed two histories.
+    fn keep_evidence(
+        &self,
+        presented: &SignedCheckpoint,
+        proof: &[Digest],
+        max: usize,
+    ) -> Result<Option<PathBuf>, WitnessError> {
+        // With the log's own signature alone: whoever copies a checkpoint can add any others, and would make many of one.
+        let mut presented = presented.clone();
+        presented.keep_only(&self.ledger);
         let note = presented.note().encode();
         let folder = self.dir.join(EVIDENCE).join(Digest::of(note.as_bytes()).to_string());
-        if folder.exists() || self.n_evidence()? < EVIDENCE_MAX {
-            fs::create_dir_all(&folder).map_err(io("make", &folder))?;
-            let kept = self.last.as_ref().map(|(last, _)| last.note().encode()).unwrap_or_default();
-            let proof: String = proof.iter().map(|hash| BASE64.encode(hash.0) + "\n").collect();
-            for (name, text) in [("kept", kept), ("presented", note), ("proof", proof)] {
-                replace(&folder.join(name), text.as_bytes())?;
-            }
-            sync_folder(&self.dir.join(EVIDENCE))?;
-            sync_folder(&self.dir)?;
+        if !folder.exists() && self.n_evidence()? >= max {
+            return Ok(None);
         }
-        Ok(folder)
+        fs::create_dir_all(&folder).map_err(io("make", &folder))?;
+        let kept = self.last.as_ref().map(|(last, _)| last.note().encode()).unwrap_or_default();
+        let proof: String = proof.iter().map(|hash| BASE64.encode(hash.0) + "\n").collect();
+        for (name, text) in [("kept", kept), ("presented", note), ("proof", proof)] {
+            replace(&folder.join(name), text.as_bytes())?;
+        }
+        sync_folder(&self.dir.join(EVIDENCE))?;
+        sync_folder(&self.dir)?;
+        Ok(Some(folder))
     }
 }
 

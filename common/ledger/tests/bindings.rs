@@ -99,6 +99,20 @@ fn a_binding_that_nobody_certified_or_of_nobody_in_the_log_is_found() {
     check(&|b| *b = twice.clone(), "another client too");
 }
 
+/// Somebody names the true certificate of a client, and binds another's pseudonym to it by a key of his own: the auditor
+/// is shown each key, to be held against the certificate's.
+#[test]
+fn every_certificate_and_key_by_which_a_client_is_disclosed_is_shown() {
+    let federation = Federation::with_history();
+    let genuine = binding_of(&federation, 0, "digits");
+    let mut slipped = binding_of(&federation, 1, "digits");
+    (slipped.client, slipped.certificate) = (genuine.client.clone(), genuine.certificate);
+    let disclosed = binding::disclose(&federation.audit(), &[genuine.clone(), slipped.clone()]);
+    let [one] = &disclosed.clients[..] else { panic!("one client") };
+    let shown = [&genuine, &slipped].map(|binding| (binding.certificate, binding.certificate_key));
+    assert_eq!(one.certificates, shown.into());
+}
+
 #[test]
 fn a_malformed_binding_is_named_by_its_line() {
     let text = binding_of(&Federation::new(), 1, "digits").encode();

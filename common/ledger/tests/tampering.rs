@@ -570,6 +570,11 @@ fn missing_cut_swapped_and_foreign_files_are_found() {
     check(&|dir| fs::copy(dir.join("tile/0/000.p/7"), dir.join(entries)).map(drop).expect("copied"));
     check(&|dir| fs::write(dir.join("tile/readme"), "x").expect("written"));
     check(&|dir| fs::write(dir.join("checkpoint.tmp"), "x").expect("written"));
+    #[cfg(unix)]
+    check(&|dir| {
+        let name = std::os::unix::ffi::OsStrExt::from_bytes(&b"tile\xff"[..]);
+        fs::create_dir(dir.join::<&std::ffi::OsStr>(name)).expect("a folder");
+    });
     check(&|dir| fs::write(dir.join("tile/entries/000.p/3"), "x").expect("written"));
     check(&|dir| {
         fs::create_dir_all(dir.join("tile/1")).expect("a folder");
@@ -654,6 +659,29 @@ fn a_missing_altered_exchanged_or_foreign_attachment_is_found() {
     assert_found(&report, Some(3), |fault| matches!(fault, Fault::Quorum { .. }));
 }
 
+/// Whoever unpacks an archive gets whatever kinds of file are in it. The audit of a pipe would never end.
+#[test]
+#[cfg(unix)]
+fn a_pipe_in_a_files_place_is_found_and_not_waited_for() {
+    let federation = Federation::with_history();
+    let intact = tempfile::tempdir().expect("a folder");
+    federation.write(intact.path());
+    for file in files(intact.path()) {
+        let dir = tempfile::tempdir().expect("a folder");
+        copy(intact.path(), dir.path());
+        let name = file.strip_prefix(intact.path()).expect("below");
+        fs::remove_file(dir.path().join(name)).expect("removed");
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status();
+        assert!(made.expect("starts").success());
+        match audit::verify(dir.path(), &federation.options()) {
+            Ok(report) => assert_found(&report, None, |fault| matches!(fault, Fault::UnexpectedFile { .. })),
+            Err(error) => {
+                assert_eq!((name.to_str(), error.to_string().contains("not a file")), (Some("checkpoint"), true))
+            }
+        }
+    }
+}
+
 #[test]
 fn every_flipped_byte_of_a_log_is_found() {
     let mut federation = Federation::new();
@@ -711,6 +739,22 @@ fn a_thousand_random_flips_of_a_log_are_all_found() {
         assert!(!report.is_clean(), "seed {SEED}, flip {flip}: {}, byte {place}", path.display());
         fs::write(path, intact).expect("written");
     }
+}
+
+#[test]
+fn the_name_of_a_log_is_no_markdown() {
+    let mut federation = Federation::with_origin("`<b>`[x](https://x)", mechanism());
+    federation.attempt("released", &[0, 1, 2, 3]);
+    let report = federation.audit();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let text = statement::to_markdown(&report);
+    let shown: Vec<&str> = text.lines().filter(|line| line.contains("<b>")).collect();
+    assert!(
+        shown.len() == 2 && shown[0].starts_with("- **Ledger**: `%60<b>%60[x](https://x)`, 3 entries"),
+        "{shown:?}"
+    );
+    assert!(shown[1].starts_with("- **Key**: `%60<b>%60[x](https://x)+") && shown[1].ends_with('`'), "{shown:?}");
+    assert!(shown.iter().all(|line| line.matches('`').count() == 2), "{shown:?}");
 }
 
 #[test]

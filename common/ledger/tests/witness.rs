@@ -14,7 +14,7 @@ use eranos_ledger::{
     WitnessSigner,
     audit::{self, Fault, Options},
     tree::{self, verify_consistency},
-    witness::{EVIDENCE_MAX, Witness, WitnessError, attach},
+    witness::{REWINDS_MAX, Witness, WitnessError, attach},
 };
 use signed_note::{Note, StandardVerifier, VerifierList};
 
@@ -195,6 +195,39 @@ fn a_rewind_is_refused_and_kept() {
 }
 
 #[test]
+fn old_copies_take_no_place_from_a_fork() {
+    let federation = Federation::with_history();
+    let (dir, mut witness, _) = new_witness(&federation);
+    let log = |n: u64, last: &str| {
+        let leaf = |i| EncodedEntry { leaf: format!("{i}{last}").into(), attachment: None };
+        let dir = tempfile::tempdir().expect("a folder");
+        write_log(dir.path(), &(0..n).map(leaf).collect::<Vec<_>>(), &federation.signer);
+        dir
+    };
+    let n = REWINDS_MAX as u64 + 4;
+    witness.cosign(log(n, "").path(), at(T)).expect("cosigned");
+    let mut rewound = |log: &tempfile::TempDir| match witness.cosign(log.path(), at(T + 1)) {
+        Err(WitnessError::Rewind { evidence, .. }) => evidence,
+        other => panic!("{other:?}"),
+    };
+    // One old checkpoint is one, whatever others have signed it, or somebody made of that.
+    let old = log(1, "");
+    let note = fs::read_to_string(old.path().join("checkpoint")).expect("readable");
+    let first = rewound(&old).expect("kept");
+    for name in ["a", "b"] {
+        let signature = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, b"not judged");
+        fs::write(old.path().join("checkpoint"), format!("{note}\u{2014} {name} {signature}\n")).expect("written");
+        assert_eq!(rewound(&old).as_ref(), Some(&first));
+    }
+    let kept = (2..n).filter(|size| rewound(&log(*size, "")).is_some()).count();
+    assert_eq!((kept + 1, evidence(dir.path()).len()), (REWINDS_MAX, REWINDS_MAX));
+    match witness.cosign(log(n, " forked").path(), at(T + 1)) {
+        Err(WitnessError::Fork { evidence: Some(folder), .. }) => assert!(folder.join("presented").exists()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_bad_copy_or_a_strangers_log_is_refused_and_is_no_evidence() {
     let federation = Federation::with_history();
     let (dir, mut witness, _) = new_witness(&federation);
@@ -355,12 +388,12 @@ fn evidence_is_bounded_and_a_note_full_of_signatures_harms_nobody() {
     let log = written(&federation, 6);
     let checkpoint = log.path().join("checkpoint");
     let own = fs::read_to_string(&checkpoint).expect("written");
-    for i in 0..EVIDENCE_MAX + 8 {
+    for i in 0..3 {
         // The same rewind, each time with another foreign signature on it.
         fs::write(&checkpoint, format!("{own}\u{2014} foreign{i} AAAAAAAA\n")).expect("written");
         assert!(matches!(witness.cosign(log.path(), at(T)), Err(WitnessError::Rewind { .. })));
     }
-    assert_eq!(evidence(dir.path()).len(), EVIDENCE_MAX);
+    assert_eq!(evidence(dir.path()).len(), 1);
     // A note as long as one may be, and one with as many signatures: both can be cosigned and read back.
     let whole = written(&federation, 7);
     let checkpoint = whole.path().join("checkpoint");

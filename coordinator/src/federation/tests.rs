@@ -233,3 +233,25 @@ async fn an_upload_whose_grant_is_gone_is_read_no_further() {
         assert!(gone.await.is_err());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_sent_again_is_read_no_further_once_the_first_is_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut federation = federation(dir.path());
+    let peers = granted(&mut federation);
+    // The first is read and waits its turn; the second, which took its place in the books, never ends.
+    let place = federation.places.clone().acquire_owned().await.expect("open");
+    let (round, finished, packed) = (federation.round_ref, Vec::new(), Some(Vec::new()));
+    let first = Upload { from: peers[1].clone(), round, finished, packed, place };
+    let (alive, gone) = oneshot::channel::<()>();
+    let place = federation.places.clone().acquire_owned().await.expect("open");
+    let second = tokio::spawn(async move {
+        let _held = (alive, place);
+        std::future::pending().await
+    });
+    federation.uploads.insert(peers[1].id.clone(), second);
+    federation.uploaded(first).expect("handled");
+    let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+    assert!(gone.is_ok_and(|alive| alive.is_err()), "it would hold its place for ever");
+    assert_eq!(federation.places.available_permits(), UPLOAD_GRANTS_MAX);
+}

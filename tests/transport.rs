@@ -88,7 +88,8 @@ async fn whoever_has_no_certificate_for_a_client_is_turned_away_and_knows_why() 
         assert_eq!(error, ConnectionError::CertificateRefused { reason: expected.to_owned() }, "{who}");
         assert!(error.is_final(), "{who}");
     }
-    assert_works(&admitted(&tls(&domain.client("silo-1")), echo.address).await).await;
+    let connection = admitted(&tls(&domain.client("silo-1")), echo.address).await;
+    assert_works(&connection).await;
     assert_eq!(*echo.seen(), [Seen::Came("silo-1".to_owned())], "nobody else was let in");
 }
 

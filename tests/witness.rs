@@ -22,7 +22,7 @@ fn signer() -> Arc<LedgerSigner> {
 /// Writes a log of the stored entries with these numbers.
 fn write_log(dir: &Path, numbers: &[usize]) {
     let stored = Folder::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("common/ledger/tests/vectors/log"));
-    let tile = Tile::parse("tile/entries/000.p/7").unwrap();
+    let tile = Tile::parse("tile/entries/000.p/9").unwrap();
     let bundle = stored.read(&tile).unwrap();
     let leaves = parse_entries(&tile, &bundle).unwrap();
     let entry = |number: &usize| {

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -142,8 +143,13 @@ fn damaged(path: &Path, error: &BudgetError) -> UserError {
 
 fn read_on(file: &mut File, path: &Path, budget: &mut Arc<Budget>) -> Result<(), StoreError> {
     let io = |source| StoreError::Io { path: path.to_owned(), source };
+    let (open, there) = (file.metadata().map_err(io)?, fs::metadata(path).map_err(io)?);
+    // A copy that was moved here, or a folder that was: what is written to the file still open, nobody would ever read.
+    if (open.dev(), open.ino()) != (there.dev(), there.ino()) {
+        return Err(io(io::Error::other("another file was put in its place")));
+    }
     let known = budget.n_bytes();
-    if file.metadata().map_err(io)?.len() < known {
+    if open.len() < known {
         return Err(io(io::Error::other("it is shorter than it was: an older copy was put in its place")));
     }
     let mut rest = Vec::new();

@@ -822,7 +822,10 @@ impl Federation {
         let Upload { from, round, finished, packed, place: _place } = upload;
         // A cut upload is no upload: the client may come back and send it again until the phase is over.
         let Some(packed) = packed else { return Ok(()) };
-        self.uploads.remove(&from.id);
+        // Whoever sent it twice has one that counts: the other, which nobody would break off any more, is read no further.
+        if let Some(again) = self.uploads.remove(&from.id) {
+            again.abort();
+        }
         self.current.bytes_up += packed.len() as u64;
         if round != self.round_ref {
             return Ok(());

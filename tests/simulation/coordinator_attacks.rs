@@ -218,6 +218,8 @@ fn a_roster_larger_than_the_plan_says_is_refused() {
     check_refusal(&world, "a sixth of five", true, false, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::TooMany { n1: 6, n_max: 5 })))
     });
+    let fetches = world.clients[VICTIM].sent().filter(|request| matches!(request, Request::FetchCredentials(_)));
+    assert_eq!(fetches.count(), 0, "no more is fetched than a roster of the plan may name");
 }
 
 #[test]

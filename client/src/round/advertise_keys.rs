@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use eranos_base::{Digest, Entropy, Position, StatementKind, Timestamp};
-use eranos_secagg::{Advertised, RosterEntry, UnidentifiedEntry, roster::entries_from_bytes};
+use eranos_privacy::Promise;
+use eranos_secagg::{Advertised, RosterEntry, RosterError, UnidentifiedEntry, roster::entries_from_bytes};
 use eranos_wire::{
     Answer,
     messages::{
@@ -67,6 +68,11 @@ impl AdvertiseKeys {
                     Ok(entries) => entries,
                     Err(error) => return self.common.refuse(RefusalKind::Decode(error)),
                 };
+                let (n1, n_max) = (entries.len(), usize::from(self.common.plan.mechanism.common().n_max));
+                // Before anything is fetched for them: the plan bounds what a client holds.
+                if n1 > n_max {
+                    return self.common.refuse(RefusalKind::SecureSum(RosterError::TooMany { n1, n_max }.into()));
+                }
                 let known = &self.common.memory.credentials;
                 let digests = entries.iter().map(|entry| entry.credential);
                 let unknown = digests.filter(|digest| !known.contains_key(digest)).collect();

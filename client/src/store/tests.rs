@@ -251,3 +251,19 @@ fn the_ledgers_newest_key_is_kept_and_a_checkpoint_of_the_one_before_can_be_read
     fs::write(dir.path().join(LEDGER_KEYS), "x\n").expect("written");
     refused(dir.path(), "is damaged");
 }
+
+#[test]
+fn a_budget_that_another_file_was_moved_over_is_written_no_further() {
+    let (dir, other) = (folder(&[]), folder(&[]));
+    let mut store = open(dir.path()).expect("made");
+    store.persist(&begin(4.0), SessionId::default(), RoundNumber(1)).expect("written");
+    // The same bytes in another file, as a restored backup: a step written to the one that is still open would be lost.
+    let (path, copy) = (dir.path().join(BUDGET), other.path().join("copy"));
+    fs::copy(&path, &copy).expect("copied");
+    fs::rename(&copy, &path).expect("moved");
+    let error = store.persist(&Step::GiveBack, SessionId::default(), RoundNumber(1)).expect_err("refused");
+    assert!(error.to_string().contains("another file was put in its place"), "{error}");
+    fs::remove_file(&path).expect("there");
+    store.refresh().expect_err("no file at all");
+    drop(store);
+}

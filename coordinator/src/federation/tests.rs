@@ -2,7 +2,8 @@
 
 use eranos_base::SigningKey;
 use eranos_secagg::{
-    Advertised, Identity, Ready, Sharers, StatementKey, roster::entries_from_bytes, share_keys::parts_from_bytes,
+    Advertised, Identity, Ready, SharedKeys, Sharers, StatementKey, roster::entries_from_bytes,
+    share_keys::parts_from_bytes,
 };
 use tokio::sync::oneshot;
 
@@ -144,7 +145,7 @@ fn heard(federation: &mut Federation, peer: &Peer, n: u8) -> Answer {
 }
 
 /// A round of four clients, each of whom has sent READY and holds a grant.
-fn granted(federation: &mut Federation) -> Vec<Peer> {
+fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
     federation.next_round().expect("a round");
     let (trust_domain, task) = (federation.trust_domain.clone(), federation.task.name.clone());
     let identity = |i: u8| {
@@ -185,22 +186,23 @@ fn granted(federation: &mut Federation) -> Vec<Peer> {
     for (peer, client) in peers.iter().zip(&clients) {
         ask(federation, peer, 2, Message::ShareKeys(client.bundle().to_bytes()));
     }
-    for (peer, client) in peers.iter().zip(clients) {
-        let Answer::Sharers(message) = heard(federation, peer, 2) else { panic!("U2") };
+    let receive = |(peer, client): (Peer, SharedKeys)| {
+        let Answer::Sharers(message) = heard(federation, &peer, 2) else { panic!("U2") };
         let sharers = Sharers::from_bytes(&message.sharers).expect("U2");
         let parts = parts_from_bytes(&message.parts).expect("parts");
         let ready: Ready = client.receive(&sharers, &parts).expect("honest");
-        ask(federation, peer, 3, Message::Ready(ready.ready()));
-        assert!(matches!(heard(federation, peer, 3), Answer::Grant(_)));
-    }
-    peers
+        ask(federation, &peer, 3, Message::Ready(ready.ready()));
+        assert!(matches!(heard(federation, &peer, 3), Answer::Grant(_)));
+        (peer, ready)
+    };
+    peers.into_iter().zip(clients).map(receive).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_whose_grant_is_gone_is_read_no_further() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut federation = federation(dir.path());
-    let peers = granted(&mut federation);
+    let peers: Vec<Peer> = granted(&mut federation).into_iter().map(|(peer, _)| peer).collect();
     // Each reads a body that never ends; its receiver hears when it is dropped.
     let mut broken_off: Vec<oneshot::Receiver<()>> = Vec::new();
     for peer in &peers {
@@ -231,5 +233,43 @@ async fn an_upload_whose_grant_is_gone_is_read_no_further() {
     assert_eq!(reads(&federation), [false; 4]);
     for gone in broken_off {
         assert!(gone.await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_sent_again_is_read_no_further_once_the_first_is_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut federation = federation(dir.path());
+    let peers: Vec<Peer> = granted(&mut federation).into_iter().map(|(peer, _)| peer).collect();
+    // The first is read and waits its turn; the second, which took its place in the books, never ends.
+    let place = federation.places.clone().acquire_owned().await.expect("open");
+    let (round, finished, packed) = (federation.round_ref, Vec::new(), Some(Vec::new()));
+    let first = Upload { from: peers[1].clone(), round, finished, packed, place };
+    let (alive, gone) = oneshot::channel::<()>();
+    let place = federation.places.clone().acquire_owned().await.expect("open");
+    let second = tokio::spawn(async move {
+        let _held = (alive, place);
+        std::future::pending().await
+    });
+    federation.uploads.insert(peers[1].id.clone(), second);
+    federation.uploaded(first).expect("handled");
+    let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+    assert!(gone.is_ok_and(|alive| alive.is_err()), "it would hold its place for ever");
+    assert_eq!(federation.places.available_permits(), UPLOAD_GRANTS_MAX);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vector_that_comes_twice_is_added_once_and_its_client_stays_in_the_round() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut federation = federation(dir.path());
+    let (peer, ready) = granted(&mut federation).remove(0);
+    let x = vec![0; federation.mechanism.common().d_pad as usize];
+    let (_, upload) = ready.mask(&x).expect("honest");
+    federation.exchanges.arrive(&peer.id, Digest::of(&[4]), false, Reply::to_nobody());
+    for _ in 0..2 {
+        let message = Message::MaskedInput { packed: upload.packed.clone(), finished: upload.finished.to_bytes() };
+        federation.feed(Event::Message { from: peer.clone(), message }).expect("handled");
+        let (arrival, _) = federation.exchanges.arrive(&peer.id, Digest::of(&[4]), false, Reply::to_nobody());
+        assert_eq!(arrival, Arrival::Pending, "it waits for the survivors");
     }
 }

@@ -63,6 +63,8 @@ impl CollectInputs {
                     Ok(_) => {}
                     Err(misbehaviour) => self.leave(position, &from, misbehaviour.to_string(), &mut actions),
                 },
+                // Sent again over another connection while the first waited to be added: it is in the sum already.
+                (Some(position), Message::MaskedInput { .. }) if self.accumulator.is_finished(position) => {}
                 (Some(position), Message::MaskedInput { .. }) if !self.granted.contains_key(&position) => {
                     actions.push(out_of_phase(&from, Phase::MaskedInput));
                     self.leave(position, &from, "sent a vector without a grant".to_owned(), &mut actions);

@@ -1,6 +1,6 @@
 //! What a client must not forget: its budget, its secret, the last checkpoint of the ledger it verified, and the
 //! credentials it has seen. A folder of small files; those with secrets are readable by their owner alone. Budget and
-//! secret may lie in a folder that several clients share ([`crate::budget`]).
+//! secret may lie in a folder that several clients share (`budget.rs`).
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! The report of a ledger for whoever has no terminal: one page of HTML that needs nothing else, and the same as JSON.
 //!
 //! Its words are the privacy statement's ([`crate::statement`]), its figures the audit's ([`crate::audit`]); what is added
-//! here is how they came about over the rounds ([`history`]). The page holds no script and asks for nothing outside
+//! here is how they came about over the rounds (`history.rs`). The page holds no script and asks for nothing outside
 //! itself, which it tells the browser to enforce. It does not grow with the ledger: beyond the limits below it says how
 //! many it left out. The same ledger gives the same bytes.
 

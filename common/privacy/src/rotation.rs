@@ -3,10 +3,10 @@
 //! factor d.
 //!
 //! Of which orders there is an H is decided by [`padded_len`]: 2^m, 12 2^j and 20 2^j, so that nine values or more are padded
-//! by a third at most. S(2^m) is the Walsh-Hadamard matrix in natural (Sylvester) order, S(n)[i][j] =
+//! by a third at most. S(2^m) is the Walsh-Hadamard matrix in natural (Sylvester) order, S(n)\[i\]\[j\] =
 //! (-1)^popcount(i & j). P(12) and P(20) are those of Paley 1933 ("On orthogonal matrices", the construction for a prime q that
 //! is 3 modulo 4) for q = 11 and 19, their rows put in an order and given signs that make them symmetric: the first row and
-//! column are +1, and elsewhere P(q + 1)[i][j] is -1 where i + j - 2 is 0 or a square modulo q, else +1. Where
+//! column are +1, and elsewhere P(q + 1)\[i\]\[j\] is -1 where i + j - 2 is 0 or a square modulo q, else +1. Where
 //! d = k 2^j, with k = 12 or 20 and b = min(j, 7), H is the Kronecker product S(2^(j - b)) x P(k) x S(2^b): the middle one's
 //! rows are next to each other, in the first-level cache.
 //!

@@ -95,6 +95,14 @@ impl<R> Exchanges<R> {
         }
     }
 
+    /// Forgets a check-in that waits: its client is gone, and if it comes back with the same one, that is new.
+    pub fn forget_check_in(&mut self, from: &ClientId) {
+        let waits = |exchange: &Exchange<R>| exchange.is_check_in && matches!(exchange.state, State::Pending(_));
+        if self.latest.get(from).is_some_and(waits) {
+            self.latest.remove(from);
+        }
+    }
+
     /// Clients with a pending request.
     pub fn pending(&self) -> impl Iterator<Item = &ClientId> {
         self.latest.iter().filter(|(_, exchange)| matches!(exchange.state, State::Pending(_))).map(|(id, _)| id)
@@ -123,5 +131,23 @@ mod tests {
         assert_eq!(exchanges.arrive(&id, first, false, "again"), (Arrival::Answered(frame(7)), Some("again")));
         assert_eq!(exchanges.arrive(&id, second, true, "next"), (Arrival::New, None));
         assert_eq!(exchanges.answer(&id, false, &frame(9)), None, "the round it left answers no check-in");
+    }
+
+    #[test]
+    fn a_check_in_whose_client_is_gone_is_new_when_it_comes_again() {
+        let id: ClientId = "spiffe://example.org/client/a".parse().unwrap();
+        let mut exchanges = Exchanges::default();
+        let (check_in, request) = (Digest::of(b"1"), Digest::of(b"2"));
+        exchanges.arrive(&id, check_in, true, 1);
+        exchanges.forget_check_in(&id);
+        assert_eq!(exchanges.pending().count(), 0);
+        assert_eq!(exchanges.arrive(&id, check_in, true, 2), (Arrival::New, None));
+        // Its answer is due to whoever it was given to, and a request inside a round waits for its client.
+        exchanges.answer(&id, true, &frame(7));
+        exchanges.forget_check_in(&id);
+        assert_eq!(exchanges.arrive(&id, check_in, true, 3), (Arrival::Answered(frame(7)), Some(3)));
+        exchanges.arrive(&id, request, false, 4);
+        exchanges.forget_check_in(&id);
+        assert_eq!(exchanges.arrive(&id, request, false, 5), (Arrival::Pending, None));
     }
 }

@@ -206,6 +206,8 @@ struct Current {
     /// Who saw the round through to the end, or said that it leaves.
     done: BTreeSet<ClientId>,
     dropped: BTreeMap<ClientId, &'static str>,
+    /// Whose connection is lost, since which phase: they may come back.
+    gone: BTreeMap<ClientId, &'static str>,
     bytes_up: u64,
     bytes_down: u64,
     train: Released,
@@ -219,6 +221,7 @@ impl Default for Current {
             cohort: BTreeSet::new(),
             done: BTreeSet::new(),
             dropped: BTreeMap::new(),
+            gone: BTreeMap::new(),
             bytes_up: 0,
             bytes_down: 0,
             train: Released::default(),
@@ -231,8 +234,14 @@ impl Current {
     /// A member of the cohort is gone, and was not done.
     fn gone(&mut self, id: &ClientId, phase: &'static str) {
         if self.cohort.contains(id) && !self.done.contains(id) {
-            self.dropped.entry(id.clone()).or_insert(phase);
+            self.gone.entry(id.clone()).or_insert(phase);
         }
+    }
+
+    /// Who dropped out as far as is known now, in which phase.
+    fn dropped(&self) -> BTreeMap<ClientId, &'static str> {
+        let gone = self.gone.iter().filter(|(id, _)| !self.done.contains(*id));
+        gone.chain(&self.dropped).map(|(id, phase)| (id.clone(), *phase)).collect()
     }
 }
 
@@ -525,7 +534,7 @@ impl Federation {
             phase_left_ms: self.wake.map_or(0, |at| at.since(SystemClock.now()).as_millis() as u64),
             cohort: self.current.cohort.len(),
             waiting: self.late.len() + select,
-            dropped: self.current.dropped.keys().map(|id| id.name().to_owned()).collect(),
+            dropped: self.current.dropped().keys().map(|id| id.name().to_owned()).collect(),
             connected: server.n_connected(),
             bytes_up: self.current.bytes_up,
             bytes_down: self.current.bytes_down,
@@ -639,12 +648,28 @@ impl Federation {
                 if let Some((previous, ..)) = &mut self.previous {
                     previous.gone(&id, "unmask");
                 }
-                Ok(())
+                // Nobody who is away is taken into a round, and charged for it: it checks in again when it is back.
+                self.exchanges.forget_check_in(&id);
+                self.late.remove(&id);
+                match (&self.round, self.directory.get(&id)) {
+                    (Round::Select(_), Some(from)) => {
+                        let message = Message::Abort("gone before the round began".to_owned());
+                        self.feed(Event::Message { from: from.clone(), message })
+                    }
+                    _ => Ok(()),
+                }
             }
             Incoming::Request { from, kind, header, body, reply } => {
                 self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64;
                 let request = Digest::of_parts(&[&[kind.0], &header]);
                 let is_check_in = kind.0 == Request::CHECK_IN;
+                if !is_check_in {
+                    // It is back with what it had: one that was started again would check in.
+                    self.current.gone.remove(&from);
+                    if let Some((previous, ..)) = &mut self.previous {
+                        previous.gone.remove(&from);
+                    }
+                }
                 match self.exchanges.arrive(&from, request, is_check_in, reply) {
                     (Arrival::Answered(frame), Some(reply)) => {
                         self.current.bytes_down += frame_len(&frame);
@@ -724,7 +749,7 @@ impl Federation {
                     }
                     // Whoever checks in while its round goes on has left it: nobody need wait for it.
                     let phase = self.round.phase().map_or("settle", Phase::name);
-                    self.current.gone(&from.id, phase);
+                    self.current.dropped.entry(from.id.clone()).or_insert(phase);
                     self.current.done.insert(from.id.clone());
                     let message = Message::Abort("started again".to_owned());
                     return self.feed(Event::Message { from, message });
@@ -1044,11 +1069,12 @@ impl Federation {
     /// Publishes the report that waits, with the accuracy of its model.
     fn publish(&mut self) {
         let Some((counted, mut report, model)) = self.previous.take() else { return };
-        self.totals.n_dropped += counted.dropped.len();
+        let dropped = counted.dropped();
+        self.totals.n_dropped += dropped.len();
         self.totals.bytes_up += counted.bytes_up;
         self.totals.bytes_down += counted.bytes_down;
         (report.bytes_up, report.bytes_down) = (counted.bytes_up, counted.bytes_down);
-        report.dropped = counted.dropped.into_iter().collect();
+        report.dropped = dropped.into_iter().collect();
         let (reports, test_set) = (self.reports.clone(), self.test_set.clone());
         tokio::task::spawn_blocking(move || {
             report.test_accuracy = test_set.and_then(|set| model.evaluate(&set).ok()).map(|e| e.accuracy);

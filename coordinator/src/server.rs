@@ -181,7 +181,13 @@ impl Server {
 
     /// What comes in next.
     pub async fn next(&mut self) -> Option<Incoming> {
-        self.incoming.recv().await
+        loop {
+            match self.incoming.recv().await? {
+                // It came back meanwhile, and what it has asked over its new connection may have been told already.
+                Incoming::Disconnected { id } if lock(&self.shared.connections).contains_key(&id) => {}
+                incoming => return Some(incoming),
+            }
+        }
     }
 }
 

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Noun::Simulate(command) => simulate::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Certs(command) => eranos_certs::cli::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Coordinator(command) => eranos_coordinator::cli::run(command).map(|()| ExitCode::SUCCESS),
-        Noun::Client(command) => eranos_client::cli::run(command).map(|()| ExitCode::SUCCESS),
+        Noun::Client(command) => eranos_client::cli::run(command),
         Noun::Audit(command) => {
             let exit = eranos_ledger::cli::run(&command, &mut io::stdout().lock(), &mut io::stderr().lock());
             return exit.into();

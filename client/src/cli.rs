@@ -1,6 +1,10 @@
 //! `eranos client`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Subcommand;
 use eranos_base::UserError;
@@ -17,7 +21,8 @@ use tokio::{
 use crate::{
     budget, local,
     policy::Unit,
-    session::Progress,
+    preflight::{self, Check, State},
+    session::{Once, Progress},
     setup::{self, Init},
 };
 
@@ -72,11 +77,40 @@ pub enum Command {
         #[arg(long)]
         budget: Option<PathBuf>,
     },
+    /// Look at everything that a round needs, before the first one: certificate, data, policy, state, budget, coordinator,
+    /// clock
+    ///
+    /// It connects to the coordinator as `run` does, is admitted, and leaves without checking in. Nothing is changed.
+    #[command(
+        after_help = "Exit status: 0 if nothing keeps the client from taking part (warnings included), 1 if something does."
+    )]
+    Preflight {
+        /// The client's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// The task's data.toml, to hold every record against it [default: data.toml in the client's folder, if there]
+        #[arg(long)]
+        data: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take part until the task is over
+    ///
+    /// Conditions in client.toml (hours, load, battery, a command of your own) are looked at before every check-in, never in
+    /// the middle of a round. SIGINT or SIGTERM ends it; a round under way is left then, and whoever had sent its vector has
+    /// paid for it.
+    #[command(after_help = RUN_HELP)]
     Run {
         /// The client's folder
         #[arg(long, default_value = ".")]
         dir: PathBuf,
+        /// Take part in one round and end, for cron and devices on battery
+        #[arg(long)]
+        once: bool,
+        /// With --once: for how many seconds a round may take to begin
+        #[arg(long, requires = "once", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        wait: u32,
     },
     /// Train on this client's records alone, with no network and no promise of privacy: what it would get by itself
     TrainLocal(local::Options),
@@ -103,8 +137,9 @@ pub enum Command {
 ///
 /// # Errors
 /// What went wrong and what to do next.
-pub fn run(command: Command) -> Result<(), UserError> {
+pub fn run(command: Command) -> Result<ExitCode, UserError> {
     match command {
+        Command::Run { dir, once: true, wait, .. } => return take_part_once(&dir, Duration::from_secs(wait.into())),
         Command::Init {
             dir,
             coordinator,
@@ -142,53 +177,132 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 budget: budget.map(|path| std::path::absolute(&path).unwrap_or(path)),
             })?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::POLICY).display());
-            Ok(())
         }
-        Command::Run { dir } => take_part(&dir),
-        Command::TrainLocal(options) => local::run(&options),
-        Command::Disclose { dir } => {
-            print!("{}", setup::disclose(&dir)?.encode());
-            Ok(())
+        Command::Preflight { dir, data, json } => look(&dir, data.as_deref(), json)?,
+        Command::Run { dir, .. } => return take_part(&dir),
+        Command::TrainLocal(options) => local::run(&options)?,
+        Command::Disclose { dir } => print!("{}", setup::disclose(&dir)?.encode()),
+        Command::Budget { dir, json } => show_budget(&dir, json)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a look at everything came to.
+fn look(dir: &Path, data: Option<&Path>, json: bool) -> Result<(), UserError> {
+    let checks = runtime()?.run(preflight::look(dir, data));
+    let failed: Vec<&str> =
+        checks.iter().filter(|check| check.state == State::Failure).map(|check| check.name).collect();
+    if json {
+        let lines = checks.iter().map(|Check { name, state, what, next }| {
+            serde_json::json!({ "check": name, "state": state.name(), "what": what, "next": next })
+        });
+        println!("{}", serde_json::json!({ "ready": failed.is_empty(), "checks": lines.collect::<Vec<_>>() }));
+    } else {
+        for Check { name, state, what, next } in &checks {
+            println!("{:8} {name:12} {what}", state.name());
+            if let Some(next) = next {
+                println!("{:21} -> {next}", "");
+            }
         }
-        Command::Budget { dir, json } => show_budget(&dir, json),
+    }
+    match failed.as_slice() {
+        [] => Ok(()),
+        names => Err(UserError::new(
+            format!("this client cannot take part yet: {}", names.join(", ")),
+            "do what stands behind each failure, and look again",
+        )),
     }
 }
 
-fn take_part(dir: &Path) -> Result<(), UserError> {
+fn take_part(dir: &Path) -> Result<ExitCode, UserError> {
     let session = setup::open(dir, None)?;
     let name = session.member.identity.id.name().to_owned();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
-    })?;
-    runtime.block_on(async move {
-        let interrupted = interrupted()?;
-        let (stop_sender, stop) = watch::channel(false);
-        let (progress, mut heard) = mpsc::channel(64);
-        tokio::spawn(async move {
-            interrupted.await;
-            let _ = stop_sender.send(true);
-        });
-        let printer = tokio::spawn(async move {
-            while let Some(progress) = heard.recv().await {
-                match progress {
-                    Progress::Phase { phase, round } => {
-                        tracing::debug!(?phase, round = round.map(|round| round.0), "phase");
-                    }
-                    Progress::End { end, epsilon_spent } => {
-                        let spent = match epsilon_spent {
-                            Some(spent) => format!("epsilon spent {spent:.3}"),
-                            None => "no guarantee: rounds without noise were charged".to_owned(),
-                        };
-                        println!("{name}: {end}; {spent}");
-                    }
-                }
-            }
-        });
+    runtime()?.run(async move {
+        let (stop, progress, printer) = attend(name)?;
         let result = session.run(progress, stop).await;
         // What it printed last is on its way.
         let _ = printer.await;
-        result.map_err(|error| error.user_error())
+        match result {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) if error.mends_itself() => {
+                eprintln!("{}", error.user_error());
+                Ok(ExitCode::from(NO_ROUND))
+            }
+            Err(error) => Err(error.user_error()),
+        }
     })
+}
+
+fn take_part_once(dir: &Path, wait: Duration) -> Result<ExitCode, UserError> {
+    let session = setup::open(dir, None)?;
+    let name = session.member.identity.id.name().to_owned();
+    runtime()?.run(async move {
+        let (stop, progress, printer) = attend(name.clone())?;
+        let result = session.run_once(wait, progress, stop).await;
+        // What it printed last is on its way.
+        let _ = printer.await;
+        let (status, what) = match result.map_err(|error| error.user_error())? {
+            Once::Released => return Ok(ExitCode::SUCCESS),
+            Once::Unmet(unmet) => (ONCE_UNMET, format!("not now: {unmet}")),
+            Once::NoRound { reason } => (NO_ROUND, format!("no round began: {reason}")),
+            Once::NoResult { reason } => (ONCE_NO_RESULT, format!("the round came to nothing: {reason}")),
+            Once::TaskOver => (ONCE_TASK_OVER, "the task is over".to_owned()),
+        };
+        println!("{name}: {what}");
+        Ok(ExitCode::from(status))
+    })
+}
+
+/// What a client that takes part listens to and tells: the system's wish that it ends, and a line for each round.
+type Attended = (watch::Receiver<bool>, mpsc::Sender<Progress>, tokio::task::JoinHandle<()>);
+
+/// Listens for signals, and prints what the client called `name` does.
+fn attend(name: String) -> Result<Attended, UserError> {
+    let interrupted = interrupted()?;
+    let (stop_sender, stop) = watch::channel(false);
+    let (progress, mut heard) = mpsc::channel(64);
+    tokio::spawn(async move {
+        interrupted.await;
+        let _ = stop_sender.send(true);
+    });
+    let printer = tokio::spawn(async move {
+        while let Some(progress) = heard.recv().await {
+            match progress {
+                Progress::Phase { phase, round } => {
+                    tracing::debug!(?phase, round = round.map(|round| round.0), "phase");
+                }
+                Progress::Waits { unmet } => println!("{name}: waits: {unmet}"),
+                Progress::End { end, epsilon_spent } => {
+                    let spent = match epsilon_spent {
+                        Some(spent) => format!("epsilon spent {spent:.3}"),
+                        None => "no guarantee: rounds without noise were charged".to_owned(),
+                    };
+                    println!("{name}: {end}; {spent}");
+                }
+            }
+        }
+    });
+    Ok((stop, progress, printer))
+}
+
+/// The threads on which a client waits.
+struct Runtime(tokio::runtime::Runtime);
+
+fn runtime() -> Result<Runtime, UserError> {
+    // One thread works while another blocks on the disk; training has threads of its own.
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    built
+        .map(Runtime)
+        .map_err(|error| UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user"))
+}
+
+impl Runtime {
+    /// Runs to the end, without waiting for what the system does not let go of, as a look for a name's address.
+    fn run<T>(self, work: impl Future<Output = T>) -> T {
+        let result = self.0.block_on(work);
+        self.0.shutdown_timeout(SHUTDOWN_TIME_MAX);
+        result
+    }
 }
 
 /// Resolves when the operator or the system asks the process to end. It listens from when this is called.
@@ -319,5 +433,121 @@ fn task_line(session: &SessionReport) -> String {
     }
 }
 
+/// How `run` ends.
+const RUN_HELP: &str =
+    "Exit status: 0 once the task is over or the client was told to end, 1 after an error that waiting does not mend, \
+11 if nobody ever answered.
+
+With --once it says how the one round went:
+   0  a round was released with this client in it, and its ledger entry is verified
+   1  an error that waiting does not mend, on two lines: refused, turned away, not configured
+   2  the command line is wrong
+  10  a condition in client.toml does not hold: nobody was dialled
+  11  no round began within --wait, or nobody answered: nothing was charged
+  12  a round began and came to nothing: it may have been charged
+  13  the task is over: there is nothing left to come back for";
+const ONCE_UNMET: u8 = 10;
+const NO_ROUND: u8 = 11;
+const ONCE_NO_RESULT: u8 = 12;
+const ONCE_TASK_OVER: u8 = 13;
+/// Threads of the runtime.
+const WORKERS: usize = 2;
+/// How long a client that is done waits for what the system still does for it.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(1);
 /// How much of a session's name is shown.
 const SESSION_SHOWN: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::conditions::{Conditions, Machine};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[test]
+    fn the_units_that_are_shipped_start_commands_that_there_are() {
+        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/systemd");
+        for (unit, is_once) in [("eranos-client@.service", false), ("eranos-client-once@.service", true)] {
+            let text = fs::read_to_string(units.join(unit)).expect("shipped");
+            let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{unit}: {error}"));
+            let Command::Run { dir, once, .. } = cli.command else { panic!("{line}") };
+            assert_eq!((dir.as_path(), once), (Path::new("/var/lib/eranos/%i"), is_once), "{unit}");
+            // What is no failure of a single round is none of the unit.
+            let statuses = [ONCE_UNMET, NO_ROUND, ONCE_NO_RESULT, ONCE_TASK_OVER].map(|status| status.to_string());
+            assert_eq!(text.contains(&format!("SuccessExitStatus={}\n", statuses.join(" "))), is_once, "{unit}");
+        }
+        // Both are kept from as much.
+        let locked = |unit: &str| -> Vec<String> {
+            let text = fs::read_to_string(units.join(unit)).expect("shipped");
+            let begins =
+                ["Protect", "Private", "Restrict", "SystemCall", "Capability", "DynamicUser", "NoNew", "Memory"];
+            let lines = text.lines().filter(|line| begins.iter().any(|begin| line.starts_with(begin)));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(locked("eranos-client@.service"), locked("eranos-client-once@.service"));
+        assert!(locked("eranos-client@.service").contains(&"ProtectSystem=strict".to_owned()));
+    }
+
+    #[test]
+    fn the_conditions_that_init_writes_as_a_comment_are_conditions() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = eranos_ledger::LedgerSigner::new(
+            "example.org/ledger".parse().expect("a name"),
+            eranos_base::SigningKey::from_seed(&[1; 32]),
+        );
+        let init = ["client", "init", "--ledger-key", &key.ledger_key().to_string(), "--dir"].map(str::to_owned);
+        let cli =
+            Cli::try_parse_from(init.into_iter().chain([folder.path().display().to_string()])).expect("a command");
+        run(cli.command).expect("written");
+        let path = folder.path().join(setup::CONFIG);
+        let config = || crate::config::Config::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config().conditions, Conditions::default(), "nothing is asked for by itself");
+        let text = fs::read_to_string(&path).expect("written");
+        let (before, commented) = text.split_once("# [conditions]\n").expect("shown");
+        let keys = ["hours", "load_max", "on_battery", "battery_min", "command"];
+        let shown: Vec<&str> = commented
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| keys.iter().any(|key| line.starts_with(&format!("{key} = "))))
+            .collect();
+        assert_eq!(shown.len(), keys.len(), "{commented}");
+        fs::write(&path, format!("{before}[conditions]\n{}\n", shown.join("\n"))).expect("written");
+        assert_ne!(config().conditions, Conditions::default());
+        // Its command, with what it asks answering as each kind of network does, and not there at all.
+        let command = shown.iter().find(|line| line.starts_with("command = ")).expect("shown");
+        for (says, holds) in [
+            (Some("no"), true),
+            (Some("yes"), false),
+            (Some("no (guessed)"), true),
+            (Some("unknown\n\nyes (guessed)"), false),
+            (None, false),
+        ] {
+            let bin = folder.path().join("bin");
+            fs::create_dir_all(&bin).expect("made");
+            let _ = fs::remove_file(bin.join("nmcli"));
+            if let Some(says) = says {
+                let script = format!("#!/bin/sh\n[ \"$*\" = '-g GENERAL.METERED device show' ] && echo '{says}'\n");
+                fs::write(bin.join("nmcli"), script).expect("written");
+                fs::set_permissions(bin.join("nmcli"), fs::Permissions::from_mode(0o755)).expect("set");
+            }
+            // A path of its own, as a service has one, so that no other nmcli answers.
+            for tool in ["grep"] {
+                let real = ["/bin", "/usr/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists());
+                let _ = std::os::unix::fs::symlink(real.expect("there"), bin.join(tool));
+            }
+            let with_path =
+                command.replacen("[\"sh\"", &format!("[\"env\", \"PATH={}\", \"/bin/sh\"", bin.display()), 1);
+            let conditions: Conditions = toml::from_str(&with_path).expect("conditions");
+            assert_eq!(conditions.unmet(&Machine::this()).is_none(), holds, "{says:?}");
+        }
+    }
+}

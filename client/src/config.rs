@@ -8,6 +8,8 @@ use std::{
 use eranos_base::{TaskId, UserError};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use crate::conditions::Conditions;
+
 /// What a client needs to run. Paths are relative to the file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +39,9 @@ pub struct Config {
     pub budget: Option<PathBuf>,
     /// Worker threads for training; all cores if not given.
     pub threads: Option<usize>,
+    /// When the client takes part at all.
+    #[serde(default)]
+    pub conditions: Conditions,
 }
 
 impl Config {

@@ -113,6 +113,16 @@ pub struct Connector {
 pub struct Connection {
     endpoint: Endpoint,
     connection: quinn::Connection,
+    greeting: Greeting,
+}
+
+/// What the coordinator said of itself when it let the client in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// Its software.
+    pub coordinator: Reason,
+    /// By how much its clock differs from this one, the way to it and back included.
+    pub skew: Duration,
 }
 
 /// An answer.
@@ -148,7 +158,9 @@ impl Connector {
     pub async fn connect(&self) -> Result<Connection, ConnectionError> {
         let unreachable =
             |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason: reason.into() };
-        let addresses = tokio::net::lookup_host(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
+        let resolved = timeout(RESOLVE_TIME_MAX, tokio::net::lookup_host(&self.address)).await;
+        let resolved = resolved.map_err(|_| unreachable("the name's address is not found in time".to_owned()))?;
+        let addresses = resolved.map_err(|error| unreachable(error.to_string()))?;
         let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
         // Over UDP nobody says that there is nobody. Where a name has several addresses, as localhost often has, the one
         // that answers at once is found before the others are waited for.
@@ -196,21 +208,28 @@ impl Connector {
                 return Err(unreachable(error.to_string()));
             }
         };
-        let connection = Connection { endpoint, connection };
+        let nobody = Greeting { coordinator: Reason::from(String::new()), skew: Duration::ZERO };
+        let mut connection = Connection { endpoint, connection, greeting: nobody };
         let now = self.tls.clock().now();
         let hello = Hello { software: SOFTWARE.to_owned(), now };
         let header = encode_header(&hello).map_err(|error| unreachable(error.to_string()))?;
         let answer = connection.exchange(Kind::HELLO, &header, Bytes::new(), |_| Some(Limits::HELLO)).await?;
         let welcome: Welcome = decode_header(&answer.header).map_err(|error| unreachable(error.to_string()))?;
-        let seconds = skew(now, welcome.now).as_secs();
-        if seconds > CLOCK_SKEW_MAX.as_secs() {
-            return Err(ConnectionError::ClockSkew { seconds });
+        let skew = skew(now, welcome.now);
+        if skew.as_secs() > CLOCK_SKEW_MAX.as_secs() {
+            return Err(ConnectionError::ClockSkew { seconds: skew.as_secs() });
         }
+        connection.greeting = Greeting { coordinator: welcome.coordinator.into(), skew };
         Ok(connection)
     }
 }
 
 impl Connection {
+    /// What the coordinator said when it let this client in.
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
     /// Sends a request and waits for its answer, however late: the caller sets the time, and what an answer may hold.
     ///
     /// # Errors
@@ -335,6 +354,8 @@ fn describe(refusal: &CertificateError) -> String {
 }
 
 const SOFTWARE: &str = concat!("eranos-client ", env!("CARGO_PKG_VERSION"));
+/// Longest time for finding the addresses of a name.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time from the first packet to the answer to Hello.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// The same where other addresses can be tried instead, before the full time is given to each.
@@ -342,7 +363,7 @@ const CONNECT_TIME_GLANCE: Duration = Duration::from_secs(1);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 /// Most that the two clocks may differ.
-const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
 /// How often a client that waits shows that it is there.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// A coordinator without a sign of life for this long is gone.

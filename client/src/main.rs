@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match eranos_client::cli::run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE

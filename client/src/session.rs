@@ -1,6 +1,6 @@
 //! A client at work: it connects, checks in, carries out what the round's state machine asks for, and comes back. State
 //! belongs to the identity, not to the connection: a lost connection is made again and the same bytes are sent again
-//! inside the phase; a restarted process keeps out of the round it had begun.
+//! inside the phase; a restarted process keeps out of the round it had begun. Every wait has a bound that is named below.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    conditions::{Conditions, Machine, Unmet},
     connection::{Connection, ConnectionError, Connector},
     round::{Action, End, Event, Member, Phase, Round, Step},
     store::{Store, StoreError},
@@ -33,6 +34,11 @@ pub enum Progress {
         phase: Phase,
         /// The round, once there is a plan.
         round: Option<RoundNumber>,
+    },
+    /// The client does not take part for now: a condition of its owner does not hold.
+    Waits {
+        /// Which.
+        unmet: Unmet,
     },
     /// A round ended.
     End {
@@ -61,6 +67,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Whether starting the client again later may mend it: nobody was ever reached.
+    pub fn mends_itself(&self) -> bool {
+        matches!(self, Self::Connection(error) if !error.is_final())
+    }
+
     /// The error as a person reads it.
     pub fn user_error(&self) -> UserError {
         match self {
@@ -87,6 +98,39 @@ pub struct Session {
     pub trainer: Arc<Trainer>,
     /// How it reaches the coordinator.
     pub connector: Connector,
+    /// When it takes part at all.
+    pub conditions: Conditions,
+    /// Where that is read.
+    pub machine: Machine,
+}
+
+/// What taking part once came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Once {
+    /// A sum with this client's vector in it was released, and the ledger shows it.
+    Released,
+    /// A condition of the client's owner does not hold: nobody was dialled.
+    Unmet(Unmet),
+    /// No round began: nothing was charged.
+    NoRound {
+        /// Why.
+        reason: String,
+    },
+    /// A round began and came to nothing. It may have been charged.
+    NoResult {
+        /// Why.
+        reason: String,
+    },
+    /// The task is over, as planned.
+    TaskOver,
+}
+
+/// A round that is over.
+struct Played {
+    end: End,
+    /// Whether its plan had been accepted.
+    began: bool,
+    link: Link,
 }
 
 impl Session {
@@ -100,48 +144,121 @@ impl Session {
         progress: mpsc::Sender<Progress>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), SessionError> {
-        let mut link = Link { connector: self.connector.clone(), connection: None };
-        // A client that cannot be a member hears so at once, not after hours of trying.
-        link.connect_first(&mut stop).await?;
+        let mut link = Link::new(&self.connector);
+        let (mut admitted, mut waits) = (false, None);
+        let mut rest = Backoff::between_rounds();
         while !*stop.borrow() {
-            let (end, returned) = self.round(link, &progress, &mut stop).await?;
-            link = returned;
-            let epsilon_spent = Some(self.store.budget().epsilon_spent()).filter(|epsilon| epsilon.is_finite());
-            tracing::info!(?end, epsilon_spent, "round over");
-            // Nobody need watch.
-            let _ = progress.try_send(Progress::End { end: end.clone(), epsilon_spent });
-            match end {
-                End::Settled { .. } | End::Aborted { .. } | End::KeyRotated => {}
+            if let Some(unmet) = block_in_place(|| self.conditions.unmet(&self.machine)) {
+                // Nothing is sent meanwhile, not even a sign of life: the network may be what it is about.
+                link.close().await;
+                let reason = unmet.to_string();
+                if waits.as_ref() != Some(&reason) {
+                    tracing::info!(reason, "waits");
+                    // Nobody need watch.
+                    let _ = progress.try_send(Progress::Waits { unmet });
+                    waits = Some(reason);
+                }
+                pause(CONDITIONS_EVERY, &mut stop).await;
+                continue;
+            }
+            waits = None;
+            // A client that cannot be a member hears so at once, not after hours of trying.
+            if !admitted {
+                link.connect_first(&mut stop).await?;
+                admitted = true;
+            }
+            let played = self.round(link, CHECK_IN_TIME_MAX, &progress, &mut stop).await?;
+            link = played.link;
+            match played.end {
+                End::Settled { .. } | End::KeyRotated => rest = Backoff::between_rounds(),
                 End::ComeBackLater { when: ComeBack::TaskOver, .. } => break,
                 End::ComeBackLater { when: ComeBack::AfterMs(ms), .. } => {
-                    pause(Duration::from_millis(ms.into()), &mut stop).await;
+                    pause(Duration::from_millis(ms.into()).min(COME_BACK_TIME_MAX), &mut stop).await;
                 }
                 End::ComeBackLater { when: ComeBack::Never, reason } => {
                     link.close().await;
                     return Err(SessionError::TurnedAway(reason));
                 }
-                End::Left { .. } => pause(BACKOFF_MIN, &mut stop).await,
                 End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
-                End::Refused(_) => pause(BACKOFF_MIN, &mut stop).await,
+                End::Aborted { .. } | End::Left { .. } | End::Refused(_) => {
+                    pause(rest.next(&mut OsEntropy), &mut stop).await;
+                }
             }
         }
         link.close().await;
         Ok(())
     }
 
+    /// Takes part in one round that begins within `wait`, if the owner's conditions hold now.
+    ///
+    /// # Errors
+    /// If this client cannot be a member, its state cannot be written, or it refuses the plan.
+    pub async fn run_once(
+        mut self,
+        wait: Duration,
+        progress: mpsc::Sender<Progress>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<Once, SessionError> {
+        if let Some(unmet) = block_in_place(|| self.conditions.unmet(&self.machine)) {
+            return Ok(Once::Unmet(unmet));
+        }
+        let begins_by = Instant::now() + wait;
+        let mut link = Link::new(&self.connector);
+        match timeout(wait, link.connect_first(&mut stop)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_final() => return Err(error.into()),
+            Ok(Err(error)) => return Ok(Once::NoRound { reason: error.to_string() }),
+            Err(_) => return Ok(Once::NoRound { reason: "nobody answers".to_owned() }),
+        }
+        let once = loop {
+            let left = begins_by.saturating_duration_since(Instant::now()).min(CHECK_IN_TIME_MAX);
+            let played = self.round(link, left, &progress, &mut stop).await?;
+            link = played.link;
+            let reason = match played.end {
+                End::Settled { .. } => break Once::Released,
+                End::ComeBackLater { when: ComeBack::TaskOver, .. } => break Once::TaskOver,
+                End::ComeBackLater { when: ComeBack::Never, reason } => {
+                    link.close().await;
+                    return Err(SessionError::TurnedAway(reason));
+                }
+                End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
+                End::ComeBackLater { when: ComeBack::AfterMs(ms), reason } => {
+                    let asked = Duration::from_millis(ms.into());
+                    pause(asked.min(begins_by.saturating_duration_since(Instant::now())), &mut stop).await;
+                    reason.to_string()
+                }
+                End::Left { reason } => reason,
+                End::Aborted { reason } => reason.to_string(),
+                end @ (End::KeyRotated | End::Refused(_)) => end.to_string(),
+            };
+            if played.began {
+                break Once::NoResult { reason };
+            }
+            if *stop.borrow() || Instant::now() >= begins_by {
+                break Once::NoRound { reason };
+            }
+        };
+        link.close().await;
+        Ok(once)
+    }
+
+    /// One round, whose plan comes within `check_in_time`.
     async fn round(
         &mut self,
         link: Link,
+        check_in_time: Duration,
         progress: &mpsc::Sender<Progress>,
         stop: &mut watch::Receiver<bool>,
-    ) -> Result<(End, Link), SessionError> {
+    ) -> Result<Played, SessionError> {
         let mut round = Round::new(self.member.clone(), self.store.memory());
         let check_in = self.member.check_in(&self.store.memory(), u64::from_le_bytes(OsEntropy.bytes()));
-        let mut exchange = Exchange::start(link, check_in.into(), Bytes::new(), None);
+        let mut exchange = Exchange::start(link, check_in.into(), Bytes::new(), check_in_time);
         let (trained_sender, mut trained) = mpsc::channel(1);
         let mut training: Option<Cancel> = None;
         let mut wake: Option<Timestamp> = None;
         let mut place = None;
+        // Nothing but an abort is sent before there is a plan.
+        let mut answer_time = ABORT_TIME_MAX;
         loop {
             let event = tokio::select! {
                 answered = exchange.answer() => match answered {
@@ -166,13 +283,15 @@ impl Session {
             let (next, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
             round = next;
             place = round.plan().map(|plan| (plan.session, plan.round)).or(place);
-            let timeout = round.plan().map(|plan| Duration::from_millis(plan.phase_timeout_ms.into()) + ANSWER_GRACE);
+            if let Some(plan) = round.plan() {
+                answer_time = Duration::from_millis(plan.phase_timeout_ms.into()) + ANSWER_GRACE;
+            }
             let (mut end, mut says_why) = (None, false);
             for action in actions {
                 match action {
                     Action::Send { request, body } => {
                         says_why = matches!(request, Request::Abort(_));
-                        let limit = if says_why { Some(ABORT_TIME_MAX) } else { timeout };
+                        let limit = if says_why { ABORT_TIME_MAX } else { answer_time };
                         exchange = Exchange::start(exchange.into_link(&self.connector), request, body, limit);
                     }
                     Action::Persist(step) => {
@@ -215,7 +334,11 @@ impl Session {
                 if says_why {
                     let _ = exchange.answer().await;
                 }
-                return Ok((end, exchange.into_link(&self.connector)));
+                let epsilon_spent = Some(self.store.budget().epsilon_spent()).filter(|epsilon| epsilon.is_finite());
+                tracing::info!(?end, epsilon_spent, "round over");
+                // Nobody need watch.
+                let _ = progress.try_send(Progress::End { end: end.clone(), epsilon_spent });
+                return Ok(Played { end, began: place.is_some(), link: exchange.into_link(&self.connector) });
             }
         }
     }
@@ -226,14 +349,14 @@ type Answered = Result<(Answer, Bytes), ExchangeError>;
 /// One request under way. It goes on while other events are handled; dropping it breaks it off.
 enum Exchange {
     Pending(JoinHandle<(Link, Answered)>),
-    Answered(Link),
+    Answered(Box<Link>),
     /// The task that held the link is gone.
     Lost,
 }
 
 impl Exchange {
     /// Sends the request until an answer comes, for at most `limit`.
-    fn start(mut link: Link, request: Request, body: Bytes, limit: Option<Duration>) -> Self {
+    fn start(mut link: Link, request: Request, body: Bytes, limit: Duration) -> Self {
         Self::Pending(tokio::spawn(async move {
             let answered = link.exchange(&request, &body, limit).await;
             (link, answered)
@@ -245,7 +368,7 @@ impl Exchange {
         let Self::Pending(task) = self else { return std::future::pending().await };
         match task.await {
             Ok((link, answered)) => {
-                *self = Self::Answered(link);
+                *self = Self::Answered(Box::new(link));
                 answered
             }
             Err(error) => {
@@ -258,9 +381,9 @@ impl Exchange {
     /// The link, to send the next request over. A request still under way is broken off, and its connection with it.
     fn into_link(mut self, connector: &Connector) -> Link {
         // Taken out by reference: the type breaks off what is pending when it is dropped.
-        let fresh = Link { connector: connector.clone(), connection: None };
+        let fresh = Link::new(connector);
         match &mut self {
-            Self::Answered(link) => std::mem::replace(link, fresh),
+            Self::Answered(link) => std::mem::replace(&mut **link, fresh),
             Self::Pending(_) | Self::Lost => fresh,
         }
     }
@@ -288,11 +411,19 @@ struct Link {
 }
 
 impl Link {
+    fn new(connector: &Connector) -> Self {
+        Self { connector: connector.clone(), connection: None }
+    }
+
     /// Connects for the first time; errors that will not go away by waiting are final.
     async fn connect_first(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), ConnectionError> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::of_connections();
         while !*stop.borrow() {
-            match self.connector.connect().await {
+            let connected = tokio::select! {
+                connected = self.connector.connect() => connected,
+                () = stopped(stop) => return Ok(()),
+            };
+            match connected {
                 Ok(connection) => {
                     self.connection = Some(connection);
                     return Ok(());
@@ -300,7 +431,7 @@ impl Link {
                 Err(error) if error.is_final() || backoff.tries >= FIRST_TRIES_MAX => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "cannot connect yet");
-                    pause(backoff.next(), stop).await;
+                    pause(backoff.next(&mut OsEntropy), stop).await;
                 }
             }
         }
@@ -308,10 +439,10 @@ impl Link {
     }
 
     /// Sends the request until an answer comes, over as many connections as that takes, for at most `limit`.
-    async fn exchange(&mut self, request: &Request, body: &Bytes, limit: Option<Duration>) -> Answered {
+    async fn exchange(&mut self, request: &Request, body: &Bytes, limit: Duration) -> Answered {
         let header = request.encode().map_err(|error| ExchangeError::Given(error.to_string()))?;
         let tries = async {
-            let mut backoff = Backoff::default();
+            let mut backoff = Backoff::of_connections();
             loop {
                 let connection = match &self.connection {
                     Some(connection) => connection,
@@ -320,7 +451,7 @@ impl Link {
                         Err(error) if error.is_final_once_connected() => return Err(ExchangeError::Fatal(error)),
                         Err(error) => {
                             tracing::warn!(%error, "connection lost; trying again");
-                            sleep(backoff.next()).await;
+                            sleep(backoff.next(&mut OsEntropy)).await;
                             continue;
                         }
                     },
@@ -335,17 +466,15 @@ impl Link {
                     Err(error) => {
                         tracing::debug!(%error, "exchange broken off");
                         self.connection = None;
-                        sleep(backoff.next()).await;
+                        sleep(backoff.next(&mut OsEntropy)).await;
                     }
                 }
             }
         };
-        match limit {
-            None => tries.await,
-            Some(limit) => timeout(limit, tries)
-                .await
-                .unwrap_or_else(|_| Err(ExchangeError::Given("no answer within the plan's time".to_owned()))),
-        }
+        timeout(limit, tries).await.unwrap_or_else(|_| {
+            let what = if matches!(request, Request::CheckIn(_)) { "plan" } else { "answer" };
+            Err(ExchangeError::Given(format!("no {what} within {:.0} s", limit.as_secs_f64())))
+        })
     }
 
     async fn close(&mut self) {
@@ -355,17 +484,31 @@ impl Link {
     }
 }
 
-/// Waits that double, with jitter, so that many clients do not come back at once.
-#[derive(Default)]
+/// Waits that double up to a longest one, with jitter, so that many clients do not come back at once.
 struct Backoff {
     tries: u32,
+    doublings_max: u32,
 }
 
 impl Backoff {
-    fn next(&mut self) -> Duration {
-        let full = BACKOFF_MIN.saturating_mul(1 << self.tries.min(BACKOFF_DOUBLINGS_MAX));
-        self.tries += 1;
-        let jitter = f64::from(u16::from_le_bytes(OsEntropy.bytes())) / f64::from(u16::MAX);
+    /// Between tries to connect.
+    fn of_connections() -> Self {
+        Self { tries: 0, doublings_max: BACKOFF_DOUBLINGS_MAX }
+    }
+
+    /// Between rounds without a result: most of them end for a reason that is gone with them, and nobody should miss the
+    /// next one.
+    fn between_rounds() -> Self {
+        Self { tries: 0, doublings_max: REST_DOUBLINGS_MAX }
+    }
+
+    /// The next wait: half of it is certain, half is drawn.
+    fn next(&mut self, entropy: &mut dyn Entropy) -> Duration {
+        let full = BACKOFF_MIN.saturating_mul(1 << self.tries.min(self.doublings_max));
+        self.tries = self.tries.saturating_add(1);
+        let mut drawn = [0; 2];
+        entropy.fill(&mut drawn);
+        let jitter = f64::from(u16::from_le_bytes(drawn)) / f64::from(u16::MAX);
         full.mul_f64(0.5 + jitter / 2.0)
     }
 }
@@ -391,28 +534,21 @@ async fn sleep_until_time(at: Option<Timestamp>) {
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Doublings of it: the longest wait is about 13 seconds.
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;
+/// The same between rounds without a result: about one and a half seconds.
+const REST_DOUBLINGS_MAX: u32 = 3;
 /// Tries of a client that has never been connected.
 const FIRST_TRIES_MAX: u32 = 8;
+/// How long a client waits for the answer to a check-in before it checks in anew: a round may have to wait for others, and
+/// meanwhile the owner's conditions may change.
+const CHECK_IN_TIME_MAX: Duration = Duration::from_secs(600);
+/// The longest that a coordinator can send a client away for at once.
+const COME_BACK_TIME_MAX: Duration = Duration::from_secs(3600);
+/// How often the owner's conditions are looked at while they do not hold.
+const CONDITIONS_EVERY: Duration = Duration::from_secs(30);
 /// What a client waits beyond the plan's time for one answer: the coordinator's clock decides.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// How long a client that leaves tries to say why.
 const ABORT_TIME_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_client_that_nobody_can_stop_any_more_is_not_stopped() {
-        let (sender, mut stop) = watch::channel(false);
-        drop(sender);
-        assert!(
-            timeout(Duration::from_millis(20), stopped(&mut stop)).await.is_err(),
-            "it would leave round after round"
-        );
-        let (sender, mut stop) = watch::channel(false);
-        sender.send(true).expect("somebody listens");
-        drop(sender);
-        stopped(&mut stop).await;
-    }
-}
+mod tests;

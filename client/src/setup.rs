@@ -7,7 +7,7 @@ use std::{
 };
 
 use eranos_base::{ClientId, Clock, SystemClock, Timestamp, UserError, VerifyingKey};
-use eranos_certs::{Party, TrustAnchor};
+use eranos_certs::{ClientIdentity, Party, TrustAnchor};
 use eranos_ledger::{Binding, LedgerKey};
 use eranos_nn::data::Files;
 use eranos_privacy::budget::{Terms, UnitOfPrivacy};
@@ -15,6 +15,7 @@ use eranos_secagg::{Identity, StatementKey};
 use eranos_wire::tls::{ClientTls, Credentials, SharedTrust, TrustMaterial};
 
 use crate::{
+    conditions::Machine,
     config::Config,
     connection::Connector,
     policy::{
@@ -39,31 +40,10 @@ pub const POLICY: &str = "policy.toml";
 pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     let config = Config::read(&dir.join(CONFIG))?;
     let policy = Policy::read(&dir.join(POLICY))?;
-    let ledger_key: LedgerKey = config.ledger_key.parse().map_err(|error| {
-        let what = format!("{}: ledger_key: {error}", dir.join(CONFIG).display());
-        UserError::new(what, "copy the one line of the coordinator's ledger.pub")
-    })?;
-    let party = Party::load(&config.certificates).map_err(UserError::from)?;
-    let identity = party.client_identity(SystemClock.now()).map_err(|error| {
-        let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
-        let next = "check this clock and ca.pem; if they are right, ask for a new certificate with \
-                    `eranos certs request --reuse-key`";
-        UserError::new(what, next)
-    })?;
-    let files =
-        Files::read(&config.records, config.labels.as_deref(), config.columns.as_deref(), config.classes as usize)
-            .map_err(|error| error.user_error())?;
-    if files.n_records() > policy.records_max as usize {
-        let what = format!("{} records, policy.toml bounds them by {}", files.n_records(), policy.records_max);
-        return Err(UserError::new(what, "raise records_max if the task's bound allows it, or leave records out"));
-    }
-    let terms = Terms {
-        unit: policy.unit.into(),
-        data_set: DATA_SET.to_owned(),
-        epsilon_limit: policy.epsilon_max,
-        delta: policy.delta_max,
-    };
-    let store = Store::open(&config.state, config.budget_dir(), terms, &ledger_key)?;
+    let ledger_key = pinned_key(dir, &config)?;
+    let (party, identity) = party(&config)?;
+    let files = read_files(&config, &policy)?;
+    let store = Store::open(&config.state, config.budget_dir(), terms(&policy), &ledger_key)?;
     let statement_key = StatementKey::derive(store.secret(), &config.task);
     let pool = match pool {
         Some(pool) => pool,
@@ -73,13 +53,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     };
     let form = files.form();
     let trainer = Arc::new(Trainer::new(files, pool));
-    let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
-    let unusable = |error: &dyn std::fmt::Display| {
-        UserError::new(format!("the certificates cannot be used: {error}"), "request and install them again")
-    };
-    let trust = SharedTrust::new(&trust).map_err(|error| unusable(&error))?;
-    let tls = ClientTls::new(Credentials::new(party.certificate, party.key_pkcs8), trust, Arc::new(SystemClock));
-    let connector = Connector::new(&config.coordinator, tls)?;
+    let connector = connector(&config, &party)?;
     let member = Member {
         trust_domain: party.anchor.trust_domain().clone(),
         identity: Arc::new(Identity {
@@ -95,7 +69,72 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         n_classes: config.classes,
         form,
     };
-    Ok(Session { member: Arc::new(member), store, trainer, connector })
+    let (conditions, machine) = (config.conditions, Machine::this());
+    Ok(Session { member: Arc::new(member), store, trainer, connector, conditions, machine })
+}
+
+/// The ledger's key that `client.toml` pins.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn pinned_key(dir: &Path, config: &Config) -> Result<LedgerKey, UserError> {
+    config.ledger_key.parse().map_err(|error| {
+        let what = format!("{}: ledger_key: {error}", dir.join(CONFIG).display());
+        UserError::new(what, "copy the one line of the coordinator's ledger.pub")
+    })
+}
+
+/// The client's key and certificate, and whom everybody else will read in it.
+///
+/// # Errors
+/// If a file is missing, or nobody would believe the certificate.
+pub(crate) fn party(config: &Config) -> Result<(Party, ClientIdentity), UserError> {
+    let party = Party::load(&config.certificates).map_err(UserError::from)?;
+    let identity = party.client_identity(SystemClock.now()).map_err(|error| {
+        let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
+        let next = "check this clock and ca.pem; if they are right, ask for a new certificate with \
+                    `eranos certs request --reuse-key`";
+        UserError::new(what, next)
+    })?;
+    Ok((party, identity))
+}
+
+/// The client's data, which keeps to the policy's public bound.
+///
+/// # Errors
+/// If it cannot be read, or has more records.
+pub(crate) fn read_files(config: &Config, policy: &Policy) -> Result<Files, UserError> {
+    let (labels, columns) = (config.labels.as_deref(), config.columns.as_deref());
+    let files =
+        Files::read(&config.records, labels, columns, config.classes as usize).map_err(|error| error.user_error())?;
+    if files.n_records() > policy.records_max as usize {
+        let what = format!("{} records, policy.toml bounds them by {}", files.n_records(), policy.records_max);
+        return Err(UserError::new(what, "raise records_max if the task's bound allows it, or leave records out"));
+    }
+    Ok(files)
+}
+
+/// What the budget is made under.
+pub(crate) fn terms(policy: &Policy) -> Terms {
+    Terms {
+        unit: policy.unit.into(),
+        data_set: DATA_SET.to_owned(),
+        epsilon_limit: policy.epsilon_max,
+        delta: policy.delta_max,
+    }
+}
+
+/// How the client of these certificates reaches its coordinator.
+///
+/// # Errors
+/// If the certificates or the address cannot be used.
+pub(crate) fn connector(config: &Config, party: &Party) -> Result<Connector, UserError> {
+    let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
+    let trust = SharedTrust::new(&trust).map_err(|error| {
+        UserError::new(format!("the certificates cannot be used: {error}"), "request and install them again")
+    })?;
+    let credentials = Credentials::new(party.certificate.clone(), party.key_pkcs8.clone());
+    Connector::new(&config.coordinator, ClientTls::new(credentials, trust, Arc::new(SystemClock)))
 }
 
 /// The binding of this client's pseudonym in its task. It may run meanwhile.
@@ -104,11 +143,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
 /// If it never ran, or its certificate cannot be read.
 pub fn disclose(dir: &Path) -> Result<Binding, UserError> {
     let config = Config::read(&dir.join(CONFIG))?;
-    let party = Party::load(&config.certificates).map_err(UserError::from)?;
-    let identity = party.client_identity(SystemClock.now()).map_err(|error| {
-        let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
-        UserError::new(what, "check this clock and ca.pem; if they are right, ask for a new certificate")
-    })?;
+    let (party, identity) = party(&config)?;
     let secret = store::secret(config.budget_dir())?;
     let statement_key = StatementKey::derive(&secret, &config.task);
     let trust_domain = party.anchor.trust_domain().clone();
@@ -200,7 +235,20 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # its own, and all name the same folder here. The state's own, if left out.\n\
          {}\n\
          # Threads for training; all cores if left out.\n\
-         # threads = 2\n",
+         # threads = 2\n\n\
+         # When to take part at all: looked at before every check-in, never in the middle of a round. What is left out is\n\
+         # no condition; what cannot be read does not hold. Meanwhile the client is not connected, and says why it waits.\n\
+         # [conditions]\n\
+         # Hours of the day, in this machine's local time.\n\
+         # hours = [\"22:00-06:00\"]\n\
+         # The highest load average over one minute.\n\
+         # load_max = 1.5\n\
+         # Whether to take part on battery, and from which level on (0 to 1).\n\
+         # on_battery = false\n\
+         # battery_min = 0.3\n\
+         # Any other: a program with its arguments, which ends within 10 s with exit status 0 if it holds. This one, for\n\
+         # NetworkManager, says no on a metered network, and where it cannot be asked.\n\
+         # command = [\"sh\", \"-c\", 'm=$(nmcli -g GENERAL.METERED device show) && ! echo \"$m\" | grep -q ^yes']\n",
         init.coordinator,
         init.task,
         init.records,

@@ -297,7 +297,7 @@ fn read_credentials(dir: &Path) -> BTreeMap<Digest, Credential> {
         .collect()
 }
 
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 const CHECKPOINT: &str = "ledger-checkpoint";
 const LEDGER_KEYS: &str = "ledger-keys";
 const EVIDENCE: &str = "evidence-";

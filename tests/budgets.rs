@@ -277,11 +277,12 @@ impl Trial {
     fn start(&self, noun: &str, dir: &Path, variables: &[(&str, String)]) -> Running {
         let mut command = self.eranos(&[noun, "run", "--dir"]);
         command.arg(dir).envs(variables.iter().map(|(name, value)| (name, value)));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, stdout) = mpsc::channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        thread::spawn(move || { lines }.try_for_each(|line| sender.send(line)));
-        Running { child, stdout }
+        Running::spawn(command)
+    }
+
+    /// Starts the command, where paths of the trial are relative.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Running {
+        Running::spawn(self.eranos(arguments))
     }
 
     pub(crate) fn status(&self) -> Value {
@@ -330,6 +331,14 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, stdout) = mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        thread::spawn(move || { lines }.try_for_each(|line| sender.send(line)));
+        Self { child, stdout }
+    }
+
     /// Waits until it prints a line that begins so; none if it ended before.
     pub(crate) fn hears(&mut self, beginning: &str) -> Option<String> {
         let deadline = Instant::now() + BOUND;

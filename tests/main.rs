@@ -7,6 +7,7 @@ mod data;
 mod errors;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod faults;
+mod faulty_network;
 mod fuzz;
 mod house;
 mod local;
@@ -16,6 +17,7 @@ mod processes;
 mod reader;
 mod simulate;
 mod simulation;
+mod taking_part;
 mod transport;
 mod white_box;
 mod witness;

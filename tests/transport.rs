@@ -328,6 +328,51 @@ async fn whoever_listens_on_the_way_reads_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_address_changes_keeps_its_connection_and_its_exchange() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    // A router that gives the client another port whenever it is told to, and forgets the one before.
+    let router = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+    let (address, coordinator) = (router.local_addr().expect("bound"), echo.address);
+    let (change, mut changed) = tokio::sync::mpsc::channel::<()>(1);
+    let routing = tokio::spawn(async move {
+        let (mut out, mut back, mut client) = ([0; 1 << 16], [0; 1 << 16], None);
+        let mut seen_as = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+        loop {
+            tokio::select! {
+                Ok((len, from)) = router.recv_from(&mut out) => {
+                    client = Some(from);
+                    seen_as.send_to(&out[..len], coordinator).await.expect("sent");
+                }
+                Ok((len, _)) = seen_as.recv_from(&mut back) => {
+                    router.send_to(&back[..len], client.expect("it spoke first")).await.expect("sent");
+                }
+                Some(()) = changed.recv() => {
+                    seen_as = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+                }
+            }
+        }
+    });
+    let connection = Arc::new(admitted(&tls(&domain.client("silo-1")), address).await);
+    for _ in 0..3 {
+        let late = tokio::spawn({
+            let connection = connection.clone();
+            async move { ask(&connection, LATE).await }
+        });
+        let before = echo.seen().len();
+        echo.until("the request", |seen| seen.len() > before).await;
+        change.send(()).await.expect("it routes");
+        // What the client says next is what the coordinator learns the new address by: a sign of life would do, too.
+        assert_works(&connection).await;
+        let late = within("an answer to the new address", late).await.expect("no panic");
+        assert_eq!(late.map(|answer| answer.header), Ok(LATE.to_vec()));
+    }
+    let came = echo.seen().iter().filter(|seen| !matches!(seen, Seen::Asked(_))).count();
+    assert_eq!(came, 1, "one connection all the time: {:?}", echo.seen());
+    routing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_begin_with_hello_is_not_admitted() {
     let mut domain = Domain::new();
     let echo = Echo::start(domain.coordinator());

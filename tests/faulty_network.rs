@@ -3,7 +3,7 @@
 //! the last bit, the ledger is audited, and all budgets are held against each other.
 //!
 //! The network is a UDP relay in front of each client, whose faults are drawn from a printed seed; when packets come is the
-//! machine's to say, so that a seed repeats the draws and not the run. `ERANOS_FAULTY_ATTEMPTS=200` makes the long run, which
+//! machine's to say: a seed repeats the draws, not the run. `ERANOS_FAULTY_ATTEMPTS=200` makes the long run, which
 //! also looks at memory: `ERANOS_FAULTY_ATTEMPTS=200 cargo test --workspace --test main attempts_over_a_broken_network`.
 
 use std::{
@@ -31,22 +31,18 @@ use eranos_ledger::{
 };
 use eranos_nn::{DataFile, Optimizer, data::Files};
 use eranos_privacy::{Budget, Promise, rotation::release};
-use tokio::{
-    net::UdpSocket,
-    task::JoinHandle,
-    time::{Instant as TokioInstant, sleep, sleep_until},
-};
+use tokio::{net::UdpSocket, task::JoinHandle, time::sleep};
 
 use crate::budgets::{Running, Trial, set};
 
 #[test]
 fn rounds_over_a_bad_network_are_all_released_and_every_account_agrees() {
     // Everybody is needed, and has time: whatever the network does to a packet, no round may fail.
-    let trial = trial(3, N_CALM, 30_000);
+    let trial = trial(3, N_CALM, 60_000, 30_000);
     let mut coordinator = trial.coordinator(&[]);
     coordinator.heard("listening on ");
     let first = Weights::of(&trial);
-    let network = Network::before(&trial, Weather { cut_ms_max: 400, ..Weather::BAD });
+    let network = Network::before(&trial, Weather::BAD);
     let clients: Vec<Running> = (1..=trial.n).map(|i| trial.client(i, &[])).collect();
     for _ in 0..N_CALM {
         let line = coordinator.heard("round ");
@@ -68,7 +64,7 @@ fn rounds_over_a_bad_network_are_all_released_and_every_account_agrees() {
 fn attempts_over_a_broken_network_are_exact_or_cleanly_aborted() {
     let n_attempts: u64 = std::env::var("ERANOS_FAULTY_ATTEMPTS").map_or(N_BROKEN, |n| n.parse().unwrap());
     // One of four may be away; phases are short, so that whoever is cut off for long is left behind.
-    let trial = trial(4, 100_000, 3000);
+    let trial = trial(4, 100_000, 6000, 3000);
     let mut coordinator = trial.coordinator(&[]);
     coordinator.heard("listening on ");
     let first = Weights::of(&trial);
@@ -113,13 +109,13 @@ fn attempts_over_a_broken_network_are_exact_or_cleanly_aborted() {
 }
 
 /// A federation without noise, whose sums can be recomputed.
-fn trial(n: usize, rounds: u32, phase_timeout_ms: u32) -> Trial {
+fn trial(n: usize, rounds: u32, phase_timeout_ms: u32, phase_wait_min_ms: u32) -> Trial {
     let trial = Trial::new(n, "tiny", rounds);
     let task = trial.path("main/task.toml");
     set(&task, "noise = ", "noise = \"none\"");
     set(&task, "epsilon = ", "");
     set(&task, "phase_timeout_ms = ", &format!("phase_timeout_ms = {phase_timeout_ms}"));
-    set(&task, "phase_wait_min_ms = ", &format!("phase_wait_min_ms = {}", phase_timeout_ms.min(1500)));
+    set(&task, "phase_wait_min_ms = ", &format!("phase_wait_min_ms = {phase_wait_min_ms}"));
     for i in 1..=n {
         let policy = trial.path(&format!("silo-{i}/policy.toml"));
         set(&policy, "allow_no_noise = ", "allow_no_noise = true");
@@ -285,24 +281,17 @@ struct Weather {
     doubled: u64,
     delayed: u64,
     delay_ms_max: u64,
-    /// The mean time between two cuts of one client, and the longest cut.
-    cut_every_ms: u64,
+    /// Of a thousand packets of a client: how many are its last for a while, and for how long at most.
+    cut: u64,
     cut_ms_max: u64,
-    /// The mean time between two changes of the port under which a client is seen.
-    move_every_ms: u64,
+    /// Of a thousand packets of a client: before how many it gets another port under which it is seen.
+    moved: u64,
 }
 
 impl Weather {
-    const BAD: Self = Self {
-        dropped: 20,
-        doubled: 20,
-        delayed: 200,
-        delay_ms_max: 20,
-        cut_every_ms: 1500,
-        cut_ms_max: 400,
-        move_every_ms: 700,
-    };
-    const BROKEN: Self = Self { cut_every_ms: 6000, cut_ms_max: 6000, move_every_ms: 2000, ..Self::BAD };
+    const BAD: Self =
+        Self { dropped: 20, doubled: 20, delayed: 200, delay_ms_max: 20, cut: 20, cut_ms_max: 400, moved: 15 };
+    const BROKEN: Self = Self { cut: 8, cut_ms_max: 6000, ..Self::BAD };
 }
 
 /// A relay in front of each client.
@@ -378,10 +367,6 @@ impl Faults {
         u64::from_le_bytes(self.dice.lock().unwrap().bytes()) % most
     }
 
-    fn wait(&self, mean_ms: u64) -> Duration {
-        Duration::from_millis(1 + self.below(2 * mean_ms))
-    }
-
     fn happens(&self, of_a_thousand: u64, count: &AtomicU64) -> bool {
         let happens = self.below(1000) < of_a_thousand;
         count.fetch_add(u64::from(happens), Ordering::Relaxed);
@@ -428,40 +413,23 @@ impl Relay {
     }
 
     async fn run(mut self) {
-        let (cut, moved) = (self.faults.weather.cut_every_ms, self.faults.weather.move_every_ms);
-        let mut next_cut = TokioInstant::now() + self.faults.wait(cut);
-        let mut next_move = TokioInstant::now() + self.faults.wait(moved);
-        let listen = self.listen.clone();
+        let Weather { cut, cut_ms_max, moved, .. } = self.faults.weather;
         let mut packet = vec![0; 1 << 16];
         loop {
-            tokio::select! {
-                received = listen.recv_from(&mut packet) => {
-                    // An unreachable port is told of as an error, once.
-                    let Ok((len, from)) = received else { continue };
-                    if !self.flows.contains_key(&from) {
-                        let flow = self.flow(from).await;
-                        self.flows.insert(from, flow);
-                    }
-                    if *self.cut_until.lock().unwrap() <= Instant::now() {
-                        self.faults.pass(&packet[..len], &self.flows[&from].0, self.coordinator);
-                    }
+            // An unreachable port is told of as an error, once.
+            let Ok((len, from)) = self.listen.recv_from(&mut packet).await else { continue };
+            if !self.flows.contains_key(&from) || self.faults.happens(moved, &self.faults.n_moves) {
+                let flow = self.flow(from).await;
+                if let Some((_, before)) = self.flows.insert(from, flow) {
+                    before.abort();
                 }
-                () = sleep_until(next_cut) => {
-                    let lasts = Duration::from_millis(self.faults.below(self.faults.weather.cut_ms_max));
-                    *self.cut_until.lock().unwrap() = Instant::now() + lasts;
-                    self.faults.n_cuts.fetch_add(1, Ordering::Relaxed);
-                    next_cut = TokioInstant::now() + lasts + self.faults.wait(cut);
-                }
-                () = sleep_until(next_move) => {
-                    for client in self.flows.keys().copied().collect::<Vec<_>>() {
-                        let flow = self.flow(client).await;
-                        if let Some((_, before)) = self.flows.insert(client, flow) {
-                            before.abort();
-                        }
-                    }
-                    self.faults.n_moves.fetch_add(1, Ordering::Relaxed);
-                    next_move = TokioInstant::now() + self.faults.wait(moved);
-                }
+            }
+            if *self.cut_until.lock().unwrap() > Instant::now() {
+                continue;
+            }
+            self.faults.pass(&packet[..len], &self.flows[&from].0, self.coordinator);
+            if self.faults.happens(cut, &self.faults.n_cuts) {
+                *self.cut_until.lock().unwrap() = Instant::now() + Duration::from_millis(self.faults.below(cut_ms_max));
             }
         }
     }

@@ -1078,8 +1078,8 @@ impl Federation {
         let (reports, test_set) = (self.reports.clone(), self.test_set.clone());
         tokio::task::spawn_blocking(move || {
             report.test_accuracy = test_set.and_then(|set| model.evaluate(&set).ok()).map(|e| e.accuracy);
-            // Nobody need watch.
-            let _ = reports.blocking_send(report);
+            // Nobody need watch, and whoever stopped watching must not hold up one thread after the other.
+            let _ = reports.try_send(report);
         });
     }
 

@@ -151,12 +151,13 @@ impl Session {
             if let Some(unmet) = block_in_place(|| self.conditions.unmet(&self.machine)) {
                 // Nothing is sent meanwhile, not even a sign of life: the network may be what it is about.
                 link.close().await;
-                let reason = unmet.to_string();
-                if waits.as_ref() != Some(&reason) {
-                    tracing::info!(reason, "waits");
+                // Once for each condition: a load or an hour is another one at every look.
+                let which = Some(std::mem::discriminant(&unmet));
+                if waits != which {
+                    tracing::info!(%unmet, "waits");
                     // Nobody need watch.
                     let _ = progress.try_send(Progress::Waits { unmet });
-                    waits = Some(reason);
+                    waits = which;
                 }
                 pause(CONDITIONS_EVERY, &mut stop).await;
                 continue;
@@ -173,7 +174,8 @@ impl Session {
                 End::Settled { .. } | End::KeyRotated => rest = Backoff::between_rounds(),
                 End::ComeBackLater { when: ComeBack::TaskOver, .. } => break,
                 End::ComeBackLater { when: ComeBack::AfterMs(ms), .. } => {
-                    pause(Duration::from_millis(ms.into()).min(COME_BACK_TIME_MAX), &mut stop).await;
+                    let asked = Duration::from_millis(ms.into());
+                    pause(asked.clamp(BACKOFF_MIN, COME_BACK_TIME_MAX), &mut stop).await;
                 }
                 End::ComeBackLater { when: ComeBack::Never, reason } => {
                     link.close().await;
@@ -210,10 +212,12 @@ impl Session {
             Ok(Err(error)) => return Ok(Once::NoRound { reason: error.to_string() }),
             Err(_) => return Ok(Once::NoRound { reason: "nobody answers".to_owned() }),
         }
+        let mut rest = Backoff::between_rounds();
         let once = loop {
             let left = begins_by.saturating_duration_since(Instant::now()).min(CHECK_IN_TIME_MAX);
             let played = self.round(link, left, &progress, &mut stop).await?;
             link = played.link;
+            let mut next = rest.next(&mut OsEntropy);
             let reason = match played.end {
                 End::Settled { .. } => break Once::Released,
                 End::ComeBackLater { when: ComeBack::TaskOver, .. } => break Once::TaskOver,
@@ -223,8 +227,7 @@ impl Session {
                 }
                 End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
                 End::ComeBackLater { when: ComeBack::AfterMs(ms), reason } => {
-                    let asked = Duration::from_millis(ms.into());
-                    pause(asked.min(begins_by.saturating_duration_since(Instant::now())), &mut stop).await;
+                    next = next.max(Duration::from_millis(ms.into()));
                     reason.to_string()
                 }
                 End::Left { reason } => reason,
@@ -234,6 +237,7 @@ impl Session {
             if played.began {
                 break Once::NoResult { reason };
             }
+            pause(next.min(begins_by.saturating_duration_since(Instant::now())), &mut stop).await;
             if *stop.borrow() || Instant::now() >= begins_by {
                 break Once::NoRound { reason };
             }

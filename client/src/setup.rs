@@ -241,7 +241,7 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          # [conditions]\n\
          # Hours of the day, in this machine's local time.\n\
          # hours = [\"22:00-06:00\"]\n\
-         # The highest load average over one minute.\n\
+         # The highest load average over one minute, to which this client's own last round adds.\n\
          # load_max = 1.5\n\
          # Whether to take part on battery, and from which level on (0 to 1).\n\
          # on_battery = false\n\

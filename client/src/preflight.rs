@@ -1,4 +1,4 @@
-//! A look at everything that a round needs, before the first one. It is what [`setup::open`](crate::setup::open) and a round
+//! A look at everything that a round needs, before the first one. It is what [`setup::open`] and a round
 //! would run into, found at once and said with what to do; nothing is made or changed but a file that is removed again.
 
 use std::{

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic wherever something is not as it should be")]
 
 mod budgets;
+mod certificates;
 mod data;
 mod errors;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -174,6 +174,7 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
                     Progress::Phase { phase, round } => {
                         tracing::debug!(?phase, round = round.map(|round| round.0), "phase");
                     }
+                    Progress::Warning(warning) => eprintln!("{name}: {warning}"),
                     Progress::End { end, epsilon_spent } => {
                         let spent = match epsilon_spent {
                             Some(spent) => format!("epsilon spent {spent:.3}"),

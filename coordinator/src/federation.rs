@@ -493,7 +493,7 @@ impl Federation {
                 () = tokio::time::sleep_until(deadline) => break,
             };
             let Some(incoming) = incoming else { break };
-            if let Incoming::Disconnected { id } = &incoming {
+            if let Incoming::Disconnected { id } | Incoming::Revoked { id, .. } = &incoming {
                 self.directory.remove(id);
             }
             self.receive(incoming, uploads)?;
@@ -526,7 +526,7 @@ impl Federation {
             cohort: self.current.cohort.len(),
             waiting: self.late.len() + select,
             dropped: self.current.dropped.keys().map(|id| id.name().to_owned()).collect(),
-            connected: server.n_connected(),
+            connected: server.figures().n_connected(),
             bytes_up: self.current.bytes_up,
             bytes_down: self.current.bytes_down,
             bytes_up_total,
@@ -641,6 +641,8 @@ impl Federation {
                 }
                 Ok(())
             }
+            Incoming::Revoked { id, why, .. } => self.revoked(&id, &why.to_string()),
+            Incoming::TrustChanged { .. } => Ok(()),
             Incoming::Request { from, kind, header, body, reply } => {
                 self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64;
                 let request = Digest::of_parts(&[&[kind.0], &header]);
@@ -669,6 +671,23 @@ impl Federation {
                 }
             }
         }
+    }
+
+    /// A client that is not believed any more waits for nothing, and nobody waits for it: it dropped out.
+    fn revoked(&mut self, id: &ClientId, why: &str) -> Result<(), FederationError> {
+        let phase = self.round.phase().map_or("settle", Phase::name);
+        self.current.gone(id, phase);
+        if let Some((previous, ..)) = &mut self.previous {
+            previous.gone(id, "unmask");
+        }
+        self.late.remove(id);
+        self.exchanges.forget(id);
+        if let Some(upload) = self.uploads.remove(id) {
+            upload.abort();
+        }
+        // Unknown from now on: what is still on its way from it is not heard.
+        let Some(from) = self.directory.remove(id) else { return Ok(()) };
+        self.feed(Event::Message { from, message: Message::Abort(why.to_owned()) })
     }
 
     fn request(

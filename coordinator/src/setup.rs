@@ -104,7 +104,8 @@ pub fn open(dir: &Path) -> Result<Coordinator, UserError> {
     let (sender, reports) = mpsc::channel(REPORTS_QUEUED_MAX);
     let federation = Federation::open(&config.state, &config.task, task, trust_domain, signer, sender)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let server = Server::bind(ServerOptions::new(config.listen, party, config.certificates, clients_max, clock))?;
+    let options = ServerOptions::new(config.listen, party, config.certificates, config.state, clients_max, clock);
+    let server = Server::bind(options)?;
     Ok(Coordinator { federation, server, reports })
 }
 
@@ -471,6 +472,16 @@ fn enter_rotation(
     };
     ledger.rotate(index, &entry, new.clone())?;
     Ok(())
+}
+
+/// The secret seed in a file, made if there is none.
+pub(crate) fn read_or_make_seed(path: &Path) -> std::io::Result<zeroize::Zeroizing<[u8; 32]>> {
+    if !path.exists() {
+        make_seed(path)?;
+    }
+    let bytes = zeroize::Zeroizing::new(fs::read(path)?);
+    let seed = bytes.as_slice().try_into().map_err(|_| std::io::Error::other("it is not 32 bytes"))?;
+    Ok(zeroize::Zeroizing::new(seed))
 }
 
 /// Makes a secret seed that its owner alone may read, and returns when it is durable, its name too: what it signs is worth

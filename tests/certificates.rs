@@ -3,37 +3,15 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
-    sync::mpsc::{self, Receiver},
-    thread,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
-use crate::processes::{Guard, budget, readme_lines, run, shell};
-
-/// A hang, on however slow a machine.
-const BOUND: Duration = Duration::from_secs(240);
-
-/// The lines that a process writes, as they come.
-fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    lines
-}
-
-/// Waits for a line that `holds`; gives it.
-fn hear(lines: &Receiver<String>, what: &str, holds: impl Fn(&str) -> bool) -> String {
-    let (deadline, mut heard) = (Instant::now() + BOUND, Vec::new());
-    loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) if holds(&line) => return line,
-            Ok(line) => heard.push(line),
-            Err(error) => panic!("no {what}: {error}\n{}", heard.join("\n")),
-        }
-    }
-}
+use crate::{
+    live::{hear, lines, start},
+    processes::{Guard, budget, readme_lines, run, shell},
+};
 
 fn pseudonym(dir: &Path, party: usize) -> String {
     let output = shell(dir, &format!("eranos client disclose --dir parties/party-{party}")).output().unwrap();
@@ -46,12 +24,6 @@ fn pseudonym(dir: &Path, party: usize) -> String {
     lines.join("\n")
 }
 
-fn start(dir: &Path, arguments: &str) -> Child {
-    let mut command = shell(dir, &format!("exec eranos {arguments}"));
-    command.env("RUST_LOG", "eranos=info,eranos_client=info,eranos_coordinator=info");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
 #[test]
 fn an_authority_is_exchanged_certificates_are_renewed_and_a_client_is_revoked_while_all_train() {
     let dir = tempfile::tempdir().unwrap();
@@ -61,11 +33,11 @@ fn an_authority_is_exchanged_certificates_are_renewed_and_a_client_is_revoked_wh
         let rounds = format!("--rounds 400 --listen 127.0.0.1:{port}");
         run(&dir, &line.replace("7433", &port.to_string()).replace("--rounds 20", &rounds));
     }
-    let mut coordinator = Guard(start(&dir, "coordinator run --dir federation"));
+    let mut coordinator = Guard(start(&dir, "coordinator run --dir federation", INFO));
     let rounds = lines(coordinator.0.stdout.take().unwrap());
     let log = lines(coordinator.0.stderr.take().unwrap());
     let mut clients: Vec<Guard> =
-        (1..=4).map(|party| Guard(start(&dir, &format!("client run --dir parties/party-{party}")))).collect();
+        (1..=4).map(|party| Guard(start(&dir, &format!("client run --dir parties/party-{party}"), INFO))).collect();
     let said: Vec<Receiver<String>> = clients.iter_mut().map(|client| lines(client.0.stderr.take().unwrap())).collect();
     // A pipe that nobody reads fills up.
     let _ends: Vec<Receiver<String>> =
@@ -133,3 +105,6 @@ fn an_authority_is_exchanged_certificates_are_renewed_and_a_client_is_revoked_wh
     let one = budget(&dir, 1);
     assert!(one["attempts_charged"].as_u64() >= one["receipts"].as_u64() && receipts(1) > 2, "{one}");
 }
+
+/// What of the log is listened to.
+const INFO: &str = "eranos_client=info,eranos_coordinator=info";

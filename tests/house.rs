@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("eranos-privacy", &["eranos-base"]),
     ("eranos-secagg", &["eranos-base"]),
     ("eranos-certs", &["eranos-base"]),
+    ("eranos-service", &["eranos-base"]),
     ("eranos-ledger", &["eranos-base", "eranos-privacy"]),
     ("eranos-wire", &["eranos-base", "eranos-ledger", "eranos-privacy", "eranos-secagg"]),
     ("eranos-coordinator", BELOW),
@@ -32,24 +33,35 @@ const ARROWS: &[(&str, &[&str])] = &[
             "eranos-nn",
             "eranos-privacy",
             "eranos-secagg",
+            "eranos-service",
             "eranos-wire",
         ],
     ),
 ];
 
 /// What coordinator and client see: everything below, never each other.
-const BELOW: &[&str] =
-    &["eranos-base", "eranos-certs", "eranos-ledger", "eranos-nn", "eranos-privacy", "eranos-secagg", "eranos-wire"];
+const BELOW: &[&str] = &[
+    "eranos-base",
+    "eranos-certs",
+    "eranos-ledger",
+    "eranos-nn",
+    "eranos-privacy",
+    "eranos-secagg",
+    "eranos-service",
+    "eranos-wire",
+];
 
 /// Dependencies that only these crates may name.
 const CONFINED: &[(&str, &[&str])] = &[
     ("bincode", &["eranos-base"]),
+    ("hyper", &["eranos-coordinator"]),
     ("ndarray", &["eranos-nn"]),
     ("quinn", &["eranos", "eranos-client", "eranos-coordinator"]),
+    ("prometheus-client", &["eranos-coordinator"]),
     ("rand_distr", &["eranos-nn", "eranos-privacy"]),
     ("rusqlite", &["eranos-coordinator"]),
     ("safetensors", &["eranos-nn"]),
-    ("tokio", &["eranos", "eranos-client", "eranos-coordinator"]),
+    ("tokio", &["eranos", "eranos-client", "eranos-coordinator", "eranos-service"]),
     // Files that a person writes: each side's own, and what a record is, which both sides read.
     ("toml", &["eranos-client", "eranos-coordinator", "eranos-nn"]),
 ];

@@ -9,9 +9,12 @@ mod errors;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod faults;
 mod fuzz;
+mod hostile;
 mod house;
+mod live;
 mod local;
 mod model;
+mod observed;
 mod plan;
 mod processes;
 mod reader;

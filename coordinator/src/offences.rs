@@ -34,13 +34,15 @@ pub enum Offence {
     TooSlow,
     /// Sent a body of another length than it had to have.
     WrongLength,
+    /// Sent a body that nobody had asked for.
+    UnwantedBody,
     /// Had so many of these on one connection that it was cut.
     Misbehaved,
 }
 
 impl Offence {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UnvalidatedAddress,
         Self::HandshakeFlood,
         Self::SlowHandshake,
@@ -52,6 +54,7 @@ impl Offence {
         Self::BadFrame,
         Self::TooSlow,
         Self::WrongLength,
+        Self::UnwantedBody,
         Self::Misbehaved,
     ];
 
@@ -69,6 +72,7 @@ impl Offence {
             Self::BadFrame => "bad_frame",
             Self::TooSlow => "too_slow",
             Self::WrongLength => "wrong_length",
+            Self::UnwantedBody => "unwanted_body",
             Self::Misbehaved => "misbehaved",
         }
     }

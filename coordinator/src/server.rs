@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -130,6 +130,7 @@ struct Shared {
     trust: SharedTrust,
     /// Whether a revocation list is past its date, so that nobody can be let in.
     stale: AtomicBool,
+    n_cut: AtomicU64,
     /// Until when the certificate that is shown is valid.
     own_not_after: Mutex<Timestamp>,
     connections: Mutex<BTreeMap<ClientId, Admission>>,
@@ -182,6 +183,11 @@ impl ServerFigures {
         self.0.stale.load(Ordering::Relaxed)
     }
 
+    /// How many connections were cut because their certificate was not believed any more.
+    pub fn n_cut(&self) -> u64 {
+        self.0.n_cut.load(Ordering::Relaxed)
+    }
+
     /// Until when the certificate that is shown is valid.
     pub fn certificate_not_after(&self) -> Timestamp {
         *lock(&self.0.own_not_after)
@@ -228,6 +234,7 @@ impl Server {
             stale: AtomicBool::new(is_stale(&anchor, clock.now())),
             anchor: Mutex::new(anchor),
             trust,
+            n_cut: AtomicU64::new(0),
             own_not_after: Mutex::new(own_not_after),
             connections: Mutex::default(),
             connects: Mutex::default(),
@@ -649,6 +656,7 @@ async fn cut_whoever_is_not_believed(shared: &Shared, anchor: &TrustAnchor, now:
         }
     });
     for (id, certificate, why) in cut {
+        shared.n_cut.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(client = %id, why = %why, "connection cut");
         // The receiver is gone only when the coordinator is.
         let _ = shared.incoming.send(Incoming::Revoked { id, certificate, why }).await;

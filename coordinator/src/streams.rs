@@ -35,7 +35,11 @@ pub(crate) async fn read_opening(
                 expect_end(&mut stream, &mut decoder, &mut input).await?;
             }
             let (from, offences) = (from.clone(), offences.clone());
-            return Ok((kind, header, BodyReader { stream, decoder, input, len: body_len, from, offences }));
+            return Ok((
+                kind,
+                header,
+                BodyReader { stream, decoder, input, len: body_len, wanted: body_len == 0, from, offences },
+            ));
         }
         input = next_chunk(&mut stream).await?.ok_or(BodyError::Cut)?;
     }
@@ -88,6 +92,7 @@ pub struct BodyReader {
     decoder: Decoder<Limiter>,
     input: Bytes,
     len: u64,
+    wanted: bool,
     from: ClientId,
     offences: Arc<Offences>,
 }
@@ -108,6 +113,7 @@ impl BodyReader {
     /// # Errors
     /// If it has another length, is cut off, stalls, or trickles.
     pub async fn read_all(mut self, len: usize) -> Result<Vec<u8>, BodyError> {
+        self.wanted = true;
         let time_max = CHUNK_TIME_MAX + Duration::from_secs(len as u64 / BODY_BYTES_PER_SECOND_MIN);
         let read = timeout(time_max, self.read(len)).await.unwrap_or(Err(BodyError::TooSlow));
         let offence = match &read {
@@ -144,6 +150,16 @@ impl BodyReader {
         }
         self.decoder.finish()?;
         Ok(body)
+    }
+}
+
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        if !self.wanted {
+            self.offences.note(Offence::UnwantedBody, &self.from, &"a body that nobody asked for, or no longer");
+            // A stream that is gone need not be stopped.
+            let _ = self.stream.stop(StreamCode::BodyUnwanted.number().into());
+        }
     }
 }
 

@@ -202,6 +202,25 @@ fn every_test_that_a_page_names_exists() {
 }
 
 #[test]
+fn the_page_of_limits_names_every_limit_and_no_other() {
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let constants = |path: &str| -> BTreeSet<String> {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let names = text.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
+        names.map(str::to_owned).collect()
+    };
+    let named: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" |").next())
+        .flat_map(|cell| cell.split(['`', ',', ' ']).filter(|name| !name.is_empty()))
+        .map(str::to_owned)
+        .collect();
+    let known = &constants("common/base/src/limits.rs") | &constants("coordinator/src/limits.rs");
+    assert!(known.len() > 30);
+    assert_eq!(named, known);
+}
+
+#[test]
 fn no_key_material_is_in_git() {
     for path in tracked_files() {
         let bytes = fs::read(root().join(&path)).unwrap_or_default();

@@ -862,7 +862,8 @@ impl Federation {
             again.abort();
         }
         self.current.bytes_up += packed.len() as u64;
-        if round != self.round_ref {
+        // Of another round, or of somebody who was revoked since it was read.
+        if round != self.round_ref || !self.directory.contains_key(&from.id) {
             return Ok(());
         }
         self.feed(Event::Message { from, message: Message::MaskedInput { packed, finished } })

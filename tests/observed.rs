@@ -77,10 +77,9 @@ fn figures_and_health_are_shown_on_this_machine_and_the_loudest_log_has_no_secre
             assert!(!log.contains(&text), "{what} is in the log, as {how}");
         }
     }
-    check_shape(&log);
+    check_shape(&log.replace(&dir.display().to_string(), ""));
     // The check would see one.
-    let (_, secret) = secrets(&dir).remove(0);
-    for (how, text) in encodings(&secret) {
+    for (how, text) in encodings(eranos_base::Digest::of(b"as random as a key").as_bytes()) {
         assert!(std::panic::catch_unwind(|| check_shape(&format!("it was {text}."))).is_err(), "{how}");
     }
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
 use eranos_base::UserError;
@@ -43,7 +43,7 @@ impl Logging {
         };
         let filter = EnvFilter::builder().with_default_directive(least.into()).from_env_lossy();
         let filter = filter.and(filter_fn(|what| !may_hold_secrets(what)));
-        let log = fmt::layer().with_writer(io::stderr);
+        let log = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         let log = match self.log_format {
             LogFormat::Text => log.boxed(),
             LogFormat::Json => log.json().flatten_event(true).boxed(),

@@ -13,10 +13,7 @@ use eranos_privacy::{
     Promise,
     budget::{SessionReport, UnitOfPrivacy},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     budget, local,
@@ -258,7 +255,7 @@ type Attended = (watch::Receiver<bool>, mpsc::Sender<Progress>, tokio::task::Joi
 
 /// Listens for signals, and prints what the client called `name` does.
 fn attend(name: String) -> Result<Attended, UserError> {
-    let interrupted = interrupted()?;
+    let interrupted = eranos_service::interrupted()?;
     let (stop_sender, stop) = watch::channel(false);
     let (progress, mut heard) = mpsc::channel(64);
     tokio::spawn(async move {
@@ -271,6 +268,7 @@ fn attend(name: String) -> Result<Attended, UserError> {
                 Progress::Phase { phase, round } => {
                     tracing::debug!(?phase, round = round.map(|round| round.0), "phase");
                 }
+                Progress::Warning(warning) => eprintln!("{name}: {warning}"),
                 Progress::Waits { unmet } => println!("{name}: waits: {unmet}"),
                 Progress::End { end, epsilon_spent } => {
                     let spent = match epsilon_spent {
@@ -303,25 +301,6 @@ impl Runtime {
         self.0.shutdown_timeout(SHUTDOWN_TIME_MAX);
         result
     }
-}
-
-/// Resolves when the operator or the system asks the process to end. It listens from when this is called.
-///
-/// # Errors
-/// If the system does not let this process listen.
-fn interrupted() -> Result<impl Future<Output = ()>, UserError> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            UserError::new(format!("cannot listen for signals: {error}"), "check the limits of this user")
-        })
-    };
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use eranos_base::{Clock, SystemClock, UserError};
+use eranos_base::{Clock, SystemClock, UserError, limits::CLOCK_SKEW_MAX};
 use eranos_certs::{
     Party, party,
     trust::{day, validity},
@@ -21,7 +21,6 @@ use crate::{
     budget::{self, BUDGET, SECRET},
     conditions::Machine,
     config::Config,
-    connection::CLOCK_SKEW_MAX,
     policy::Policy,
     setup::{self, CONFIG, POLICY},
     store::LOCK,
@@ -153,8 +152,8 @@ fn of_certificate(config: &Config) -> (Option<Party>, Check) {
     let days = until.since(now).as_secs() / DAY.as_secs();
     let what = format!("{}, valid until {} ({days} days)", identity.id, day(until));
     let check = match days {
-        0..CERTIFICATE_DAYS_MIN => Check::warning(name, what, "renew it: `eranos certs request --reuse-key`"),
-        _ if party.anchor.revoked().is_none() => {
+        0..CERTIFICATE_DAYS_MIN => Check::warning(name, what, "renew it: `eranos certs renew`"),
+        _ if party.anchor.revoked().next().is_none() => {
             Check::warning(name, format!("{what}; no revocation list"), "ask the authority's operator for crl.pem")
         }
         _ => Check::ok(name, what),

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError};
+use eranos_secagg::{Identity, StatementKey};
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -14,10 +15,11 @@ use eranos_wire::{
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, block_in_place},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, interval, sleep, sleep_until, timeout},
 };
 
 use crate::{
+    certificates::{CERTIFICATES_CHECK_EVERY, Certificates},
     conditions::{Conditions, Machine, Unmet},
     connection::{Connection, ConnectionError, Connector},
     round::{Action, End, Event, Member, Phase, Round, Step},
@@ -47,6 +49,8 @@ pub enum Progress {
         /// Epsilon spent in all; none where no guarantee is left.
         epsilon_spent: Option<f64>,
     },
+    /// Something that whoever runs it should see to.
+    Warning(String),
 }
 
 /// Why a client stops.
@@ -102,6 +106,8 @@ pub struct Session {
     pub conditions: Conditions,
     /// Where that is read.
     pub machine: Machine,
+    /// Whom it believes, and as whom it shows itself.
+    pub certificates: Certificates,
 }
 
 /// What taking part once came to.
@@ -168,8 +174,21 @@ impl Session {
                 link.connect_first(&mut stop).await?;
                 admitted = true;
             }
-            let played = self.round(link, CHECK_IN_TIME_MAX, &progress, &mut stop).await?;
+            let played = match self.round(link, CHECK_IN_TIME_MAX, &progress, &mut stop).await {
+                // Refused by a certificate that was renewed meanwhile, as after a long sleep.
+                Err(SessionError::Connection(_)) if block_in_place(|| self.certificates.look(SystemClock.now())) => {
+                    self.renew();
+                    link = Link::new(&self.connector);
+                    continue;
+                }
+                over => over?,
+            };
             link = played.link;
+            if block_in_place(|| self.certificates.look(SystemClock.now())) {
+                self.renew();
+                link.close().await;
+                link = Link::new(&self.connector);
+            }
             match played.end {
                 End::Settled { .. } | End::KeyRotated => rest = Backoff::between_rounds(),
                 End::ComeBackLater { when: ComeBack::TaskOver, .. } => break,
@@ -246,6 +265,15 @@ impl Session {
         Ok(once)
     }
 
+    /// Shows a renewed certificate from now on; budget and pseudonym are of the client, not of the certificate.
+    fn renew(&mut self) {
+        let Some((identity, certificate_key)) = self.certificates.take() else { return };
+        let statement_key = StatementKey::derive(self.store.secret(), &self.member.task);
+        let certificate = identity.fingerprint;
+        let identity = Identity { id: identity.id, certificate, certificate_key, statement_key };
+        Arc::make_mut(&mut self.member).identity = Arc::new(identity);
+    }
+
     /// One round, whose plan comes within `check_in_time`.
     async fn round(
         &mut self,
@@ -263,6 +291,7 @@ impl Session {
         let mut place = None;
         // Nothing but an abort is sent before there is a plan.
         let mut answer_time = ABORT_TIME_MAX;
+        let mut look = interval(CERTIFICATES_CHECK_EVERY);
         loop {
             let event = tokio::select! {
                 answered = exchange.answer() => match answered {
@@ -277,6 +306,16 @@ impl Session {
                 () = sleep_until_time(wake), if wake.is_some() => {
                     wake = None;
                     Event::Wake
+                }
+                _ = look.tick() => {
+                    let changed = block_in_place(|| self.certificates.look(SystemClock.now()));
+                    if let Some(warning) = self.certificates.warning(SystemClock.now()) {
+                        let _ = progress.try_send(Progress::Warning(warning));
+                    }
+                    if !changed || round.plan().is_some() {
+                        continue;
+                    }
+                    Event::Leave { reason: "the certificates changed".to_owned() }
                 }
                 () = stopped(stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
             };

@@ -6,15 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use eranos_base::{ClientId, Clock, SystemClock, Timestamp, UserError, VerifyingKey};
-use eranos_certs::{ClientIdentity, Party, TrustAnchor};
+use eranos_base::{Clock, SystemClock, UserError};
+use eranos_certs::{ClientIdentity, Party};
 use eranos_ledger::{Binding, LedgerKey};
 use eranos_nn::data::Files;
 use eranos_privacy::budget::{Terms, UnitOfPrivacy};
 use eranos_secagg::{Identity, StatementKey};
-use eranos_wire::tls::{ClientTls, Credentials, SharedTrust, TrustMaterial};
+use eranos_wire::tls::{ClientTls, Credentials, SharedTrust};
 
 use crate::{
+    certificates::{Certificates, material},
     conditions::Machine,
     config::Config,
     connection::Connector,
@@ -22,7 +23,7 @@ use crate::{
         LOCAL_LEARNING_RATE_MAX_DEFAULT, LOCAL_RECORDS_MAX_DEFAULT, PARAMETERS_MAX_DEFAULT,
         PHASE_TIMEOUT_MS_MAX_DEFAULT, Policy, Unit,
     },
-    round::{CertificateCheck, Member},
+    round::Member,
     session::Session,
     store::{self, Store},
     trainer::{Pool, Trainer},
@@ -53,9 +54,20 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     };
     let form = files.form();
     let trainer = Arc::new(Trainer::new(files, pool));
-    let connector = connector(&config, &party)?;
+    let (tls, trust) = tls(&party)?;
+    let connector = Connector::new(&config.coordinator, tls.clone())?;
+    let trust_domain = party.anchor.trust_domain().clone();
+    let certificates = Certificates::new(
+        &config.certificates,
+        &config.state,
+        party.anchor,
+        identity.clone(),
+        &party.certificate,
+        trust,
+        tls,
+    )?;
     let member = Member {
-        trust_domain: party.anchor.trust_domain().clone(),
+        trust_domain,
         identity: Arc::new(Identity {
             id: identity.id,
             certificate: identity.fingerprint,
@@ -65,12 +77,12 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         task: config.task,
         ledger_key: store.ledger_key().clone(),
         policy,
-        trust: Arc::new(Anchor(party.anchor)),
+        trust: Arc::new(certificates.believed()),
         n_classes: config.classes,
         form,
     };
     let (conditions, machine) = (config.conditions, Machine::this());
-    Ok(Session { member: Arc::new(member), store, trainer, connector, conditions, machine })
+    Ok(Session { member: Arc::new(member), store, trainer, connector, certificates, conditions, machine })
 }
 
 /// The ledger's key that `client.toml` pins.
@@ -93,7 +105,7 @@ pub(crate) fn party(config: &Config) -> Result<(Party, ClientIdentity), UserErro
     let identity = party.client_identity(SystemClock.now()).map_err(|error| {
         let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
         let next = "check this clock and ca.pem; if they are right, ask for a new certificate with \
-                    `eranos certs request --reuse-key`";
+                    `eranos certs renew`";
         UserError::new(what, next)
     })?;
     Ok((party, identity))
@@ -129,12 +141,16 @@ pub(crate) fn terms(policy: &Policy) -> Terms {
 /// # Errors
 /// If the certificates or the address cannot be used.
 pub(crate) fn connector(config: &Config, party: &Party) -> Result<Connector, UserError> {
-    let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
-    let trust = SharedTrust::new(&trust).map_err(|error| {
+    Connector::new(&config.coordinator, tls(party)?.0)
+}
+
+/// As whom the client shows itself, and whom it believes.
+fn tls(party: &Party) -> Result<(ClientTls, SharedTrust), UserError> {
+    let trust = SharedTrust::new(&material(&party.anchor)).map_err(|error| {
         UserError::new(format!("the certificates cannot be used: {error}"), "request and install them again")
     })?;
     let credentials = Credentials::new(party.certificate.clone(), party.key_pkcs8.clone());
-    Connector::new(&config.coordinator, ClientTls::new(credentials, trust, Arc::new(SystemClock)))
+    Ok((ClientTls::new(credentials, trust.clone(), Arc::new(SystemClock)), trust))
 }
 
 /// The binding of this client's pseudonym in its task. It may run meanwhile.
@@ -156,15 +172,6 @@ pub fn disclose(dir: &Path) -> Result<Binding, UserError> {
         certificate: identity.fingerprint,
         certificate_key: party.key.verifying_key(),
     })
-}
-
-struct Anchor(TrustAnchor);
-
-impl CertificateCheck for Anchor {
-    fn check(&self, certificate: &[u8], now: Timestamp) -> Result<(ClientId, VerifyingKey), String> {
-        let identity = self.0.verify_client(certificate, now).map_err(|error| error.to_string())?;
-        Ok((identity.id, identity.key))
-    }
 }
 
 /// What `init` writes into a client's folder.

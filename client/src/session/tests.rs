@@ -5,7 +5,7 @@ use eranos_certs::{Approval, Authority, Party, Role, cli::issue_beside, party};
 use eranos_wire::{
     framing::{Welcome, encode_opening},
     messages::{RoundRef, masked_input::MaskedInput},
-    tls::{self, ClientTls, Credentials, SharedTrust, TrustMaterial},
+    tls::{self, ClientTls, Credentials, ServerIdentity, SharedTrust},
 };
 use quinn::{Endpoint, ServerConfig, VarInt, crypto::rustls::QuicServerConfig};
 
@@ -152,15 +152,15 @@ impl Domain {
 
     fn of(&self, name: &str) -> (Credentials, SharedTrust) {
         let party = Party::load(Path::new(&self.folder.path().join(name))).expect("a party's folder");
-        let material =
-            TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
-        let trust = SharedTrust::new(&material).expect("usable");
+        let trust = SharedTrust::new(&crate::certificates::material(&party.anchor)).expect("usable");
         (Credentials::new(party.certificate, party.key_pkcs8), trust)
     }
 
     fn coordinator(&self) -> Endpoint {
         let (credentials, trust) = self.of("main");
-        let config = tls::server_config(&credentials, &trust, Arc::new(SystemClock)).expect("usable");
+        let config =
+            tls::server_config(&ServerIdentity::new(&credentials).expect("usable"), &trust, Arc::new(SystemClock))
+                .expect("usable");
         let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).expect("TLS 1.3")));
         Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("a free port")
     }

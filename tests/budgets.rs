@@ -109,7 +109,7 @@ fn two_tasks_at_once_share_one_budget_and_never_pass_it() {
     let refused: Vec<&Output> = outputs.iter().filter(|output| !output.status.success()).collect();
     assert!(!refused.is_empty(), "both went to the end of their tasks: {outputs:?}");
     for output in refused {
-        check_error(output, "this client refuses the coordinator's plan: budget: epsilon ", "policy.toml");
+        check_error(output, "this client refuses the coordinator's plan: budget: epsilon ", "`eranos client budget`");
     }
     let budget = alpha.budget(1);
     let (spent, limit) = (budget["epsilon_spent"].as_f64().unwrap(), budget["epsilon_limit"].as_f64().unwrap());
@@ -133,6 +133,56 @@ fn two_tasks_at_once_share_one_budget_and_never_pass_it() {
         trial.verify();
     }
     drop(others);
+}
+
+#[test]
+fn a_client_that_was_killed_in_a_round_leaves_its_reservation_to_the_others() {
+    let (alpha, beta) = (Trial::new(3, "alpha", 12), Trial::new(3, "beta", 12));
+    let shared = alpha.path("silo-1/state");
+    // One attempt fits, and not two.
+    let limit = 1.2 * alpha.epsilon_of(1);
+    for trial in [&alpha, &beta] {
+        set(&trial.path("silo-1/policy.toml"), "epsilon_max", &format!("epsilon_max = {limit:?}"));
+        let config = trial.path("silo-1/client.toml");
+        set(&config, "# budget = ", &format!("budget = {:?}", shared.display().to_string()));
+    }
+    // Alone with the coordinator it stays in the round that it has begun: the two others say nothing.
+    set(&alpha.path("main/task.toml"), "phase_timeout_ms = ", "phase_timeout_ms = 60000");
+    let mut coordinator = alpha.coordinator(&[]);
+    coordinator.heard("listening on ");
+    let others: Vec<Running> = (2..=3).map(|i| alpha.client(i, &[])).collect();
+    let first = alpha.client(1, &[]);
+    let deadline = Instant::now() + BOUND;
+    let reserved = || {
+        let bytes = fs::read(shared.join("budget")).unwrap_or_default();
+        Budget::parse(&bytes).is_ok_and(|(budget, _)| budget.n_reserved() == 1)
+    };
+    while !reserved() {
+        assert!(Instant::now() < deadline, "it never reserved anything");
+        thread::sleep(Duration::from_millis(1));
+    }
+    first.signal("STOP");
+    assert!(reserved(), "it charged before it was stopped: run the test again");
+    drop(others);
+    // It is stopped, not gone: its reservation stands.
+    let mut second_coordinator = beta.coordinator(&[]);
+    second_coordinator.heard("listening on ");
+    let _others: Vec<Running> = (2..=3).map(|i| beta.client(i, &[])).collect();
+    let refused = beta.client(1, &[]).output();
+    check_error(&refused, "1 reserved by other sessions", "wait until the other tasks on this data set are over");
+    assert_eq!(alpha.budget(1)["attempts_reserved"], 1);
+    first.signal("KILL");
+    drop(first);
+    // Killed, and never started again: the other task takes part, and spends what there is.
+    let spent = beta.client(1, &[]).output();
+    check_error(
+        &spent,
+        "this client refuses the coordinator's plan: budget: epsilon ",
+        "limit is fixed with the budget",
+    );
+    let budget = beta.budget(1);
+    assert_eq!((&budget["attempts_charged"], &budget["attempts_reserved"]), (&1.into(), &0.into()), "{budget}");
+    beta.verify();
 }
 
 #[test]

@@ -17,7 +17,8 @@
 //! Several processes may share one log, each for a session of its own: whoever holds the file's lock takes in what the
 //! others wrote ([`Budget::read_on`]) before its own step. An attempt is reserved when its round is begun, so that
 //! attempts under way add up: none is begun that could not be charged. What is reserved may be given back while the
-//! attempt is not charged, and is by the session's next round; what is charged never is.
+//! attempt is not charged, and is by the session's next round; what is charged never is. A round that was given back can be
+//! neither begun again nor charged: whoever gives back what a dead process reserved need not ask whether its plan comes again.
 //!
 //! What stands in the file is in [`record`].
 
@@ -254,6 +255,11 @@ impl Budget {
     pub fn begun_uncharged(&self) -> Option<(SessionId, RoundNumber)> {
         let mut last = self.sessions.iter().map(|(session, s)| (s, (*session, s.last_begun)));
         last.find(|(s, (_, round))| s.begun.contains(round) && !s.charged.contains(round)).map(|(_, place)| place)
+    }
+
+    /// The attempts that are reserved, and not charged: one a session at most.
+    pub fn reservations(&self) -> Vec<(SessionId, RoundNumber)> {
+        self.sessions.iter().filter_map(|(id, session)| Some((*id, session.reserved?.0))).collect()
     }
 
     /// Whether the attempt of this round is reserved, and not charged.

@@ -82,7 +82,8 @@ fn both_sides_tell_what_was_spent_what_is_left_and_how_things_stand() {
     let told = text(&["client", "budget", "--dir", "silo-1"]);
     assert!(told.contains(" left, at delta 1e-5") && told.contains("\ntask tiny (session "), "{told}");
     assert!(
-        told.contains(" promised for 5, ") && told.contains("; 1 more in the plan, all within the budget"),
+        told.contains(" promised for 5, ")
+            && told.contains("; 1 rounds left at the present plan, all within the budget"),
         "{told}"
     );
     trial.verify();
@@ -161,8 +162,13 @@ fn a_client_that_was_killed_in_a_round_leaves_its_reservation_to_the_others() {
         assert!(Instant::now() < deadline, "it never reserved anything");
         thread::sleep(Duration::from_millis(1));
     }
+    // Not while it writes: it would keep the others from the file.
     first.signal("STOP");
-    assert!(reserved(), "it charged before it was stopped: run the test again");
+    while fs::File::open(&shared).unwrap().try_lock().is_err() {
+        first.signal("CONT");
+        first.signal("STOP");
+    }
+    assert!(reserved(), "it charged before it was stopped");
     drop(others);
     // It is stopped, not gone: its reservation stands.
     let mut second_coordinator = beta.coordinator(&[]);
@@ -183,6 +189,56 @@ fn a_client_that_was_killed_in_a_round_leaves_its_reservation_to_the_others() {
     let budget = beta.budget(1);
     assert_eq!((&budget["attempts_charged"], &budget["attempts_reserved"]), (&1.into(), &0.into()), "{budget}");
     beta.verify();
+}
+
+#[test]
+fn where_all_are_spent_both_sides_say_so_and_what_to_do() {
+    let trial = Trial::new(3, "tiny", 12);
+    let limit = format!("delta = 1e-5\nclient_epsilon_max = {:?}", 1.05 * trial.epsilon_of(1));
+    set(&trial.path("main/task.toml"), "delta = ", &limit);
+    let mut coordinator = trial.coordinator(&[]);
+    coordinator.heard("listening on ");
+    let clients: Vec<Running> = (1..=3).map(|i| trial.client(i, &[])).collect();
+    for client in clients {
+        let output = client.output();
+        let what = "the coordinator selects this client no more: the epsilon that this task allows one client is spent";
+        check_error(&output, what, "this client's own budget stands (`eranos client budget`)");
+    }
+    let deadline = Instant::now() + BOUND;
+    let waits = || trial.status()["running"]["phase"] == "select" && trial.status()["running"]["phase_left_ms"] != 0;
+    while !waits() {
+        assert!(Instant::now() < deadline, "{}", trial.status());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let status = trial.status();
+    let live = &status["running"];
+    assert_eq!((&live["spent"], &live["needed"]), (&serde_json::json!(["silo-1", "silo-2", "silo-3"]), &3.into()));
+    assert_eq!((&status["released"], &status["rounds_left"]), (&1.into(), &11.into()), "{status}");
+    // The last round's figures, with the noise in them.
+    for figure in ["loss", "accuracy"] {
+        let figure = &live["train"][figure];
+        assert!(figure["value"].is_number() && figure["deviation"].as_f64().unwrap() > 0.0, "{status}");
+    }
+    let told = trial.must(&["coordinator", "status", "--dir", "main"]);
+    for part in
+        ["spent, and selected no more: silo-1, silo-2, silo-3", "train loss: ", "11 rounds left at the present plan"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // One phase of select later the coordinator has said it itself, once.
+    thread::sleep(Duration::from_millis(2500));
+    coordinator.signal("TERM");
+    let output = coordinator.output();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("spent") || line.starts_with(" help: ")).collect();
+    let [what, next] = lines[..] else { panic!("two lines: {text}") };
+    assert!(
+        what.contains("warning: round 2 waits: 0 of the 3 clients that it needs are there, and 3 have spent"),
+        "{what}"
+    );
+    assert!(what.ends_with(": silo-1, silo-2, silo-3") && next.contains("privacy.client_epsilon_max"), "{text}");
+    trial.verify();
 }
 
 #[test]

@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-
 use super::*;
-use crate::{Accountant, Event};
+use crate::{
+    Accountant, Event,
+    fractions::{exact, exp_bounds, whole},
+};
 
 #[test]
 fn a_filter_stops_before_its_epsilon_and_not_long_before() {
@@ -64,7 +64,7 @@ fn of_the_first_mechanism_alone_as_much_passes_as_if_there_were_no_filter() {
 #[test]
 fn the_two_parts_of_delta_are_together_no_more_than_delta() {
     // In fractions, with e^x bounded from above: nothing of the filter's own arithmetic.
-    let one = || BigRational::from_integer(1.into());
+    let exp_above = |x| exp_bounds(&x).1;
     let of = |q: f64, z: f64| Event::PoissonGaussian { sampling_probability: q, noise_multiplier: z }.rdp();
     let mut n_checked = 0;
     for (curve, failure) in
@@ -93,14 +93,13 @@ fn the_two_parts_of_delta_are_together_no_more_than_delta() {
                 continue;
             }
             let (divergence, failures) = (most(&|r| passes(r, 0.0)), most(&|f| passes(0.0, f)));
-            let exact = |x: f64| BigRational::from_float(x).expect("finite");
-            let a = BigRational::from_integer(filter.order().into());
+            let a = whole(filter.order());
             // (1/a) (1 - 1/a)^(a-1) e^((a-1)(R - epsilon)) + F (1 + e^epsilon).
-            let base = num_traits::pow(one() - one() / &a, filter.order() as usize - 1) / &a;
-            let of_divergence = base * exp_above((&a - one()) * (exact(divergence) - exact(filter.epsilon)));
-            let of_failures = exact(failures) * (one() + exp_above(exact(filter.epsilon)));
+            let base = num_traits::pow(whole(1) - whole(1) / &a, filter.order() as usize - 1) / &a;
+            let of_divergence = base * exp_above((&a - whole(1)) * (exact(divergence) - exact(filter.epsilon)));
+            let of_failures = exact(failures) * (whole(1) + exp_above(exact(filter.epsilon)));
             let together = of_divergence + of_failures;
-            let rounding = one() + exact(1e-9);
+            let rounding = whole(1) + exact(1e-9);
             assert!(together <= exact(delta) * rounding, "epsilon {epsilon}, delta {delta:e}, failure {failure:e}");
             // And nothing of delta is left unused.
             assert!(
@@ -112,25 +111,6 @@ fn the_two_parts_of_delta_are_together_no_more_than_delta() {
         }
     }
     assert!(n_checked >= 14, "{n_checked}");
-}
-
-/// A fraction no less than e^x, and hardly more: the series at x/2^m, squared m times, every rounding upwards.
-fn exp_above(x: BigRational) -> BigRational {
-    let one = BigRational::from_integer(1.into());
-    let up = |x: BigRational| {
-        let scale: BigInt = BigInt::from(1) << 300;
-        BigRational::new((x * BigRational::from_integer(scale.clone())).ceil().to_integer(), scale)
-    };
-    let small = x / BigRational::from_integer(BigInt::from(1) << 12);
-    assert!(small < one && small > -one.clone(), "the series is for less");
-    let (mut sum, mut term) = (one.clone(), one);
-    for n in 1..60 {
-        term = term * &small / BigRational::from_integer(n.into());
-        sum += &term;
-    }
-    // What is left of the series is less than the last term.
-    sum += if term < BigRational::from_integer(0.into()) { -term } else { term };
-    (0..12).fold(up(sum), |e, _| up(&e * &e))
 }
 
 /// Answers that are right with probability `right`, and with probability `failure` give the secret away.

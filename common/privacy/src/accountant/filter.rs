@@ -80,7 +80,7 @@ impl RenyiFilter {
 
     /// The filter for `epsilon` at `delta` that lets most of the mechanism `first` pass: as many attempts of it as would be
     /// private if nothing else were released, and of others what costs no more in divergence and in failures. For failures of
-    /// others a part of delta is kept, up to 1/[`FAILURES_PART`], as far as that costs none of the attempts that `first` was
+    /// others a part of delta is kept, up to a sixteenth, as far as that costs none of the attempts that `first` was
     /// planned with.
     ///
     /// A filter for an epsilon that nothing could be released at lets nothing pass.

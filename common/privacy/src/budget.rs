@@ -20,7 +20,7 @@
 //! attempt is not charged, and is by the session's next round; what is charged never is. A round that was given back can be
 //! neither begun again nor charged: whoever gives back what a dead process reserved need not ask whether its plan comes again.
 //!
-//! What stands in the file is in [`record`].
+//! What stands in the file is in the private module `record`.
 
 mod error;
 mod record;

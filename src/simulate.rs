@@ -14,7 +14,7 @@ use eranos_base::{Entropy, OsEntropy, UserError};
 use eranos_client::{policy::Unit, setup as client_setup};
 use eranos_coordinator::{
     export::export,
-    setup as coordinator_setup,
+    setup::{self as coordinator_setup, METRICS},
     task::{Contribution, Graph},
 };
 use eranos_nn::{Loss, ModelSpec, Network, weights};
@@ -63,6 +63,9 @@ pub(crate) struct CanaryOptions {
     /// The claim that is audited: epsilon of the one round, at delta 1e-5
     #[arg(long, default_value_t = 2.0)]
     epsilon: f64,
+    /// Let loss and accuracy travel beside the model, as a task's [metrics] do: the clip then is of all of it together
+    #[arg(long)]
+    metrics: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -246,6 +249,10 @@ fn definition(n_canaries: u32) -> String {
 
 fn task_text(options: &CanaryOptions, records_max: u32) -> String {
     let (lot, epsilon) = (f64::from(options.canaries), options.epsilon);
+    let metrics = match options.metrics {
+        true => format!("\n[metrics]\nloss_max = {:?}\nshare = {:?}\n", METRICS.loss_max, METRICS.share),
+        false => String::new(),
+    };
     format!(
         "version = 1\nname = \"{TASK}\"\ndata = \"data.toml\"\n\n[model]\ndefinition = \"model.json\"\n\n\
          # The step is the sum: the mean over the expected lot, times the lot.\n\
@@ -254,7 +261,7 @@ fn task_text(options: &CanaryOptions, records_max: u32) -> String {
          sampling_probability = [1, 1]\nexpected_lot = {}\nrecords_per_client_max = {}\n\n\
          [cohort]\nclients_max = {n}\nsurvivors_min = {n}\nmax_colluders = 1\n\n\
          [schedule]\nrounds = 1\nattempts_max = 1\nready_slot_ms = {}\nphase_wait_min_ms = 10000\n\
-         phase_timeout_ms = 60000\n",
+         phase_timeout_ms = 60000\n{metrics}",
         options.canaries,
         records_max,
         READY_SLOT_MS,
@@ -275,6 +282,7 @@ fn report(options: &CanaryOptions, is_in: &[bool], shown: &Shown, claim: f64) ->
             "canaries": options.canaries,
             "canaries_in": n_in,
             "clients": options.clients,
+            "metrics": options.metrics,
             "claim_epsilon": claim,
             "delta": DELTA,
             "shown_epsilon": epsilon,

@@ -82,7 +82,8 @@ fn both_sides_tell_what_was_spent_what_is_left_and_how_things_stand() {
     let told = text(&["client", "budget", "--dir", "silo-1"]);
     assert!(told.contains(" left, at delta 1e-5") && told.contains("\ntask tiny (session "), "{told}");
     assert!(
-        told.contains(" promised for 5, ") && told.contains("; 1 more in the plan, all within the budget"),
+        told.contains(" promised for 5, ")
+            && told.contains("; 1 rounds left at the present plan, all within the budget"),
         "{told}"
     );
     trial.verify();
@@ -109,7 +110,7 @@ fn two_tasks_at_once_share_one_budget_and_never_pass_it() {
     let refused: Vec<&Output> = outputs.iter().filter(|output| !output.status.success()).collect();
     assert!(!refused.is_empty(), "both went to the end of their tasks: {outputs:?}");
     for output in refused {
-        check_error(output, "this client refuses the coordinator's plan: budget: epsilon ", "policy.toml");
+        check_error(output, "this client refuses the coordinator's plan: budget: epsilon ", "`eranos client budget`");
     }
     let budget = alpha.budget(1);
     let (spent, limit) = (budget["epsilon_spent"].as_f64().unwrap(), budget["epsilon_limit"].as_f64().unwrap());
@@ -133,6 +134,111 @@ fn two_tasks_at_once_share_one_budget_and_never_pass_it() {
         trial.verify();
     }
     drop(others);
+}
+
+#[test]
+fn a_client_that_was_killed_in_a_round_leaves_its_reservation_to_the_others() {
+    let (alpha, beta) = (Trial::new(3, "alpha", 12), Trial::new(3, "beta", 12));
+    let shared = alpha.path("silo-1/state");
+    // One attempt fits, and not two.
+    let limit = 1.2 * alpha.epsilon_of(1);
+    for trial in [&alpha, &beta] {
+        set(&trial.path("silo-1/policy.toml"), "epsilon_max", &format!("epsilon_max = {limit:?}"));
+        let config = trial.path("silo-1/client.toml");
+        set(&config, "# budget = ", &format!("budget = {:?}", shared.display().to_string()));
+    }
+    // Alone with the coordinator it stays in the round that it has begun: the two others say nothing.
+    set(&alpha.path("main/task.toml"), "phase_timeout_ms = ", "phase_timeout_ms = 60000");
+    let mut coordinator = alpha.coordinator(&[]);
+    coordinator.heard("listening on ");
+    let others: Vec<Running> = (2..=3).map(|i| alpha.client(i, &[])).collect();
+    let first = alpha.client(1, &[]);
+    let deadline = Instant::now() + BOUND;
+    let reserved = || {
+        let bytes = fs::read(shared.join("budget")).unwrap_or_default();
+        Budget::parse(&bytes).is_ok_and(|(budget, _)| budget.n_reserved() == 1)
+    };
+    while !reserved() {
+        assert!(Instant::now() < deadline, "it never reserved anything");
+        thread::sleep(Duration::from_millis(1));
+    }
+    // Not while it writes: it would keep the others from the file.
+    first.signal("STOP");
+    while fs::File::open(&shared).unwrap().try_lock().is_err() {
+        first.signal("CONT");
+        first.signal("STOP");
+    }
+    assert!(reserved(), "it charged before it was stopped");
+    drop(others);
+    // It is stopped, not gone: its reservation stands.
+    let mut second_coordinator = beta.coordinator(&[]);
+    second_coordinator.heard("listening on ");
+    let _others: Vec<Running> = (2..=3).map(|i| beta.client(i, &[])).collect();
+    let refused = beta.client(1, &[]).output();
+    check_error(&refused, "1 reserved by other sessions", "wait until the other tasks on this data set are over");
+    assert_eq!(alpha.budget(1)["attempts_reserved"], 1);
+    first.signal("KILL");
+    drop(first);
+    // Killed, and never started again: the other task takes part, and spends what there is.
+    let spent = beta.client(1, &[]).output();
+    check_error(
+        &spent,
+        "this client refuses the coordinator's plan: budget: epsilon ",
+        "limit is fixed with the budget",
+    );
+    let budget = beta.budget(1);
+    assert_eq!((&budget["attempts_charged"], &budget["attempts_reserved"]), (&1.into(), &0.into()), "{budget}");
+    beta.verify();
+}
+
+#[test]
+fn where_all_are_spent_both_sides_say_so_and_what_to_do() {
+    let trial = Trial::new(3, "tiny", 12);
+    let limit = format!("delta = 1e-5\nclient_epsilon_max = {:?}", 1.05 * trial.epsilon_of(1));
+    set(&trial.path("main/task.toml"), "delta = ", &limit);
+    let mut coordinator = trial.coordinator(&[]);
+    coordinator.heard("listening on ");
+    let clients: Vec<Running> = (1..=3).map(|i| trial.client(i, &[])).collect();
+    for client in clients {
+        let output = client.output();
+        let what = "the coordinator selects this client no more: the epsilon that this task allows one client is spent";
+        check_error(&output, what, "this client's own budget stands (`eranos client budget`)");
+    }
+    let deadline = Instant::now() + BOUND;
+    let waits = || trial.status()["running"]["phase"] == "select" && trial.status()["running"]["phase_left_ms"] != 0;
+    while !waits() {
+        assert!(Instant::now() < deadline, "{}", trial.status());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let status = trial.status();
+    let live = &status["running"];
+    assert_eq!((&live["spent"], &live["needed"]), (&serde_json::json!(["silo-1", "silo-2", "silo-3"]), &3.into()));
+    assert_eq!((&status["released"], &status["rounds_left"]), (&1.into(), &11.into()), "{status}");
+    // The last round's figures, with the noise in them.
+    for figure in ["loss", "accuracy"] {
+        let figure = &live["train"][figure];
+        assert!(figure["value"].is_number() && figure["deviation"].as_f64().unwrap() > 0.0, "{status}");
+    }
+    let told = trial.must(&["coordinator", "status", "--dir", "main"]);
+    for part in
+        ["spent, and selected no more: silo-1, silo-2, silo-3", "train loss: ", "11 rounds left at the present plan"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // One phase of select later the coordinator has said it itself, once.
+    thread::sleep(Duration::from_millis(2500));
+    coordinator.signal("TERM");
+    let output = coordinator.output();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("spent") || line.starts_with(" help: ")).collect();
+    let [what, next] = lines[..] else { panic!("two lines: {text}") };
+    assert!(
+        what.contains("warning: round 2 waits: 0 of the 3 clients that it needs are there, and 3 have spent"),
+        "{what}"
+    );
+    assert!(what.ends_with(": silo-1, silo-2, silo-3") && next.contains("privacy.client_epsilon_max"), "{text}");
+    trial.verify();
 }
 
 #[test]

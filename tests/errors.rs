@@ -327,7 +327,7 @@ fn a_client_whose_budget_is_spent_refuses_with_the_reason() {
     let poor = world.start_client(1);
     let rich: Vec<Running> = (2..=N_CLIENTS).map(|number| world.start_client(number)).collect();
     let output = poor.finish();
-    check(&output, &["refuses the coordinator's plan: budget: "], &["talk to the operator"]);
+    check(&output, &["refuses the coordinator's plan: budget: "], &["the limit is fixed with the budget"]);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains("silo-1: round 1 settled"), "it took part while it could afford it: {printed}");
     drop(rich);

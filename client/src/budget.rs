@@ -1,7 +1,14 @@
 //! The budget's file and the client's secret. Every client of one data set shares them, whatever its task: each takes the
 //! folder's lock for one step at a time, takes in what the others wrote, and appends its own.
+//!
+//! A reservation lives as long as the process that made it. Its vector is in that process's memory alone and leaves only after
+//! its charge is on disk, so that no byte has left, nor ever will, of an attempt that is reserved by a process which is gone:
+//! whoever opens the budget next, or is asked to take part in a round, gives it back. That a process is there it shows by a
+//! lock on a file beside the budget, one for each session that it takes part in, which the system lets go of however the
+//! process ends. No clock and nobody's word decides: a process that is stopped or slow keeps what it reserved.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::MetadataExt,
@@ -11,22 +18,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eranos_base::{Entropy, OsEntropy, UserError};
+use eranos_base::{Entropy, OsEntropy, SessionId, UserError};
 use eranos_privacy::{
     Budget,
     budget::{Append, BudgetError, Terms, TornTail},
 };
 use zeroize::Zeroizing;
 
-use crate::store::{StoreError, replace, sync_dir};
+use crate::store::{StoreError, private, replace, sync_dir};
 
 /// A budget and the file that it is kept in.
 pub(crate) struct BudgetFile {
     path: PathBuf,
     /// The folder, for its lock.
-    folder: File,
+    folder: Arc<File>,
     file: File,
     budget: Arc<Budget>,
+    /// The locked files of the sessions that this process takes part in.
+    holds: HashMap<SessionId, File>,
 }
 
 impl BudgetFile {
@@ -43,7 +52,7 @@ impl BudgetFile {
         fs::create_dir_all(dir)
             .and_then(|()| sync_dir(dir.parent().unwrap_or(dir)))
             .map_err(|error| failed("make the client's budget", &error))?;
-        let folder = File::open(dir).map_err(|error| failed("open the budget's folder", &error))?;
+        let folder = Arc::new(File::open(dir).map_err(|error| failed("open the budget's folder", &error))?);
         let (path, secret_path) = (dir.join(BUDGET), dir.join(SECRET));
         let lock = Locked::take(&folder, &path).map_err(|error| failed("lock the budget", &error))?;
         let secret = read_secret(&secret_path).map_err(|error| failed("read the secret", &error))?;
@@ -81,7 +90,9 @@ impl BudgetFile {
             }
         };
         drop(lock);
-        Ok((Self { path, folder, file, budget: Arc::new(budget) }, secret))
+        let mut opened = Self { path, folder, file, budget: Arc::new(budget), holds: HashMap::new() };
+        opened.refresh().map_err(|error| failed("give back what a client that is gone had reserved", &error))?;
+        Ok((opened, secret))
     }
 
     /// What is known of the budget: all of its own steps, and those of others as of the last step or
@@ -90,13 +101,63 @@ impl BudgetFile {
         &self.budget
     }
 
-    /// Takes in what other processes have written.
+    /// Takes in what other processes have written, and gives back what those had reserved that are gone.
     ///
     /// # Errors
-    /// If the file cannot be read, is damaged, or another process does not let go of it.
+    /// If the file cannot be read or written, is damaged, or another process does not let go of it.
     pub(crate) fn refresh(&mut self) -> Result<(), StoreError> {
         let _lock = Locked::take(&self.folder, &self.path)?;
-        read_on(&mut self.file, &self.path, &mut self.budget)
+        read_on(&mut self.file, &self.path, &mut self.budget)?;
+        for (session, round) in self.budget.reservations() {
+            if self.holds.contains_key(&session) {
+                continue;
+            }
+            let path = self.hold_path(session);
+            let io = |source| StoreError::Io { path: path.clone(), source };
+            // A file that is not there is nobody's: who reserves has locked it before.
+            let hold = match File::open(&path) {
+                Ok(hold) => Some(hold),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(io(error)),
+            };
+            match hold.as_ref().map(File::try_lock) {
+                None | Some(Ok(())) => {}
+                Some(Err(TryLockError::WouldBlock)) => continue,
+                Some(Err(TryLockError::Error(source))) => return Err(io(source)),
+            }
+            tracing::info!(%session, round = round.0, "gives back what a client that is gone had reserved");
+            self.write(|budget| budget.give_back(session, round))?;
+            if hold.is_some() {
+                fs::remove_file(&path).map_err(io)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows to others that this process is there, before it reserves anything in `session`. If another one takes part in the
+    /// same session, what is reserved there lives as long as that one.
+    ///
+    /// # Errors
+    /// If the file cannot be made or locked, or another process does not let go of the budget.
+    pub(crate) fn hold(&mut self, session: SessionId) -> Result<(), StoreError> {
+        if self.holds.contains_key(&session) {
+            return Ok(());
+        }
+        // Under the folder's lock, so that nobody takes away in between what is not locked yet.
+        let _lock = Locked::take(&self.folder, &self.path)?;
+        let path = self.hold_path(session);
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        let hold = private().append(true).open(&path).map_err(io)?;
+        match hold.try_lock() {
+            Ok(()) => drop(self.holds.insert(session, hold)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        Ok(())
+    }
+
+    fn hold_path(&self, session: SessionId) -> PathBuf {
+        self.path.with_file_name(format!("{HOLD}{session}"))
     }
 
     /// Takes in what other processes have written, prepares a step on that, appends and syncs it. Only after this may
@@ -110,6 +171,11 @@ impl BudgetFile {
     ) -> Result<(), StoreError> {
         let _lock = Locked::take(&self.folder, &self.path)?;
         read_on(&mut self.file, &self.path, &mut self.budget)?;
+        self.write(prepare)
+    }
+
+    /// The same by whoever holds the lock and has read on.
+    fn write(&mut self, prepare: impl FnOnce(&Budget) -> Result<Append, BudgetError>) -> Result<(), StoreError> {
         let append = prepare(&self.budget)?;
         let written = self.file.write_all(append.bytes()).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
@@ -119,6 +185,15 @@ impl BudgetFile {
         }
         Arc::make_mut(&mut self.budget).commit(append)?;
         Ok(())
+    }
+}
+
+impl Drop for BudgetFile {
+    fn drop(&mut self) {
+        // Who looks for it finds none, and gives back what may be reserved: this process does nothing more.
+        for session in self.holds.keys() {
+            let _ = fs::remove_file(self.hold_path(*session));
+        }
     }
 }
 
@@ -169,14 +244,14 @@ fn cut(file: &File, torn: Option<TornTail>) -> io::Result<()> {
 }
 
 /// The folder's lock, held.
-struct Locked<'a>(&'a File);
+struct Locked(Arc<File>);
 
-impl<'a> Locked<'a> {
-    fn take(folder: &'a File, path: &Path) -> Result<Self, StoreError> {
+impl Locked {
+    fn take(folder: &Arc<File>, path: &Path) -> Result<Self, StoreError> {
         let until = Instant::now() + LOCK_WAIT_MAX;
         loop {
             match folder.try_lock() {
-                Ok(()) => return Ok(Self(folder)),
+                Ok(()) => return Ok(Self(folder.clone())),
                 Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_WAIT),
                 Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { path: path.to_owned() }),
                 Err(TryLockError::Error(source)) => return Err(StoreError::Io { path: path.to_owned(), source }),
@@ -185,7 +260,7 @@ impl<'a> Locked<'a> {
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for Locked {
     fn drop(&mut self) {
         // It goes with the file, too.
         let _ = self.0.unlock();
@@ -211,6 +286,8 @@ fn make_secret(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
 
 pub(crate) const BUDGET: &str = "budget";
 pub(crate) const SECRET: &str = "secret";
+/// How the files begin whose locks show that a session's process is there.
+const HOLD: &str = "in-use-";
 /// How long a step waits for another process to finish its own, which takes one sync of the disk.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How soon it looks again.

@@ -329,6 +329,7 @@ fn show_budget(dir: &Path, json: bool) -> Result<(), UserError> {
                 "epsilon_promised": mechanism.and_then(|mechanism| finite(mechanism.epsilon())),
                 "epsilon_attained": session.epsilon_attained.and_then(finite),
                 "attempts_left": session.attempts_left,
+                "rounds_left": session.attempts_left,
                 "attempts_left_by_plan": session.attempts_left_by_plan,
             })
         });
@@ -405,10 +406,10 @@ fn task_line(session: &SessionReport) -> String {
     );
     line + &match (session.attempts_left, session.attempts_left_by_plan) {
         (left, by_plan) if left < by_plan => {
-            format!("; {left} more until the budget is reached, {by_plan} in the plan")
+            format!("; {left} rounds left at the present plan: the budget ends them, the plan has {by_plan}")
         }
         (0, _) => "; none left in the plan".to_owned(),
-        (left, _) => format!("; {left} more in the plan, all within the budget"),
+        (left, _) => format!("; {left} rounds left at the present plan, all within the budget"),
     }
 }
 

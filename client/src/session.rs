@@ -65,6 +65,9 @@ pub enum SessionError {
     /// The coordinator does not want it, now or later, and says why.
     #[error("turned away: {0}")]
     TurnedAway(Reason),
+    /// The task allows this client no more.
+    #[error("spent: {0}")]
+    Spent(Reason),
     /// It refused what the coordinator planned.
     #[error("refused: {0}")]
     Refused(crate::round::Refusal),
@@ -84,6 +87,11 @@ impl SessionError {
             Self::TurnedAway(reason) => UserError::new(
                 format!("the coordinator turned this client away: {reason}"),
                 "compare `task` in client.toml with the coordinator's task.toml, or ask its operator",
+            ),
+            Self::Spent(reason) => UserError::new(
+                format!("the coordinator selects this client no more: {reason}"),
+                "nothing is wrong here, and this client's own budget stands (`eranos client budget`); the operator may allow \
+                 more in another task (privacy.client_epsilon_max)",
             ),
             Self::Refused(refusal) => {
                 UserError::new(format!("this client refuses the coordinator's plan: {refusal}"), refusal.next_step())
@@ -195,6 +203,10 @@ impl Session {
                 End::ComeBackLater { when: ComeBack::AfterMs(ms), .. } => {
                     let asked = Duration::from_millis(ms.into());
                     pause(asked.clamp(BACKOFF_MIN, COME_BACK_TIME_MAX), &mut stop).await;
+                }
+                End::ComeBackLater { when: ComeBack::Spent, reason } => {
+                    link.close().await;
+                    return Err(SessionError::Spent(reason));
                 }
                 End::ComeBackLater { when: ComeBack::Never, reason } => {
                     link.close().await;

@@ -156,6 +156,9 @@ impl Store {
     /// # Errors
     /// If the budget does not allow the step, or it is not certain that it is on disk.
     pub fn persist(&mut self, step: &Step, session: SessionId, round: RoundNumber) -> Result<(), StoreError> {
+        if matches!(step, Step::Begin { .. }) {
+            self.budget.hold(session)?;
+        }
         self.budget.append(|budget| step.prepare(budget, session, round))
     }
 
@@ -217,7 +220,7 @@ pub(crate) fn secret(dir: &Path) -> Result<Zeroizing<[u8; 32]>, UserError> {
 }
 
 /// How a file is made that its owner alone may read.
-fn private() -> OpenOptions {
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).mode(0o600);
     options

@@ -8,13 +8,14 @@ use std::{
 use clap::Subcommand;
 use eranos_base::UserError;
 use eranos_privacy::{Promise, groups::Released, mechanism::NoiseTarget};
+use tokio::sync::mpsc;
 
 use crate::{
     export::{Exported, export},
     federation::RoundReport,
     metrics::METRICS_ADDRESS,
     setup::{self, Coordinator, Init},
-    status::{self, Status},
+    status::{self, Figure, Status},
     task::{Contribution, Graph, Noise, Unit},
 };
 
@@ -226,7 +227,13 @@ fn arrange(dir: &Path, metrics: Option<SocketAddr>) -> Result<(), UserError> {
                 println!("{}", line(&report));
             }
         });
-        let summary = federation.run(server, stop).await;
+        let (warnings, mut warned) = mpsc::channel::<UserError>(1);
+        tokio::spawn(async move {
+            while let Some(warning) = warned.recv().await {
+                eprintln!("warning: {}\n help: {}", warning.what, warning.next);
+            }
+        });
+        let summary = federation.warning(warnings).run(server, stop).await;
         // What it printed last is on its way.
         let _ = printer.await;
         let summary = summary.map_err(|error| {
@@ -259,6 +266,9 @@ fn show(status: &Status, json: bool) -> Result<(), UserError> {
         ),
         _ => println!("{NO_NOISE}; {attempts_left} of {attempts_max} attempts left"),
     }
+    if let Some(rounds_left) = status.rounds_left {
+        println!("{rounds_left} rounds left at the present plan");
+    }
     match (&status.running, status.open_round) {
         (Some(live), _) => {
             let dropped = match live.dropped.as_slice() {
@@ -275,6 +285,18 @@ fn show(status: &Status, json: bool) -> Result<(), UserError> {
                 live.waiting,
                 live.connected,
             );
+            if !live.spent.is_empty() {
+                println!(
+                    "spent, and selected no more: {}; a round needs {} others",
+                    live.spent.join(", "),
+                    live.needed
+                );
+            }
+            for (name, figure) in [("loss", live.train.loss), ("accuracy", live.train.accuracy)] {
+                if let Some(Figure { value, deviation }) = figure {
+                    println!("last round's train {name}: {value:.3} ± {deviation:.3}, the noise in it");
+                }
+            }
             let megabytes = |bytes: u64| bytes as f64 / 1e6;
             println!(
                 "this round: up {:.1} MB, down {:.1} MB; since it began: up {:.1} MB, down {:.1} MB",

@@ -191,6 +191,9 @@ pub struct Federation {
     totals: Totals,
     reports: mpsc::Sender<RoundReport>,
     told: BTreeSet<ClientId>,
+    /// Where an operator hears why nothing goes on, and what was said last.
+    warnings: Option<mpsc::Sender<UserError>>,
+    warned: Option<String>,
     /// Who was proved guilty of breaking a round, since this process began.
     excluded: BTreeSet<ClientId>,
 }
@@ -406,6 +409,8 @@ impl Federation {
             totals: Totals::default(),
             reports,
             told: BTreeSet::new(),
+            warnings: None,
+            warned: None,
             excluded: BTreeSet::new(),
             certificates: BTreeMap::new(),
         })
@@ -429,6 +434,13 @@ impl Federation {
     /// Attempts so far, and rounds released.
     pub fn progress(&self) -> (u32, u32) {
         (self.n_attempts, self.released)
+    }
+
+    /// Says through `warnings` why nothing goes on, where the operator can do something about it. Nobody need listen.
+    #[must_use]
+    pub fn warning(mut self, warnings: mpsc::Sender<UserError>) -> Self {
+        self.warnings = Some(warnings);
+        self
     }
 
     /// Arranges rounds until the task is done, its attempts are used up, or `stop` resolves.
@@ -458,6 +470,7 @@ impl Federation {
                 () = sleep_until(wake), if wake.is_some() => {
                     self.wake = None;
                     self.feed(Event::Wake)?;
+                    self.warn_of_spent();
                     if self.wake.is_none() && self.round.phase().is_some() {
                         // The clock was set back: what was due is not due yet.
                         self.wake = Some(SystemClock.now() + WAKE_AGAIN);
@@ -549,6 +562,9 @@ impl Federation {
             epsilon: Some(self.epsilon()).filter(|epsilon| epsilon.is_finite()),
             cohort: self.current.cohort.len(),
             waiting: self.late.len() + select,
+            needed: self.mechanism.common().u_min.into(),
+            spent: self.spent().iter().map(|id| id.name().to_owned()).collect(),
+            train: self.totals.train.into(),
             dropped: self.current.dropped().keys().map(|id| id.name().to_owned()).collect(),
             dropped_total: self.totals.n_dropped as u64,
             connected: server.figures().n_connected(),
@@ -631,6 +647,34 @@ impl Federation {
     fn spent(&self) -> BTreeSet<ClientId> {
         let most = u64::from(self.attempts_per_client_max);
         self.debited.iter().filter(|(_, attempts)| **attempts >= most).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A round that waits for clients of whom too few are left that anything may be debited to: it waits on, since others may
+    /// come as long as it runs, and says so once for each client that is spent.
+    fn warn_of_spent(&mut self) {
+        let Round::Select(select) = &self.round else { return };
+        let (there, needed) = (select.cohort().count(), usize::from(self.mechanism.common().u_min));
+        let spent: Vec<String> = self.spent().iter().map(|id| id.name().to_owned()).collect();
+        if there >= needed || spent.is_empty() {
+            return;
+        }
+        let names = spent.join(", ");
+        if self.warned.replace(names.clone()).as_ref() == Some(&names) {
+            return;
+        }
+        let what = format!(
+            "round {} waits: {there} of the {needed} clients that it needs are there, and {} have spent what the task allows \
+             one client: {names}",
+            self.round_ref.round.0,
+            spent.len(),
+        );
+        tracing::warn!(there, needed, spent = names, "too few clients are left");
+        if let Some(warnings) = &self.warnings {
+            let next = "it waits for others to join as long as it runs; or end it: the model so far can be exported, and \
+                        another task may allow each client more (privacy.client_epsilon_max)";
+            // Nobody need listen.
+            let _ = warnings.try_send(UserError::new(what, next));
+        }
     }
 
     /// How long a phase waits for clients that vanished: 5 times its median so far, within the task's bounds.

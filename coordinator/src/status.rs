@@ -22,7 +22,10 @@ use eranos_ledger::{
     entry::{EntryParser, attachment_of},
     tile::{Folder, TileSource},
 };
-use eranos_privacy::{Mechanism, Promise, View};
+use eranos_privacy::{
+    Mechanism, Promise, View,
+    groups::{Estimate, Released},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::AsyncWriteExt,
@@ -64,6 +67,9 @@ pub struct Status {
     pub epsilon_attained: Option<f64>,
     /// How many more attempts of this mechanism the promise covers, by the accountant.
     pub attempts_left: u32,
+    /// Rounds that are still to be released: of those that the task is for, no more than attempts are left. Null if the task
+    /// file cannot be read.
+    pub rounds_left: Option<u32>,
     /// The round that is in the database as begun and not ended.
     pub open_round: Option<u64>,
     /// What the running coordinator says; null if none runs.
@@ -108,6 +114,12 @@ pub struct Live {
     pub cohort: usize,
     /// How many have checked in and are in no round yet.
     pub waiting: usize,
+    /// How many a round needs at least.
+    pub needed: usize,
+    /// Who has spent what the task allows one client, and is selected no more.
+    pub spent: Vec<String>,
+    /// What the last round that this process released told of the training records.
+    pub train: Train,
     /// Who dropped out of the round.
     pub dropped: Vec<String>,
     /// Drop-outs of the rounds before, since the process began.
@@ -126,6 +138,38 @@ pub struct Live {
     pub memory_resident: Option<u64>,
     /// The most that it ever had.
     pub memory_resident_max: Option<u64>,
+}
+
+/// What was measured beside the model in the last released round; nothing where nothing is measured, or nothing was released
+/// since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// The mean loss.
+    pub loss: Option<Figure>,
+    /// The share of right records.
+    pub accuracy: Option<Figure>,
+    /// The share of gradients, or updates, that were clipped.
+    pub clipped: Option<Figure>,
+}
+
+/// A noised figure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// The figure, with the noise.
+    pub value: f64,
+    /// The standard deviation of the noise in it.
+    pub deviation: f64,
+}
+
+impl From<Released> for Train {
+    fn from(released: Released) -> Self {
+        let figure = |estimate: Estimate| Figure { value: estimate.value, deviation: estimate.deviation };
+        Self {
+            loss: released.loss.map(figure),
+            accuracy: released.accuracy.map(figure),
+            clipped: released.clipped.map(figure),
+        }
+    }
 }
 
 /// Reads what the coordinator in `dir` has done, and asks it what it does.
@@ -209,6 +253,10 @@ pub fn status(dir: &Path) -> Result<Status, UserError> {
             false => finite(mechanism.attained_epsilon(View::CoordinatorWithColluders, &survivors, common.delta)),
         },
         attempts_left: common.max_attempts.saturating_sub(resume.attempts),
+        rounds_left: crate::task::Task::read(&config.task).ok().map(|task| {
+            let (of_task, of_promise) = (task.schedule.rounds, common.max_attempts.saturating_sub(resume.attempts));
+            of_task.saturating_sub(resume.released).min(of_promise)
+        }),
         open_round,
         running,
         clients: clients.collect(),
@@ -401,6 +449,9 @@ mod tests {
             epsilon: Some(0.5),
             cohort: 0,
             waiting: 3,
+            needed: 3,
+            spent: vec!["party-1".to_owned()],
+            train: Train { loss: Some(Figure { value: 1.5, deviation: 0.25 }), ..Train::default() },
             dropped: vec!["party-2".to_owned()],
             dropped_total: 2,
             connected: 3,

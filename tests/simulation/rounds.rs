@@ -273,7 +273,7 @@ fn a_client_that_is_spent_is_selected_by_nobody() {
         world.check("spent", &[]);
         assert!(world.settled_without(&[2]));
         let end = &world.clients[2].end;
-        assert!(matches!(end, Some(End::ComeBackLater { when: ComeBack::Never, .. })), "{end:?}");
+        assert!(matches!(end, Some(End::ComeBackLater { when: ComeBack::Spent, .. })), "{end:?}");
         assert!(!world.clients[2].is_charged());
     }
     let opened = world.coordinator.did.iter().filter_map(|did| match did {

@@ -146,6 +146,14 @@ impl Refusal {
                 "use a data set that was never trained on without noise; if no record here needs protection, set \
                  allow_no_noise = true in policy.toml"
             }
+            RefusalKind::Budget(BudgetError::Exceeded { n_reserved: 1.., .. }) => {
+                "wait until the other tasks on this data set are over, and start this client again; `eranos client budget` \
+                 shows what each has spent and reserved"
+            }
+            RefusalKind::Budget(BudgetError::Exceeded { .. }) => {
+                "the limit is fixed with the budget: other records have another one, and attempts with more noise cost less; \
+                 `eranos client budget` shows what was spent"
+            }
             RefusalKind::Unit => {
                 "ask the operator for a plan with unit = client; unit = record in policy.toml, with a new state folder, \
                  would count single records alone"

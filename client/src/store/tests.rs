@@ -3,7 +3,7 @@
 use eranos_base::{RoundNumber, SigningKey};
 use eranos_ledger::LedgerSigner;
 use eranos_privacy::{
-    Groups, Mechanism, Probability,
+    Groups, Mechanism, Probability, Promise,
     budget::UnitOfPrivacy,
     mechanism::{NoiseTarget, RecordTarget, design},
 };
@@ -266,4 +266,50 @@ fn a_budget_that_another_file_was_moved_over_is_written_no_further() {
     fs::remove_file(&path).expect("there");
     store.refresh().expect_err("no file at all");
     drop(store);
+}
+
+#[test]
+fn what_a_process_reserved_is_given_back_once_it_is_gone_and_not_before() {
+    let dir = folder(&[]);
+    let data_set = dir.path().join("data-set");
+    let signer = LedgerSigner::new("example.org/ledger".parse().expect("a name"), SigningKey::from_seed(&[1; 32]));
+    // One attempt fits, and not two.
+    let one = mechanism(4.0);
+    let limit = 1.05 * one.promised_epsilon(1, 1e-5);
+    let terms = Terms { unit: UnitOfPrivacy::Record, data_set: "local".to_owned(), epsilon_limit: limit, delta: 1e-5 };
+    let open = |task: &str| {
+        let opened = Store::open(&dir.path().join(task), &data_set, terms.clone(), &signer.ledger_key());
+        opened.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let [a, b] = [b"a", b"b"].map(|task| SessionId(Digest::of(task)));
+    let (round, charge) = (
+        RoundNumber(1),
+        Step::Charge { attempt: 1, plan: Digest::ZERO, mechanism: Box::new(one), allow_no_noise: false },
+    );
+    let (mut first, mut second) = (open("a"), open("b"));
+    first.persist(&begin(4.0), a, round).expect("the first one");
+    // It lives: nobody takes anything from it, however long it says nothing.
+    for _ in 0..3 {
+        second.refresh().expect("readable");
+        let refused = second.persist(&begin(4.0), b, round);
+        assert!(matches!(refused, Err(StoreError::Budget(BudgetError::Exceeded { n_reserved: 1, .. }))), "{refused:?}");
+    }
+    drop(first);
+    second.refresh().expect("readable");
+    assert_eq!(second.budget().n_reserved(), 0);
+    second.persist(&begin(4.0), b, round).expect("there is room");
+    // Whoever begins again, and is shown the old plan by its coordinator, takes no part in that round.
+    let mut again = open("a");
+    let begun = again.persist(&begin(4.0), a, round);
+    assert!(matches!(begun, Err(StoreError::Budget(BudgetError::RoundNotNew { .. }))), "{begun:?}");
+    again.persist(&charge, a, round).expect_err("given back: it can not be charged any more");
+    assert_eq!(again.budget().n_reserved(), 1, "that of the other, which lives");
+    // What is charged is charged, whoever is gone.
+    second.persist(&charge, b, round).expect("reserved");
+    drop((second, again));
+    let last = open("a");
+    assert_eq!((last.budget().n_charged(), last.budget().n_reserved()), (1, 0));
+    // Nothing of it is left in the folder.
+    let left = fs::read_dir(&data_set).expect("there").flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("in-use-")), "{left:?}");
 }

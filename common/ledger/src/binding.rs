@@ -12,7 +12,14 @@ use std::{
 use eranos_base::{
     ClientId, Digest, Signature, TaskId, TrustDomain, VerifyingKey, statement::statement_key_certification,
 };
-use eranos_privacy::{Mechanism, Promise, accountant::Accountant, budget::UnitOfPrivacy};
+use eranos_privacy::{
+    Mechanism, Promise,
+    accountant::{
+        Accountant,
+        filter::{Planned, RenyiFilter},
+    },
+    budget::UnitOfPrivacy,
+};
 
 use crate::{
     audit::Report,
@@ -188,7 +195,9 @@ struct Standing {
 }
 
 fn summary(report: &Report, client: &ClientId, standing: &Standing) -> ClientSummary {
-    let tasks: Vec<_> = standing.attempts.iter().map(|(place, attempts)| (&report.tasks[*place], *attempts)).collect();
+    let mut attempts = standing.attempts.clone();
+    attempts.sort_unstable();
+    let tasks: Vec<_> = attempts.iter().map(|(place, attempts)| (&report.tasks[*place], *attempts)).collect();
     let delta = tasks.iter().map(|(task, _)| task.delta).fold(f64::INFINITY, f64::min);
     let mechanisms: Vec<&Mechanism> = tasks.iter().map(|(task, _)| &task.opened.mechanism).collect();
     let n_mechanisms = mechanisms.iter().map(|mechanism| mechanism.encode()).collect::<BTreeSet<_>>().len();
@@ -197,7 +206,16 @@ fn summary(report: &Report, client: &ClientId, standing: &Standing) -> ClientSum
         for (mechanism, (_, attempts)) in mechanisms.iter().zip(&tasks) {
             accountant.compose_curve(&mechanism.curve_for(unit), *attempts, mechanism.cut_probability());
         }
-        if n_mechanisms > 1 { accountant.adaptive_epsilon(delta) } else { accountant.epsilon(delta) }
+        match mechanisms.first() {
+            // Another mechanism was chosen after what the first one released: what the least budget would be that lets all of
+            // it pass. Which was the first is read from the order in which the tasks were opened.
+            Some(first) if n_mechanisms > 1 => {
+                let (curve, attempts) = (first.curve_for(unit), first.common().max_attempts);
+                let first = Planned { curve: &curve, failure: first.cut_probability(), attempts };
+                RenyiFilter::least(&first, &accountant, delta)
+            }
+            _ => accountant.epsilon(delta),
+        }
     };
     ClientSummary {
         client: client.clone(),

@@ -7,15 +7,20 @@
 //! was spent is recomputed by the accountant from the charged events; nothing is ever refunded. One budget covers a data
 //! set and a unit whatever the task, mode or certificate.
 //!
+//! As long as one mechanism alone is charged, whose attempts were fixed before the first of them, epsilon is that of so many
+//! attempts. The second mechanism was chosen by somebody who had seen what the first one released. From there on a
+//! [`RenyiFilter`] decides, which begins with the first mechanism; there it is proved that the limit holds.
+//!
 //! A charge without noise costs more than any limit: epsilon is infinite from then on, for this data set and for ever.
 //! It is made only where the caller says that its policy allows it, and so is every later charge, with noise or without.
 //!
 //! Several processes may share one log, each for a session of its own: whoever holds the file's lock takes in what the
 //! others wrote ([`Budget::read_on`]) before its own step. An attempt is reserved when its round is begun, so that
 //! attempts under way add up: none is begun that could not be charged. What is reserved may be given back while the
-//! attempt is not charged, and is by the session's next round; what is charged never is.
+//! attempt is not charged, and is by the session's next round; what is charged never is. A round that was given back can be
+//! neither begun again nor charged: whoever gives back what a dead process reserved need not ask whether its plan comes again.
 //!
-//! What stands in the file is in [`record`].
+//! What stands in the file is in the private module `record`.
 
 mod error;
 mod record;
@@ -26,7 +31,10 @@ use eranos_base::{Digest, RoundNumber, SessionId, TaskId, limits::REASON_LEN_MAX
 
 use self::record::{Frame, frame, read_body, read_first, read_frame};
 use crate::{
-    accountant::{Accountant, RdpCurve},
+    accountant::{
+        Accountant, RdpCurve,
+        filter::{Planned, RenyiFilter},
+    },
     mechanism::{Mechanism, Promise, View},
 };
 
@@ -106,6 +114,8 @@ pub struct Budget {
     n_charged: u64,
     n_without_noise: u64,
     sessions: HashMap<SessionId, Session>,
+    /// That of the first charge.
+    first: Option<Digest>,
     /// Every mechanism that was reserved or charged, by the digest of its encoding. One whose clip adapts is one mechanism:
     /// what each attempt costs was fixed before the first.
     mechanisms: HashMap<Digest, Known>,
@@ -247,6 +257,11 @@ impl Budget {
         last.find(|(s, (_, round))| s.begun.contains(round) && !s.charged.contains(round)).map(|(_, place)| place)
     }
 
+    /// The attempts that are reserved, and not charged: one a session at most.
+    pub fn reservations(&self) -> Vec<(SessionId, RoundNumber)> {
+        self.sessions.iter().filter_map(|(id, session)| Some((*id, session.reserved?.0))).collect()
+    }
+
     /// Whether the attempt of this round is reserved, and not charged.
     pub fn is_reserved(&self, session: SessionId, round: RoundNumber) -> bool {
         self.sessions.get(&session).and_then(|s| s.reserved).is_some_and(|(reserved, _)| reserved == round)
@@ -317,64 +332,67 @@ impl Budget {
     /// The same of `unit`. The two are never added: each is the promise to another unit.
     pub fn epsilon_spent_of(&self, unit: UnitOfPrivacy) -> f64 {
         let n_mechanisms = self.mechanisms.values().filter(|known| known.n_charged > 0).count();
-        match self.n_charged {
-            0 => 0.0,
-            _ => self.epsilon_of(&self.accountants[unit as usize], n_mechanisms),
+        let released = &self.accountants[unit as usize];
+        match self.first.and_then(|first| self.mechanisms.get(&first)) {
+            None => 0.0,
+            Some(_) if n_mechanisms == 1 => released.epsilon(self.terms.delta),
+            Some(first) => first.filters[unit as usize].epsilon_of(released),
         }
     }
 
     /// How many attempts are reserved, and not charged.
     pub fn n_reserved(&self) -> usize {
-        self.reserved_by_others(None).count()
+        self.reserved_by_others(None).len()
     }
 
     /// Epsilon of all that was charged, and of all that is reserved.
     pub fn epsilon_reserved(&self) -> f64 {
-        self.epsilon_with(None, None)
+        self.with(None, None).epsilon
     }
 
     /// Epsilon after `n_attempts` more of `mechanism` in `session`, beside what other sessions have reserved.
     pub fn epsilon_after(&self, session: SessionId, mechanism: &Mechanism, n_attempts: u64) -> f64 {
-        self.epsilon_with(Some(session), Some((mechanism, n_attempts)))
+        self.with(Some(session), Some((mechanism, n_attempts))).epsilon
     }
 
-    /// What is reserved by sessions other than `session`.
-    fn reserved_by_others(&self, session: Option<SessionId>) -> impl Iterator<Item = Digest> {
-        let others = self.sessions.iter().filter(move |(id, _)| Some(**id) != session);
-        others.filter_map(|(_, s)| s.reserved).map(|(_, mechanism)| mechanism)
+    /// What is reserved by sessions other than `session`, the first begun first.
+    fn reserved_by_others(&self, session: Option<SessionId>) -> Vec<Digest> {
+        let others = self.sessions.iter().filter(|(id, _)| Some(**id) != session);
+        let mut reserved: Vec<_> = others.filter_map(|(_, s)| Some((s.first_record, s.reserved?.1))).collect();
+        reserved.sort_unstable();
+        reserved.into_iter().map(|(_, mechanism)| mechanism).collect()
     }
 
-    /// Epsilon of what was charged, of what other sessions than `session` have reserved, and of `more`.
-    fn epsilon_with(&self, session: Option<SessionId>, more: Option<(&Mechanism, u64)>) -> f64 {
+    /// What was charged, what other sessions than `session` have reserved, and `more`.
+    fn with(&self, session: Option<SessionId>, more: Option<(&Mechanism, u64)>) -> Total {
         let unit = self.terms.unit as usize;
         let mut accountant = self.accountants[unit].clone();
         let charged = self.mechanisms.iter().filter(|(_, known)| known.n_charged > 0);
         let mut different: HashSet<Digest> = charged.map(|(key, _)| *key).collect();
+        // The filter's order is that of the first charge. Before there is one nothing was released, and it is still open.
+        let mut filter = self.first.and_then(|key| self.mechanisms.get(&key)).map(|known| known.filters[unit].clone());
+        if let Some((mechanism, n_attempts)) = more.filter(|(_, n_attempts)| *n_attempts > 0) {
+            let key = Digest::of(&mechanism.session_bytes());
+            let known = self.mechanisms.get(&key).cloned().unwrap_or_else(|| Known::new(mechanism, &self.terms));
+            accountant.compose_curve(&known.curves[unit], n_attempts, mechanism.cut_probability());
+            different.insert(key);
+            filter.get_or_insert_with(|| known.filters[unit].clone());
+        }
         for key in self.reserved_by_others(session) {
             if let Some(known) = self.mechanisms.get(&key) {
                 accountant.compose_curve(&known.curves[unit], 1, known.mechanism.cut_probability());
                 different.insert(key);
+                filter.get_or_insert_with(|| known.filters[unit].clone());
             }
         }
-        if let Some((mechanism, n_attempts)) = more.filter(|(_, n_attempts)| *n_attempts > 0) {
-            let key = Digest::of(&mechanism.session_bytes());
-            let curve = match self.mechanisms.get(&key) {
-                Some(known) => known.curves[unit].clone(),
-                None => mechanism.curve_for(self.terms.unit),
-            };
-            accountant.compose_curve(&curve, n_attempts, mechanism.cut_probability());
-            different.insert(key);
-        }
-        if different.is_empty() { 0.0 } else { self.epsilon_of(&accountant, different.len()) }
-    }
-
-    /// Epsilon of what has been charged, by so many different mechanisms. Of one alone it is clear beforehand at which order
-    /// the limit is reached. The second was chosen by somebody who had seen what the first one released.
-    fn epsilon_of(&self, accountant: &Accountant, n_mechanisms: usize) -> f64 {
-        match n_mechanisms {
-            0 | 1 => accountant.epsilon(self.terms.delta),
-            _ => accountant.adaptive_epsilon(self.terms.delta),
-        }
+        let Some(filter) = filter else { return Total { epsilon: 0.0, passes: true } };
+        let passes = filter.lets_pass(&accountant);
+        let epsilon = match different.len() {
+            1 => accountant.epsilon(self.terms.delta),
+            _ => filter.epsilon_of(&accountant),
+        };
+        // Beyond the attempts of its plan even one mechanism alone leaves free the delta that is kept for failures of others.
+        Total { epsilon: if passes { epsilon } else { epsilon.max(self.terms.epsilon_limit) }, passes }
     }
 
     /// Whether one more attempt of `mechanism` in `session`, beside what other sessions have reserved, stays within the
@@ -396,11 +414,11 @@ impl Budget {
             (false, _) => return Err(BudgetError::NoNoise),
             (true, _) => return Err(BudgetError::GuaranteeLost),
         }
-        let epsilon_after = self.epsilon_after(session, mechanism, 1);
-        if epsilon_after <= self.terms.epsilon_limit {
+        let Total { epsilon: epsilon_after, passes } = self.with(Some(session), Some((mechanism, 1)));
+        if passes {
             return Ok(());
         }
-        let n_reserved = self.reserved_by_others(Some(session)).count();
+        let n_reserved = self.reserved_by_others(Some(session)).len();
         let (epsilon_spent, epsilon_limit) = (self.epsilon_spent(), self.terms.epsilon_limit);
         Err(BudgetError::Exceeded { epsilon_spent, n_reserved, epsilon_after, epsilon_limit })
     }
@@ -419,7 +437,7 @@ impl Budget {
         let (mut affordable, mut beyond) = (0, u64::from(most) + 1);
         while affordable + 1 < beyond {
             let middle = affordable + (beyond - affordable) / 2;
-            if self.epsilon_after(session, mechanism, middle) <= self.terms.epsilon_limit {
+            if self.with(Some(session), Some((mechanism, middle))).passes {
                 affordable = middle;
             } else {
                 beyond = middle;
@@ -543,6 +561,7 @@ impl Budget {
             n_charged: 0,
             n_without_noise: 0,
             sessions: HashMap::new(),
+            first: None,
             mechanisms: HashMap::new(),
         }
     }
@@ -647,6 +666,7 @@ impl Budget {
                         accountant.compose_curve(curve, 1, mechanism.cut_probability());
                     }
                 }
+                self.first.get_or_insert(key);
                 self.n_charged += 1;
                 self.n_without_noise += u64::from(!mechanism.has_noise());
                 let session = self.sessions.entry(*session).or_default();
@@ -667,13 +687,17 @@ impl Budget {
     /// Keeps the curves of `mechanism`, so that a long log is not recomputed record by record. Gives the mechanism's key.
     fn remember(&mut self, mechanism: &Mechanism) -> Digest {
         let key = Digest::of(&mechanism.session_bytes());
-        self.mechanisms.entry(key).or_insert_with(|| Known {
-            mechanism: mechanism.clone(),
-            curves: [UnitOfPrivacy::Record, UnitOfPrivacy::Client].map(|unit| mechanism.curve_for(unit)),
-            n_charged: 0,
-        });
+        let terms = &self.terms;
+        self.mechanisms.entry(key).or_insert_with(|| Known::new(mechanism, terms));
         key
     }
+}
+
+/// What some releases cost together.
+struct Total {
+    epsilon: f64,
+    /// Whether they are within the limit.
+    passes: bool,
 }
 
 /// What happened in one session. Mechanisms are named by their keys.
@@ -700,7 +724,20 @@ struct Known {
     mechanism: Mechanism,
     /// For each unit.
     curves: [RdpCurve; 2],
+    /// For each unit, of a budget that begins with this mechanism.
+    filters: [RenyiFilter; 2],
     n_charged: u64,
+}
+
+impl Known {
+    fn new(mechanism: &Mechanism, terms: &Terms) -> Self {
+        let curves = [UnitOfPrivacy::Record, UnitOfPrivacy::Client].map(|unit| mechanism.curve_for(unit));
+        let filters = curves.each_ref().map(|curve| {
+            let (failure, attempts) = (mechanism.cut_probability(), mechanism.common().max_attempts);
+            RenyiFilter::beginning_with(&Planned { curve, failure, attempts }, terms.epsilon_limit, terms.delta)
+        });
+        Self { mechanism: mechanism.clone(), curves, filters, n_charged: 0 }
+    }
 }
 
 fn check_terms(terms: &Terms) -> Result<(), BudgetError> {

@@ -36,6 +36,8 @@ pub mod update;
 pub mod wrap;
 
 mod exact_exp;
+#[cfg(test)]
+mod fractions;
 mod uniform;
 
 pub use accountant::{Accountant, Event, RdpCurve};

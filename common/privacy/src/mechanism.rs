@@ -542,9 +542,9 @@ fn check_release(noise: Noise, bits: u8, max_attempts: u32, delta: f64) -> Resul
 
 fn read_variance(reader: &mut CanonicalReader<'_>) -> Result<NoiseVariance, MechanismError> {
     let numerator = reader.u64()?;
-    let max = NoiseVariance::NUMERATOR_MAX as f64;
+    let (min, max) = (NoiseVariance::NUMERATOR_MIN as f64, NoiseVariance::NUMERATOR_MAX as f64);
     let what = "noise_variance numerator";
-    let out_of_range = MechanismError::Range { what, found: numerator as f64, min: 1.0, max };
+    let out_of_range = MechanismError::Range { what, found: numerator as f64, min, max };
     NoiseVariance::from_numerator(numerator).ok_or(out_of_range)
 }
 

@@ -390,8 +390,12 @@ const BLOCK_LEN: usize = 1024;
 #[cfg(test)]
 mod tests {
     use eranos_base::SeededEntropy;
+    use num_bigint::BigInt;
+    use num_rational::BigRational;
+    use num_traits::ToPrimitive;
 
     use super::*;
+    use crate::fractions::{exact, exp_bounds, whole};
 
     fn variance(deviation: f64) -> NoiseVariance {
         NoiseVariance::from_numerator((deviation * deviation * 1024.0) as u64).expect("in range")
@@ -660,6 +664,84 @@ mod tests {
             assert!(
                 chi_square < degrees + 5.0 * (2.0 * degrees).sqrt() + 15.0,
                 "{chi_square}, p = {numerator}, seed {seed}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_value_has_the_probability_of_the_definition_in_exact_fractions() {
+        // How many of all trials give out a value, counted over the whole table: words of a place, digits of a real, signs. A
+        // loss of one in ten thousand, which no number of samples in a test would show, shows here.
+        const X_MAX: u64 = 24;
+        let distribution = DiscreteGaussian::new(NoiseVariance::from_numerator(1024).expect("in range"));
+        let DiscreteGaussian { bell, log_points, area, strips, tail } = &distribution;
+        let fraction = |above: u64, below: u64| BigRational::new(above.into(), below.into());
+        // In units of 2^-300, so that sums over all strips keep a common denominator.
+        let unit: BigInt = BigInt::from(1) << 300;
+        let units = |x: BigRational| (x * whole(unit.clone())).floor().to_integer();
+        let g: Vec<BigRational> = (0..X_MAX)
+            .map(|x| {
+                let (low, high) = exp_bounds(&-BigRational::new((512 * x * x).into(), bell.numerator.into()));
+                (low + high) / whole(2)
+            })
+            .collect();
+        let at_most_one = |p: BigRational| if p > whole(1) { whole(1) } else { p };
+        // Of magnitude x: the sum over its points of the probability that a trial of its strip ends there, 256 times.
+        let mut found = vec![BigInt::from(0); X_MAX as usize];
+        for (i, strip) in strips[..N_STRIPS - 1].iter().enumerate() {
+            let (width, surplus) = (u64::from(strip.width), u64::from(strip.surplus));
+            // Whether a surplus word takes another place of the same strip, or its trial is lost.
+            let is_lost = surplus > 0 && {
+                let word = i as u64;
+                assert!((word >> 32) * width % (1 << 32) < surplus, "the word 0 is surplus");
+                distribution.settle(word, &mut Script(vec![0, 1 << 63 | 1])).is_none()
+            };
+            let mut n_taken = 0;
+            let (mut first, end) = (u64::from(strip.start), u64::from(strip.start) + width);
+            while first < end {
+                let x = first >> log_points;
+                let next = ((x + 1) << log_points).min(end);
+                // Words u with k 2^32 + surplus <= u width < (k + 1) 2^32, for all places k of this magnitude.
+                let words = |k: u64| ((k + 1) << 32).div_ceil(width) - ((k << 32) + surplus).div_ceil(width);
+                let n_words: u64 = (first..next).map(|point| words(point - u64::from(strip.start))).sum();
+                n_taken += n_words;
+                let digits = fraction(strip.accepted_below.into(), 1 << 23);
+                let accepted = at_most_one(&g[x as usize] * fraction(width, (*area).into())).max(digits);
+                let place = fraction(n_words, 1 << 32);
+                found[x as usize] += units(place * &accepted);
+                if !is_lost {
+                    // All surplus words together, among all places alike.
+                    let again = fraction(surplus, 1 << 32) * fraction(next - first, width);
+                    found[x as usize] += units(again * accepted);
+                }
+                first = next;
+            }
+            assert_eq!(n_taken + surplus, 1 << 32, "every word has its place, or is surplus");
+        }
+        // Of the tail, V with 2^-(V+1) and a place with 1/T, accepted with 2^V 2 T g/c: at most 1 where a block begins.
+        for v in 0.. {
+            let first = tail.start + v * u64::from(tail.block_len);
+            let next = first + u64::from(tail.block_len);
+            if next >> log_points >= X_MAX {
+                break;
+            }
+            for x in first >> log_points..next.div_ceil(1 << log_points) {
+                let n_points = next.min((x + 1) << log_points) - first.max(x << log_points);
+                let accepted = &g[x as usize] * fraction(u64::from(tail.block_len) << (v + 1), (*area).into());
+                assert!(accepted <= whole(1), "V = {v}, x = {x}");
+                let proposed = fraction(n_points, u64::from(tail.block_len) << (v + 1));
+                found[x as usize] += units(proposed * accepted);
+            }
+        }
+        // The same multiple of g for every value: c/2^s of it, by which trials are more than values.
+        for x in 0..X_MAX / 2 {
+            let points = if x == 0 { 1 << (log_points - 1) } else { 1u64 << log_points };
+            let expected = &g[x as usize] * fraction(points, (*area).into());
+            let off = BigRational::new(found[x as usize].clone(), unit.clone()) / expected - whole(1);
+            assert!(
+                off < exact(1e-20) && off > exact(-1e-20),
+                "x = {x}: off by {:e} of itself",
+                off.to_f64().unwrap_or(1.0)
             );
         }
     }

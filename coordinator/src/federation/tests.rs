@@ -113,7 +113,7 @@ async fn whoever_has_spent_what_the_task_allows_one_client_is_not_selected_any_m
     let (arrival, _) = federation.exchanges.arrive(&spent, asked, true, Reply::to_nobody());
     let Arrival::Answered(frame) = arrival else { panic!("still waiting: {arrival:?}") };
     let answer = Answer::decode(frame.kind, &frame.header).expect("an answer");
-    let Answer::ComeBackLater(ComeBackLater { when: ComeBack::Never, reason, .. }) = answer else {
+    let Answer::ComeBackLater(ComeBackLater { when: ComeBack::Spent, reason, .. }) = answer else {
         panic!("{answer:?}")
     };
     assert!(reason.to_string().contains("is spent"), "{reason}");

@@ -41,7 +41,7 @@ impl Select {
                     actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, &reason));
                 } else if self.spec.spent.contains(&from.id) {
                     let reason = "the epsilon that this task allows one client is spent";
-                    actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, reason));
+                    actions.push(self.spec.not_admitted(&from.id, ComeBack::Spent, reason));
                 } else if self.cohort.len() >= n_max && !self.cohort.contains_key(&from.id) {
                     let when = ComeBack::AfterMs(COME_BACK_MS);
                     actions.push(self.spec.not_admitted(&from.id, when, "the cohort is full"));

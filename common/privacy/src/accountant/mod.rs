@@ -140,22 +140,7 @@ impl Accountant {
     ///
     /// Failures of total probability f are paid out of delta: eps = eps_renyi(delta - f (1 + e^eps)).
     pub fn epsilon(&self, delta: f64) -> f64 {
-        self.epsilon_at(|spare| self.curve.epsilon(spare), delta)
-    }
-
-    /// Epsilon at `delta` of a schedule whose next mechanism was chosen, each time, after the outcomes of those before.
-    ///
-    /// At one order fixed beforehand the divergences of such a schedule add up, as long as somebody stops it in time
-    /// (Feldman and Zrnic 2021, "Individual privacy accounting via a Renyi filter"). Which order is the best of all is
-    /// known at the end only: the outcomes are split by it, each part is a schedule that stops at that order, and each
-    /// pays a delta of its own, an equal part for each of [`ORDERS`].
-    pub fn adaptive_epsilon(&self, delta: f64) -> f64 {
-        self.epsilon_at(|spare| self.curve.epsilon(spare / N_ORDERS as f64), delta)
-    }
-
-    /// `convert` of what failures leave of delta.
-    fn epsilon_at(&self, convert: impl Fn(f64) -> f64, delta: f64) -> f64 {
-        let mut epsilon = convert(delta);
+        let mut epsilon = self.curve.epsilon(delta);
         if self.failure == 0.0 {
             return epsilon;
         }
@@ -163,7 +148,7 @@ impl Accountant {
         // a little above it, where the inequality is known to hold.
         for _ in 0..FIXED_POINT_STEPS_MAX {
             let above = epsilon * (1.0 + 1e-12) + 1e-12;
-            let next = convert(delta - self.failure * (1.0 + above.exp()));
+            let next = self.curve.epsilon(delta - self.failure * (1.0 + above.exp()));
             if next <= above {
                 return above;
             }
@@ -185,21 +170,6 @@ const FIXED_POINT_STEPS_MAX: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_schedule_chosen_on_the_way_pays_an_equal_part_of_delta_for_each_order() {
-        let curve = Event::PoissonGaussian { sampling_probability: 0.25, noise_multiplier: 4.0 }.rdp();
-        for (failure, delta) in [(0.0, 1e-5), (1e-12, 1e-5), (1e-11, 1e-6)] {
-            let mut accountant = Accountant::new();
-            accountant.compose_curve(&curve, 50, failure);
-            let epsilon = accountant.adaptive_epsilon(delta);
-            // The parts together, and what fails, are no more than delta.
-            let spare = delta - 50.0 * failure * (1.0 + epsilon.exp());
-            assert!(accountant.curve().epsilon(spare / 257.0) <= epsilon, "{failure} {delta}");
-            assert!(accountant.curve().epsilon(spare / 257.0) > epsilon - 1e-9, "{failure} {delta}");
-            assert!(epsilon > accountant.epsilon(delta));
-        }
-    }
 
     #[test]
     fn nothing_is_claimed_for_parameters_out_of_range() {

@@ -45,20 +45,35 @@ impl RdpCurve {
         self.best(delta).1
     }
 
+    /// Epsilon at `delta` by one order alone, fixed beforehand; infinite at one that is none of [`ORDERS`].
+    pub fn epsilon_at(&self, order: u32, delta: f64) -> f64 {
+        let divergence = self.iter().find(|(known, _)| *known == order).map_or(f64::INFINITY, |(_, r)| r);
+        convert(order, divergence, delta)
+    }
+
+    /// The divergence of `n_times` such releases, which need not be whole.
+    pub(super) fn scaled(&self, n_times: f64) -> Self {
+        // Nothing of an infinite divergence is none.
+        Self(self.0.map(|r| if n_times > 0.0 { r * n_times } else { 0.0 }))
+    }
+
     fn best(&self, delta: f64) -> (f64, u32) {
-        if !(delta > 0.0 && delta < 1.0) {
-            return (f64::INFINITY, ORDERS[0]);
-        }
-        let epsilon = |(order, r): (u32, f64)| {
-            let a = f64::from(order);
-            (r + (-1.0 / a).ln_1p() - (delta * a).ln() / (a - 1.0), order)
-        };
+        let epsilon = |(order, r): (u32, f64)| (convert(order, r, delta), order);
         let (least, order) = self
             .iter()
             .map(epsilon)
             .fold((f64::INFINITY, ORDERS[0]), |best, one| if one.0 < best.0 { one } else { best });
         (least.max(0.0), order)
     }
+}
+
+/// r(a) + ln(1 - 1/a) - ln(delta a)/(a - 1); infinite unless 0 < delta < 1.
+fn convert(order: u32, divergence: f64, delta: f64) -> f64 {
+    if !(delta > 0.0 && delta < 1.0) {
+        return f64::INFINITY;
+    }
+    let a = f64::from(order);
+    divergence + (-1.0 / a).ln_1p() - (delta * a).ln() / (a - 1.0)
 }
 
 impl Default for RdpCurve {

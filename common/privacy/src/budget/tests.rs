@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    accountant::filter::{Planned, RenyiFilter},
     groups::{AdaptiveClip, Groups, Share},
     mechanism::{
         ClientTarget, LocalTraining, Noise, NoiseTarget, Probability, RecordMechanism, RecordParameters, RecordTarget,
@@ -427,27 +428,86 @@ fn a_permission_to_go_without_noise_raises_no_limit() {
 }
 
 #[test]
-fn different_mechanisms_compose_by_their_curves_and_pay_for_being_chosen_one_after_the_other() {
+fn a_second_mechanism_is_charged_by_the_filter_that_began_with_the_first() {
     let m = mechanism();
     let more_noise = NoiseDoubled::of(&m);
     let mut file = File::new(terms());
     file.round(session(b"a"), 1);
+    assert_eq!(file.budget.epsilon_spent(), m.promised_epsilon(1, 1e-5), "one alone costs what its task says");
     let (s, round) = (session(b"b"), RoundNumber(1));
+    let before = file.budget.epsilon_after(s, &more_noise, 1);
     file.take(begin(&file.budget, s, round));
     file.take(file.budget.charge(s, round, 1, Digest::ZERO, &more_noise, false));
     let mut accountant = Accountant::new();
     accountant.compose_curve(&m.promised_curve(), 1, 1e-12);
     accountant.compose_curve(&more_noise.promised_curve(), 1, 1e-12);
-    assert_eq!(file.budget.epsilon_spent(), accountant.adaptive_epsilon(1e-5));
-    assert!(accountant.adaptive_epsilon(1e-5) > accountant.epsilon(1e-5));
+    let filter = filter_of(&m, 4.0);
+    assert_eq!(file.budget.epsilon_spent(), filter.epsilon_of(&accountant));
+    assert_eq!(file.budget.epsilon_spent(), before, "what it would come to is known before");
+    assert!(filter.epsilon_of(&accountant) > accountant.epsilon(1e-5));
     let (read, _) = Budget::parse(&file.bytes).expect("sound");
     assert_eq!(read.epsilon_spent(), file.budget.epsilon_spent());
-    // What it would come to is known before: the first mechanism alone, however often, is no choice; the second is.
-    let mut alone = File::new(Terms { epsilon_limit: accountant.epsilon(1e-5), ..terms() });
-    alone.round(session(b"a"), 1);
-    assert_eq!(alone.budget.epsilon_after(session(b"next"), &m, 1), m.promised_epsilon(2, 1e-5));
-    assert_eq!(alone.budget.epsilon_after(session(b"next"), &more_noise, 1), file.budget.epsilon_spent());
-    assert!(matches!(alone.budget.can_afford(session(b"next"), &more_noise, false), Err(BudgetError::Exceeded { .. })));
+    // However much is charged to either from now on, the limit is the filter's.
+    for (session, mechanism) in [(session(b"a"), &m), (s, &more_noise)] {
+        let left = file.budget.attempts_left(session, mechanism, 1000);
+        let passes = |n| {
+            let mut accountant = accountant.clone();
+            accountant.compose_curve(&mechanism.promised_curve(), n, 1e-12);
+            filter.lets_pass(&accountant)
+        };
+        assert!(left > 100 && passes(left.into()) && !passes(u64::from(left) + 1), "{left}");
+    }
+}
+
+#[test]
+fn what_a_second_mechanism_costs() {
+    let m = mechanism();
+    let more_noise = NoiseDoubled::of(&m);
+    let mut both = Accountant::new();
+    for mechanism in [&m, &more_noise] {
+        both.compose_curve(&mechanism.promised_curve(), 155, 1e-12);
+    }
+    let (first, second) = (m.promised_epsilon(155, 1e-5), more_noise.promised_epsilon(155, 1e-5));
+    let in_advance = both.epsilon(1e-5);
+    let chosen = least_of(&m, &both);
+    println!(
+        "epsilon {first:.3} alone, {second:.3} alone; both fixed in advance {in_advance:.3}, chosen one after the other {chosen:.3}"
+    );
+    assert!(in_advance <= chosen && chosen < in_advance + 0.02, "{in_advance} {chosen}");
+}
+
+#[test]
+fn which_mechanism_was_the_first_is_open_until_one_is_charged() {
+    let (m, more_noise) = (mechanism(), NoiseDoubled::of(&mechanism()));
+    let terms = Terms { epsilon_limit: 2.0, ..terms() };
+    let mut file = File::new(terms);
+    let (a, b, round) = (session(b"a"), session(b"b"), RoundNumber(1));
+    file.take(begin(&file.budget, a, round));
+    file.take(file.budget.begin(b, round, &task(), &more_noise, false));
+    let filter = |first: &Mechanism| filter_of(first, 2.0);
+    let mut both = Accountant::new();
+    both.compose_curve(&m.promised_curve(), 1, 1e-12);
+    both.compose_curve(&more_noise.promised_curve(), 1, 1e-12);
+    assert_eq!(file.budget.epsilon_after(a, &m, 1), filter(&m).epsilon_of(&both));
+    assert_eq!(file.budget.epsilon_after(b, &more_noise, 1), filter(&more_noise).epsilon_of(&both));
+    // What was reserved first was not charged first.
+    file.take(file.budget.charge(b, round, 1, Digest::ZERO, &more_noise, false));
+    assert_eq!(file.budget.epsilon_after(a, &m, 1), filter(&more_noise).epsilon_of(&both));
+    let (read, _) = Budget::parse(&file.bytes).expect("sound");
+    assert_eq!(read.epsilon_after(a, &m, 1), filter(&more_noise).epsilon_of(&both));
+}
+
+/// The filter of a budget that begins with a mechanism.
+fn filter_of(first: &Mechanism, limit: f64) -> RenyiFilter {
+    let curve = first.curve_for(UnitOfPrivacy::Record);
+    let (failure, attempts) = (first.cut_probability(), first.common().max_attempts);
+    RenyiFilter::beginning_with(&Planned { curve: &curve, failure, attempts }, limit, 1e-5)
+}
+
+fn least_of(first: &Mechanism, released: &Accountant) -> f64 {
+    let curve = first.curve_for(UnitOfPrivacy::Record);
+    let (failure, attempts) = (first.cut_probability(), first.common().max_attempts);
+    RenyiFilter::least(&Planned { curve: &curve, failure, attempts }, released, 1e-5)
 }
 
 fn client_mechanism() -> Mechanism {
@@ -537,11 +597,17 @@ fn every_release_is_charged_to_records_and_to_the_client_alike() {
     both.compose_curve(&replaced, 1, 0.0);
     both.compose_curve(&of_record.promised_curve(), 1, 1e-12);
     let [record, client] = spent(&file);
-    assert_eq!(record, both.adaptive_epsilon(1e-5));
+    let filter = filter_of(&of_client, 4.0);
+    assert_eq!(record, filter.epsilon_of(&both));
+    assert!(record.is_finite() && record >= both.epsilon(1e-5));
     assert!(record > epsilon(&[of_record.promised_curve()], 1e-12));
     assert_eq!(client, f64::INFINITY);
     // The limit is on records: it counts both.
-    let mut tight = File::new(Terms { epsilon_limit: record - 1e-6, ..terms() });
+    let least = least_of(&of_client, &both);
+    let mut enough = File::new(Terms { epsilon_limit: least, ..terms() });
+    charge(&mut enough, b"a", &of_client);
+    charge(&mut enough, b"b", &of_record);
+    let mut tight = File::new(Terms { epsilon_limit: least * 0.999, ..terms() });
     charge(&mut tight, b"a", &of_client);
     assert!(matches!(tight.budget.can_afford(session(b"next"), &of_record, false), Err(BudgetError::Exceeded { .. })));
 }

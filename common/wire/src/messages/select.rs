@@ -78,6 +78,7 @@ impl ComeBackLater {
         let (when, after_ms) = match when {
             ComeBack::AfterMs(ms) => ("after", ms),
             ComeBack::TaskOver => ("task over", 0),
+            ComeBack::Spent => ("spent", 0),
             ComeBack::Never => ("never", 0),
         };
         let body = Canonical::new(DOMAIN).text(client.as_str()).text(when).u32(after_ms).text(reason.as_str()).finish();
@@ -94,6 +95,8 @@ pub enum ComeBack {
     AfterMs(u32),
     /// Not for this task: it is over, as planned.
     TaskOver,
+    /// Not for this task: what it allows one client is spent.
+    Spent,
     /// Not as it is: for another task, with another version, or excluded. Somebody must change something first.
     Never,
 }

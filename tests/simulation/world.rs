@@ -1271,6 +1271,10 @@ impl Storage for Memoryfiles {
         Ok(())
     }
 
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn remove_narrower(&mut self, tile: &Tile) {
         let narrower = (1..tile.width).map(|width| tile.with_width(width).path());
         narrower.for_each(|path| drop(self.files.remove(&path)));

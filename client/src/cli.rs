@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use eranos_base::UserError;
+use eranos_ledger::cli::load_witness_key;
 use eranos_nn::data::Format;
 use eranos_privacy::{
     Promise,
@@ -17,6 +18,7 @@ use tokio::{
 use crate::{
     budget, local,
     policy::Unit,
+    round::End,
     session::Progress,
     setup::{self, Init},
 };
@@ -71,6 +73,12 @@ pub enum Command {
         /// The state folder of another client over the same data: one data set has one budget, whatever the tasks
         #[arg(long)]
         budget: Option<PathBuf>,
+        /// A witness who must have cosigned the ledger: its one line, or its witness.pub; may be given again
+        ///
+        /// Without one a coordinator could show this client a history of its own. Ask the witness itself for its line. All that
+        /// are given must have cosigned; policy.toml says how many, and how far they may be behind.
+        #[arg(long, value_name = "KEY")]
+        witness: Vec<String>,
     },
     /// Take part until the task is over
     Run {
@@ -121,6 +129,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             columns,
             classes,
             budget,
+            witness,
         } => {
             let is_table = Format::of(Path::new(&records)).is_ok();
             let labels = labels.or((!is_table).then(|| "labels-idx1-ubyte.gz".to_owned()));
@@ -140,6 +149,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 columns,
                 classes,
                 budget: budget.map(|path| std::path::absolute(&path).unwrap_or(path)),
+                witnesses: witness.iter().map(|text| load_witness_key(text)).collect::<Result<_, _>>()?,
             })?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::POLICY).display());
             Ok(())
@@ -180,6 +190,11 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
                             None => "no guarantee: rounds without noise were charged".to_owned(),
                         };
                         println!("{name}: {end}; {spent}");
+                        if let End::Refused(refusal) = end
+                            && refusal.waits_for_people()
+                        {
+                            println!("{name}: help: {}", refusal.next_step());
+                        }
                     }
                 }
             }

@@ -122,6 +122,7 @@ impl Session {
                 }
                 End::Left { .. } => pause(BACKOFF_MIN, &mut stop).await,
                 End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
+                End::Refused(refusal) if refusal.waits_for_people() => pause(WAIT_FOR_PEOPLE, &mut stop).await,
                 End::Refused(_) => pause(BACKOFF_MIN, &mut stop).await,
             }
         }
@@ -389,6 +390,8 @@ async fn sleep_until_time(at: Option<Timestamp>) {
 
 /// The first wait of a backoff.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// When a client that waits for a cosignature asks again: each time it is selected in vain.
+const WAIT_FOR_PEOPLE: Duration = Duration::from_secs(30);
 /// Doublings of it: the longest wait is about 13 seconds.
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;
 /// Tries of a client that has never been connected.

@@ -110,6 +110,11 @@ impl Store {
         self.ledger_keys.last().unwrap_or_else(|| unreachable!("the pinned key is there"))
     }
 
+    /// The pinned key, and the last ones that it led to.
+    pub fn ledger_keys(&self) -> &[LedgerKey] {
+        &self.ledger_keys
+    }
+
     /// Keeps `key` as the ledger's from now on.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ use tokio::{
 };
 
 use crate::{
+    cosigned::{self, CosignedFolder},
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
     model::{Model, ModelError, TestFigures},
@@ -170,6 +171,10 @@ pub struct Federation {
     directory: BTreeMap<ClientId, Peer>,
     /// Certificates of those who connected since the round began, by digest: a roster may name one that was renewed.
     certificates: BTreeMap<Digest, Vec<u8>>,
+    /// What witnesses have cosigned of the ledger.
+    cosigned: CosignedFolder,
+    /// How many entries of the ledger each client knew when it checked in last.
+    known: BTreeMap<ClientId, u64>,
     /// Check-ins that came while a round was under way.
     late: BTreeMap<ClientId, (Peer, CheckIn)>,
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
@@ -348,6 +353,7 @@ impl Federation {
         let round_ref = RoundRef { session, round: resume.last_round };
         let debits = store.debits()?;
         let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
+        let cosigned = CosignedFolder::open(&dir.join(cosigned::FOLDER), &ledger)?;
         let status = Some(StatusSocket::open(dir).map_err(FederationError::Status)?);
         Ok(Self {
             task,
@@ -375,6 +381,8 @@ impl Federation {
             round_ref,
             exchanges: Exchanges::default(),
             directory: BTreeMap::new(),
+            cosigned,
+            known: BTreeMap::new(),
             late: BTreeMap::new(),
             uploads: BTreeMap::new(),
             places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
@@ -564,6 +572,7 @@ impl Federation {
         let present: BTreeSet<Digest> = self.directory.values().map(|peer| peer.certificate).collect();
         self.certificates.retain(|digest, _| present.contains(digest));
         self.current = Current::default();
+        self.cosigned.refresh(&self.ledger);
         let checkpoint = self.model.checkpoint();
         let now = SystemClock.now();
         let spec = RoundSpec {
@@ -705,6 +714,7 @@ impl Federation {
                 return Ok(());
             }
             Request::CheckIn(check_in) => {
+                self.known.insert(from.id.clone(), check_in.ledger_size);
                 if let Some(rotated) = key_rotated(&self.ledger, &self.rotations, &check_in)? {
                     self.answer(&from.id, rotated.into(), Bytes::new());
                     return Ok(());
@@ -839,7 +849,13 @@ impl Federation {
             self.break_off_uploads();
             for action in actions {
                 match action {
-                    Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    Action::Answer { to, mut answer, body } => {
+                        if let Answer::Configure(configure) = &mut answer {
+                            let known = self.known.get(&to).copied().unwrap_or_default();
+                            configure.cosigned = self.cosigned.shown(&self.ledger, known)?;
+                        }
+                        self.answer(&to, answer, body);
+                    }
                     Action::AnswerAll { to, answer } => self.answer_all(&to, &answer, Bytes::new()),
                     Action::Persist(record) => self.persist(record)?,
                     Action::WakeAt(at) => self.wake = Some(at),

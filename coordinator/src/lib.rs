@@ -2,11 +2,12 @@
 //!
 //! [`round`] is the protocol: a state machine without I/O. [`federation`] feeds it and carries out what it asks for;
 //! [`store`], [`objects`] and the ledger keep what must outlive the process; [`server`] owns the socket;
-//! [`export`] gives the trained model away, [`status`] says how things stand.
+//! [`cosigned`] shows clients what witnesses have signed; [`export`] gives the trained model away, [`status`] says how things stand.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cosigned;
 pub mod entries;
 pub mod exchanges;
 pub mod export;

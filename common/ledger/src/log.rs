@@ -27,7 +27,7 @@ use crate::{
         Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource,
         attachment_path, complete_root, encode_hashes, parse_entries, parse_hashes, push_entry,
     },
-    tree::{Frontier, SIZE_MAX, consistency_proof, empty_root, inclusion_proof, leaf_hash},
+    tree::{Frontier, SIZE_MAX, consistency_proof, empty_root, inclusion_proof, leaf_hash, root_at},
 };
 
 /// The checkpoint's file, below the log's folder.
@@ -689,6 +689,15 @@ impl<S: Storage> LogWriter<S> {
     /// If the attachment cannot be read.
     pub fn attachment(&self, leaf: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
         Ok(attachment_of(leaf).map(|digest| self.storage.read_attachment(&digest)).transpose()?)
+    }
+
+    /// The root of the log's first `size` entries. Reads a number of tiles that is logarithmic in the size.
+    ///
+    /// # Errors
+    /// If it lies beyond the checkpoint, or a tile cannot be read.
+    pub fn root_at(&self, size: u64) -> Result<Digest, AppendError> {
+        self.check_covered(size)?;
+        Ok(root_at(&mut self.hashes(), size)?)
     }
 
     /// The audit path of leaf `index` in the log's first `size` entries. Reads a number of tiles that is logarithmic in

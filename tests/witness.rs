@@ -153,7 +153,10 @@ fn a_client_takes_part_once_its_witness_has_cosigned_what_the_coordinator_shows_
         coordinator.signal("TERM");
         assert!(coordinator.finish().success());
     };
-    lives(&["refused: policy: 0 of 1 witnesses have cosigned ", "silo-1: help: let the witnesses of policy.toml cosign "]);
+    lives(&[
+        "refused: policy: 0 of 1 witnesses have cosigned ",
+        "silo-1: help: let the witnesses of policy.toml cosign ",
+    ]);
     assert_eq!(trial.budget(1)["attempts_charged"].as_u64(), Some(0));
     // Whichever way the cosignature comes back.
     for bring in [&["--attach"][..], &["--out", "main/state/cosigned/w1"]] {
@@ -166,7 +169,8 @@ fn a_client_takes_part_once_its_witness_has_cosigned_what_the_coordinator_shows_
         set(&policy, "witnesses = ", &format!("witnesses = [{line:?}]"));
         check_error(&trial.client(1, &[]).output(), says, "");
     };
-    let key: eranos_ledger::LedgerKey = fs::read_to_string(trial.path("main/ledger.pub")).unwrap().trim().parse().unwrap();
+    let key: eranos_ledger::LedgerKey =
+        fs::read_to_string(trial.path("main/ledger.pub")).unwrap().trim().parse().unwrap();
     let own = eranos_ledger::WitnessKey::new(key.name().clone(), *key.key()).unwrap();
     check(&own.to_string(), "has a key of the ledger itself");
     check(&key.to_string(), "a witness's 0x04");

@@ -290,6 +290,7 @@ fn explain(error: AuditError) -> UserError {
 fn advise(finding: &Finding) -> UserError {
     let next = match finding.fault {
         audit::Fault::Checkpoint(_) => "check the pinned key; if it is right, this is not the ledger that it signed",
+        audit::Fault::WitnessIsLedger { .. } => "a witness is somebody else: ask for the line in its own witness.pub",
         audit::Fault::Witness(_) => {
             "ask the witness: with evidence of a fork it has refused; else take a copy that it cosigned"
         }

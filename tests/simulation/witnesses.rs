@@ -1,6 +1,9 @@
 //! Clients whose policies demand witnesses, and a coordinator that shows two of them two histories.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use eranos_base::{OsEntropy, Timestamp};
@@ -49,7 +52,7 @@ impl Watched {
     }
 
     /// The witness is given a copy of the ledger as it is now, and cosigns it. Gives the note.
-    fn cosign(&mut self, which: usize) -> (u64, Vec<u8>) {
+    fn cosign(&mut self, which: usize) -> Note {
         let copy = self.dir.path().join("copy");
         let _ = std::fs::remove_dir_all(&copy);
         self.world.coordinator.ledger.storage().write(&copy);
@@ -74,7 +77,7 @@ impl Watched {
     }
 }
 
-fn cosign(witness: &mut Witness, copy: &Path) -> (u64, Vec<u8>) {
+fn cosign(witness: &mut Witness, copy: &Path) -> Note {
     let signed = witness.cosign(copy, Timestamp::from_unix_ms(1_800_000_000_000)).expect("cosigned");
     (signed.checkpoint().size, signed.note().encode().into_bytes())
 }
@@ -139,13 +142,21 @@ fn branch(adversary: &Adversary, honest: &LogWriter<Memoryfiles>, round: Encoded
     forge_ledger(adversary.setup.signer.clone(), &opening.chain([between, round]).collect::<Vec<_>>())
 }
 
+/// What was cosigned: the size of the ledger, and the note.
+type Note = (u64, Vec<u8>);
+/// The ledger that only the victim saw, once it has.
+type Branch = Arc<Mutex<Option<LogWriter<Memoryfiles>>>>;
+/// What the victim is shown, and what it does about it.
+type Way =
+    (&'static str, fn(&LogWriter<Memoryfiles>, &[Note; 2]) -> Vec<Cosigned>, u32, fn(&RefusalKind) -> bool, usize);
+
 /// A federation whose victim was shown a receipt from a branch of its own in round 1; a witness has cosigned the other.
-fn split(lag_max: u32) -> (Watched, Arc<std::sync::Mutex<Option<LogWriter<Memoryfiles>>>>, [(u64, Vec<u8>); 2]) {
+fn split(lag_max: u32) -> (Watched, Branch, [Note; 2]) {
     let mut watched = Watched::new(82, lag_max);
     let before = watched.cosign(0);
     watched.world.coordinator.cosigned = vec![before.clone()];
     let honest = World::new(82, FIVE).coordinator.ledger;
-    let shown = Arc::new(std::sync::Mutex::new(None));
+    let shown = Arc::new(Mutex::new(None));
     let keep = shown.clone();
     alter_answers(&mut watched.world, VICTIM, move |adversary, answer, body| {
         if let Answer::Settled(message) = answer {
@@ -167,10 +178,9 @@ fn split(lag_max: u32) -> (Watched, Arc<std::sync::Mutex<Option<LogWriter<Memory
 
 #[test]
 fn a_coordinator_that_forks_its_ledger_gets_no_second_vector_where_a_witness_saw_the_other_branch() {
-    type Show = fn(&LogWriter<Memoryfiles>, &[(u64, Vec<u8>); 2]) -> Vec<Cosigned>;
     // Whatever it shows to the victim: proofs of the victim's own branch, of none, nothing, or what was cosigned before the
     // branches parted.
-    let ways: [(&str, Show, u32, fn(&RefusalKind) -> bool, usize); 5] = [
+    let ways: [Way; 5] = [
         ("its own branch's proofs", |branch, notes| cosigned(branch, &notes[1..], 4), 100, forked, 1),
         (
             "the larger log's note alone",

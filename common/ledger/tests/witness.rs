@@ -590,6 +590,7 @@ fn an_auditor_who_demands_a_witness_gets_one_or_a_finding() {
 }
 
 #[test]
+#[expect(clippy::big_endian_bytes, reason = "tlog-cosignature writes times, and signed-note key ids, in big-endian")]
 fn no_key_that_the_log_ever_had_is_a_witness_of_it() {
     let first = Federation::with_history().signer;
     let federation = Federation::with_rotation();

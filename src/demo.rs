@@ -159,6 +159,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
             columns: trial.columns.iter().map(|&name| name.to_owned()).collect(),
             classes: trial.classes,
             budget: None,
+            witnesses: Vec::new(),
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, reports, .. } = coordinator_setup::open(&init.dir)?;

@@ -177,6 +177,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
             columns: Vec::new(),
             classes: 2,
             budget: None,
+            witnesses: Vec::new(),
         })?;
     }
     let coordinator_setup::Coordinator { federation, server, mut reports, .. } = coordinator_setup::open(&coordinator)?;

@@ -231,7 +231,7 @@ fn explain(error: &WitnessError, dir: &Path) -> UserError {
         WitnessError::Key(_) => "a name is printable ASCII without space and plus: witness.example/w1".to_owned(),
         WitnessError::NotALog { .. } => "give the ledger's folder, the one that holds the file `checkpoint`".to_owned(),
         WitnessError::Checkpoint(_) => {
-            "check that this is the ledger whose key is pinned; if its key was exchanged, see `eranos witness pin`"
+            "check that this is the ledger whose key is pinned; a key that was exchanged is followed if the log has the rotations"
                 .to_owned()
         }
         WitnessError::Tile(_) | WitnessError::BadCopy { .. } => {

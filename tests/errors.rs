@@ -68,6 +68,7 @@ fn values_that_cannot_be_are_named() {
         ("silo-1/policy.toml", "epsilon_max", "epsilon_max = -1.0", "common choice"),
         ("silo-1/policy.toml", "delta_max", "delta_max = 1.5", "1 / (number of records)"),
         ("silo-1/policy.toml", "max_colluders", "max_colluders = 0", "1 or more"),
+        ("silo-1/policy.toml", "witnesses_min", "witnesses_min = 1", "name as many as must cosign"),
         ("silo-1/client.toml", "coordinator", "coordinator = \"no port\"", "write it like"),
         ("main/task.toml", "attempts_max", "attempts_max = 0", "allow a few attempts more"),
         ("main/task.toml", "graph =", "graph = \"sparse\"", "or graph = \"complete\""),

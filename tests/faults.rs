@@ -13,6 +13,7 @@ use std::{
 };
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
+use eranos_ledger::log::UNSYNCED_ENTRIES_MAX;
 
 use crate::budgets::{Running, Trial, check_error};
 
@@ -30,7 +31,9 @@ fn a_coordinator_killed_at_every_durable_write_loses_nothing() {
         assert_eq!(status.signal(), Some(KILLED), "{mode} at {at}: {status}");
         covered = rounds > 0;
         if trial.path("main/state/ledger/checkpoint").exists() {
-            check(&trial, &format!("{mode} at write {at}"));
+            // Nothing of the ledger was flushed yet: without power, too, nothing is lost.
+            let n_lost = lose_ledger(&trial.path("main/state/ledger"), &mut dice);
+            check(&trial, &format!("{mode} at write {at}, {n_lost} files of the ledger lost"));
         }
         assert!(at < WRITES_MAX, "no life saw a whole round");
     }
@@ -85,6 +88,40 @@ fn check(trial: &Trial, context: &str) {
     coordinator.signal("TERM");
     assert!(coordinator.finish().success(), "{context}");
     trial.check_accounts(context);
+}
+
+/// What a machine without power leaves of a ledger of which no file was flushed yet: of each file nothing, or an empty one, or
+/// half of it, or zeros, or all. Gives how many are not whole.
+fn lose_ledger(ledger: &Path, dice: &mut Dice) -> usize {
+    let checkpoint = fs::read_to_string(ledger.join("checkpoint")).unwrap_or_default();
+    let size = checkpoint.lines().nth(1).map_or(0, |size| size.parse().unwrap());
+    if size >= UNSYNCED_ENTRIES_MAX {
+        return 0;
+    }
+    let (mut folders, mut n_lost) = (vec![ledger.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let whole = fs::read(&path).unwrap();
+            let left = match dice.below(8) {
+                0 => Vec::new(),
+                1 => whole[..whole.len() / 2].to_vec(),
+                2 => vec![0; whole.len()],
+                3 => {
+                    fs::remove_file(&path).unwrap();
+                    n_lost += 1;
+                    continue;
+                }
+                _ => continue,
+            };
+            fs::write(&path, left).unwrap();
+            n_lost += 1;
+        }
+    }
+    n_lost
 }
 
 #[test]
@@ -226,8 +263,12 @@ impl Dice {
         Self(SeededEntropy::new(seed))
     }
 
+    fn below(&mut self, most: u64) -> u64 {
+        u64::from_le_bytes(self.0.bytes()) % most
+    }
+
     fn below_ms(&mut self, most: u64) -> Duration {
-        Duration::from_millis(u64::from_le_bytes(self.0.bytes()) % most)
+        Duration::from_millis(self.below(most))
     }
 
     /// Whether a process dies before a write or in the middle of it.

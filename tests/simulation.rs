@@ -18,4 +18,5 @@ mod modes;
 mod rounds;
 mod secrecy;
 mod sparse_graph;
+mod witnesses;
 pub(crate) mod world;

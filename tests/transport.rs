@@ -828,6 +828,7 @@ fn session(folder: &Path, coordinator: SocketAddr) -> Session {
         records_max: 100_000,
         classes: 10,
         budget: None,
+        witnesses: Vec::new(),
     };
     eranos_client::setup::init(&init).expect("written");
     for name in ["images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"] {

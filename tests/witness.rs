@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::budgets::{Running, Trial, check_error, set};
+
 use eranos_base::SigningKey;
 use eranos_ledger::{
     EncodedEntry, LedgerSigner, LogWriter,
@@ -134,4 +136,41 @@ fn what_a_witness_cannot_do_is_said_on_two_lines() {
     drop(writer);
     fs::remove_file(dir.join("witness/checkpoint")).unwrap();
     check(&["witness", "show"], "witness/checkpoint: it is missing", "make a new witness");
+}
+
+#[test]
+fn a_client_takes_part_once_its_witness_has_cosigned_what_the_coordinator_shows_it() {
+    let trial = Trial::new(3, "tiny", 2000);
+    let line = trial.must(&["witness", "init", "--name", "witness.test/w1", "--ledger-key", "main/ledger.pub"]);
+    let policy = trial.path("silo-1/policy.toml");
+    set(&policy, "witnesses_min = ", &format!("witnesses = [{:?}]\nwitnesses_min = 1", line.trim()));
+    set(&policy, "witness_lag_max = ", "witness_lag_max = 1");
+    let lives = |says: &[&str]| {
+        let mut coordinator = trial.coordinator(&[]);
+        coordinator.heard("listening on ");
+        let mut clients: Vec<Running> = (1..=3).map(|i| trial.client(i, &[])).collect();
+        says.iter().for_each(|says| while !clients[0].heard("silo-1: ").contains(says) {});
+        coordinator.signal("TERM");
+        assert!(coordinator.finish().success());
+    };
+    lives(&["refused: policy: 0 of 1 witnesses have cosigned ", "help: let the witnesses of policy.toml cosign "]);
+    assert_eq!(trial.budget(1)["attempts_charged"].as_u64(), Some(0));
+    // Whichever way the cosignature comes back.
+    for bring in [&["--attach"][..], &["--out", "main/state/cosigned/w1"]] {
+        trial.must(&[&["witness", "cosign", "main/state/ledger"], bring].concat());
+        lives(&[" settled"]);
+    }
+    trial.check_accounts("cosigned");
+    // The ledger's own key is no witness, and a key that is none is named with its line.
+    let check = |line: &str, says: &str| {
+        set(&policy, "witnesses = ", &format!("witnesses = [{line:?}]"));
+        check_error(&trial.client(1, &[]).output(), says, "");
+    };
+    let key: eranos_ledger::LedgerKey =
+        fs::read_to_string(trial.path("main/ledger.pub")).unwrap().trim().parse().unwrap();
+    let own = eranos_ledger::WitnessKey::new(key.name().clone(), *key.key()).unwrap();
+    check(&own.to_string(), "has a key of the ledger itself");
+    set(&policy, "witnesses = ", &format!("witnesses = [{:?}]", key.to_string()));
+    let errors = trial.client(1, &[]).output().stderr;
+    assert!(String::from_utf8(errors).unwrap().contains("a witness's 0x04"));
 }

@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
 
+pub use eranos_base::signing::key_fingerprint;
 use eranos_base::{ClientId, Digest, Entropy, SigningKey, Timestamp, VerifyingKey, limits::CERTIFICATE_LEN_MAX};
 
 use crate::{
@@ -407,11 +408,6 @@ pub fn load_key(path: &Path) -> Result<SigningKey, PartyError> {
     key.map_err(|_| content())
 }
 
-/// SHA-256 of the key as a SubjectPublicKeyInfo: what `openssl pkey -pubout -outform DER | sha256sum` prints.
-pub fn key_fingerprint(key: &VerifyingKey) -> Digest {
-    Digest::of_parts(&[&SPKI_PREFIX, &key.0])
-}
-
 /// The key of a certificate, if it is a usable one.
 pub(crate) fn key_of_certificate(certificate: &[u8]) -> Option<VerifyingKey> {
     let parsed = x509_parser::parse_x509_certificate(certificate).ok()?.1;
@@ -476,5 +472,3 @@ fn pkcs8(key: &SigningKey) -> Zeroizing<Vec<u8>> {
 
 /// Everything of a PKCS #8 Ed25519 key before the seed.
 const PKCS8_PREFIX: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
-/// Everything of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410, section 4).
-const SPKI_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";

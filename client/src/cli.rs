@@ -8,6 +8,7 @@ use std::{
 
 use clap::Subcommand;
 use eranos_base::UserError;
+use eranos_ledger::cli::load_witness_key;
 use eranos_nn::data::Format;
 use eranos_privacy::{
     Promise,
@@ -19,6 +20,7 @@ use crate::{
     budget, local,
     policy::Unit,
     preflight::{self, Check, State},
+    round::End,
     session::{Once, Progress},
     setup::{self, Init},
 };
@@ -73,6 +75,12 @@ pub enum Command {
         /// The state folder of another client over the same data: one data set has one budget, whatever the tasks
         #[arg(long)]
         budget: Option<PathBuf>,
+        /// A witness who must have cosigned the ledger: its one line, or its witness.pub; may be given again
+        ///
+        /// Without one a coordinator could show this client a history of its own. Ask the witness itself for its line. All that
+        /// are given must have cosigned; policy.toml says how many, and how far they may be behind.
+        #[arg(long, value_name = "KEY")]
+        witness: Vec<String>,
     },
     /// Look at everything that a round needs, before the first one: certificate, data, policy, state, budget, coordinator,
     /// clock
@@ -153,6 +161,7 @@ pub fn run(command: Command) -> Result<ExitCode, UserError> {
             columns,
             classes,
             budget,
+            witness,
         } => {
             let is_table = Format::of(Path::new(&records)).is_ok();
             let labels = labels.or((!is_table).then(|| "labels-idx1-ubyte.gz".to_owned()));
@@ -172,6 +181,7 @@ pub fn run(command: Command) -> Result<ExitCode, UserError> {
                 columns,
                 classes,
                 budget: budget.map(|path| std::path::absolute(&path).unwrap_or(path)),
+                witnesses: witness.iter().map(|text| load_witness_key(text)).collect::<Result<_, _>>()?,
             })?;
             println!("wrote {} and {}", dir.join(setup::CONFIG).display(), dir.join(setup::POLICY).display());
         }
@@ -276,6 +286,11 @@ fn attend(name: String) -> Result<Attended, UserError> {
                         None => "no guarantee: rounds without noise were charged".to_owned(),
                     };
                     println!("{name}: {end}; {spent}");
+                    if let End::Refused(refusal) = end
+                        && refusal.waits_for_people()
+                    {
+                        println!("{name}: help: {}", refusal.next_step());
+                    }
                 }
             }
         }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use eranos_base::UserError;
+use eranos_ledger::{WitnessKey, note::NOTE_SIGNATURES_MAX, witnessed::Demand};
 use eranos_privacy::budget::UnitOfPrivacy;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// What this client agrees to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -58,6 +59,16 @@ pub struct Policy {
     /// The most parameters of a model. A client that trains holds about a hundred bytes for each.
     #[serde(default = "parameters_max")]
     pub parameters_max: u32,
+    /// The witnesses of the ledger that it knows, each by the line in its witness.pub.
+    #[serde(default, deserialize_with = "witness_keys")]
+    pub witnesses: Vec<WitnessKey>,
+    /// How many of them must have cosigned the ledger's history.
+    #[serde(default)]
+    pub witnesses_min: u16,
+    /// How many entries the ledger may have, one for each attempt, beyond what they cosigned: so long may a history that is
+    /// shown to this client alone stay unnoticed.
+    #[serde(default = "witness_lag_max")]
+    pub witness_lag_max: u32,
     /// Which sparse graphs it takes part in; none, if there is no such section: then complete graphs alone.
     pub sparse_graph: Option<SparseGraph>,
 }
@@ -81,6 +92,21 @@ pub const LOCAL_RECORDS_MAX_DEFAULT: u32 = 1 << 16;
 pub const LOCAL_LEARNING_RATE_MAX_DEFAULT: f64 = 1.0;
 /// The most parameters of a model where the policy says nothing.
 pub const PARAMETERS_MAX_DEFAULT: u32 = 1 << 24;
+
+/// How far witnesses may be behind where the policy says nothing.
+pub const WITNESS_LAG_MAX_DEFAULT: u32 = 100;
+
+fn witness_lag_max() -> u32 {
+    WITNESS_LAG_MAX_DEFAULT
+}
+
+fn witness_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WitnessKey>, D::Error> {
+    let lines = Vec::<String>::deserialize(deserializer)?;
+    lines
+        .iter()
+        .map(|line| line.parse().map_err(|error| D::Error::custom(format!("witness {line:?}: {error}"))))
+        .collect()
+}
 
 fn phase_timeout_ms_max() -> u32 {
     PHASE_TIMEOUT_MS_MAX_DEFAULT
@@ -118,6 +144,11 @@ impl From<Unit> for UnitOfPrivacy {
 }
 
 impl Policy {
+    /// What it demands of witnesses.
+    pub fn demand(&self) -> Demand<'_> {
+        Demand { witnesses: &self.witnesses, min: self.witnesses_min.into(), lag_max: self.witness_lag_max.into() }
+    }
+
     /// Reads a policy file.
     ///
     /// # Errors
@@ -150,6 +181,21 @@ impl Policy {
         }
         if !positive(policy.local_learning_rate_max) {
             return refuse("local_learning_rate_max is not a positive number", "1.0 is generous");
+        }
+        let n_witnesses = policy.witnesses.len();
+        if usize::from(policy.witnesses_min) > n_witnesses || n_witnesses > NOTE_SIGNATURES_MAX {
+            let what = format!("witnesses_min = {}, and {n_witnesses} witnesses", policy.witnesses_min);
+            return refuse(&what, "name as many as must cosign, and no more than 32");
+        }
+        let mut keys: Vec<_> = policy.witnesses.iter().map(|witness| witness.key().0).collect();
+        keys.sort_unstable();
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            let of = policy.witnesses.iter().rfind(|witness| witness.key().0 == twice[0]);
+            let name = of.map(|witness| witness.name().to_string()).unwrap_or_default();
+            return refuse(
+                &format!("two witnesses have the key of {name}"),
+                "name each witness once: they count as one",
+            );
         }
         if let Some(SparseGraph { corrupt_share_min, dropped_share_max }) = policy.sparse_graph
             && ![corrupt_share_min, dropped_share_max].iter().all(|share| (0.0..1.0).contains(share))
@@ -191,6 +237,7 @@ mod tests {
             records_max: 10,
             classes: 10,
             budget: None,
+            witnesses: Vec::new(),
         };
         crate::setup::init(&init).expect("written");
         let path = dir.path().join(crate::setup::POLICY);

@@ -213,6 +213,7 @@ impl Session {
                     return Err(SessionError::TurnedAway(reason));
                 }
                 End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
+                End::Refused(refusal) if refusal.waits_for_people() => pause(WAIT_FOR_PEOPLE, &mut stop).await,
                 End::Aborted { .. } | End::Left { .. } | End::Refused(_) => {
                     pause(rest.next(&mut OsEntropy), &mut stop).await;
                 }
@@ -252,6 +253,10 @@ impl Session {
             let reason = match played.end {
                 End::Settled { .. } => break Once::Released,
                 End::ComeBackLater { when: ComeBack::TaskOver, .. } => break Once::TaskOver,
+                End::ComeBackLater { when: ComeBack::Spent, reason } => {
+                    link.close().await;
+                    return Err(SessionError::Spent(reason));
+                }
                 End::ComeBackLater { when: ComeBack::Never, reason } => {
                     link.close().await;
                     return Err(SessionError::TurnedAway(reason));
@@ -260,6 +265,10 @@ impl Session {
                 End::ComeBackLater { when: ComeBack::AfterMs(ms), reason } => {
                     next = next.max(Duration::from_millis(ms.into()));
                     reason.to_string()
+                }
+                End::Refused(refusal) if refusal.waits_for_people() => {
+                    next = next.max(WAIT_FOR_PEOPLE);
+                    refusal.to_string()
                 }
                 End::Left { reason } => reason,
                 End::Aborted { reason } => reason.to_string(),
@@ -587,6 +596,8 @@ async fn sleep_until_time(at: Option<Timestamp>) {
 
 /// The first wait of a backoff.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// When a client that waits for a cosignature asks again: each time it is selected in vain.
+const WAIT_FOR_PEOPLE: Duration = Duration::from_secs(30);
 /// Doublings of it: the longest wait is about 13 seconds.
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;
 /// The same between rounds without a result: about one and a half seconds.

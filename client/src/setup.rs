@@ -8,7 +8,7 @@ use std::{
 
 use eranos_base::{Clock, SystemClock, UserError};
 use eranos_certs::{ClientIdentity, Party};
-use eranos_ledger::{Binding, LedgerKey};
+use eranos_ledger::{Binding, LedgerKey, WitnessKey};
 use eranos_nn::data::Files;
 use eranos_privacy::budget::{Terms, UnitOfPrivacy};
 use eranos_secagg::{Identity, StatementKey};
@@ -21,7 +21,7 @@ use crate::{
     connection::Connector,
     policy::{
         LOCAL_LEARNING_RATE_MAX_DEFAULT, LOCAL_RECORDS_MAX_DEFAULT, PARAMETERS_MAX_DEFAULT,
-        PHASE_TIMEOUT_MS_MAX_DEFAULT, Policy, Unit,
+        PHASE_TIMEOUT_MS_MAX_DEFAULT, Policy, Unit, WITNESS_LAG_MAX_DEFAULT,
     },
     round::Member,
     session::Session,
@@ -45,6 +45,12 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     let (party, identity) = party(&config)?;
     let files = read_files(&config, &policy)?;
     let store = Store::open(&config.state, config.budget_dir(), terms(&policy), &ledger_key)?;
+    if let Some(witness) =
+        policy.witnesses.iter().find(|one| store.ledger_keys().iter().any(|key| key.key() == one.key()))
+    {
+        let what = format!("policy.toml: the witness {} has a key of the ledger itself", witness.name());
+        return Err(UserError::new(what, "a witness is somebody else: ask for the line in its own witness.pub"));
+    }
     let statement_key = StatementKey::derive(store.secret(), &config.task);
     let pool = match pool {
         Some(pool) => pool,
@@ -207,6 +213,8 @@ pub struct Init {
     pub classes: u32,
     /// The folder of the budget that another client of the same data set has.
     pub budget: Option<PathBuf>,
+    /// The witnesses who must have cosigned the ledger.
+    pub witnesses: Vec<WitnessKey>,
 }
 
 /// Writes a commented configuration and policy.
@@ -307,6 +315,11 @@ pub fn init(init: &Init) -> Result<(), UserError> {
          local_learning_rate_max = {LOCAL_LEARNING_RATE_MAX_DEFAULT:?}\n\
          # The most parameters of a model: the memory of training grows with them.\n\
          parameters_max = {PARAMETERS_MAX_DEFAULT}\n\n\
+         # A coordinator could show this client a history of the ledger that nobody else sees. Witnesses, people who run\n\
+         # `eranos witness` and whom you know, cosign one history alone. So many of these must have cosigned the ledger, and\n\
+         # it may have grown by so many attempts since; else no round is taken part in until they have.\n\
+         {witnesses}\
+         witness_lag_max = {WITNESS_LAG_MAX_DEFAULT}\n\n\
          # Plans on the complete graph alone are accepted: everybody shares keys with everybody, which holds against a\n\
          # coordinator that breaks the rules. On a sparse graph each client shares keys with a few others only. That is\n\
          # cheaper, and it protects only while the coordinator keeps to the rules: one that chooses who \"dropped out\", or\n\
@@ -323,6 +336,13 @@ pub fn init(init: &Init) -> Result<(), UserError> {
         survivors_min = init.survivors_min,
         max_colluders = init.max_colluders,
         records_max = init.records_max,
+        witnesses = match init.witnesses.as_slice() {
+            [] => "# witnesses = [\"witness.example/w1+0a1b2c3d+BA...\"]\nwitnesses_min = 0\n".to_owned(),
+            keys => {
+                let lines: String = keys.iter().map(|key| format!("    \"{key}\",\n")).collect();
+                format!("witnesses = [\n{lines}]\nwitnesses_min = {}\n", keys.len())
+            }
+        },
     );
     write_new(&init.dir.join(CONFIG), &config)?;
     write_new(&init.dir.join(POLICY), &policy)

@@ -5,14 +5,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use eranos_base::{Digest, RoundNumber, SessionId, Signature, UserError, VerifyingKey, limits::CERTIFICATE_LEN_MAX};
-use eranos_ledger::{Checkpoint, LedgerKey, SignedCheckpoint};
+use eranos_ledger::{Checkpoint, LedgerKey, SignedCheckpoint, note::NOTE_LEN_MAX};
 use eranos_privacy::{
     Budget,
     budget::{BudgetError, Terms},
@@ -100,6 +100,15 @@ impl Store {
         let (budget, secret) = BudgetFile::open(budget_dir, terms)?;
         let ledger_keys = read_ledger_keys(&dir.join(LEDGER_KEYS), ledger_key)?;
         let checkpoint = read_checkpoint(&dir.join(CHECKPOINT), &ledger_keys)?;
+        if let Some(path) = evidence(dir, &ledger_keys).map_err(|error| failed("look for evidence", &error))? {
+            let what = format!(
+                "{} is signed by the ledger's key, and does not continue the {CHECKPOINT} that this client keeps",
+                path.display()
+            );
+            let next = "compare both with the other parties: somebody is shown another history. To take part all the same, \
+                        move the evidence to another folder";
+            return Err(UserError::new(what, next));
+        }
         let credentials = Arc::new(read_credentials(&dir.join(CREDENTIALS)));
         let dir = dir.to_owned();
         Ok(Self { dir, budget, _lock: lock, secret, ledger_keys, checkpoint, credentials })
@@ -108,6 +117,11 @@ impl Store {
     /// The ledger's key: the pinned one, or the last that it led to.
     pub fn ledger_key(&self) -> &LedgerKey {
         self.ledger_keys.last().unwrap_or_else(|| unreachable!("the pinned key is there"))
+    }
+
+    /// The pinned key, and the last ones that it led to.
+    pub fn ledger_keys(&self) -> &[LedgerKey] {
+        &self.ledger_keys
     }
 
     /// Keeps `key` as the ledger's from now on.
@@ -280,6 +294,24 @@ fn read_checkpoint(path: &Path, ledger_keys: &[LedgerKey]) -> Result<Option<Chec
         UserError::new(what, "compare the ledger key in client.toml with the coordinator's ledger.pub")
     })?;
     Ok(Some(signed.checkpoint().clone()))
+}
+
+/// What is kept against the ledger's key: a client that was started again without a person's having looked at it would be
+/// charged for one more vector. What no key of the ledger signed, anybody may have sent.
+fn evidence(dir: &Path, ledger_keys: &[LedgerKey]) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_evidence = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(EVIDENCE));
+        if !is_evidence || !path.is_file() {
+            continue;
+        }
+        let mut note = Vec::new();
+        File::open(&path)?.take(NOTE_LEN_MAX as u64 + 1).read_to_end(&mut note)?;
+        if ledger_keys.iter().any(|key| SignedCheckpoint::open(&note, key).is_ok()) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// A file holds statement key (32), certification (64) and certificate. Each is kept under the digest of what it holds, so

@@ -41,6 +41,7 @@ use tokio::{
 };
 
 use crate::{
+    cosigned::{self, CosignedFolder},
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
     metrics::MetricsListener,
@@ -49,7 +50,7 @@ use crate::{
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     status::{self, Ask, Live, StatusSocket},
-    store::{self, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
+    store::{self, ClosedRound, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
     task::{Contribution, Task},
 };
 
@@ -175,6 +176,10 @@ pub struct Federation {
     directory: BTreeMap<ClientId, Peer>,
     /// Certificates of those who connected since the round began, by digest: a roster may name one that was renewed.
     certificates: BTreeMap<Digest, Vec<u8>>,
+    /// What witnesses have cosigned of the ledger.
+    cosigned: CosignedFolder,
+    /// How many entries of the ledger each client knew when it checked in last.
+    known: BTreeMap<ClientId, u64>,
     /// Check-ins that came while a round was under way.
     late: BTreeMap<ClientId, (Peer, CheckIn)>,
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
@@ -322,22 +327,18 @@ impl Federation {
     ) -> Result<Self, FederationError> {
         let objects = Objects::open(&dir.join(objects::FOLDER))?;
         let store = SqliteStore::open(&dir.join(store::FILE))?;
-        let mut ledger = LogWriter::open(dir.join(LEDGER), signer.clone())?;
         let mut attempts = Attempts::new(entries::executable());
         let resume = match store.resume()? {
             Some(resume) => resume,
             None => {
                 let model = Model::initialise(spec.clone(), task.training.server_optimizer, &mut OsEntropy)?;
-                let state = ModelState {
-                    checkpoint: objects.put(&model.checkpoint())?,
-                    optimizer: objects.put(&model.optimizer_state())?,
-                };
+                let state = keep(&objects, &model)?;
                 let (nonce, leaves) = opening(&task, &trust_domain, &signer, &model, &data.spec, &mechanism)?;
                 store.begin_session(&nonce, state, &leaves)?;
                 store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
             }
         };
-        let entries = catch_up(&store, &resume, &mut ledger)?;
+        let (entries, ledger) = catch_up(&store, &resume, &dir.join(LEDGER), signer.clone())?;
         let n_attempts = resume.attempts;
         let mut rotations = Vec::new();
         for (index, entry) in (0..).zip(&entries) {
@@ -369,6 +370,7 @@ impl Federation {
         let round_ref = RoundRef { session, round: resume.last_round };
         let debits = store.debits()?;
         let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
+        let cosigned = CosignedFolder::open(&dir.join(cosigned::FOLDER), &ledger)?;
         let status = Some(StatusSocket::open(dir).map_err(FederationError::Status)?);
         Ok(Self {
             task,
@@ -397,6 +399,8 @@ impl Federation {
             round_ref,
             exchanges: Exchanges::default(),
             directory: BTreeMap::new(),
+            cosigned,
+            known: BTreeMap::new(),
             late: BTreeMap::new(),
             uploads: BTreeMap::new(),
             places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
@@ -609,6 +613,7 @@ impl Federation {
         let present: BTreeSet<Digest> = self.directory.values().map(|peer| peer.certificate).collect();
         self.certificates.retain(|digest, _| present.contains(digest));
         self.current = Current::default();
+        self.cosigned.refresh(&self.ledger);
         let checkpoint = self.model.checkpoint();
         let now = SystemClock.now();
         let spec = RoundSpec {
@@ -813,6 +818,7 @@ impl Federation {
                 return Ok(());
             }
             Request::CheckIn(check_in) => {
+                self.known.insert(from.id.clone(), check_in.ledger_size);
                 if let Some(rotated) = key_rotated(&self.ledger, &self.rotations, &check_in)? {
                     self.answer(&from.id, rotated.into(), Bytes::new());
                     return Ok(());
@@ -948,7 +954,13 @@ impl Federation {
             self.break_off_uploads();
             for action in actions {
                 match action {
-                    Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    Action::Answer { to, mut answer, body } => {
+                        if let Answer::Configure(configure) = &mut answer {
+                            let known = self.known.get(&to).copied().unwrap_or_default();
+                            configure.cosigned = self.cosigned.shown(&self.ledger, known)?;
+                        }
+                        self.answer(&to, answer, body);
+                    }
                     Action::AnswerAll { to, answer } => self.answer_all(&to, &answer, Bytes::new()),
                     Action::Persist(record) => self.persist(record)?,
                     Action::WakeAt(at) => self.wake = Some(at),
@@ -1005,12 +1017,7 @@ impl Federation {
             }
         }
         self.current.l2_clip_norm = clipping.map(|_| mechanism.common().l2_clip_norm);
-        let state = block_in_place(|| -> Result<ModelState, FederationError> {
-            Ok(ModelState {
-                checkpoint: self.objects.put(&self.model.checkpoint())?,
-                optimizer: self.objects.put(&self.model.optimizer_state())?,
-            })
-        })?;
+        let state = block_in_place(|| keep(&self.objects, &self.model))?;
         let entry = self.attempts.entry(&attempt, LedgerOutcome::Released { weights_after: state.checkpoint })?;
         let index = self.close(&attempt, Outcome::Released, Some(state), &entry)?;
         let quorum = eranos_secagg::Quorum::new(attempt.quorum).to_bytes();
@@ -1046,7 +1053,7 @@ impl Federation {
         }
     }
 
-    /// One transaction, then the tree: never two roots for one size.
+    /// One transaction, which is durable, then the tree that is made of what was committed: never two roots for one size.
     fn close(
         &mut self,
         attempt: &Attempt,
@@ -1054,9 +1061,9 @@ impl Federation {
         model: Option<ModelState>,
         entry: &EncodedEntry,
     ) -> Result<u64, FederationError> {
-        let (round, received) = (attempt.plan.round, &attempt.received);
-        block_in_place(|| self.store.keep_bindings(&attempt.bindings))?;
-        let index = block_in_place(|| self.store.close_round(round, outcome, model, received, entry))?;
+        let Attempt { plan, received, bindings, .. } = attempt;
+        let closed = ClosedRound { round: plan.round, outcome, model, received, bindings, entry };
+        let index = block_in_place(|| self.store.close_round(&closed, self.ledger.durable()))?;
         for client in received {
             *Arc::make_mut(&mut self.received).entry(client.clone()).or_default() += 1;
         }
@@ -1242,36 +1249,33 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     .map_err(|error| failed(&error))
 }
 
-/// Brings the ledger up to the database, which is ahead of it by what a crash cut off, and closes a round that was open
-/// then: it will never be finished, and what was debited stays debited. Gives all entries.
+/// Makes the model durable, before any row names it.
+fn keep(objects: &Objects, model: &Model) -> std::io::Result<ModelState> {
+    let [checkpoint, optimizer] = objects.put([&model.checkpoint(), &model.optimizer_state()])?;
+    Ok(ModelState { checkpoint, optimizer })
+}
+
+/// Opens the ledger in `dir` as the database has it, making anew what a crash left out, and closes a round that was open
+/// then: it will never be finished, and what was debited stays debited. Gives all entries, and the ledger.
 pub(crate) fn catch_up(
     store: &dyn StateStore,
     resume: &Resume,
-    ledger: &mut LogWriter,
-) -> Result<Vec<EncodedEntry>, FederationError> {
+    dir: &Path,
+    signer: Arc<LedgerSigner>,
+) -> Result<(Vec<EncodedEntry>, LogWriter), FederationError> {
     let mut entries = store.entries_from(0)?;
-    complete(ledger, &entries)?;
+    let mut ledger = LogWriter::restore(dir, signer, &entries, resume.ledger_durable)?;
     if let Some(open) = &resume.open_round {
         let entry = Entry::parse(&open.abort_entry.leaf, open.abort_entry.attachment.as_deref())?;
         let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
         let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
-        store.close_round(open.round, outcome, None, &[], &open.abort_entry)?;
-        entries.push(open.abort_entry.clone());
-        complete(ledger, &entries)?;
+        let entry = &open.abort_entry;
+        let closed = ClosedRound { round: open.round, outcome, model: None, received: &[], bindings: &[], entry };
+        let index = store.close_round(&closed, ledger.durable())?;
+        ledger.append(index, entry)?;
+        entries.push(entry.clone());
     }
-    Ok(entries)
-}
-
-/// Appends to the ledger what the database has and it has not.
-fn complete(ledger: &mut LogWriter, entries: &[EncodedEntry]) -> Result<(), FederationError> {
-    let size = ledger.size();
-    let missing = usize::try_from(size).ok().and_then(|size| entries.get(size..));
-    // A ledger that is ahead means that the database is an older copy: going on would fork the ledger.
-    let missing = missing.ok_or(StoreError::Malformed { what: "list of leaves: the ledger is ahead of it" })?;
-    if !missing.is_empty() {
-        ledger.append_all(size, missing)?;
-    }
-    Ok(())
+    Ok((entries, ledger))
 }
 
 /// The rotations from the key that a client knows to the present one, where they differ and one leads to the other. A

@@ -2,11 +2,13 @@
 //!
 //! [`round`] is the protocol: a state machine without I/O. [`federation`] feeds it and carries out what it asks for;
 //! [`store`], [`objects`] and the ledger keep what must outlive the process; [`server`] owns the socket,
-//! [`streams`] what goes over it, [`limits`] every bound, and [`offences`] counts who does not keep to them; [`export`] gives the trained model away, [`status`] says how things stand, [`metrics`] to machines.
+//! [`streams`] what goes over it, [`limits`] every bound, and [`offences`] counts who does not keep to them; [`cosigned`]
+//! shows clients what witnesses have signed; [`export`] gives the trained model away, [`status`] says how things stand, [`metrics`] to machines.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cosigned;
 pub mod entries;
 pub mod exchanges;
 pub mod export;

@@ -28,29 +28,31 @@ impl Objects {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Stores `bytes` durably and returns their digest.
+    /// Stores several objects durably and returns their digests. Their names become durable together.
     ///
     /// # Errors
     /// If any write fails; nothing half-written ever has an object's name.
-    pub fn put(&self, bytes: &[u8]) -> io::Result<Digest> {
-        let digest = Digest::of(bytes);
-        let path = self.path(&digest);
-        if path.exists() {
-            return Ok(digest);
-        }
-        let temporary = path.with_extension("tmp");
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        });
-        if let Err(error) = written {
-            // A full disk is not filled by what came of trying.
-            let _ = fs::remove_file(&temporary);
-            return Err(error);
+    pub fn put<const N: usize>(&self, objects: [&[u8]; N]) -> io::Result<[Digest; N]> {
+        let digests = objects.map(Digest::of);
+        for (bytes, digest) in objects.iter().zip(&digests) {
+            let path = self.path(digest);
+            if path.exists() {
+                continue;
+            }
+            let temporary = path.with_extension("tmp");
+            let written = File::create(&temporary).and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                fs::rename(&temporary, &path)
+            });
+            if let Err(error) = written {
+                // A full disk is not filled by what came of trying.
+                let _ = fs::remove_file(&temporary);
+                return Err(error);
+            }
         }
         File::open(&self.dir)?.sync_all()?;
-        Ok(digest)
+        Ok(digests)
     }
 
     /// Reads an object and checks it against its name.
@@ -108,7 +110,7 @@ mod tests {
     fn what_a_crash_left_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path()).unwrap();
-        let [kept, orphan] = [b"kept".as_slice(), b"orphan"].map(|bytes| objects.put(bytes).unwrap());
+        let [kept, orphan] = objects.put([b"kept".as_slice(), b"orphan"]).unwrap();
         fs::write(objects.path(&Digest::of(b"torn")).with_extension("tmp"), b"to").unwrap();
         objects.keep_only(&[kept]).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -120,7 +122,7 @@ mod tests {
     fn a_corrupt_object_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::open(dir.path()).unwrap();
-        let digest = objects.put(b"parameters").unwrap();
+        let [digest] = objects.put([b"parameters".as_slice()]).unwrap();
         assert_eq!(objects.read(&digest).unwrap(), b"parameters");
         fs::write(objects.path(&digest), b"Parameters").unwrap();
         assert_eq!(objects.read(&digest).unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -11,7 +11,7 @@ use std::{
 
 use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
 use eranos_certs::Party;
-use eranos_ledger::{AppendError, Binding, Entry, KeyRotated, LedgerSigner, LogWriter, Origin, entry::EntryKind};
+use eranos_ledger::{Binding, Entry, KeyRotated, LedgerSigner, LogWriter, Origin, entry::EntryKind};
 use eranos_privacy::mechanism::{LocalTraining, NoiseTarget, SiloTraining};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -419,7 +419,14 @@ pub fn rotate_key(dir: &Path) -> Result<String, UserError> {
     if !path.exists() {
         // A coordinator that runs keeps the ledger to itself: then nothing is begun.
         let signer = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
-        LogWriter::open(config.state.join(LEDGER), signer).map_err(|error| {
+        let opened = Ok(()).and_then(|()| {
+            let store = SqliteStore::open(&config.state.join(store::FILE))?;
+            let Some(resume) = store.resume()? else { return Ok(()) };
+            let ledger = config.state.join(LEDGER);
+            LogWriter::restore(ledger, signer, &store.entries_from(0)?, resume.ledger_durable)?;
+            Ok(())
+        });
+        opened.map_err(|error: FederationError| {
             let what = format!("cannot exchange the ledger's key: {error}");
             UserError::new(what, "stop the coordinator first, and start it again afterwards")
         })?;
@@ -443,19 +450,18 @@ fn finish_rotation(dir: &Path, config: &Config) -> Result<String, UserError> {
     let store = SqliteStore::open(&config.state.join(store::FILE)).map_err(|error| failed(&error))?;
     let resume = store.resume().map_err(|error| failed(&error))?;
     let resume = resume.ok_or_else(|| failed(&"the ledger has no entry yet"))?;
-    let folder = config.state.join(LEDGER);
-    match LogWriter::open(&folder, old.clone()) {
-        Ok(mut ledger) => enter_rotation(&store, &resume, &mut ledger, &old, &new).map_err(|error| failed(&error))?,
-        // The ledger has it already: only the key's file is missing.
-        Err(AppendError::Checkpoint(_)) => drop(LogWriter::open(&folder, new.clone()).map_err(|error| failed(&error))?),
-        Err(error) => return Err(failed(&error)),
-    }
+    enter_rotation(&store, &resume, &config.state.join(LEDGER), &old, &new).map_err(|error| failed(&error))?;
     let line = new.ledger_key().to_string();
     let publish = || -> std::io::Result<()> {
         // The key's file last: while the next one is there, a start comes back to here.
         let mut file = fs::File::create(dir.join(LEDGER_PUB))?;
         file.write_all(format!("{line}\n").as_bytes())?;
         file.sync_all()?;
+        // In place, before its name goes to the new one: what is only unlinked stays on the disk. A file system or a disk
+        // that writes elsewhere than it was told keeps the old key all the same, and so do copies.
+        let mut old = fs::OpenOptions::new().write(true).open(dir.join(LEDGER_KEY))?;
+        old.write_all(&[0; 32])?;
+        old.sync_all()?;
         fs::rename(dir.join(NEXT_LEDGER_KEY), dir.join(LEDGER_KEY))?;
         sync_folder_of(&dir.join(LEDGER_KEY))
     };
@@ -466,30 +472,27 @@ fn finish_rotation(dir: &Path, config: &Config) -> Result<String, UserError> {
 fn enter_rotation(
     store: &SqliteStore,
     resume: &Resume,
-    ledger: &mut LogWriter,
-    old: &LedgerSigner,
+    dir: &Path,
+    old: &Arc<LedgerSigner>,
     new: &Arc<LedgerSigner>,
 ) -> Result<(), FederationError> {
-    let committed = store.entries_from(ledger.size())?.into_iter().enumerate().find_map(|(place, encoded)| {
-        let rotation = EntryKind::of(&encoded.leaf) == Some(EntryKind::KeyRotated);
-        rotation.then_some((ledger.size() + place as u64, encoded))
-    });
-    let (index, entry) = match committed {
-        // It is the last: nothing is committed after it before the ledger has it.
-        Some((index, encoded)) => {
-            let before = store.entries_from(ledger.size())?;
-            let n_before = usize::try_from(index - ledger.size()).unwrap_or(usize::MAX).min(before.len());
-            ledger.append_all(ledger.size(), &before[..n_before])?;
-            (index, encoded)
-        }
-        None => {
-            catch_up(store, resume, ledger)?;
-            let index = ledger.size();
-            let entry = Entry::KeyRotated(KeyRotated::sign(index, old, new)).encode()?;
-            (store.append_entry(&entry)?, entry)
-        }
+    let entries = store.entries_from(0)?;
+    let last = entries.last().filter(|last| EntryKind::of(&last.leaf) == Some(EntryKind::KeyRotated));
+    let committed = match last.map(|last| Entry::parse(&last.leaf, None)).transpose()? {
+        Some(Entry::KeyRotated(rotation)) => rotation.new == new.ledger_key(),
+        _ => false,
     };
-    ledger.rotate(index, &entry, new.clone())?;
+    let mut ledger = if committed {
+        LogWriter::restore(dir, new.clone(), &entries, resume.ledger_durable)?
+    } else {
+        let (_, mut ledger) = catch_up(store, resume, dir, old.clone())?;
+        let index = ledger.size();
+        let entry = Entry::KeyRotated(KeyRotated::sign(index, old, new)).encode()?;
+        ledger.rotate(store.append_entry(&entry, ledger.durable())?, &entry, new.clone())?;
+        ledger
+    };
+    // The database does not say which key signs: the files do, before the old key is forgotten.
+    ledger.sync()?;
     Ok(())
 }
 

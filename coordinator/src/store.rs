@@ -2,8 +2,8 @@
 //!
 //! The order of writes is the promise: a round, its cohort and the debit of every selected client are committed before
 //! the plan leaves; the new checkpoint's file is durable before the one transaction that commits outcome, checkpoint
-//! and ledger leaf; only then is the tree head signed. A crash may over-count a budget, never under-count it. An entry's
-//! attachment is kept here until the entry after it is committed: by then the ledger's own file of it is durable.
+//! and ledger leaf; only then is the tree head signed. A crash may over-count a budget, never under-count it. This file is
+//! the ledger's journal: an entry's attachment is kept here until the ledger's own files of it are durable.
 
 use std::{
     collections::BTreeMap,
@@ -83,6 +83,8 @@ pub struct Resume {
     pub released: u32,
     /// A round that was open when the process ended.
     pub open_round: Option<OpenRound>,
+    /// How many of the ledger's entries had durable files there when the last one was committed here.
+    pub ledger_durable: u64,
 }
 
 /// A round that was begun and neither released nor aborted.
@@ -92,6 +94,22 @@ pub struct OpenRound {
     pub round: RoundNumber,
     /// The ledger entry to append, since it will never be finished.
     pub abort_entry: EncodedEntry,
+}
+
+/// A round that is over: what is committed of it at once.
+pub struct ClosedRound<'a> {
+    /// Its number.
+    pub round: RoundNumber,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The model after it, if it was released.
+    pub model: Option<ModelState>,
+    /// Whose vectors were received.
+    pub received: &'a [ClientId],
+    /// Whose pseudonyms stood in its roster; those that are known already are replaced.
+    pub bindings: &'a [Binding],
+    /// Its entry in the ledger.
+    pub entry: &'a EncodedEntry,
 }
 
 /// What was debited to one client: its identity's, whatever certificate it had.
@@ -134,25 +152,12 @@ pub trait StateStore: Send + Sync {
     /// If the commit fails.
     fn prepare_abort(&self, round: RoundNumber, entry: &EncodedEntry) -> Result<(), StoreError>;
 
-    /// Commits the end of a round: outcome, model (if released), whose vectors were received, and ledger entry in one
-    /// transaction. Gives the entry's index. Every entry before it must be in the ledger: their attachments are let go.
+    /// Commits the end of a round in one transaction, and gives the index of its entry. Of the ledger's entries the first
+    /// `ledger_durable` have durable files there: their attachments are let go.
     ///
     /// # Errors
     /// If the commit fails.
-    fn close_round(
-        &self,
-        round: RoundNumber,
-        outcome: Outcome,
-        model: Option<ModelState>,
-        received: &[ClientId],
-        entry: &EncodedEntry,
-    ) -> Result<u64, StoreError>;
-
-    /// Commits whose pseudonyms these are; those that are known already are replaced.
-    ///
-    /// # Errors
-    /// If the commit fails.
-    fn keep_bindings(&self, bindings: &[Binding]) -> Result<(), StoreError>;
+    fn close_round(&self, closed: &ClosedRound<'_>, ledger_durable: u64) -> Result<u64, StoreError>;
 
     /// Whose pseudonyms are known.
     ///
@@ -160,14 +165,14 @@ pub trait StateStore: Send + Sync {
     /// If they cannot be read.
     fn bindings(&self) -> Result<Vec<Binding>, StoreError>;
 
-    /// Commits an entry of the ledger that belongs to no round. Gives its index. Every entry before it must be in the
-    /// ledger.
+    /// Commits an entry of the ledger that belongs to no round. Gives its index. Attachments are let go as by
+    /// [`close_round`](Self::close_round).
     ///
     /// # Errors
     /// If the commit fails.
-    fn append_entry(&self, entry: &EncodedEntry) -> Result<u64, StoreError>;
+    fn append_entry(&self, entry: &EncodedEntry, ledger_durable: u64) -> Result<u64, StoreError>;
 
-    /// The ledger's entries from `index` on; of all but the last the attachment may be gone.
+    /// The ledger's entries from `index` on; those that have durable files there without their attachments.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -237,7 +242,7 @@ impl StateStore for SqliteStore {
             params![nonce, model.checkpoint.0, model.optimizer.0],
         )?;
         for entry in entries {
-            append_leaf(&transaction, entry)?;
+            append_leaf(&transaction, entry, 0)?;
         }
         Ok(transaction.commit()?)
     }
@@ -245,11 +250,12 @@ impl StateStore for SqliteStore {
     fn resume(&self) -> Result<Option<Resume>, StoreError> {
         let connection = self.lock();
         let session = connection
-            .query_row("SELECT nonce, checkpoint, optimizer FROM session", [], |row| {
-                Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, [u8; 32]>(2)?))
+            .query_row("SELECT nonce, checkpoint, optimizer, ledger_durable FROM session", [], |row| {
+                let digest = |column| row.get::<_, [u8; 32]>(column);
+                Ok((digest(0)?, digest(1)?, digest(2)?, row.get(3)?))
             })
             .optional()?;
-        let Some((session_nonce, checkpoint, optimizer)) = session else { return Ok(None) };
+        let Some((session_nonce, checkpoint, optimizer, ledger_durable)) = session else { return Ok(None) };
         let (last_round, attempts, released) = connection.query_row(
             "SELECT coalesce(max(round), 0), count(*), count(*) FILTER (WHERE outcome = 'released') FROM round",
             [],
@@ -268,6 +274,7 @@ impl StateStore for SqliteStore {
             attempts,
             released,
             open_round,
+            ledger_durable,
         }))
     }
 
@@ -298,14 +305,8 @@ impl StateStore for SqliteStore {
         Ok(())
     }
 
-    fn close_round(
-        &self,
-        round: RoundNumber,
-        outcome: Outcome,
-        model: Option<ModelState>,
-        received: &[ClientId],
-        entry: &EncodedEntry,
-    ) -> Result<u64, StoreError> {
+    fn close_round(&self, closed: &ClosedRound<'_>, ledger_durable: u64) -> Result<u64, StoreError> {
+        let ClosedRound { round, outcome, model, received, bindings, entry } = closed;
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let n_closed = transaction.execute(
@@ -322,23 +323,17 @@ impl StateStore for SqliteStore {
                 params![model.checkpoint.0, model.optimizer.0],
             )?;
         }
-        for client in received {
+        for client in *received {
             let query = "UPDATE debit SET received = 1 WHERE client = ?1 AND round = ?2";
             transaction.execute(query, params![client.as_str(), round.0])?;
         }
-        let index = append_leaf(&transaction, entry)?;
-        transaction.commit()?;
-        Ok(index)
-    }
-
-    fn keep_bindings(&self, bindings: &[Binding]) -> Result<(), StoreError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        for binding in bindings {
+        for binding in *bindings {
             let query = "INSERT OR REPLACE INTO binding (pseudonym, text) VALUES (?1, ?2)";
             transaction.execute(query, params![binding.pseudonym.0, binding.encode()])?;
         }
-        Ok(transaction.commit()?)
+        let index = append_leaf(&transaction, entry, ledger_durable)?;
+        transaction.commit()?;
+        Ok(index)
     }
 
     fn bindings(&self) -> Result<Vec<Binding>, StoreError> {
@@ -348,10 +343,10 @@ impl StateStore for SqliteStore {
         Binding::parse_all(&texts).map_err(|_| StoreError::Malformed { what: "binding" })
     }
 
-    fn append_entry(&self, entry: &EncodedEntry) -> Result<u64, StoreError> {
+    fn append_entry(&self, entry: &EncodedEntry, ledger_durable: u64) -> Result<u64, StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        let index = append_leaf(&transaction, entry)?;
+        let index = append_leaf(&transaction, entry, ledger_durable)?;
         transaction.commit()?;
         Ok(index)
     }
@@ -384,9 +379,14 @@ impl StateStore for SqliteStore {
     }
 }
 
-fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry) -> Result<u64, StoreError> {
+fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry, ledger_durable: u64) -> Result<u64, StoreError> {
     let index: u64 = transaction.query_row("SELECT count(*) FROM leaf", [], |row| row.get(0))?;
-    transaction.execute("UPDATE leaf SET attachment = NULL WHERE attachment IS NOT NULL", [])?;
+    let before: u64 = transaction.query_row("SELECT ledger_durable FROM session", [], |row| row.get(0))?;
+    if ledger_durable > before {
+        transaction.execute("UPDATE session SET ledger_durable = ?1", [ledger_durable])?;
+        let query = "UPDATE leaf SET attachment = NULL WHERE leaf_index >= ?1 AND leaf_index < ?2";
+        transaction.execute(query, [before, ledger_durable])?;
+    }
     transaction.execute(
         "INSERT INTO leaf (leaf_index, entry, attachment) VALUES (?1, ?2, ?3)",
         params![index, entry.leaf, entry.attachment],
@@ -394,7 +394,7 @@ fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry) -> Result<u6
     Ok(index)
 }
 
-const SCHEMA_VERSION: u32 = 4;
+const SCHEMA_VERSION: u32 = 5;
 
 /// Memory for the database's pages. What a round writes is read again only when the coordinator is started; SQLite's own
 /// 2 MB fill up over some hundred rounds, which looks like a leak.
@@ -405,7 +405,8 @@ CREATE TABLE session (
     only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
     nonce      BLOB NOT NULL CHECK (length(nonce) = 32),
     checkpoint BLOB NOT NULL CHECK (length(checkpoint) = 32),
-    optimizer  BLOB NOT NULL CHECK (length(optimizer) = 32)
+    optimizer  BLOB NOT NULL CHECK (length(optimizer) = 32),
+    ledger_durable INTEGER NOT NULL DEFAULT 0 -- leaves whose files in the ledger are durable: no attachment is kept here
 ) STRICT;
 CREATE TABLE round (
     round       INTEGER PRIMARY KEY,
@@ -427,9 +428,8 @@ CREATE TABLE binding (
 CREATE TABLE leaf (
     leaf_index INTEGER PRIMARY KEY,
     entry      BLOB NOT NULL,
-    attachment BLOB -- of the last leaf alone: what came before is in the ledger's folder
+    attachment BLOB -- until the ledger's own file of it is durable
 ) STRICT;
-CREATE INDEX leaf_with_attachment ON leaf (leaf_index) WHERE attachment IS NOT NULL;
 ";
 
 #[cfg(test)]
@@ -448,6 +448,10 @@ mod tests {
         ModelState { checkpoint: Digest::of(name.as_bytes()), optimizer: Digest::of(b"optimizer") }
     }
 
+    fn closed(round: u64, outcome: Outcome, entry: &EncodedEntry) -> ClosedRound<'_> {
+        ClosedRound { round: RoundNumber(round), outcome, model: None, received: &[], bindings: &[], entry }
+    }
+
     #[test]
     fn what_was_committed_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
@@ -458,15 +462,14 @@ mod tests {
             assert_eq!(store.resume().unwrap(), None);
             store.begin_session(&nonce, model("zero"), &[entry("opened", None)]).unwrap();
             store.open_round(RoundNumber(1), &[id("a"), id("b")], &entry("leaf", None)).unwrap();
-            let (released, model) = (Outcome::Released, Some(model("one")));
-            let index =
-                store.close_round(RoundNumber(1), released, model, &[id("a")], &entry("leaf 1", Some("one"))).unwrap();
-            assert_eq!(index, 1);
-            assert_eq!(
-                store.entries_from(1).unwrap(),
-                [entry("leaf 1", Some("one"))],
-                "kept until the next is committed"
-            );
+            let (received, released) = ([id("a")], entry("leaf 1", Some("one")));
+            let closed = ClosedRound {
+                model: Some(model("one")),
+                received: &received,
+                ..closed(1, Outcome::Released, &released)
+            };
+            assert_eq!(store.close_round(&closed, 1).unwrap(), 1);
+            assert_eq!(store.entries_from(1).unwrap(), [released], "kept until it is durable in the ledger");
             store.open_round(RoundNumber(2), &[id("b")], &entry("leaf", None)).unwrap();
             store.prepare_abort(RoundNumber(2), &entry("leaf 2", Some("two"))).unwrap();
         }
@@ -482,17 +485,23 @@ mod tests {
         };
         assert_eq!(debits(&store), [(1, 1, 1), (2, 0, 0)], "an open round is debited and has received nothing");
         assert_eq!(debits(&SqliteStore::read(&path).unwrap()), debits(&store), "whoever looks at it sees the same");
-        store
-            .close_round(RoundNumber(2), Outcome::AbortedAfterReveal, None, &[id("b")], &open_round.abort_entry)
-            .unwrap();
+        let received = [id("b")];
+        let aborted =
+            ClosedRound { received: &received, ..closed(2, Outcome::AbortedAfterReveal, &open_round.abort_entry) };
+        assert_eq!(store.close_round(&aborted, 1).unwrap(), 2);
         assert_eq!(debits(&store), [(1, 1, 1), (2, 1, 0)]);
         drop(store);
         assert_eq!(debits(&SqliteStore::read(&path).unwrap()), [(1, 1, 1), (2, 1, 0)], "when nobody else has it open");
         let store = SqliteStore::open(&path).unwrap();
-        assert_eq!(
-            store.entries_from(0).unwrap(),
-            [entry("opened", None), entry("leaf 1", None), entry("leaf 2", Some("two"))]
-        );
+        let (one, two) = (entry("leaf 1", Some("one")), entry("leaf 2", Some("two")));
+        assert_eq!(store.entries_from(0).unwrap(), [entry("opened", None), one, two.clone()]);
+        // What is durable in the ledger is let go here, and that is never taken back.
+        let next = entry("leaf 3", None);
+        assert_eq!(store.append_entry(&next, 2).unwrap(), 3);
+        assert_eq!(store.append_entry(&next, 0).unwrap(), 4);
+        assert_eq!(store.resume().unwrap().unwrap().ledger_durable, 2);
+        let entries = store.entries_from(1).unwrap();
+        assert_eq!(entries, [entry("leaf 1", None), two, next.clone(), next]);
     }
 
     #[test]
@@ -503,8 +512,9 @@ mod tests {
         store.open_round(RoundNumber(1), &[], &entry("leaf", None)).unwrap();
         assert!(store.open_round(RoundNumber(1), &[], &entry("leaf", None)).is_err());
         assert!(store.open_round(RoundNumber(2), &[], &entry("leaf", None)).is_err(), "two rounds open at once");
-        store.close_round(RoundNumber(1), Outcome::AbortedBeforeReveal, None, &[], &entry("leaf", None)).unwrap();
-        assert!(store.close_round(RoundNumber(1), Outcome::Released, None, &[], &entry("leaf", None)).is_err());
+        let leaf = entry("leaf", None);
+        store.close_round(&closed(1, Outcome::AbortedBeforeReveal, &leaf), 0).unwrap();
+        assert!(store.close_round(&closed(1, Outcome::Released, &leaf), 0).is_err());
         assert_eq!(store.entries_from(0).unwrap().len(), 1, "a refused close appends nothing");
     }
 }

@@ -933,14 +933,14 @@ fn messages_that_are_none_are_refused() {
 // The receipt.
 
 /// A ledger of its own under `signer`, with `entries` in it.
-fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[EncodedEntry]) -> LogWriter<Memoryfiles> {
+pub(crate) fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[EncodedEntry]) -> LogWriter<Memoryfiles> {
     let mut ledger = LogWriter::open_storage(Memoryfiles::default(), signer).unwrap();
     ledger.append_all(0, entries).unwrap();
     ledger
 }
 
 /// The entry that came with a receipt and its body.
-fn encoded(receipt: &Receipt, body: &Bytes) -> EncodedEntry {
+pub(crate) fn encoded(receipt: &Receipt, body: &Bytes) -> EncodedEntry {
     EncodedEntry { leaf: receipt.entry.clone(), attachment: Some(body.to_vec()) }
 }
 

@@ -196,6 +196,8 @@ pub(crate) struct Coordinator {
     pub(crate) ledger: LogWriter<Memoryfiles>,
     /// The keys before this one, each with the index of the entry that exchanged it.
     pub(crate) rotations: Vec<(VerifyingKey, u64)>,
+    /// Cosigned checkpoints that it shows, by ascending size.
+    pub(crate) cosigned: Vec<(u64, Vec<u8>)>,
     /// How many vectors of each client it has received, in rounds that are over.
     pub(crate) received: BTreeMap<ClientId, u64>,
     /// Whom it may debit no further attempt to.
@@ -673,7 +675,14 @@ impl World {
             self.coordinator.round = round;
             for action in actions {
                 match action {
-                    coordinator::Action::Answer { to, answer, body } => self.answer(&to, answer, body),
+                    coordinator::Action::Answer { to, mut answer, body } => {
+                        if let Answer::Configure(configure) = &mut answer {
+                            let client = self.clients.iter().find(|client| client.member.identity.id == to);
+                            let known = client.and_then(|client| client.checkpoint.as_ref()).map_or(0, |c| c.size);
+                            configure.cosigned = cosigned(&self.coordinator.ledger, &self.coordinator.cosigned, known);
+                        }
+                        self.answer(&to, answer, body);
+                    }
                     coordinator::Action::AnswerAll { to, answer } => {
                         to.iter().for_each(|to| self.answer(to, answer.clone(), Bytes::new()));
                     }
@@ -830,6 +839,9 @@ impl Client {
                 charged_without_receipt_max: u32::MAX,
                 phase_timeout_ms_max: PHASE_TIMEOUT_MS,
                 parameters_max: parameters.n_parameters,
+                witnesses: Vec::new(),
+                witnesses_min: 0,
+                witness_lag_max: 100,
                 sparse_graph: (setup.graph == GraphKind::Sparse).then(|| SparseGraph {
                     corrupt_share_min: f64::from(parameters.max_colluders) / f64::from(parameters.n_max),
                     dropped_share_max: f64::from(parameters.n_max - parameters.u_min) / f64::from(parameters.n_max),
@@ -1022,6 +1034,7 @@ impl Coordinator {
             abandoned_revealed: None,
             ledger,
             rotations: Vec::new(),
+            cosigned: Vec::new(),
             received: BTreeMap::new(),
             spent: BTreeSet::new(),
             attempts: Attempts::new(executable()),
@@ -1270,10 +1283,28 @@ impl Storage for Memoryfiles {
         Ok(())
     }
 
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn remove_narrower(&mut self, tile: &Tile) {
         let narrower = (1..tile.width).map(|width| tile.with_width(width).path());
         narrower.for_each(|path| drop(self.files.remove(&path)));
     }
+}
+
+/// What a client that kept a checkpoint of `known` entries is shown of `notes`.
+pub(crate) fn cosigned(
+    ledger: &LogWriter<Memoryfiles>,
+    notes: &[(u64, Vec<u8>)],
+    known: u64,
+) -> Vec<eranos_wire::messages::configure::Cosigned> {
+    let chain = eranos_ledger::witnessed::chain(ledger, notes, known).unwrap();
+    let show = |one: eranos_ledger::witnessed::Cosigned| eranos_wire::messages::configure::Cosigned {
+        note: eranos_wire::messages::Blob(one.note),
+        consistency: one.consistency,
+    };
+    chain.into_iter().map(show).collect()
 }
 
 /// Seeded choices.

@@ -2,6 +2,7 @@
 //! into its own log. What was charged stays charged.
 
 use eranos_base::{Digest, encoding::DecodeError};
+use eranos_ledger::witnessed::DemandError;
 use eranos_privacy::budget::BudgetError;
 use eranos_wire::{
     messages::{
@@ -112,6 +113,9 @@ pub enum RefusalKind {
     /// The secure sum would not be one.
     #[error(transparent)]
     SecureSum(#[from] eranos_secagg::Refusal),
+    /// Too few of the policy's witnesses have cosigned the ledger, or too long ago.
+    #[error("policy: {0}")]
+    Witnesses(DemandError),
     /// The ledger does not show the round as it was.
     #[error("ledger: {0}")]
     Ledger(String),
@@ -161,6 +165,14 @@ impl Refusal {
             RefusalKind::SparseGraph => {
                 "ask the operator for the complete graph, or uncomment sparse_graph in policy.toml after reading what is said there"
             }
+            RefusalKind::Witnesses(_) => {
+                "let the witnesses of policy.toml cosign a copy of the ledger as it is now, and the operator put what they \
+                 give into the coordinator's folder state/cosigned"
+            }
+            RefusalKind::Ledger(_) => {
+                "keep this client's state folder, where the signed checkpoints are (ledger-checkpoint, evidence-*), and \
+                 compare with the other parties before going on"
+            }
             _ => "talk to the operator about the plan, or change policy.toml if you agree to it",
         }
     }
@@ -187,8 +199,17 @@ impl Refusal {
             | RefusalKind::CredentialsUnasked
             | RefusalKind::Certificate { .. }
             | RefusalKind::SecureSum(_)
+            // Somebody may cosign meanwhile.
+            | RefusalKind::Witnesses(_)
             | RefusalKind::OutOfPhase { .. } => false,
         }
+    }
+}
+
+impl Refusal {
+    /// Whether it waits for what a person does: then it asks again after a while, and not at once.
+    pub const fn waits_for_people(&self) -> bool {
+        matches!(self.kind, RefusalKind::Witnesses(_))
     }
 }
 

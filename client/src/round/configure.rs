@@ -5,12 +5,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use eranos_base::{Digest, Entropy, Timestamp};
+use eranos_ledger::{
+    SignedCheckpoint,
+    witnessed::{COSIGNED_MAX, Cosigned, DemandError},
+};
 use eranos_nn::{DataSpec, ModelSpec};
 use eranos_privacy::{Mechanism, Promise, RotationSeed, budget::UnitOfPrivacy};
 use eranos_secagg::{Advertised, GraphKind};
 use eranos_wire::{
     RoundPlan,
-    messages::{RoundRef, advertise_keys::Advertise, configure::Configure},
+    messages::{
+        RoundRef,
+        advertise_keys::Advertise,
+        configure::{self, Configure},
+    },
 };
 
 use super::{
@@ -20,7 +28,7 @@ use super::{
 /// Accepts the plan and sends the client's keys, or refuses it.
 pub(super) fn configure(
     member: Arc<Member>,
-    memory: Memory,
+    mut memory: Memory,
     configure: &Configure,
     checkpoint: Bytes,
     now: Timestamp,
@@ -42,6 +50,26 @@ pub(super) fn configure(
         Ok(terms) => Arc::new(terms),
         Err(error) => return abort::refuse(Some(round_ref), RefusalKind::Plan(error).into(), true),
     };
+    let mut actions = Vec::new();
+    match cosigned(&member, &memory, &plan, &configure.cosigned) {
+        Ok(None) => {}
+        // From here on the ledger must continue what the witnesses have seen, too.
+        Ok(Some(newer)) => {
+            memory.checkpoint = Some(newer.checkpoint().clone());
+            actions.push(Action::KeepCheckpoint(newer.note().encode().into()));
+        }
+        Err(error @ DemandError::TooFew { .. }) => {
+            return abort::refuse(Some(round_ref), RefusalKind::Witnesses(error).into(), true);
+        }
+        Err(error) => {
+            let (round, mut actions) =
+                abort::refuse(Some(round_ref), RefusalKind::Ledger(error.to_string()).into(), true);
+            if let DemandError::Fork { note, .. } = error {
+                actions.insert(0, Action::KeepEvidence(note));
+            }
+            return (round, actions);
+        }
+    }
     let job = TrainingJob {
         model,
         data,
@@ -58,13 +86,31 @@ pub(super) fn configure(
     let advertised = Advertised::begin(terms, member.identity.clone(), entropy);
     let advert = advertised.advert().to_bytes().to_vec();
     let common = Common { member, memory, plan_digest: plan.digest(), plan, configured: now };
-    let actions = vec![
+    actions.extend([
         Action::Persist(begin),
         Action::Train(Box::new(job)),
         send(Advertise { round: round_ref, advert, possession }),
         Action::Note(Phase::AdvertiseKeys),
-    ];
+    ]);
     (Round::AdvertiseKeys(AdvertiseKeys::new(common, advertised)), actions)
+}
+
+/// Whether enough of the witnesses that the policy names have cosigned the history that this client knows. Gives the
+/// checkpoint to keep, if they have seen more of it.
+fn cosigned(
+    member: &Member,
+    memory: &Memory,
+    plan: &RoundPlan,
+    shown: &[configure::Cosigned],
+) -> Result<Option<SignedCheckpoint>, DemandError> {
+    let shown: Vec<Cosigned> = shown
+        .iter()
+        .take(COSIGNED_MAX + 1)
+        .map(|one| Cosigned { note: one.note.0.clone(), consistency: one.consistency.clone() })
+        .collect();
+    // Two entries open a ledger, and each attempt before this one has left one.
+    let size = plan.round.0.saturating_add(1);
+    member.policy.demand().check(&shown, &member.ledger_key, memory.checkpoint.as_ref(), size)
 }
 
 /// Everything that this client demands of a plan; `received` is how many of its vectors the coordinator says it has.

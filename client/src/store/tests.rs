@@ -313,3 +313,29 @@ fn what_a_process_reserved_is_given_back_once_it_is_gone_and_not_before() {
     let left = fs::read_dir(&data_set).expect("there").flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("in-use-")), "{left:?}");
 }
+
+#[test]
+fn a_client_that_keeps_evidence_is_not_started_again_before_somebody_has_looked_at_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let signed = |seed: u8, size: u64| {
+        let signer =
+            LedgerSigner::new("example.org/ledger".parse().expect("a name"), SigningKey::from_seed(&[seed; 32]));
+        let origin = signer.ledger_key().name().clone();
+        let checkpoint = Checkpoint { origin, size, root: Digest::of(b"another history") };
+        SignedCheckpoint::sign(checkpoint, &signer).expect("signs").note().encode().into_bytes()
+    };
+    let mut store = open(dir.path()).expect("made");
+    // What no key of the ledger signed stops nobody, whoever sent it.
+    for note in [signed(2, 4), b"nonsense".to_vec(), Vec::new()] {
+        store.keep_evidence(&note).expect("kept");
+        drop(store);
+        store = open(dir.path()).expect("opens");
+    }
+    let note = signed(1, 4);
+    store.keep_evidence(&note).expect("kept");
+    drop(store);
+    refused(dir.path(), "is signed by the ledger's key, and does not continue the ledger-checkpoint");
+    let path = dir.path().join(format!("{EVIDENCE}{}", Digest::of(&note)));
+    fs::rename(&path, dir.path().join("looked-at")).expect("moved");
+    assert!(open(dir.path()).is_ok());
+}

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use ed25519_dalek::{Signer, pkcs8::DecodePrivateKey};
 use serde::{Deserialize, Serialize};
 
-use crate::Entropy;
+use crate::{Digest, Entropy};
 
 /// Why a key or a signature was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +92,15 @@ impl VerifyingKey {
         key.verify_strict(message, &signature).map_err(|_| SigningError::Signature)
     }
 }
+
+/// SHA-256 of the key as a SubjectPublicKeyInfo, by which people name it: what `openssl pkey -pubout -outform DER | sha256sum`
+/// prints of a certificate's key.
+pub fn key_fingerprint(key: &VerifyingKey) -> Digest {
+    Digest::of_parts(&[&SPKI_PREFIX, &key.0])
+}
+
+/// Everything of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410, section 4).
+const SPKI_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 /// The index of the first of `signed` (key, message, signature) that does not verify. All together they take about a
 /// third of the time that they take one by one, which happens only if one of them fails.

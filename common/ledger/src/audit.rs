@@ -237,6 +237,12 @@ pub enum Fault {
     /// The checkpoint known from elsewhere is none of this log's.
     #[error("known checkpoint: {0}")]
     KnownCheckpoint(NoteError),
+    /// A witness that is demanded has a key that the log had itself.
+    #[error("witness {name} has a key of the ledger itself")]
+    WitnessIsLedger {
+        /// The witness's name.
+        name: Origin,
+    },
     /// A witness has not cosigned the checkpoint.
     #[error("witness of the checkpoint: {0}")]
     Witness(NoteError),
@@ -545,6 +551,10 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     };
     let mut witnessed = Vec::new();
     for witness in &options.witnesses {
+        if keys.keys.iter().any(|(_, key)| key.key() == witness.key()) {
+            findings.add(None, Fault::WitnessIsLedger { name: witness.name().clone() });
+            continue;
+        }
         match witness.verify(checkpoint.note()) {
             Ok(at) => witnessed.push((witness.name().clone(), at)),
             Err(fault) => findings.add(None, Fault::Witness(fault)),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use eranos_base::{Digest, TaskId, UserError, VerifyingKey};
+use eranos_base::{TaskId, UserError, signing::key_fingerprint};
 use eranos_privacy::Noise;
 use serde_json::{Value, json};
 
@@ -290,6 +290,7 @@ fn explain(error: AuditError) -> UserError {
 fn advise(finding: &Finding) -> UserError {
     let next = match finding.fault {
         audit::Fault::Checkpoint(_) => "check the pinned key; if it is right, this is not the ledger that it signed",
+        audit::Fault::WitnessIsLedger { .. } => "a witness is somebody else: ask for the line in its own witness.pub",
         audit::Fault::Witness(_) => {
             "ask the witness: with evidence of a fork it has refused; else take a copy that it cosigned"
         }
@@ -298,13 +299,6 @@ fn advise(finding: &Finding) -> UserError {
         _ => "keep this copy as evidence, and ask the ledger's operator to explain it",
     };
     UserError::new(finding.to_string(), next)
-}
-
-/// The fingerprint of a certificate's key, as the authority's list names it: SHA-256 of its SubjectPublicKeyInfo (RFC 8410,
-/// section 4), which for Ed25519 is a prefix and the key.
-fn key_fingerprint(key: &VerifyingKey) -> Digest {
-    const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    Digest::of_parts(&[&PREFIX, &key.0])
 }
 
 fn to_text(report: &Report, each_pseudonym: bool, disclosed: Option<&Disclosed>) -> String {

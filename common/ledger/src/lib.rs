@@ -4,7 +4,8 @@
 //! ([`note`]). Its leaves are canonical text ([`entry`]). The coordinator writes it ([`log`]); a client verifies what it
 //! was told of it ([`receipt`]); a stranger verifies all of it and recomputes every epsilon from the raw parameters
 //! ([`audit`], [`cli`]), and says in words what is promised ([`statement`]), or on a page for whoever has no terminal
-//! ([`report`]). A witness cosigns what continues ([`witness`], [`cosignature`]). Every format is drawn field by field in
+//! ([`report`]). A witness cosigns what continues ([`witness`], [`cosignature`]), and a client may demand that
+//! ([`witnessed`]). Every format is drawn field by field in
 //! `docs/ledger.md`.
 //!
 //! This crate knows nothing of sockets, models or databases, and reads no clock.
@@ -25,6 +26,7 @@ pub mod statement;
 pub mod tile;
 pub mod tree;
 pub mod witness;
+pub mod witnessed;
 
 mod text;
 

@@ -1,14 +1,14 @@
-//! The writer's side: a log that grows by one leaf or several, as files that are durable before the checkpoint that
-//! covers them.
+//! The writer's side: a log that grows by one leaf or several, published as files.
 //!
-//! [`Edge`] is the pure part: it takes leaves and says which tiles come of them. [`LogWriter`] puts them down in an order
-//! in which a crash leaves at worst files beyond the last checkpoint: first the attachments, then the entry bundles, then
-//! the hash tiles, each synced, then the checkpoint (written aside, synced, renamed, folder synced). It signs nothing before the files are
-//! durable and gives nothing out before the checkpoint is, so a replay after a crash either completes the same leaf or
-//! writes over what nobody has seen: there are never two roots for one size.
+//! [`Edge`] is the pure part: it takes leaves and says which tiles come of them. [`LogWriter`] puts them down: first the
+//! attachments, then the entry bundles, then the hash tiles, then the checkpoint (written aside, renamed).
 //!
-//! The coordinator commits a leaf in its own store first, and replays from there: [`LogWriter::append`] accepts a leaf
-//! it already has at that index, and refuses another one.
+//! The journal is the coordinator's: it commits a leaf and its attachment in its own store, durable by one flush, before it
+//! appends them here. So nothing is flushed here in most appends: once in [`UNSYNCED_ENTRIES_MAX`] entries all files are made
+//! durable together ([`LogWriter::sync`]), and only then may the store let go of attachments ([`LogWriter::durable`]). After
+//! a crash, whichever of the files since then are lost, empty or torn, [`LogWriter::restore`] makes the same ones anew from
+//! the store's leaves: there are never two roots for one size. [`LogWriter::append`] accepts a leaf that it already has at
+//! that index, and refuses another one.
 
 use std::{
     fs::{self, File},
@@ -21,13 +21,13 @@ use eranos_base::Digest;
 
 use crate::{
     entry::{EncodedEntry, Entry, EntryError, EntryKind, EntryParser, attachment_of},
-    note::{Checkpoint, LedgerKey, LedgerSigner, NOTE_LEN_MAX, NoteError, SignedCheckpoint},
+    note::{Checkpoint, LedgerKey, LedgerSigner, NOTE_LEN_MAX, NoteError, SignedCheckpoint, SignedNote},
     receipt::Receipt,
     tile::{
         Folder, TILE_HEIGHT, TILE_LEVELS_MAX, TILE_WIDTH, Tile, TileError, TileHashes, TileKind, TileSource,
         attachment_path, complete_root, encode_hashes, parse_entries, parse_hashes, push_entry,
     },
-    tree::{Frontier, SIZE_MAX, consistency_proof, inclusion_proof, leaf_hash},
+    tree::{Frontier, SIZE_MAX, consistency_proof, empty_root, inclusion_proof, leaf_hash, root_at},
 };
 
 /// The checkpoint's file, below the log's folder.
@@ -35,6 +35,11 @@ pub const CHECKPOINT_FILE: &str = "checkpoint";
 const CHECKPOINT_ASIDE: &str = "checkpoint.tmp";
 /// Most leaves in one [`LogWriter::append_all`]; their encodings are held in memory.
 pub const BATCH_LEN_MAX: usize = 1 << 16;
+/// So many entries are appended before their files are made durable, all at once. The coordinator's store keeps their
+/// attachments until then.
+pub const UNSYNCED_ENTRIES_MAX: u64 = 64;
+/// Or so many bytes written, if that is sooner.
+pub const UNSYNCED_BYTES_MAX: usize = 64 << 20;
 
 /// Why the log could not be opened or appended to.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +74,14 @@ pub enum AppendError {
     Corrupt {
         /// The checkpoint's size.
         size: u64,
+    },
+    /// The log has more entries than it is to be restored from: they are an older copy, and going on would fork it.
+    #[error("the log has {size} entries, more than the {len} that are on record")]
+    Ahead {
+        /// The log's size.
+        size: u64,
+        /// How many entries are on record.
+        len: u64,
     },
     /// The leaf is not an entry.
     #[error("entry {index}: {source}")]
@@ -219,17 +232,24 @@ pub trait Storage: TileSource {
     /// If that cannot be told.
     fn has_tiles(&self) -> io::Result<bool>;
 
-    /// Writes `bytes` as `path`, making its folders, and returns when file and folders are durable.
+    /// Writes `bytes` as `path`, making its folders. It need not be durable before the next [`sync`](Self::sync).
     ///
     /// # Errors
-    /// If it is not known to be durable.
+    /// If it cannot be written.
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()>;
 
-    /// Puts `bytes` in the checkpoint's place at once and whole, and returns when that is durable.
+    /// Puts `bytes` in the checkpoint's place, for readers at once and whole. It need not be durable before the next
+    /// [`sync`](Self::sync).
     ///
     /// # Errors
-    /// If it is not known to be durable.
+    /// If it cannot be written.
     fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when everything written so far is durable, names and folders included.
+    ///
+    /// # Errors
+    /// If that is not known.
+    fn sync(&mut self) -> io::Result<()>;
 
     /// Removes what the checkpoint has made superfluous: the partial forms of `tile` that are narrower than it. A
     /// failure leaves files that are merely superfluous, so there is none to report.
@@ -246,29 +266,25 @@ impl Storage for Folder {
     }
 
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        let file_path = self.path().join(path);
-        let folder = file_path.parent().unwrap_or(self.path());
-        let mut n_missing = 0;
-        let mut ancestor = folder;
-        while !ancestor.try_exists()? {
-            n_missing += 1;
-            ancestor = ancestor.parent().ok_or(io::ErrorKind::NotFound)?;
-        }
-        fs::create_dir_all(folder)?;
-        let mut file = File::create(&file_path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        // The name is durable when its folder is, and a new folder's name when the one above it is.
-        folder.ancestors().take(n_missing + 1).try_for_each(sync_folder)
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap_or(self.path()))?;
+        put(self.path(), &path, bytes)
     }
 
     fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
         let aside = self.path().join(CHECKPOINT_ASIDE);
-        let mut file = File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&aside, self.path().join(CHECKPOINT_FILE))?;
-        sync_folder(self.path())
+        put(self.path(), &aside, bytes)?;
+        fs::rename(&aside, self.path().join(CHECKPOINT_FILE))
+    }
+
+    /// One flush of the file system that the folder is on, where the system has that: the files since the last one are
+    /// many, and each would need its own, and so would each of their folders.
+    fn sync(&mut self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(File::open(self.path())?)?;
+        #[cfg(all(unix, not(target_os = "linux")))]
+        File::open(self.path())?.sync_all()?;
+        Ok(())
     }
 
     fn remove_narrower(&mut self, tile: &Tile) {
@@ -304,9 +320,16 @@ pub(crate) fn read_checkpoint(dir: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Makes the names in `folder` durable, where the system can open a folder.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+/// Writes a file below `root`. On a system that cannot flush a whole file system, it and its folders are durable at once.
+fn put(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    if cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    file.sync_all()?;
+    let folders = path.ancestors().skip(1).take_while(|folder| cfg!(unix) && folder.starts_with(root));
+    folders.map(File::open).try_for_each(|folder| folder?.sync_all())
 }
 
 /// The one writer of a log.
@@ -319,28 +342,55 @@ pub struct LogWriter<S = Folder> {
     /// Partial tiles of the checkpoint before the last: kept one step longer, for readers who have just fetched it.
     previous: Vec<Tile>,
     parser: EntryParser,
+    /// How many entries have durable files, and how many bytes were written since.
+    durable: u64,
+    unsynced: usize,
     closed: bool,
     /// Held for its lock, which the system drops with the process.
     _lock: Option<File>,
 }
 
 impl LogWriter<Folder> {
-    /// Opens the log in `dir`, making it (with the signed checkpoint of no entries) where there is none.
+    /// Opens the log in `dir`, making it (with the signed checkpoint of no entries) where there is none, as the files alone
+    /// have it. A writer whose entries are on record elsewhere opens it with [`restore`](Self::restore).
     ///
     /// # Errors
     /// If another process has it open, a file cannot be read or written, or its edge does not lead to the root of a
     /// checkpoint that `signer` signed.
     pub fn open(dir: impl AsRef<Path>, signer: Arc<LedgerSigner>) -> Result<Self, AppendError> {
-        let dir = dir.as_ref();
-        let io = |action| move |source| AppendError::Io { action, path: ".".to_owned(), source };
-        fs::create_dir_all(dir).map_err(io("make the folder"))?;
-        let lock = lock(dir)?;
-        // A checkpoint that was never renamed was never given out.
-        let _ = fs::remove_file(dir.join(CHECKPOINT_ASIDE));
-        let mut writer = Self::open_storage(Folder::new(dir), signer)?;
+        let (folder, lock) = locked_folder(dir.as_ref())?;
+        let mut writer = Self::open_storage(folder, signer)?;
         writer._lock = lock;
         Ok(writer)
     }
+
+    /// Opens the log in `dir` whose entries are `entries`, the files of the first `durable` of them known to be durable, and
+    /// makes anew what a crash left out or half-written of the others.
+    ///
+    /// # Errors
+    /// If another process has it open; a file cannot be read or written; the last key of the entries is not `signer`'s; or a
+    /// checkpoint that one of their keys signed is of more entries than these, or of others.
+    pub fn restore(
+        dir: impl AsRef<Path>,
+        signer: Arc<LedgerSigner>,
+        entries: &[EncodedEntry],
+        durable: u64,
+    ) -> Result<Self, AppendError> {
+        let (folder, lock) = locked_folder(dir.as_ref())?;
+        let mut writer = Self::restore_storage(folder, signer, entries, durable)?;
+        writer._lock = lock;
+        Ok(writer)
+    }
+}
+
+/// The folder `dir`, made if need be, and the lock on it.
+fn locked_folder(dir: &Path) -> Result<(Folder, Option<File>), AppendError> {
+    let io = |source| AppendError::Io { action: "make the folder", path: ".".to_owned(), source };
+    fs::create_dir_all(dir).map_err(io)?;
+    let lock = lock(dir)?;
+    // A checkpoint that was never renamed was never given out.
+    let _ = fs::remove_file(dir.join(CHECKPOINT_ASIDE));
+    Ok((Folder::new(dir), lock))
 }
 
 /// Locks the folder against a second writer, where the system can open a folder.
@@ -370,7 +420,7 @@ impl<S: Storage> LogWriter<S> {
             None if storage.has_tiles().map_err(io("look for"))? => return Err(AppendError::CheckpointMissing),
             None => {
                 let signed = sign(&Edge::default(), &signer)?;
-                storage.replace_checkpoint(signed.note().encode().as_bytes()).map_err(io("write"))?;
+                replace_checkpoint(&mut storage, &signed)?;
                 signed
             }
         };
@@ -384,8 +434,85 @@ impl<S: Storage> LogWriter<S> {
                 storage.remove_narrower(&tile);
             }
         }
-        let parser = EntryParser::default();
-        Ok(Self { storage, signer, edge, checkpoint, previous: Vec::new(), parser, closed: false, _lock: None })
+        Ok(Self::new(storage, signer, edge, checkpoint))
+    }
+
+    /// Opens the log in `storage`, of which this must be the only writer, from its entries.
+    ///
+    /// # Errors
+    /// As [`LogWriter::restore`].
+    pub fn restore_storage(
+        mut storage: S,
+        signer: Arc<LedgerSigner>,
+        entries: &[EncodedEntry],
+        durable: u64,
+    ) -> Result<Self, AppendError> {
+        let len = entries.len() as u64;
+        let kept = kept_checkpoint(&storage, entries, &signer.ledger_key(), durable)?;
+        let (kept_size, kept_root) =
+            kept.as_ref().map(SignedCheckpoint::checkpoint).map_or((0, empty_root()), |c| (c.size, c.root));
+        if kept_size > len {
+            return Err(AppendError::Ahead { size: kept_size, len });
+        }
+        // A checkpoint that stayed behind is of an older copy of the files, whatever was durable once.
+        let durable = if kept.is_some() { durable.min(kept_size) } else { durable };
+        let check = |edge: &Edge| match edge.size() == kept_size && edge.root() != kept_root {
+            true => Err(AppendError::Corrupt { size: kept_size }),
+            false => Ok(()),
+        };
+        let (mut edge, mut parser, mut unsynced) = (Edge::default(), EntryParser::default(), 0);
+        for (index, entry) in (0..).zip(entries) {
+            check(&edge)?;
+            let full = edge.push(&entry.leaf)?;
+            if index < durable {
+                continue;
+            }
+            let attachment = match (&entry.attachment, attachment_of(&entry.leaf)) {
+                // Let go, because it is durable here.
+                (None, Some(digest)) => Some(storage.read_attachment(&digest)?),
+                (attachment, digest) => {
+                    if let (Some(bytes), Some(digest)) = (attachment, digest)
+                        && storage.read_attachment(&digest).is_err()
+                    {
+                        unsynced += write(&mut storage, attachment_path(&digest), bytes)?;
+                    }
+                    attachment.clone()
+                }
+            };
+            let parsed = parser.parse(&entry.leaf, attachment.as_deref());
+            parsed.map_err(|source| AppendError::Entry { index, source })?;
+            for (tile, bytes) in full {
+                unsynced += put_right(&mut storage, &tile, &bytes)?;
+            }
+        }
+        check(&edge)?;
+        for (tile, bytes) in edge.partial() {
+            unsynced += put_right(&mut storage, &tile, &bytes)?;
+        }
+        let checkpoint = match kept {
+            Some(kept) if kept_size == len => kept,
+            _ => {
+                let signed = sign(&edge, &signer)?;
+                replace_checkpoint(&mut storage, &signed)?;
+                signed
+            }
+        };
+        Ok(Self { durable, unsynced, ..Self::new(storage, signer, edge, checkpoint) })
+    }
+
+    fn new(storage: S, signer: Arc<LedgerSigner>, edge: Edge, checkpoint: SignedCheckpoint) -> Self {
+        Self {
+            storage,
+            signer,
+            edge,
+            checkpoint,
+            previous: Vec::new(),
+            parser: EntryParser::default(),
+            durable: 0,
+            unsynced: 0,
+            closed: false,
+            _lock: None,
+        }
     }
 
     /// The number of entries under the signed checkpoint.
@@ -408,8 +535,35 @@ impl<S: Storage> LogWriter<S> {
         self.signer.ledger_key()
     }
 
-    /// Makes `entry` number `index` of the log and returns the checkpoint that covers it, durable. Does nothing if it
-    /// is there already.
+    /// How many entries have files that are known to be durable.
+    pub const fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Makes everything durable that was appended.
+    ///
+    /// # Errors
+    /// If that is not known: the writer is closed then and must be opened again.
+    pub fn sync(&mut self) -> Result<(), AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
+        self.closed = true;
+        self.flush()?;
+        self.closed = false;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), AppendError> {
+        let io = |source| AppendError::Io { action: "flush", path: ".".to_owned(), source };
+        self.storage.sync().map_err(io)?;
+        (self.durable, self.unsynced) = (self.size(), 0);
+        Ok(())
+    }
+
+    /// Makes `entry` number `index` of the log and returns the checkpoint that covers it. Does nothing if it is there
+    /// already. Before the checkpoint is given to anybody the entry must be durable: on record elsewhere, to
+    /// [`restore`](Self::restore) the log from, or here, by [`sync`](Self::sync).
     ///
     /// # Errors
     /// If the bytes are not an entry, another entry has this index, the index lies beyond the end, or a write fails;
@@ -496,15 +650,14 @@ impl<S: Storage> LogWriter<S> {
         let attachments = attachments.map(|bytes| (attachment_path(&Digest::of(bytes)), bytes));
         let tiles = tiles.iter().map(|(tile, bytes)| (tile.path(), bytes.as_slice()));
         for (path, bytes) in attachments.chain(tiles) {
-            self.storage.write(&path, bytes).map_err(|source| AppendError::Io { action: "write", path, source })?;
+            self.unsynced += write(&mut self.storage, path, bytes)?;
         }
         let signed = sign(&self.edge, &self.signer)?;
-        self.storage.replace_checkpoint(signed.note().encode().as_bytes()).map_err(|source| AppendError::Io {
-            action: "write",
-            path: CHECKPOINT_FILE.to_owned(),
-            source,
-        })?;
+        replace_checkpoint(&mut self.storage, &signed)?;
         self.checkpoint = signed;
+        if self.size() - self.durable >= UNSYNCED_ENTRIES_MAX || self.unsynced >= UNSYNCED_BYTES_MAX {
+            self.flush()?;
+        }
         for tile in std::mem::replace(&mut self.previous, before) {
             // What the checkpoint before the last had is narrower than what the last one had.
             if let Some(now) = self.previous.iter().find(|now| now.kind == tile.kind && now.index == tile.index) {
@@ -536,6 +689,15 @@ impl<S: Storage> LogWriter<S> {
     /// If the attachment cannot be read.
     pub fn attachment(&self, leaf: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
         Ok(attachment_of(leaf).map(|digest| self.storage.read_attachment(&digest)).transpose()?)
+    }
+
+    /// The root of the log's first `size` entries. Reads a number of tiles that is logarithmic in the size.
+    ///
+    /// # Errors
+    /// If it lies beyond the checkpoint, or a tile cannot be read.
+    pub fn root_at(&self, size: u64) -> Result<Digest, AppendError> {
+        self.check_covered(size)?;
+        Ok(root_at(&mut self.hashes(), size)?)
     }
 
     /// The audit path of leaf `index` in the log's first `size` entries. Reads a number of tiles that is logarithmic in
@@ -581,6 +743,65 @@ impl<S: Storage> LogWriter<S> {
 
     fn hashes(&self) -> TileHashes<'_, S> {
         TileHashes::new(&self.storage, self.size())
+    }
+}
+
+/// Writes a file, and gives its length.
+fn write<S: Storage>(storage: &mut S, path: String, bytes: &[u8]) -> Result<usize, AppendError> {
+    storage.write(&path, bytes).map_err(|source| AppendError::Io { action: "write", path, source })?;
+    Ok(bytes.len())
+}
+
+/// Writes a tile where it is not there as it should be, and gives how many bytes. Narrower forms of it may be torn.
+fn put_right<S: Storage>(storage: &mut S, tile: &Tile, bytes: &[u8]) -> Result<usize, AppendError> {
+    storage.remove_narrower(tile);
+    if storage.read(tile).is_ok_and(|there| there == bytes) { Ok(0) } else { write(storage, tile.path(), bytes) }
+}
+
+fn replace_checkpoint<S: Storage>(storage: &mut S, signed: &SignedCheckpoint) -> Result<(), AppendError> {
+    let io = |source| AppendError::Io { action: "write", path: CHECKPOINT_FILE.to_owned(), source };
+    storage.replace_checkpoint(signed.note().encode().as_bytes()).map_err(io)
+}
+
+/// The checkpoint that a log of these `entries` has in its place, if one of its keys, of which `key` must be the last, signed
+/// it. None where there is none yet, or what is there was never durable and is torn: then it is no note at all.
+fn kept_checkpoint<S: Storage>(
+    storage: &S,
+    entries: &[EncodedEntry],
+    key: &LedgerKey,
+    durable: u64,
+) -> Result<Option<SignedCheckpoint>, AppendError> {
+    let mut keys: Vec<LedgerKey> = Vec::new();
+    for (index, entry) in (0..).zip(entries) {
+        match (EntryKind::of(&entry.leaf), keys.last()) {
+            (Some(EntryKind::LogOpened), None) => {
+                if let Ok(Entry::LogOpened(opened)) = Entry::parse(&entry.leaf, None) {
+                    keys.push(opened.ledger_key);
+                }
+            }
+            (Some(EntryKind::KeyRotated), Some(last)) => {
+                if let Ok(Entry::KeyRotated(rotation)) = Entry::parse(&entry.leaf, None)
+                    && let Ok(new) = rotation.verify(index, last)
+                {
+                    keys.push(new.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    let unsigned = NoteError::Unsigned { name: key.name().clone(), key_id: key.key_id() };
+    if keys.last().is_some_and(|last| last != key) {
+        return Err(unsigned.into());
+    }
+    let io = |source| AppendError::Io { action: "read", path: CHECKPOINT_FILE.to_owned(), source };
+    match storage.checkpoint().map_err(io)? {
+        None if durable > 0 => Err(AppendError::CheckpointMissing),
+        None => Ok(None),
+        Some(note) => match keys.iter().rev().find_map(|key| SignedCheckpoint::open(&note, key).ok()) {
+            Some(signed) => Ok(Some(signed)),
+            None if SignedNote::parse(&note).is_err() => Ok(None),
+            None => Err(SignedCheckpoint::open(&note, key).err().unwrap_or(unsigned).into()),
+        },
     }
 }
 

@@ -367,6 +367,17 @@ impl SignedNote {
         &self.signatures
     }
 
+    /// Takes over the signatures by other keys that `other`, of the same text, has; as many as there may be.
+    pub fn take_signatures(&mut self, other: &Self) {
+        for signature in other.signatures.iter().filter(|_| other.text == self.text) {
+            let is_new =
+                !self.signatures.iter().any(|one| one.key_id == signature.key_id && one.name == signature.name);
+            if is_new && self.signatures.len() < NOTE_SIGNATURES_MAX {
+                self.signatures.push(signature.clone());
+            }
+        }
+    }
+
     /// Adds a signature, in the place of an earlier one by the same key.
     ///
     /// # Errors

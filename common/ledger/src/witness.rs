@@ -8,14 +8,16 @@
 //! |---|---|
 //! | `witness.seed` | its private key, for its owner alone |
 //! | `witness.pub` | its public key, the line that others pin |
-//! | `ledger.pub` | the pinned key of the log |
-//! | `ledger-before.pub` | the key that signed `checkpoint`, if another one was pinned since |
+//! | `ledger.pub` | the key of the log: the pinned one, or the one that it led to |
+//! | `ledger-before.pub` | the keys before it, the newest last |
 //! | `checkpoint` | the checkpoint cosigned last, with both signatures; empty before the first |
-//! | `evidence/<digest>/` | `kept`, `presented`: two checkpoints that the log's key signed and that are of two histories; `proof` |
+//! | `evidence/<digest>/` | `kept`, `presented`: two checkpoints that the log's keys signed and that are of two histories; `proof`; `rotation-<index>`: the entries that lead from the key known to the one that signed `presented` |
 //!
 //! The new checkpoint is durable in there before its cosignature leaves, and there is never a second one of the same size
-//! with another root. It reads the log as a folder and needs neither a network nor the entries: a logarithmic number of
-//! tiles proves that the new tree continues the old one. What the entries say is the auditor's part ([`crate::audit`]).
+//! with another root. It reads the log as a folder and needs no network: a logarithmic number of tiles proves that the new
+//! tree continues the old one. Of the entries it reads none, unless the key that it knows has not signed the checkpoint: then
+//! it looks for rotations from that key on, and follows them. What else the entries say is the auditor's part
+//! ([`crate::audit`]).
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -29,10 +31,13 @@ use zeroize::Zeroizing;
 
 use crate::{
     cosignature::{WitnessKey, WitnessSigner},
+    entry::{Entry, EntryKind},
     log::{AppendError, CHECKPOINT_FILE, Storage, lock, read_checkpoint},
-    note::{Checkpoint, KeyError, LedgerKey, NOTE_LEN_MAX, NoteError, Origin, SignedCheckpoint, VKEY_LEN_MAX},
-    tile::{Folder, TileError, TileHashes},
-    tree::{self, consistency_proof, root_at, verify_consistency},
+    note::{
+        Checkpoint, KeyError, LedgerKey, NOTE_LEN_MAX, NoteError, Origin, SignedCheckpoint, SignedNote, VKEY_LEN_MAX,
+    },
+    tile::{Folder, Tile, TileError, TileHashes, TileKind, TileSource, parse_entries},
+    tree::{self, consistency_proof, inclusion_proof, leaf_hash, root_at, verify_consistency, verify_inclusion},
 };
 
 /// Most forks and rewinds of which the evidence is kept; with more than a few nobody needs more.
@@ -40,6 +45,8 @@ pub const EVIDENCE_MAX: usize = 64;
 /// Of a rewind it is kept only while there is less than this: anybody can show an old copy, which must take no place from
 /// a fork, which only the log's key can make.
 pub const REWINDS_MAX: usize = EVIDENCE_MAX / 2;
+/// Most rotations that are followed at once, and most former keys that are remembered.
+pub const ROTATIONS_MAX: usize = 64;
 
 const SEED: &str = "witness.seed";
 const WITNESS_PUB: &str = "witness.pub";
@@ -145,6 +152,8 @@ pub struct Witness {
     dir: PathBuf,
     signer: WitnessSigner,
     ledger: LedgerKey,
+    /// The log's keys before it, the newest last.
+    before: Vec<LedgerKey>,
     /// The checkpoint cosigned last, and when.
     last: Option<(SignedCheckpoint, Timestamp)>,
     _lock: Option<File>,
@@ -192,23 +201,26 @@ impl Witness {
             return Err(state(WITNESS_PUB, format!("it is not the public half of {SEED}")));
         }
         let ledger: LedgerKey = line(dir, LEDGER_PUB)?;
+        let before = match dir.join(LEDGER_PUB_BEFORE).exists() {
+            true => lines(dir, LEDGER_PUB_BEFORE)?,
+            false => Vec::new(),
+        };
         let note = read(dir, CHECKPOINT_FILE, NOTE_LEN_MAX)?;
         let last = match note.as_slice() {
             [] => None,
             note => {
                 let damaged = |error: NoteError| state(CHECKPOINT_FILE, error.to_string());
-                let signed = match SignedCheckpoint::open(note, &ledger) {
-                    Err(_) if dir.join(LEDGER_PUB_BEFORE).exists() => {
-                        SignedCheckpoint::open(note, &line(dir, LEDGER_PUB_BEFORE)?)
-                    }
-                    opened => opened,
-                };
-                let signed = signed.map_err(damaged)?;
+                // A crash may have left the checkpoint of a key that was exchanged since.
+                let signed = SignedCheckpoint::open(note, &ledger)
+                    .or_else(|error| {
+                        before.iter().rev().find_map(|key| SignedCheckpoint::open(note, key).ok()).ok_or(error)
+                    })
+                    .map_err(damaged)?;
                 let at = key.verify(signed.note()).map_err(damaged)?;
                 Some((signed, at))
             }
         };
-        Ok(Self { dir: dir.to_owned(), signer, ledger, last, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), signer, ledger, before, last, _lock: lock })
     }
 
     /// The public key, which others pin.
@@ -216,7 +228,7 @@ impl Witness {
         self.signer.witness_key()
     }
 
-    /// The pinned key of the log.
+    /// The key of the log: the pinned one, or the last that it led to.
     pub const fn ledger(&self) -> &LedgerKey {
         &self.ledger
     }
@@ -231,10 +243,15 @@ impl Witness {
             let (found, expected) = (ledger.name().clone(), self.ledger.name().clone());
             return Err(WitnessError::Checkpoint(NoteError::Origin { found, expected }));
         }
-        // The checkpoint cosigned last is evidence, which only the key that signed it can show.
-        if self.last.as_ref().is_some_and(|(last, _)| last.note().verify(&self.ledger).is_ok()) {
-            replace(&self.dir.join(LEDGER_PUB_BEFORE), format!("{}\n", self.ledger).as_bytes())?;
+        if ledger == self.ledger {
+            return Ok(());
         }
+        // What they signed is evidence still, the checkpoint cosigned last above all.
+        self.before.retain(|key| *key != self.ledger && *key != ledger);
+        self.before.push(self.ledger.clone());
+        self.before.drain(..self.before.len().saturating_sub(ROTATIONS_MAX));
+        let lines: String = self.before.iter().map(|key| format!("{key}\n")).collect();
+        replace(&self.dir.join(LEDGER_PUB_BEFORE), lines.as_bytes())?;
         replace(&self.dir.join(LEDGER_PUB), format!("{ledger}\n").as_bytes())?;
         self.ledger = ledger;
         Ok(())
@@ -259,42 +276,75 @@ impl Witness {
     }
 
     /// Cosigns the checkpoint of the log in the folder `log`, if it continues the one that was cosigned last, and gives it
-    /// with both signatures once it is durable. The same checkpoint again gets a new time.
+    /// with both signatures once it is durable. The same checkpoint again gets a new time. Where the log's key was exchanged
+    /// by entries of the log, each signed by the key before it, the new one is known from then on.
     ///
     /// # Errors
     /// If it does not ([`WitnessError::Rewind`] and [`WitnessError::Fork`], after which the evidence is kept), is not the
-    /// pinned log's, or its tiles do not belong to it.
+    /// known log's, or its tiles do not belong to it.
     pub fn cosign(&mut self, log: &Path, now: Timestamp) -> Result<&SignedCheckpoint, WitnessError> {
         let note = match read_checkpoint(log) {
             Ok(Some(note)) => note,
             Ok(None) => return Err(WitnessError::NotALog { path: log.to_owned() }),
             Err(source) => return Err(io("read", &log.join(CHECKPOINT_FILE))(source)),
         };
-        let mut signed = SignedCheckpoint::open(&note, &self.ledger).map_err(WitnessError::Checkpoint)?;
-        let presented = signed.checkpoint();
-        self.check(presented, &signed, &Folder::new(log))?;
+        let shown = self.shown(&note, &Folder::new(log))?;
+        self.check(&shown, &Folder::new(log))?;
+        if let Some(error) = shown.outdated {
+            return Err(WitnessError::Checkpoint(error));
+        }
+        let Shown { mut signed, key, rotations, .. } = shown;
         let (seconds, last) = (now.unix_ms() / 1000, self.last.as_ref().map_or(0, |(_, at)| at.unix_ms() / 1000));
         // A larger tree of an earlier time would make the statement of the smaller one untrue.
         if seconds < last {
             return Err(WitnessError::Clock { now: seconds, last });
         }
         // Others' signatures stay where they are: kept, they could make this note longer than one may be.
-        signed.keep_only(&self.ledger);
+        signed.keep_only(&key);
+        // The key first: whoever has both can read a checkpoint of either.
+        rotations.into_iter().try_for_each(|(_, _, key)| self.pin(key))?;
         let cosignature = self.signer.cosign(signed.note().text(), now);
         signed.attach(cosignature).map_err(WitnessError::Checkpoint)?;
         replace(&self.dir.join(CHECKPOINT_FILE), signed.note().encode().as_bytes())?;
         Ok(&self.last.insert((signed, Timestamp::from_unix_ms(seconds * 1000))).0)
     }
 
-    /// Whether the tree `presented`, whose tiles are in `tiles`, continues the one that was cosigned last.
-    fn check(&self, presented: &Checkpoint, signed: &SignedCheckpoint, tiles: &Folder) -> Result<(), WitnessError> {
+    /// Under which key the checkpoint `note` of the log in `tiles` stands: the one that is known, one that it was exchanged for
+    /// in that log, or one before it.
+    fn shown(&self, note: &[u8], tiles: &Folder) -> Result<Shown, WitnessError> {
+        let unsigned = match SignedCheckpoint::open(note, &self.ledger) {
+            Ok(signed) => {
+                return Ok(Shown { signed, key: self.ledger.clone(), rotations: Vec::new(), outdated: None });
+            }
+            Err(error) => error,
+        };
+        for key in self.before.iter().rev() {
+            if let Ok(signed) = SignedCheckpoint::open(note, key) {
+                return Ok(Shown { signed, key: key.clone(), rotations: Vec::new(), outdated: Some(unsigned) });
+            }
+        }
+        let claimed = SignedNote::parse(note).and_then(|note| Checkpoint::parse(note.text()));
+        let Checkpoint { size, root, .. } = claimed.map_err(WitnessError::Checkpoint)?;
+        let rotations = rotations(tiles, size, &self.ledger)?;
+        let Some((_, _, key)) = rotations.last() else { return Err(WitnessError::Checkpoint(unsigned)) };
+        let signed = SignedCheckpoint::open(note, key).map_err(|_| WitnessError::Checkpoint(unsigned))?;
+        for (index, leaf, _) in &rotations {
+            let proof = inclusion_proof(&mut TileHashes::new(tiles, size), *index, size)?;
+            verify_inclusion(&leaf_hash(leaf), *index, size, &root, &proof)
+                .map_err(|_| WitnessError::BadCopy { size })?;
+        }
+        Ok(Shown { signed, key: key.clone(), rotations, outdated: None })
+    }
+
+    /// Whether the tree that is `shown`, with these `tiles`, continues the one that was cosigned last.
+    fn check(&self, shown: &Shown, tiles: &Folder) -> Result<(), WitnessError> {
         let (old, old_root) = match &self.last {
             Some((last, _)) => (last.checkpoint().size, last.checkpoint().root),
             None => (0, tree::empty_root()),
         };
-        let &Checkpoint { size, root, .. } = presented;
+        let &Checkpoint { size, root, .. } = shown.signed.checkpoint();
         if size < old {
-            let evidence = self.keep_evidence(signed, &[], REWINDS_MAX)?;
+            let evidence = self.keep_evidence(shown, &[], REWINDS_MAX)?;
             return Err(WitnessError::Rewind { kept: old, presented: size, evidence });
         }
         // Two roots of one size need no tile to be two histories.
@@ -316,7 +366,7 @@ impl Witness {
             if self.last.is_none() {
                 return Err(WitnessError::BadCopy { size });
             }
-            let evidence = self.keep_evidence(signed, &proof, EVIDENCE_MAX)?;
+            let evidence = self.keep_evidence(shown, &proof, EVIDENCE_MAX)?;
             return Err(WitnessError::Fork { kept: old, presented: size, evidence });
         }
         Ok(())
@@ -324,15 +374,10 @@ impl Witness {
 
     /// Keeps what was shown beside what was cosigned last, while there is less than `max`. Where the proof leads from another
     /// tree of the old size to the one shown, it proves to anybody that the key signed two histories.
-    fn keep_evidence(
-        &self,
-        presented: &SignedCheckpoint,
-        proof: &[Digest],
-        max: usize,
-    ) -> Result<Option<PathBuf>, WitnessError> {
+    fn keep_evidence(&self, shown: &Shown, proof: &[Digest], max: usize) -> Result<Option<PathBuf>, WitnessError> {
         // With the log's own signature alone: whoever copies a checkpoint can add any others, and would make many of one.
-        let mut presented = presented.clone();
-        presented.keep_only(&self.ledger);
+        let mut presented = shown.signed.clone();
+        presented.keep_only(&shown.key);
         let note = presented.note().encode();
         let folder = self.dir.join(EVIDENCE).join(Digest::of(note.as_bytes()).to_string());
         if !folder.exists() && self.n_evidence()? >= max {
@@ -344,10 +389,47 @@ impl Witness {
         for (name, text) in [("kept", kept), ("presented", note), ("proof", proof)] {
             replace(&folder.join(name), text.as_bytes())?;
         }
+        for (index, leaf, _) in &shown.rotations {
+            replace(&folder.join(format!("rotation-{index}")), leaf)?;
+        }
         sync_folder(&self.dir.join(EVIDENCE))?;
         sync_folder(&self.dir)?;
         Ok(Some(folder))
     }
+}
+
+/// The checkpoint of a log that is shown.
+struct Shown {
+    signed: SignedCheckpoint,
+    /// Who signed it.
+    key: LedgerKey,
+    /// The entries of that log, with their indices, that lead from the key that is known to this one, and to which key each.
+    rotations: Vec<(u64, Vec<u8>, LedgerKey)>,
+    /// What is wrong with it even if it continues what was cosigned: an older key signed it.
+    outdated: Option<NoteError>,
+}
+
+/// The rotations from `key` on, among the first `size` entries of a log that nothing is believed of yet but that each key
+/// signed its successor: index, entry, and the key from there on.
+fn rotations(tiles: &Folder, size: u64, key: &LedgerKey) -> Result<Vec<(u64, Vec<u8>, LedgerKey)>, WitnessError> {
+    let mut found: Vec<(u64, Vec<u8>, LedgerKey)> = Vec::new();
+    let mut first = 0;
+    while let Some(tile) = Tile::of_row(TileKind::Entries, first, size) {
+        let bytes = tiles.read(&tile)?;
+        for (index, leaf) in (first..).zip(parse_entries(&tile, &bytes)?) {
+            let current = found.last().map_or(key, |(.., key)| key);
+            if EntryKind::of(leaf) == Some(EntryKind::KeyRotated)
+                && let Ok(Entry::KeyRotated(rotation)) = Entry::parse(leaf, None)
+                && let Ok(next) = rotation.verify(index, current)
+                && found.len() < ROTATIONS_MAX
+            {
+                let next = next.clone();
+                found.push((index, leaf.to_vec(), next));
+            }
+        }
+        first += u64::from(tile.width);
+    }
+    Ok(found)
 }
 
 /// Puts the cosignatures of `cosigned` on the checkpoint of a copied log, so that the copy carries them to an auditor.
@@ -370,7 +452,11 @@ pub fn attach(log: &Path, cosigned: &SignedCheckpoint, ledger: &LedgerKey) -> Re
     if len > NOTE_LEN_MAX {
         return Err(WitnessError::Checkpoint(NoteError::Length { len }));
     }
-    Folder::new(log).replace_checkpoint(signed.note().encode().as_bytes()).map_err(io("write", &path))
+    let mut folder = Folder::new(log);
+    folder
+        .replace_checkpoint(signed.note().encode().as_bytes())
+        .and_then(|()| folder.sync())
+        .map_err(io("write", &path))
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WitnessError {
@@ -407,10 +493,19 @@ fn read(dir: &Path, name: &str, len_max: usize) -> Result<Vec<u8>, WitnessError>
 fn line<K: std::str::FromStr<Err = KeyError>>(dir: &Path, name: &str) -> Result<K, WitnessError> {
     let bytes = read(dir, name, VKEY_LEN_MAX + 1)?;
     let text = str::from_utf8(&bytes).unwrap_or_default();
-    text.strip_suffix('\n')
-        .unwrap_or(text)
-        .parse()
-        .map_err(|error: KeyError| WitnessError::State { path: dir.join(name), what: error.to_string() })
+    parse(dir, name, text.strip_suffix('\n').unwrap_or(text))
+}
+
+/// The keys of the log in the file `name`, one a line.
+fn lines(dir: &Path, name: &str) -> Result<Vec<LedgerKey>, WitnessError> {
+    let bytes = read(dir, name, ROTATIONS_MAX * (VKEY_LEN_MAX + 1))?;
+    let text = str::from_utf8(&bytes)
+        .map_err(|error| WitnessError::State { path: dir.join(name), what: error.to_string() })?;
+    text.lines().map(|line| parse(dir, name, line)).collect()
+}
+
+fn parse<K: std::str::FromStr<Err = KeyError>>(dir: &Path, name: &str, line: &str) -> Result<K, WitnessError> {
+    line.parse().map_err(|error: KeyError| WitnessError::State { path: dir.join(name), what: error.to_string() })
 }
 
 /// Writes aside for the owner alone, syncs, renames, syncs the folder.

@@ -10,7 +10,7 @@ use std::{
 
 use eranos_base::{Digest, SigningKey, Timestamp, entropy::SeededEntropy};
 use eranos_ledger::{
-    Checkpoint, EncodedEntry, LedgerKey, LedgerSigner, LogWriter, SignedCheckpoint, SignedNote, WitnessKey,
+    Checkpoint, EncodedEntry, Entry, LedgerKey, LedgerSigner, LogWriter, SignedCheckpoint, SignedNote, WitnessKey,
     WitnessSigner,
     audit::{self, Fault, Options},
     tree::{self, verify_consistency},
@@ -118,20 +118,21 @@ fn a_fork_is_refused_and_what_is_kept_convicts_the_key() {
         let kept_files = evidence(dir.path());
         assert_eq!(kept_files.len(), 1, "the same fork twice is one");
         let shown = root(&forked.encoded()[..kept]);
-        check_evidence(&kept_files[0], &honest.signer.ledger_key(), shown);
+        let key = honest.signer.ledger_key();
+        check_evidence(&kept_files[0], [&key, &key], shown);
         // The honest log goes on.
         let cosigned = witness.cosign(written(&honest, 7).path(), at(T + 2)).expect("continues");
         assert_eq!(cosigned.checkpoint().size, 7);
     }
 }
 
-/// Convinces a stranger who has nothing but the log's key: both checkpoints are signed, and the tree that was shown begins
+/// Convinces a stranger who has nothing but the log's keys: both checkpoints are signed, and the tree that was shown begins
 /// with `shown`, which is another one than was kept.
-fn check_evidence(folder: &Path, key: &LedgerKey, shown: Digest) {
-    let open = |name: &str| {
+fn check_evidence(folder: &Path, keys: [&LedgerKey; 2], shown: Digest) {
+    let open = |name: &str, key: &LedgerKey| {
         SignedCheckpoint::open(&fs::read(folder.join(name)).expect("kept"), key).expect("signed").checkpoint().clone()
     };
-    let (kept, presented) = (open("kept"), open("presented"));
+    let (kept, presented) = (open("kept", keys[0]), open("presented", keys[1]));
     let text = fs::read_to_string(folder.join("proof")).expect("kept");
     let proof: Vec<Digest> = text
         .lines()
@@ -175,6 +176,115 @@ fn another_key_of_the_log_is_pinned_by_hand_and_the_history_goes_on() {
     let cosigned = witness.cosign(log.path(), at(T + 1)).expect("continues").clone();
     assert_eq!(key.verify(cosigned.note()), Ok(at(T + 1)));
     attach(log.path(), &cosigned, &renewed.ledger_key()).expect("attached");
+}
+
+/// A log of `entries`, signed by `signer`, whatever they say.
+fn signed_by(signer: &LedgerSigner, entries: &[EncodedEntry]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_log(dir.path(), entries, signer);
+    dir
+}
+
+#[test]
+fn a_key_that_was_exchanged_is_followed_by_the_entries_that_exchanged_it() {
+    let mut federation = Federation::with_history();
+    let (dir, mut witness, key) = new_witness(&federation);
+    witness.cosign(written(&federation, 5).path(), at(T)).expect("cosigned");
+    let first = federation.signer.clone();
+    federation.rotate(2);
+    let second = federation.signer.clone();
+    federation.rotate(3);
+    let entries = federation.encoded();
+    // Who signs must follow from what is signed: not the one between, not a stranger, and not one whose rotation is cut off.
+    let stranger = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[9; 32]));
+    let mut strangers = Federation::with_history();
+    strangers.signer =
+        Arc::new(LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[9; 32])));
+    strangers.rotate(3);
+    for (signer, entries) in [
+        (&*second, &entries[..]),
+        (&stranger, &entries[..]),
+        (&*federation.signer, &entries[..7]),
+        (&*federation.signer, &strangers.encoded()[..]),
+    ] {
+        let log = signed_by(signer, entries);
+        assert!(matches!(witness.cosign(log.path(), at(T + 1)), Err(WitnessError::Checkpoint(_))));
+        assert_eq!(witness.ledger(), &first.ledger_key());
+    }
+    // A rotation in the bundle alone, which the hashes do not cover, convinces nobody.
+    let mut without = entries.clone();
+    without[8] = without[6].clone();
+    let log = signed_by(&federation.signer, &without);
+    fs::copy(
+        signed_by(&federation.signer, &entries).path().join("tile/entries/000.p/9"),
+        log.path().join("tile/entries/000.p/9"),
+    )
+    .expect("copied");
+    assert!(matches!(witness.cosign(log.path(), at(T + 1)), Err(WitnessError::BadCopy { size: 9 })));
+    // The true one, over both keys at once.
+    let log = written(&federation, 9);
+    let cosigned = witness.cosign(log.path(), at(T + 1)).expect("followed").clone();
+    assert_eq!((witness.ledger(), key.verify(cosigned.note())), (&federation.signer.ledger_key(), Ok(at(T + 1))));
+    attach(log.path(), &cosigned, witness.ledger()).expect("attached");
+    drop(witness);
+    let mut witness = reopen(dir.path());
+    assert_eq!(witness.last(), Some((&cosigned, at(T + 1))));
+
+    // Whoever has an old key still, and goes on with it, is a fork, a rewind, or nobody any more.
+    let other = EncodedEntry { leaf: b"another".to_vec(), attachment: None };
+    let forked: Vec<EncodedEntry> = entries[..7].iter().cloned().chain(std::iter::repeat_n(other.clone(), 3)).collect();
+    match witness.cosign(signed_by(&first, &forked).path(), at(T + 2)) {
+        Err(WitnessError::Fork { kept: 9, presented: 10, evidence: Some(folder) }) => {
+            check_evidence(&folder, [&federation.signer.ledger_key(), &first.ledger_key()], root(&forked[..9]));
+        }
+        other => panic!("{other:?}"),
+    }
+    let rewound = witness.cosign(signed_by(&second, &entries[..8]).path(), at(T + 2));
+    assert!(matches!(rewound, Err(WitnessError::Rewind { kept: 9, presented: 8, .. })));
+    let continued = [&entries[..], &[other]].concat();
+    let refused = witness.cosign(signed_by(&first, &continued).path(), at(T + 2));
+    assert!(matches!(refused, Err(WitnessError::Checkpoint(_))), "{refused:?}");
+    assert_eq!(witness.last(), Some((&cosigned, at(T + 1))));
+    assert_eq!(
+        witness.cosign(signed_by(&federation.signer, &continued).path(), at(T + 3)).expect("goes on").checkpoint().size,
+        10
+    );
+}
+
+#[test]
+fn a_fork_across_a_rotation_is_a_fork() {
+    let honest = Federation::with_history();
+    for (kept, index) in [(5, 7), (7, 7), (7, 5)] {
+        let (dir, mut witness, _) = new_witness(&honest);
+        let first = witness.cosign(written(&honest, kept).path(), at(T)).expect("cosigned").clone();
+        // The other history has another entry 4, and exchanges the key: after what was cosigned, or where that went on.
+        let mut forked = Federation::with_history();
+        forked.change(4, |attempt| attempt.epsilons.coordinator = 0.1);
+        forked.entries.truncate(index);
+        forked.rotate(2);
+        forked.attempt("released", &[0, 1, 2, 3]);
+        forked.attempt("released", &[0, 1, 2, 3]);
+        let size = forked.entries.len();
+        let log = written(&forked, size);
+        match witness.cosign(log.path(), at(T + 1)) {
+            Err(WitnessError::Fork { kept: k, presented: p, evidence: Some(_) }) => {
+                assert_eq!((k, p), (kept as u64, size as u64))
+            }
+            other => panic!("{kept}, {index}: {other:?}"),
+        }
+        assert_eq!((witness.last(), witness.ledger()), (Some((&first, at(T))), &honest.signer.ledger_key()));
+        // A stranger who has the first key follows the rotation that is kept to the key that signed the other history.
+        let folder = evidence(dir.path()).swap_remove(0);
+        let rotation = fs::read(folder.join(format!("rotation-{index}"))).expect("kept");
+        let Ok(Entry::KeyRotated(rotation)) = Entry::parse(&rotation, None) else { panic!("a rotation") };
+        let second = rotation.verify(index as u64, &honest.signer.ledger_key()).expect("both keys signed it");
+        check_evidence(&folder, [&honest.signer.ledger_key(), second], root(&forked.encoded()[..kept]));
+        // Fewer entries are a rewind, under whatever key.
+        if kept == 7 && index == 5 {
+            let rewound = witness.cosign(written(&forked, 6).path(), at(T + 1));
+            assert!(matches!(rewound, Err(WitnessError::Rewind { kept: 7, presented: 6, .. })), "{rewound:?}");
+        }
+    }
 }
 
 #[test]
@@ -477,6 +587,35 @@ fn an_auditor_who_demands_a_witness_gets_one_or_a_finding() {
     newer.extend_from_slice(line.as_bytes());
     fs::write(&path, newer).expect("written");
     assert_found(&audit(&[&key]), None, |fault| matches!(fault, Fault::Witness(_)));
+}
+
+#[test]
+#[expect(clippy::big_endian_bytes, reason = "tlog-cosignature writes times, and signed-note key ids, in big-endian")]
+fn no_key_that_the_log_ever_had_is_a_witness_of_it() {
+    let first = Federation::with_history().signer;
+    let federation = Federation::with_rotation();
+    let log = written(&federation, federation.entries.len());
+    let checkpoint = log.path().join("checkpoint");
+    let own = fs::read_to_string(&checkpoint).expect("written");
+    // Each of them pinned in turn, and each of them as a witness, whose cosignature is made and holds.
+    for pinned in [&first, &federation.signer] {
+        for signer in [&first, &federation.signer] {
+            let key = SigningKey::from_seed(&signer.signing_key().seed());
+            let witness = WitnessKey::new("w1".parse().expect("name"), key.verifying_key()).expect("a key");
+            let text = SignedNote::parse(own.as_bytes()).expect("a note").text().to_owned();
+            let signature = key.sign(format!("cosignature/v1\ntime {T}\n{text}").as_bytes());
+            let id = signed_note::key_id("w1", &[&[4u8][..], &key.verifying_key().0].concat());
+            let bytes = [&id.to_be_bytes()[..], &T.to_be_bytes(), &signature.0].concat();
+            let line = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+            let cosigned = format!("{own}\u{2014} w1 {line}\n");
+            assert_eq!(witness.verify(&SignedNote::parse(cosigned.as_bytes()).expect("a note")), Ok(at(T)));
+            fs::write(&checkpoint, cosigned).expect("written");
+            let options = Options { witnesses: vec![witness], ..Options::new(pinned.ledger_key()) };
+            let report = audit::verify(log.path(), &options).expect("readable");
+            assert_found(&report, None, |fault| matches!(fault, Fault::WitnessIsLedger { .. }));
+            assert!(report.witnessed.is_empty());
+        }
+    }
 }
 
 #[test]

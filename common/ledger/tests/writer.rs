@@ -10,12 +10,12 @@ use std::{
     },
 };
 
-use eranos_base::{Digest, SigningKey, Timestamp};
+use eranos_base::{Digest, Entropy, OsEntropy, SeededEntropy, SigningKey, Timestamp};
 use eranos_ledger::{
     AppendError, Date, EncodedEntry, Entry, LedgerSigner, LogOpened, LogWriter, Receipt, ReceiptError,
     SignedCheckpoint,
     audit::{self, Options},
-    log::Storage,
+    log::{Storage, UNSYNCED_ENTRIES_MAX},
     tile::{Folder, Tile, TileError, TileSource},
     tree,
 };
@@ -278,10 +278,11 @@ fn every_flipped_byte_of_a_receipt_is_refused() {
     }
 }
 
-/// A folder that counts what was made durable.
+/// A folder that counts what was written, and how often it was flushed.
 struct Counting {
     folder: Folder,
-    n_durable: Arc<AtomicUsize>,
+    n_written: Arc<AtomicUsize>,
+    n_flushed: Arc<AtomicUsize>,
 }
 
 impl TileSource for Counting {
@@ -304,13 +305,18 @@ impl Storage for Counting {
     }
 
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.n_durable.fetch_add(1, Ordering::Relaxed);
+        self.n_written.fetch_add(1, Ordering::Relaxed);
         self.folder.write(path, bytes)
     }
 
     fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.n_durable.fetch_add(1, Ordering::Relaxed);
+        self.n_written.fetch_add(1, Ordering::Relaxed);
         self.folder.replace_checkpoint(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.n_flushed.fetch_add(1, Ordering::Relaxed);
+        self.folder.sync()
     }
 
     fn remove_narrower(&mut self, tile: &Tile) {
@@ -319,15 +325,16 @@ impl Storage for Counting {
 }
 
 #[test]
-fn an_append_makes_a_few_files_durable_however_long_the_log_is() {
+fn an_append_writes_a_few_files_however_long_the_log_is_and_one_in_many_flushes() {
     let dir = tempfile::tempdir().expect("a folder");
-    let n_durable = Arc::new(AtomicUsize::new(0));
-    let storage = Counting { folder: Folder::new(dir.path()), n_durable: n_durable.clone() };
+    let (n_written, n_flushed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let folder = Folder::new(dir.path());
+    let storage = Counting { folder, n_written: n_written.clone(), n_flushed: n_flushed.clone() };
     let mut writer = LogWriter::open_storage(storage, signer()).expect("opens");
     let mut cost = |entries: &[EncodedEntry]| {
-        n_durable.store(0, Ordering::Relaxed);
+        n_written.store(0, Ordering::Relaxed);
         writer.append_all(writer.size(), entries).expect("appends");
-        n_durable.load(Ordering::Relaxed)
+        n_written.load(Ordering::Relaxed)
     };
     let attempt = Federation::with_history().encoded().swap_remove(2);
     assert_eq!(cost(std::slice::from_ref(&attempt)), 4, "attachment, bundle, tile, checkpoint");
@@ -338,6 +345,15 @@ fn an_append_makes_a_few_files_durable_however_long_the_log_is() {
     // The tile above that did not change is not written again.
     assert_eq!(cost(std::slice::from_ref(&attempt)), 4);
     assert_sound(dir.path());
+    writer.sync().expect("flushes");
+    let (durable, before) = (writer.durable(), n_flushed.load(Ordering::Relaxed));
+    assert_eq!(durable, writer.size());
+    for n in 1..=2 * UNSYNCED_ENTRIES_MAX {
+        writer.append(writer.size(), &leaf(n)).expect("appends");
+        let n_flushes = n / UNSYNCED_ENTRIES_MAX;
+        assert_eq!(n_flushed.load(Ordering::Relaxed) - before, n_flushes as usize, "after {n} entries");
+        assert_eq!(writer.durable(), durable + n_flushes * UNSYNCED_ENTRIES_MAX);
+    }
 }
 
 /// How a write ends when the machine stops in it.
@@ -411,6 +427,10 @@ impl Storage for Crashing {
             Crash::After => self.folder.replace_checkpoint(bytes)?,
         }
         Self::stopped()
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.folder.sync()
     }
 
     fn remove_narrower(&mut self, tile: &Tile) {
@@ -492,4 +512,110 @@ fn a_crash_while_the_log_is_made_leaves_one_that_opens() {
         writer.append(0, &leaf(0)).expect("appends");
         assert_sound(dir.path());
     }
+}
+
+/// The machine loses its power: of every file since the last flush nothing is left, or its name, or half of it, or blocks of
+/// zeros, or all; and what was removed since then may be back.
+fn lose_power(dir: &Path, flushed: &Path, dice: &mut SeededEntropy) {
+    let mut below = |n: u8| dice.bytes::<1>()[0] % n;
+    for name in files(dir) {
+        let (path, before) = (dir.join(&name), fs::read(flushed.join(&name)).ok());
+        let now = fs::read(&path).expect("readable");
+        if before.as_ref() == Some(&now) {
+            continue;
+        }
+        let left = match below(5) {
+            0 => before,
+            1 => Some(Vec::new()),
+            2 => Some(now[..now.len() / 2].to_vec()),
+            3 => Some(vec![0; now.len()]),
+            _ => Some(now),
+        };
+        match left {
+            Some(bytes) => fs::write(&path, bytes).expect("written"),
+            None => fs::remove_file(&path).expect("removed"),
+        }
+    }
+    for name in files(flushed) {
+        let (from, to) = (flushed.join(&name), dir.join(&name));
+        if !to.exists() && below(2) == 0 {
+            fs::create_dir_all(to.parent().expect("a folder")).expect("made");
+            fs::copy(from, to).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn a_log_without_its_flushes_is_restored_from_what_is_on_record() {
+    let seed = u64::from_le_bytes(OsEntropy.bytes());
+    println!("seed {seed}");
+    let mut dice = SeededEntropy::new(seed);
+    let attempts = Federation::with_history().encoded();
+    for case in 0..24 {
+        let mut below = |n: u64| u64::from_le_bytes(dice.bytes()) % n;
+        // Around the size at which the first tile is full, and its partial forms go.
+        let (n_flushed, n_since) = (180 + below(80), 1 + below(UNSYNCED_ENTRIES_MAX - 1));
+        let mut record = leaves(n_flushed + n_since);
+        record[1 + below(n_flushed - 1) as usize] = attempts[2].clone();
+        record[(n_flushed + below(n_since)) as usize] = attempts[3].clone();
+        let (dir, flushed) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let mut writer = LogWriter::restore(dir.path(), signer(), &record[..n_flushed as usize], 0).expect("made");
+        writer.sync().expect("flushes");
+        assert_eq!(writer.durable(), n_flushed);
+        copy(dir.path(), flushed.path());
+        for index in n_flushed..n_flushed + n_since {
+            writer.append(index, &record[index as usize]).expect("appends");
+        }
+        assert_eq!(writer.durable(), n_flushed, "the flush was not due");
+        let given_out = writer.checkpoint().clone();
+        drop(writer);
+        lose_power(dir.path(), flushed.path(), &mut dice);
+        // The store has let go of what was durable.
+        record.iter_mut().take(n_flushed as usize).for_each(|entry| entry.attachment = None);
+        let writer = LogWriter::restore(dir.path(), signer(), &record, n_flushed).expect("restores");
+        assert_eq!(*writer.checkpoint(), given_out, "case {case}");
+        drop(writer);
+        assert_sound(dir.path());
+        let writer = LogWriter::open(dir.path(), signer()).expect("opens as it lies there");
+        assert_eq!(*writer.checkpoint(), given_out);
+        for attempt in &attempts[2..4] {
+            assert_eq!(writer.attachment(&attempt.leaf).expect("there"), attempt.attachment);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_not_the_logs_restores_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let restore = |entries: &[EncodedEntry], durable| LogWriter::restore(dir.path(), signer(), entries, durable);
+    let all = leaves(300);
+    let mut writer = restore(&all, 0).expect("made");
+    writer.sync().expect("flushes");
+    drop(writer);
+    let before = fs::read(dir.path().join("checkpoint")).expect("there");
+    // An older copy of the record would fork the log; so would another one.
+    assert!(matches!(restore(&all[..299], 0), Err(AppendError::Ahead { size: 300, len: 299 })));
+    let mut other = all.clone();
+    other[299] = leaf(999);
+    assert!(matches!(restore(&other, 0), Err(AppendError::Corrupt { size: 300 })));
+    other.push(leaf(300));
+    assert!(matches!(restore(&other, 300), Err(AppendError::Corrupt { size: 300 })));
+    assert!(matches!(
+        restore(&[all.clone(), vec![not_an_entry(b"no entry")]].concat(), 300),
+        Err(AppendError::Entry { index: 300, .. })
+    ));
+    let theirs = LedgerSigner::new("ledger.example.org".parse().expect("name"), SigningKey::from_seed(&[2; 32]));
+    assert!(matches!(LogWriter::restore(dir.path(), Arc::new(theirs), &all, 300), Err(AppendError::Checkpoint(_))));
+    assert_eq!(fs::read(dir.path().join("checkpoint")).expect("there"), before);
+    assert_sound(dir.path());
+    // An older copy of the files lacks what the record has let go of.
+    let attempts = Federation::with_history().encoded();
+    let mut grown = [&all[..], &attempts[2..3]].concat();
+    drop(restore(&grown, 300).expect("grows"));
+    grown[300].attachment = None;
+    fs::write(dir.path().join("checkpoint"), before).expect("written");
+    fs::remove_dir_all(dir.path().join("attachment")).expect("removed");
+    assert!(matches!(restore(&grown, 301), Err(AppendError::Tile(TileError::Missing { .. }))));
+    fs::remove_file(dir.path().join("checkpoint")).expect("removed");
+    assert!(matches!(restore(&grown, 301), Err(AppendError::CheckpointMissing)));
 }

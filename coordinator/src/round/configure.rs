@@ -53,7 +53,8 @@ pub(super) fn configure(
     for id in cohort.keys() {
         let vectors = common.spec.received.get(id).copied().unwrap_or_default();
         let debit = Debit::sign(&common.spec.key, &context, id, vectors);
-        let answer = Configure { plan: signed.clone(), debit }.into();
+        // What witnesses have cosigned is added by whoever has the ledger.
+        let answer = Configure { plan: signed.clone(), debit, cosigned: Vec::new() }.into();
         actions.push(Action::Answer { to: id.clone(), answer, body: common.spec.checkpoint.clone() });
     }
     actions.push(Action::Note(Note::Phase { phase: Phase::AdvertiseKeys, n_clients: cohort.len() }));

@@ -2,11 +2,12 @@
 //! is its advert, or an abort with the reason.
 
 use eranos_base::{
-    ClientId, Context, Position, Signature, SigningKey, StatementKind, VerifyingKey, encoding::Canonical,
+    ClientId, Context, Digest, Position, Signature, SigningKey, StatementKind, VerifyingKey, encoding::Canonical,
     signing::SigningError,
 };
 use serde::{Deserialize, Serialize};
 
+use super::Blob;
 use crate::plan::SignedPlan;
 
 /// The signed plan. The body of the frame is the checkpoint that the plan names: `f32`, little-endian.
@@ -16,6 +17,19 @@ pub struct Configure {
     pub plan: SignedPlan,
     /// What the coordinator has received of this client in the session.
     pub debit: Debit,
+    /// What witnesses have cosigned of the ledger, for a client whose policy demands it: by ascending size, at most
+    /// `eranos_ledger::witnessed::COSIGNED_MAX`.
+    pub cosigned: Vec<Cosigned>,
+}
+
+/// A checkpoint of the ledger as witnesses cosigned it. The proofs chain all of them, and the checkpoint that the client
+/// checked in with (`eranos_ledger::witnessed::Cosigned`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cosigned {
+    /// The signed note.
+    pub note: Blob,
+    /// The proof in its place.
+    pub consistency: Vec<Digest>,
 }
 
 /// How many masked vectors of one client the coordinator has received, complete and verified, in the rounds of the

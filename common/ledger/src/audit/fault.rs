@@ -5,7 +5,7 @@ use std::fmt;
 use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, VerifyingKey};
 
 use crate::{
-    entry::{EntryError, EntryKind, RotationError},
+    entry::{Date, EntryError, EntryKind, RotationError},
     log::describe,
     note::NoteError,
     tile::ATTACHMENTS,
@@ -314,6 +314,106 @@ pub enum Fault {
         declared: f64,
         /// What its parameters give.
         recomputed: f64,
+    },
+    /// An entry says again what is in force already.
+    #[error("says again what the ledger already says")]
+    Repeated,
+    /// A date before one that an earlier entry has.
+    #[error("is dated {found}, but an earlier entry {before}")]
+    Date {
+        /// The date of this entry.
+        found: Date,
+        /// The date before.
+        before: Date,
+    },
+    /// An attempt was arranged by another program than was stated.
+    #[error("was arranged by the program {found}, but the one stated is {stated}")]
+    OtherExecutable {
+        /// SHA-256 in the attempt.
+        found: Digest,
+        /// SHA-256 stated before.
+        stated: Digest,
+    },
+    /// The attempts that a client is allowed are not those that its epsilon allows.
+    #[error("allows a client {declared} attempts, but its epsilon allows {allowed}")]
+    ClientAttempts {
+        /// What the entry says.
+        declared: u64,
+        /// What its epsilon gives.
+        allowed: u64,
+    },
+    /// A client was selected beyond what one may be charged.
+    #[error("pseudonym {pseudonym} stands in {found} rosters, but a client may stand in {max}")]
+    ClientBudget {
+        /// The pseudonym.
+        pseudonym: VerifyingKey,
+        /// Its attempts.
+        found: u64,
+        /// The most allowed.
+        max: u64,
+    },
+    /// Two entries about members have one commitment.
+    #[error("its commitment is that of entry {before}")]
+    CommitmentTwice {
+        /// The entry before.
+        before: u64,
+    },
+    /// More certificates are renewed or revoked than there are.
+    #[error("only {enrolled} clients were enrolled, with {certificates} certificates, of which {revoked} were revoked")]
+    Membership {
+        /// Clients enrolled before.
+        enrolled: u64,
+        /// Certificates that they came with.
+        certificates: u64,
+        /// How many of these were revoked.
+        revoked: u64,
+    },
+    /// The first enrolment comes after a roster.
+    #[error("enrols the ledger's first client after rosters of clients that nobody enrolled")]
+    LateEnrolment,
+    /// A roster of more clients than were enrolled.
+    #[error("a roster of {n1}, but only {enrolled} clients were enrolled")]
+    NotEnrolled {
+        /// The roster's size.
+        n1: usize,
+        /// Clients enrolled before.
+        enrolled: u64,
+    },
+    /// A model was published that the last released round did not release.
+    #[error("publishes weights {weights} of round {round}, which are not what the last released round left")]
+    Published {
+        /// The round in the entry.
+        round: RoundNumber,
+        /// The weights in the entry.
+        weights: Digest,
+    },
+    /// A privacy statement for another number of attempts.
+    #[error("states a promise over {found} attempts, expected {expected}")]
+    StatedAttempts {
+        /// The count in the entry.
+        found: u64,
+        /// The count expected.
+        expected: u64,
+    },
+    /// A privacy statement that the ledger does not lead to.
+    #[error("its privacy statement has the SHA-256 {found}, but what the ledger says up to here has {recomputed}")]
+    PrivacyStatement {
+        /// The hash in the entry.
+        found: Digest,
+        /// The hash of the statement made anew.
+        recomputed: Digest,
+    },
+    /// A privacy statement in words that this build does not know yet.
+    #[error("its privacy statement is in wording {found}, which this build is too old to make anew")]
+    Wording {
+        /// The wording in the entry.
+        found: u64,
+    },
+    /// Two attempts name one attachment.
+    #[error("names the attachment of entry {before}: no two attempts have the same participants with the same counts")]
+    AttachmentAgain {
+        /// The entry that named it first.
+        before: u64,
     },
     /// More tasks or pseudonyms than an auditor keeps.
     #[error("more than {max} {what}")]

@@ -1,31 +1,29 @@
 //! What the entries mean: the state of every task, what may follow, and every figure recomputed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use eranos_base::{Digest, Position, RoundNumber, SessionId, TaskId, VerifyingKey};
-use eranos_privacy::{Mechanism, Promise, View, accountant::Accountant};
+use eranos_base::{Digest, Position, SessionId, TaskId, VerifyingKey};
+use eranos_privacy::Promise;
 
 use crate::{
     audit::{
         fault::{EntryRef, Fault, Findings},
+        members::Members,
         summary::{PseudonymSummary, TaskSummary},
+        task::{Task, exceeds},
     },
     entry::{
-        Attempt, Entry, EntryError, EntryKind, EntryParser, Epsilons, Executable, LogOpened, Outcome, PromisedCurves,
+        Attempt, Entry, EntryError, EntryKind, EntryParser, LogOpened, Membership, PrivacyStated, PromisedCurves,
         Roster, TaskOpened,
     },
     note::LedgerKey,
+    statement,
 };
 
 /// Most tasks in one log; each takes a few kilobytes of the auditor's memory.
 pub const TASKS_MAX: usize = 1 << 12;
 /// Most pseudonyms in one log; each takes about a hundred bytes of the auditor's memory.
 pub const PSEUDONYMS_MAX: usize = 1 << 22;
-/// Different programs of one task that are kept; a task that is never restarted has one.
-pub const EXECUTABLES_MAX: usize = 16;
-/// Relative difference up to which a declared epsilon equals the recomputed one: the last digits of logarithms differ
-/// between platforms.
-pub const EPSILON_TOLERANCE: f64 = 1e-9;
 
 /// What the entries mean: the state of every task, and what may follow.
 pub(super) struct Ledger<'a> {
@@ -41,31 +39,18 @@ pub(super) struct Ledger<'a> {
     by_name: HashMap<TaskId, usize>,
     sessions: HashSet<SessionId>,
     pseudonyms: HashMap<VerifyingKey, Pseudonym>,
+    members: Members,
 }
 
 /// Who is shown each well-formed entry.
 pub(super) type Seen<'a> = &'a mut dyn FnMut(EntryRef, &Entry);
 
-struct Task {
-    opened: TaskOpened,
-    curves: PromisedCurves,
-    attempts: u64,
-    /// The highest round so far; 0 before the first.
-    last_round: RoundNumber,
-    last_plan: Option<Digest>,
-    weights: Digest,
-    released: u64,
-    aborted_before_reveal: u64,
-    aborted_after_reveal: u64,
-    /// How many attempts revealed a sum over so many survivors; at most n_max different numbers.
-    by_survivors: BTreeMap<u32, u64>,
-    executables: Vec<Executable>,
-}
-
 struct Pseudonym {
     task: usize,
     attempts: u64,
     revealed: u64,
+    /// The first and the last entry in whose roster it stood.
+    entries: (u64, u64),
 }
 
 impl<'a> Ledger<'a> {
@@ -81,6 +66,7 @@ impl<'a> Ledger<'a> {
             by_name: HashMap::new(),
             sessions: HashSet::new(),
             pseudonyms: HashMap::new(),
+            members: Members::default(),
         }
     }
 
@@ -117,7 +103,25 @@ impl<'a> Ledger<'a> {
                 Err(error) => fault(Fault::Rotation(error)),
             },
             Entry::TaskOpened(opened) => self.open_task(*opened, &mut fault),
-            Entry::Attempt(attempt) => self.attempt(&attempt, &mut fault),
+            Entry::Attempt(attempt) => self.attempt(at, &attempt, &mut fault),
+            Entry::TaskStated(stated) => {
+                let opened_on = self.opened.as_ref().map(|opened| opened.date);
+                if let Some(task) = self.task(&stated.task, stated.session, &mut fault) {
+                    task.state(*stated, opened_on, &mut fault);
+                }
+            }
+            Entry::BudgetSet(set) => {
+                if let Some(task) = self.task(&set.task, set.session, &mut fault) {
+                    task.set_budget(set, &mut fault);
+                }
+            }
+            Entry::Membership(membership) => self.members.take(at.index, membership, &mut fault),
+            Entry::ModelPublished(published) => {
+                if let Some(task) = self.task(&published.task, published.session, &mut fault) {
+                    task.publish(published, &mut fault);
+                }
+            }
+            Entry::PrivacyStated(stated) => self.privacy_stated(at, stated, &mut fault),
         }
     }
 
@@ -160,22 +164,49 @@ impl<'a> Ledger<'a> {
             fault(Fault::Budget { epsilon, budget: opened.budget_epsilon });
         }
         self.by_name.insert(opened.task.clone(), self.tasks.len());
-        self.tasks.push(Task {
-            curves,
-            attempts: 0,
-            last_round: RoundNumber(0),
-            last_plan: None,
-            weights: opened.weights,
-            released: 0,
-            aborted_before_reveal: 0,
-            aborted_after_reveal: 0,
-            by_survivors: BTreeMap::new(),
-            executables: Vec::new(),
-            opened,
-        });
+        self.tasks.push(Task::new(opened, curves));
     }
 
-    fn attempt(&mut self, attempt: &Attempt, fault: &mut dyn FnMut(Fault)) {
+    /// The task that an entry names, if it was opened in this session.
+    fn task(&mut self, name: &TaskId, session: SessionId, fault: &mut dyn FnMut(Fault)) -> Option<&mut Task> {
+        let place = self.by_name.get(name).copied();
+        let task = place.and_then(|place| self.tasks.get_mut(place)).filter(|task| task.opened.session == session);
+        if task.is_none() {
+            fault(Fault::TaskNotOpened { task: name.clone(), session });
+        }
+        task
+    }
+
+    /// Makes the statement anew that the entry names, from what the ledger says up to here.
+    fn privacy_stated(&mut self, at: EntryRef, stated: PrivacyStated, fault: &mut dyn FnMut(Fault)) {
+        let log = self.opened.clone();
+        let by_name = self.by_name.get(&stated.task).copied();
+        let Some(task) = self.task(&stated.task, stated.session, fault) else { return };
+        if !task.may_state(&stated, fault) {
+            return;
+        }
+        let is_known = stated.wording == statement::WORDING;
+        if is_known {
+            let mut summary = task.summary();
+            let members = std::mem::take(&mut task.members);
+            summary.pseudonyms = members.iter().filter_map(|key| self.summary_of(key)).collect();
+            summary.pseudonyms.sort_by_key(|one| one.pseudonym);
+            let recomputed = Digest::of(statement::entered(log.as_ref(), &summary).as_bytes());
+            if stated.statement != recomputed {
+                fault(Fault::PrivacyStatement { found: stated.statement, recomputed });
+            }
+            if let Some(task) = by_name.and_then(|place| self.tasks.get_mut(place)) {
+                task.members = members;
+            }
+        } else if stated.wording > statement::WORDING {
+            fault(Fault::Wording { found: stated.wording });
+        }
+        if let Some(task) = by_name.and_then(|place| self.tasks.get_mut(place)) {
+            task.privacy_stated = Some((at.index, stated, is_known));
+        }
+    }
+
+    fn attempt(&mut self, at: EntryRef, attempt: &Attempt, fault: &mut dyn FnMut(Fault)) {
         let place = self.by_name.get(&attempt.task).copied();
         let Some((place, task)) = place.and_then(|place| Some((place, self.tasks.get_mut(place)?))) else {
             return fault(Fault::TaskNotOpened { task: attempt.task.clone(), session: attempt.session });
@@ -197,12 +228,14 @@ impl<'a> Ledger<'a> {
         }
         task.take(attempt, fault);
         let Some(roster) = &attempt.roster else { return };
-        self.roster(place, attempt, roster, fault);
+        self.roster(at, place, attempt, roster, fault);
     }
 
-    fn roster(&mut self, place: usize, attempt: &Attempt, roster: &Roster, fault: &mut dyn FnMut(Fault)) {
+    fn roster(&mut self, at: EntryRef, place: usize, attempt: &Attempt, roster: &Roster, fault: &mut dyn FnMut(Fault)) {
         let p = attempt.mechanism.common();
         let n1 = roster.participants.len();
+        let client_attempts_max = self.tasks.get(place).and_then(Task::client_attempts_max);
+        self.members.check_roster(n1, fault);
         let quorum = Attempt::quorum(&attempt.mechanism, n1);
         if n1 > usize::from(p.n_max) || n1 < usize::from(p.u_min) || quorum > usize::from(p.u_min) {
             fault(Fault::RosterSize { n1, u_min: p.u_min, quorum, n_max: p.n_max });
@@ -223,8 +256,13 @@ impl<'a> Ledger<'a> {
                 if pseudonym.check().is_err() {
                     fault(Fault::PseudonymKey { pseudonym });
                 }
+                if let Some(task) = self.tasks.get_mut(place) {
+                    task.members.push(pseudonym);
+                }
             }
-            let state = self.pseudonyms.entry(pseudonym).or_insert(Pseudonym { task: place, attempts: 0, revealed: 0 });
+            let entries = (at.index, at.index);
+            let new = Pseudonym { task: place, attempts: 0, revealed: 0, entries };
+            let state = self.pseudonyms.entry(pseudonym).or_insert(new);
             if state.task != place {
                 fault(Fault::PseudonymElsewhere { pseudonym });
                 continue;
@@ -235,6 +273,10 @@ impl<'a> Ledger<'a> {
                 fault(Fault::PseudonymAttempts { pseudonym, found, expected });
                 // Goes on from the larger figure, so that one gap is one finding and nothing is under-counted.
                 state.attempts = state.attempts.max(participant.attempts);
+            }
+            state.entries.1 = at.index;
+            if let Some(max) = client_attempts_max.filter(|max| state.attempts > *max) {
+                fault(Fault::ClientBudget { pseudonym, found: state.attempts, max });
             }
             if attempt.outcome.reveals() && survivors.is_some_and(|survivors| survivors.contains(position)) {
                 state.revealed += 1;
@@ -263,112 +305,22 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    pub(super) fn summaries(self) -> Vec<TaskSummary> {
-        let mut summaries: Vec<TaskSummary> = self.tasks.iter().map(Task::summary).collect();
-        for (pseudonym, state) in self.pseudonyms {
-            if let (Some(task), Some(summary)) = (self.tasks.get(state.task), summaries.get_mut(state.task)) {
-                let charged = task.curves.epsilons(state.attempts);
-                let Pseudonym { attempts, revealed, .. } = state;
-                summary.pseudonyms.push(PseudonymSummary { pseudonym, attempts, revealed, charged });
-            }
-        }
-        summaries.iter_mut().for_each(|task| task.pseudonyms.sort_by_key(|one| one.pseudonym));
-        summaries
-    }
-}
-
-impl Task {
-    fn take(&mut self, attempt: &Attempt, fault: &mut dyn FnMut(Fault)) {
-        let expected = self.last_round.next();
-        if attempt.round != expected {
-            fault(Fault::Round { found: attempt.round, expected });
-        }
-        // Goes on from the larger figure, so that one gap is one finding.
-        self.last_round = self.last_round.max(attempt.round);
-        self.attempts = self.attempts.saturating_add(1);
-        if attempt.attempts != self.attempts {
-            fault(Fault::Attempts { found: attempt.attempts, expected: self.attempts });
-            self.attempts = self.attempts.max(attempt.attempts);
-        }
-        let max = u64::from(self.opened.mechanism.common().max_attempts);
-        if self.attempts > max {
-            fault(Fault::TooManyAttempts { found: self.attempts, max });
-        }
-        if self.executables.len() < EXECUTABLES_MAX && !self.executables.contains(&attempt.executable) {
-            self.executables.push(attempt.executable.clone());
-        }
-        if self.last_plan.replace(attempt.plan) == Some(attempt.plan) {
-            fault(Fault::PlanReused);
-        }
-        if attempt.weights_before != self.weights {
-            fault(Fault::Weights { found: attempt.weights_before, expected: self.weights });
-        }
-        match attempt.outcome {
-            Outcome::Released { weights_after } => {
-                self.released += 1;
-                self.weights = weights_after;
-            }
-            Outcome::AbortedBeforeReveal => self.aborted_before_reveal += 1,
-            Outcome::AbortedAfterReveal => self.aborted_after_reveal += 1,
-        }
-        let survivors = attempt.survivors().filter(|_| attempt.outcome.reveals()).map_or(0, |survivors| survivors.n());
-        let u_min = u32::from(self.opened.mechanism.common().u_min);
-        // Fewer than u_min is a finding of its own, and nothing is claimed for it; the map's keys stay few.
-        *self.by_survivors.entry(survivors.max(u_min).min(u16::MAX.into())).or_default() += 1;
-        let recomputed = self.curves.epsilons(self.attempts);
-        for (view, declared, recomputed) in [
-            ("the coordinator with colluders", attempt.epsilons.coordinator, recomputed.coordinator),
-            ("outsiders", attempt.epsilons.outsider, recomputed.outsider),
-        ] {
-            if exceeds(declared, recomputed) || exceeds(recomputed, declared) {
-                fault(Fault::Epsilon { view, declared, recomputed });
-            }
-        }
-        let budget = self.opened.budget_epsilon;
-        if exceeds(recomputed.coordinator, budget) {
-            fault(Fault::Budget { epsilon: recomputed.coordinator, budget });
-        }
+    /// What is known of a pseudonym.
+    fn summary_of(&self, pseudonym: &VerifyingKey) -> Option<PseudonymSummary> {
+        let Pseudonym { task, attempts, revealed, entries } = *self.pseudonyms.get(pseudonym)?;
+        let charged = self.tasks.get(task)?.curves.epsilons(attempts);
+        Some(PseudonymSummary { pseudonym: *pseudonym, attempts, revealed, entries, charged })
     }
 
-    fn summary(&self) -> TaskSummary {
-        let mechanism = &self.opened.mechanism;
-        TaskSummary {
-            task: self.opened.task.clone(),
-            session: self.opened.session,
-            unit: mechanism.unit(),
-            relation: mechanism.relation(),
-            noise: mechanism.common().noise,
-            opened: self.opened.clone(),
-            executables: self.executables.clone(),
-            attempts: self.attempts,
-            released: self.released,
-            aborted_before_reveal: self.aborted_before_reveal,
-            aborted_after_reveal: self.aborted_after_reveal,
-            max_attempts: mechanism.common().max_attempts.into(),
-            charged: self.curves.epsilons(self.attempts),
-            attained: Epsilons {
-                coordinator: self.attained(mechanism, View::CoordinatorWithColluders),
-                outsider: self.attained(mechanism, View::Outsider),
-            },
-            delta: mechanism.common().delta,
-            budget_epsilon: self.opened.budget_epsilon,
-            weights: self.weights,
-            pseudonyms: Vec::new(),
-            curves: self.curves.clone(),
-        }
+    /// What is known of every task, and of the members.
+    pub(super) fn summaries(self) -> (Vec<TaskSummary>, Vec<(u64, Membership)>) {
+        let summary = |task: &Task| {
+            let mut summary = task.summary();
+            summary.pseudonyms = task.members.iter().filter_map(|key| self.summary_of(key)).collect();
+            summary.pseudonyms.sort_by_key(|one| one.pseudonym);
+            summary
+        };
+        let summaries = self.tasks.iter().map(summary).collect();
+        (summaries, self.members.changes)
     }
-
-    fn attained(&self, mechanism: &Mechanism, view: View) -> f64 {
-        let mut accountant = Accountant::new();
-        for (survivors, n_attempts) in &self.by_survivors {
-            let Some(shares) = mechanism.shares(view, *survivors) else { return f64::INFINITY };
-            accountant.compose_curve(&mechanism.curve(shares), *n_attempts, mechanism.cut_probability());
-        }
-        accountant.epsilon(mechanism.common().delta)
-    }
-}
-
-/// Whether `a` exceeds `b` by more than platforms differ. A NaN exceeds everything.
-fn exceeds(a: f64, b: f64) -> bool {
-    a.is_nan() || b.is_nan() || a > b + EPSILON_TOLERANCE * b.abs().max(1.0)
 }

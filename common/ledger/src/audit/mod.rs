@@ -9,8 +9,10 @@
 mod fault;
 mod keys;
 mod meaning;
+mod members;
 mod structure;
 mod summary;
+mod task;
 
 use std::{
     io,
@@ -33,8 +35,11 @@ use self::{
 };
 pub use self::{
     fault::{EntryRef, FINDINGS_MAX, Fault, Finding},
-    meaning::{EPSILON_TOLERANCE, EXECUTABLES_MAX, PSEUDONYMS_MAX, TASKS_MAX},
+    meaning::{PSEUDONYMS_MAX, TASKS_MAX},
+    members::MEMBERS_MAX,
+    structure::ATTACHMENTS_KEPT_MAX,
     summary::{PseudonymSummary, Report, TaskSummary},
+    task::{EPSILON_TOLERANCE, EXECUTABLES_MAX, STATEMENTS_MAX},
 };
 
 /// Why a log could not be audited at all.
@@ -125,6 +130,7 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
                 opened: None,
                 n_entries: 0,
                 tasks: Vec::new(),
+                members: Vec::new(),
                 n_findings: findings.n,
                 findings: findings.kept,
             });
@@ -157,14 +163,23 @@ fn pass(dir: &Path, options: &Options, mut ledger: Option<Ledger<'_>>) -> Result
     }
     let found = walk(&folder, checkpoint.size, &mut findings)?;
     let named = structure.n_attachments;
-    // No two attempts have the same counts of their participants, so no two entries name the same attachment; and each
-    // that is named was read. Where the counts agree, the two sets are one, at no memory for either.
+    // No two attempts have the same counts of their participants, so that two entries which name one attachment are a finding;
+    // and each that is named was read. Where the counts agree, the two sets are one, at no memory for either.
     if structure.frontier.size() == checkpoint.size && found > named {
         findings.add(None, Fault::UnnamedAttachments { found, named });
     }
     let n_entries = structure.frontier.size();
     let Findings { kept, n } = findings;
     let opened = ledger.as_ref().and_then(|ledger| ledger.opened.clone());
-    let tasks = ledger.map(Ledger::summaries).unwrap_or_default();
-    Ok(Report { checkpoint: Some(checkpoint), witnessed, opened, n_entries, tasks, findings: kept, n_findings: n })
+    let (tasks, members) = ledger.map(Ledger::summaries).unwrap_or_default();
+    Ok(Report {
+        checkpoint: Some(checkpoint),
+        witnessed,
+        opened,
+        n_entries,
+        tasks,
+        members,
+        findings: kept,
+        n_findings: n,
+    })
 }

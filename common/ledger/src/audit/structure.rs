@@ -1,6 +1,9 @@
 //! Whether a folder is a log: every hash, every tile, every file. What the entries mean is in [`super::meaning`].
 
-use std::fs;
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+};
 
 use eranos_base::Digest;
 
@@ -31,12 +34,42 @@ pub(super) struct Structure<'a> {
     levels: [Vec<Digest>; TILE_LEVELS_MAX as usize],
     /// Attachments that entries name.
     pub(super) n_attachments: u64,
+    named: Named,
+}
+
+/// The attachments that were named last, each with the entry that named it: one is read and verified once, however many
+/// entries name it. Beyond the limit the oldest is forgotten; named again, it is read again, and the counts in it are found to
+/// repeat. So what a log can make an auditor read grows with what the log itself takes on disk.
+#[derive(Default)]
+struct Named {
+    entries: HashMap<Digest, u64>,
+    order: VecDeque<Digest>,
+}
+
+/// Attachments that an auditor remembers by name, at about a hundred bytes each.
+pub const ATTACHMENTS_KEPT_MAX: usize = 1 << 16;
+
+impl Named {
+    /// The entry that named `digest` before, or remembers that `index` does.
+    fn before(&mut self, digest: Digest, index: u64) -> Option<u64> {
+        if let Some(before) = self.entries.get(&digest) {
+            return Some(*before);
+        }
+        if self.order.len() == ATTACHMENTS_KEPT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+        self.order.push_back(digest);
+        self.entries.insert(digest, index);
+        None
+    }
 }
 
 impl<'a> Structure<'a> {
     pub(super) fn new(folder: &'a Folder, checkpoint: &'a Checkpoint, known: Option<&'a Checkpoint>) -> Self {
         let (frontier, levels) = (Frontier::default(), Default::default());
-        Self { folder, checkpoint, known, frontier, levels, n_attachments: 0 }
+        Self { folder, checkpoint, known, frontier, levels, n_attachments: 0, named: Named::default() }
     }
 
     pub(super) fn read(
@@ -131,6 +164,10 @@ impl<'a> Structure<'a> {
         findings: &mut Findings,
     ) -> Result<Option<Vec<u8>>, AuditError> {
         let Some(digest) = attachment_of(entry) else { return Ok(None) };
+        if let Some(before) = self.named.before(digest, at.index) {
+            findings.add(Some(at), Fault::AttachmentAgain { before });
+            return Ok(None);
+        }
         self.n_attachments += 1;
         match self.folder.read_attachment(&digest) {
             Ok(attachment) => Ok(Some(attachment)),

@@ -5,7 +5,10 @@ use eranos_privacy::{Noise, budget::UnitOfPrivacy};
 
 use crate::{
     audit::fault::Finding,
-    entry::{Epsilons, Executable, LogOpened, PromisedCurves, TaskOpened},
+    entry::{
+        BudgetSet, Date, Epsilons, Executable, LogOpened, Membership, MembershipChange, ModelPublished, PrivacyStated,
+        PromisedCurves, TaskOpened, TaskStated,
+    },
     note::{Checkpoint, Origin},
 };
 
@@ -22,6 +25,8 @@ pub struct Report {
     pub n_entries: u64,
     /// The tasks, in the order in which they were opened.
     pub tasks: Vec<TaskSummary>,
+    /// Who was enrolled, renewed or revoked, in this order, without names; at most [`MEMBERS_MAX`](super::MEMBERS_MAX).
+    pub members: Vec<(u64, Membership)>,
     /// What does not hold; at most [`FINDINGS_MAX`](super::FINDINGS_MAX).
     pub findings: Vec<Finding>,
     /// How many findings there are.
@@ -42,6 +47,11 @@ impl Report {
     /// The tasks of which nothing is promised, since nobody adds noise in them.
     pub fn without_noise(&self) -> impl Iterator<Item = &TaskSummary> {
         self.tasks.iter().filter(|task| task.noise == Noise::None)
+    }
+
+    /// How many clients were enrolled. None is either a log without attempts or one that does not say.
+    pub fn n_enrolled(&self) -> usize {
+        self.members.iter().filter(|(_, member)| member.change == MembershipChange::Enrolled).count()
     }
 
     /// Released rounds in all tasks.
@@ -65,6 +75,17 @@ pub struct TaskSummary {
     pub noise: Noise,
     /// What it was opened with.
     pub opened: TaskOpened,
+    /// What its operator says of it, and since when: the first day, and the words in force.
+    pub stated: Option<(Date, TaskStated)>,
+    /// What one client may be charged.
+    pub client_budget: Option<BudgetSet>,
+    /// The model that was given away last.
+    pub published: Option<ModelPublished>,
+    /// The privacy statement that was entered last, with the entry's index; and whether it was made anew and is the same. It is
+    /// not made anew where it is in older words than this build's.
+    pub privacy_stated: Option<(u64, PrivacyStated, bool)>,
+    /// Whether an attempt ran on a sparse graph.
+    pub is_sparse: bool,
     /// The programs that arranged its rounds, as they report themselves; the first
     /// [`EXECUTABLES_MAX`](super::EXECUTABLES_MAX) different ones.
     pub executables: Vec<Executable>,
@@ -103,6 +124,8 @@ pub struct PseudonymSummary {
     pub attempts: u64,
     /// Sums that hold its vector and count as revealed.
     pub revealed: u64,
+    /// The first and the last entry in whose roster it stood.
+    pub entries: (u64, u64),
     /// Epsilon charged to it: every roster, at the plan's promise.
     pub charged: Epsilons,
 }

@@ -57,6 +57,21 @@ impl PromisedCurves {
         };
         Epsilons { coordinator: epsilon(&self.coordinator), outsider: epsilon(&self.outsider) }
     }
+
+    /// How many attempts, `max` at most, cost no more than `epsilon_max`, where there is such a limit.
+    pub fn attempts_within(&self, epsilon_max: Option<f64>, max: u64) -> u64 {
+        let Some(epsilon_max) = epsilon_max else { return max };
+        let (mut affordable, mut beyond) = (0, max.saturating_add(1));
+        while affordable + 1 < beyond {
+            let middle = affordable + (beyond - affordable) / 2;
+            if self.epsilons(middle).coordinator <= epsilon_max {
+                affordable = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        affordable
+    }
 }
 
 /// An epsilon as an entry spells it.

@@ -15,8 +15,11 @@ mod attempt;
 mod epsilons;
 mod fields;
 mod mechanism;
+pub(crate) mod membership;
 mod opened;
+mod published;
 mod rotation;
+mod stated;
 mod values;
 
 use std::fmt;
@@ -32,19 +35,19 @@ use crate::{
 pub use self::{
     attempt::{ATTACHMENT_LEN_MAX, Attempt, Executable, Outcome, Participant, Roster, Sharers, Survivors},
     epsilons::{Epsilons, PromisedCurves},
+    membership::{Membership, MembershipChange, Opening},
     opened::{LogOpened, TaskOpened},
+    published::ModelPublished,
     rotation::{KeyRotated, RotationError},
-    values::{Date, DateError, VERSION_LEN_MAX, Version, VersionError},
+    stated::{BudgetSet, PrivacyStated, TaskStated},
+    values::{Date, DateError, VERSION_LEN_MAX, Version, VersionError, WORDS_LEN_MAX, Words, WordsError},
 };
 use self::{
     epsilons::{check_epsilons, check_finite},
     fields::{Fields, parse_digest},
 };
 
-const DOMAIN_LOG_OPENED: &str = "eranos/ledger/v1 log-opened";
-const DOMAIN_TASK_OPENED: &str = "eranos/ledger/v1 task-opened";
-const DOMAIN_ATTEMPT: &str = "eranos/ledger/v1 attempt";
-const DOMAIN_KEY_ROTATED: &str = "eranos/ledger/v1 key-rotated";
+const DOMAIN: &str = "eranos/ledger/v1 ";
 
 /// Why bytes were refused as an entry, or an entry cannot be written.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -114,37 +117,70 @@ pub enum EntryKind {
     Attempt,
     /// The log's key was exchanged.
     KeyRotated,
+    /// What the operator says of a task.
+    TaskStated,
+    /// What one client may be charged.
+    BudgetSet,
+    /// Somebody was admitted.
+    ClientEnrolled,
+    /// Somebody came with another certificate.
+    CertificateRenewed,
+    /// Somebody's certificate was revoked.
+    ClientRevoked,
+    /// A model was given away.
+    ModelPublished,
+    /// What a task promised, at its end.
+    PrivacyStated,
 }
 
 impl EntryKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::LogOpened, Self::TaskOpened, Self::Attempt, Self::KeyRotated];
+    pub const ALL: [Self; 11] = [
+        Self::LogOpened,
+        Self::TaskOpened,
+        Self::Attempt,
+        Self::KeyRotated,
+        Self::TaskStated,
+        Self::BudgetSet,
+        Self::ClientEnrolled,
+        Self::CertificateRenewed,
+        Self::ClientRevoked,
+        Self::ModelPublished,
+        Self::PrivacyStated,
+    ];
 
-    /// The first line of such an entry.
-    pub const fn domain(self) -> &'static str {
+    /// Its name, which ends the first line of such an entry.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::LogOpened => DOMAIN_LOG_OPENED,
-            Self::TaskOpened => DOMAIN_TASK_OPENED,
-            Self::Attempt => DOMAIN_ATTEMPT,
-            Self::KeyRotated => DOMAIN_KEY_ROTATED,
+            Self::LogOpened => "log-opened",
+            Self::TaskOpened => "task-opened",
+            Self::Attempt => "attempt",
+            Self::KeyRotated => "key-rotated",
+            Self::TaskStated => "task-stated",
+            Self::BudgetSet => "budget-set",
+            Self::ClientEnrolled => "client-enrolled",
+            Self::CertificateRenewed => "certificate-renewed",
+            Self::ClientRevoked => "client-revoked",
+            Self::ModelPublished => "model-published",
+            Self::PrivacyStated => "privacy-stated",
         }
     }
 
     /// The kind whose domain is the first line of `entry`, whatever follows.
     pub fn of(entry: &[u8]) -> Option<Self> {
         let line = entry.split(|byte| *byte == b'\n').next()?;
-        Self::ALL.into_iter().find(|kind| kind.domain().as_bytes() == line)
+        Self::of_domain(str::from_utf8(line).ok()?)
+    }
+
+    fn of_domain(line: &str) -> Option<Self> {
+        let name = line.strip_prefix(DOMAIN)?;
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
 impl fmt::Display for EntryKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LogOpened => "log-opened",
-            Self::TaskOpened => "task-opened",
-            Self::Attempt => "attempt",
-            Self::KeyRotated => "key-rotated",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -159,6 +195,16 @@ pub enum Entry {
     Attempt(Box<Attempt>),
     /// The log's key was exchanged.
     KeyRotated(KeyRotated),
+    /// What the operator says of a task.
+    TaskStated(Box<TaskStated>),
+    /// What one client may be charged.
+    BudgetSet(BudgetSet),
+    /// Somebody was enrolled or revoked, or came with a renewed certificate.
+    Membership(Membership),
+    /// A model was given away.
+    ModelPublished(ModelPublished),
+    /// What a task promised, at its end.
+    PrivacyStated(PrivacyStated),
 }
 
 impl Entry {
@@ -169,6 +215,11 @@ impl Entry {
             Self::TaskOpened(_) => EntryKind::TaskOpened,
             Self::Attempt(_) => EntryKind::Attempt,
             Self::KeyRotated(_) => EntryKind::KeyRotated,
+            Self::TaskStated(_) => EntryKind::TaskStated,
+            Self::BudgetSet(_) => EntryKind::BudgetSet,
+            Self::Membership(membership) => membership.change.kind(),
+            Self::ModelPublished(_) => EntryKind::ModelPublished,
+            Self::PrivacyStated(_) => EntryKind::PrivacyStated,
         }
     }
 
@@ -177,7 +228,7 @@ impl Entry {
     /// # Errors
     /// If the parts of an attempt contradict each other, or an epsilon is finite without noise or infinite with it.
     pub fn encode(&self) -> Result<EncodedEntry, EntryError> {
-        let mut lines = Lines::new(self.kind().domain());
+        let mut lines = Lines::new(&format!("{DOMAIN}{}", self.kind()));
         let mut attachment = None;
         match self {
             Self::LogOpened(entry) => entry.write(&mut lines),
@@ -192,6 +243,14 @@ impl Entry {
                 entry.write(&mut lines, attachment.as_deref().map(Digest::of));
             }
             Self::KeyRotated(entry) => entry.write(&mut lines),
+            Self::TaskStated(entry) => entry.write(&mut lines),
+            Self::BudgetSet(entry) => {
+                entry.check()?;
+                entry.write(&mut lines);
+            }
+            Self::Membership(entry) => entry.write(&mut lines),
+            Self::ModelPublished(entry) => entry.write(&mut lines),
+            Self::PrivacyStated(entry) => entry.write(&mut lines),
         }
         let leaf = lines.finish().into_bytes();
         if leaf.len() > ENTRY_LEN_MAX {
@@ -243,7 +302,7 @@ impl EntryParser {
         let text = str::from_utf8(leaf).map_err(|_| EntryError::NotText)?;
         let mut fields = Fields { lines: LineReader::new(text), line: 0, parser: self };
         let domain = fields.lines.line().unwrap_or_default();
-        let Some(kind) = EntryKind::ALL.into_iter().find(|kind| kind.domain() == domain) else {
+        let Some(kind) = EntryKind::of_domain(domain) else {
             return Err(EntryError::Domain { found: text.chars().take_while(|c| *c != '\n').take(64).collect() });
         };
         fields.line = 1;
@@ -252,6 +311,13 @@ impl EntryParser {
             EntryKind::TaskOpened => Entry::TaskOpened(Box::new(TaskOpened::read(&mut fields)?)),
             EntryKind::Attempt => Entry::Attempt(Box::new(Attempt::read(&mut fields, attachment)?)),
             EntryKind::KeyRotated => Entry::KeyRotated(KeyRotated::read(&mut fields)?),
+            EntryKind::TaskStated => Entry::TaskStated(Box::new(TaskStated::read(&mut fields)?)),
+            EntryKind::BudgetSet => Entry::BudgetSet(BudgetSet::read(&mut fields)?),
+            EntryKind::ClientEnrolled => read_membership(MembershipChange::Enrolled, &mut fields)?,
+            EntryKind::CertificateRenewed => read_membership(MembershipChange::Renewed, &mut fields)?,
+            EntryKind::ClientRevoked => read_membership(MembershipChange::Revoked, &mut fields)?,
+            EntryKind::ModelPublished => Entry::ModelPublished(ModelPublished::read(&mut fields)?),
+            EntryKind::PrivacyStated => Entry::PrivacyStated(PrivacyStated::read(&mut fields)?),
         };
         if kind != EntryKind::Attempt && attachment.is_some() {
             return Err(EntryError::OtherAttachment);
@@ -270,4 +336,8 @@ impl EntryParser {
         self.last = Some((bytes, mechanism.clone()));
         Ok(mechanism)
     }
+}
+
+fn read_membership(change: MembershipChange, fields: &mut Fields<'_, '_>) -> Result<Entry, EntryError> {
+    Ok(Entry::Membership(Membership::read(change, fields)?))
 }

@@ -1,9 +1,13 @@
-//! Values of one spelling: versions and days.
+//! Values of one spelling: versions, days, and what a person wrote.
 
 use std::{fmt, str::FromStr};
 
 use eranos_base::Timestamp;
 
+use crate::text::ABSENT;
+
+/// Longest line that a person writes into an entry, in bytes.
+pub const WORDS_LEN_MAX: usize = 512;
 /// Longest version text in bytes.
 pub const VERSION_LEN_MAX: usize = 64;
 
@@ -27,6 +31,44 @@ impl FromStr for Version {
 }
 
 impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a person wrote, on one line: 1 to [`WORDS_LEN_MAX`] bytes without control characters or such as change the
+/// direction of text or cannot be seen, and without a space at either end. A hyphen alone stands for nothing, and is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Words(String);
+
+/// A text that is not one line of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not one line of 1 to {WORDS_LEN_MAX} bytes without control characters or spaces around it")]
+pub struct WordsError;
+
+impl Words {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Words {
+    type Err = WordsError;
+
+    fn from_str(text: &str) -> Result<Self, WordsError> {
+        let hidden = |c| {
+            matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}')
+        };
+        let bare = !text.starts_with(' ') && !text.ends_with(' ') && text != ABSENT;
+        let valid = (1..=WORDS_LEN_MAX).contains(&text.len()) && bare && !text.contains(hidden);
+        if valid { Ok(Self(text.to_owned())) } else { Err(WordsError) }
+    }
+}
+
+impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -233,3 +233,45 @@ pub fn executable() -> Executable {
     let version = env!("CARGO_PKG_VERSION").parse();
     Executable { sha256: digest, version: version.unwrap_or_else(|_| unreachable!("a package version is a version")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use eranos_base::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_entered_once_again_with_another_certificate_and_when_it_is_revoked() {
+        let id = |name: &str| ClientId::new(&"example.org".parse().expect("a name"), name).expect("a name");
+        let (a, b) = (id("a"), id("b"));
+        let mut entropy = SeededEntropy::new(7);
+        let mut members = Members::new("ledger.example.org".parse().expect("an origin"), Vec::new());
+        let mut all = Vec::new();
+        let kept = |changes: Vec<Member>, all: &mut Vec<Member>| {
+            assert!(changes.is_sorted_by_key(|member| member.opening.commitment()), "no order of names");
+            all.extend(changes.iter().cloned());
+            changes.into_iter().map(|one| (one.opening.change, one.opening.client)).collect::<Vec<_>>()
+        };
+        let first: [(&ClientId, &[u8]); 2] = [(&a, b"a1"), (&b, b"b1")];
+        assert_eq!(kept(members.admitted(first.into_iter(), &mut entropy), &mut all).len(), 2);
+        assert!(members.admitted(first.into_iter(), &mut entropy).is_empty(), "nothing has changed");
+        let renewed: [(&ClientId, &[u8]); 2] = [(&a, b"a2"), (&b, b"b1")];
+        let renewed = kept(members.admitted(renewed.into_iter(), &mut entropy), &mut all);
+        assert_eq!(renewed, [(MembershipChange::Renewed, a.clone())]);
+        // What is revoked is the certificate that it came with last, and that is said once.
+        assert!(members.revoked(|certificate| certificate == b"a1", &mut entropy).is_empty());
+        let revoked = kept(members.revoked(|certificate| certificate == b"a2", &mut entropy), &mut all);
+        assert_eq!(revoked, [(MembershipChange::Revoked, a.clone())]);
+        assert!(members.revoked(|certificate| certificate == b"a2", &mut entropy).is_empty());
+        // A coordinator that starts again knows all that.
+        let mut again = Members::new(members.origin.clone(), all.clone());
+        assert!(again.revoked(|certificate| certificate == b"a2", &mut entropy).is_empty());
+        let back: [(&ClientId, &[u8]); 2] = [(&a, b"a3"), (&b, b"b1")];
+        let back = kept(again.admitted(back.into_iter(), &mut entropy), &mut all);
+        assert_eq!(back, [(MembershipChange::Renewed, a)]);
+        let mut salts: Vec<[u8; 32]> = all.iter().map(|member| member.opening.salt).collect();
+        salts.sort_unstable();
+        salts.dedup();
+        assert_eq!(salts.len(), all.len(), "each has a salt of its own");
+    }
+}

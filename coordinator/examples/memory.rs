@@ -122,7 +122,9 @@ pub(crate) fn measure(size: &Size) -> Used {
     let n_survivors = size.clients - size.dropped;
     let (spec, d_pad, bits) = spec(size, u_min);
     let ledger_key = spec.key.verifying_key();
-    let identities: Vec<Arc<Identity>> = (0..size.clients).map(|i| identity(&spec, i)).collect();
+    let mut identities: Vec<Arc<Identity>> = (0..size.clients).map(|i| identity(&spec, i)).collect();
+    // As they stand in the roster.
+    identities.sort_by_key(|identity| identity.statement_key.verifying_key());
     let mut coordinator = Coordinator::new(spec, &identities);
     let mut used = Used { vector_len: d_pad * if bits <= 16 { 2 } else { 4 }, ..Used::default() };
 

@@ -124,8 +124,16 @@ impl Adversary {
         Debit::sign(self.setup.ledger_key(), &plan.context(), client, vectors)
     }
 
-    /// Another roster, signed if it is one at all.
+    /// Another roster, in order and signed, if it is one at all.
     pub(crate) fn reroster(&self, answer: &mut Answer, change: impl FnOnce(&mut Vec<RosterEntry>)) {
+        self.reorder(answer, |entries| {
+            change(entries);
+            entries.sort_by_key(|entry| entry.advert.statement_key);
+        });
+    }
+
+    /// Another roster, as it is.
+    pub(crate) fn reorder(&self, answer: &mut Answer, change: impl FnOnce(&mut Vec<RosterEntry>)) {
         if let Answer::Roster(message) = answer {
             let mut entries = self.entries(message);
             change(&mut entries);

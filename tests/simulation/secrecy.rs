@@ -300,7 +300,7 @@ fn a_client_that_refused_or_was_left_out_keeps_nothing_of_the_round() {
     // Whatever ends it: the state that held keys, seeds and shares is gone, and dropping them wipes them.
     type Deceit = fn(&Adversary, &mut Answer);
     let deceits: [Deceit; 4] = [
-        |adversary, answer| adversary.reroster(answer, |entries| entries.swap(1, 2)),
+        |adversary, answer| adversary.reorder(answer, |entries| entries.swap(1, 2)),
         |adversary, answer| adversary.resharers(answer, |members, _| members[VICTIM].1 = Digest::ZERO),
         |adversary, answer| adversary.resurvivors(answer, |readies| _ = readies.remove(&Position(VICTIM as u16))),
         |_, answer| {

@@ -285,7 +285,12 @@ impl World {
             signer,
             model,
         });
-        let clients = (0..size.n).map(|i| Client::new(&setup, i, &mut dice)).collect();
+        let statement_key = |secret: [u8; 32]| StatementKey::derive(&secret, &setup.task);
+        let mut statement_keys: Vec<_> = (0..size.n).map(|_| statement_key(dice.0.bytes())).collect();
+        // As a roster stands, so that in a full one the index is the position.
+        statement_keys.sort_by_key(StatementKey::verifying_key);
+        let client = |(i, key)| Client::new(&setup, i, key, &mut dice);
+        let clients = statement_keys.into_iter().enumerate().map(client).collect();
         let coordinator = Coordinator::new(&setup, dice.next());
         let now = Timestamp::from_unix_ms(1_800_000_000_000);
         let (queue, n_items) = (BTreeMap::new(), 0);
@@ -785,8 +790,7 @@ impl World {
 }
 
 impl Client {
-    fn new(setup: &Arc<Setup>, i: usize, dice: &mut Dice) -> Self {
-        // Names sort as indices do, so that in a full roster the index is the position.
+    fn new(setup: &Arc<Setup>, i: usize, statement_key: StatementKey, dice: &mut Dice) -> Self {
         let width = (setup.size.n - 1).to_string().len().max(2);
         let id = ClientId::new(&setup.trust_domain, &format!("c{i:0width$}")).unwrap();
         let certificate_key = SigningKey::generate(&mut dice.0);
@@ -800,12 +804,7 @@ impl Client {
         .unwrap();
         let parameters = setup.mechanism.common();
         let member = Member {
-            identity: Arc::new(Identity {
-                id,
-                certificate: Digest::of(&certificate),
-                certificate_key,
-                statement_key: StatementKey::derive(&dice.0.bytes(), &setup.task),
-            }),
+            identity: Arc::new(Identity { id, certificate: Digest::of(&certificate), certificate_key, statement_key }),
             trust_domain: setup.trust_domain.clone(),
             task: setup.task.clone(),
             ledger_key: setup.signer.ledger_key(),
@@ -1067,9 +1066,9 @@ impl Coordinator {
         let entry = self.attempts.entry(&attempt, outcome).unwrap();
         let index = self.enter(&entry);
         self.count(&attempt.received);
-        // The roster ascends by identity, and so do the clients; only who advertised stands in it.
+        // The roster ascends by pseudonym, and so do the clients; only who advertised stands in it.
         let (_, pseudonyms) = attempt.roster.as_ref().expect("a release has a roster");
-        assert!(pseudonyms.len() <= ids.len());
+        assert!(pseudonyms.len() <= ids.len() && pseudonyms.is_sorted());
         let members: Vec<usize> = self.roster_members(pseudonyms.len());
         let survivors = sum.survivors().iter().map(|position| members[position.index()]).collect();
         let quorum = eranos_secagg::Quorum::new(attempt.quorum).to_bytes();

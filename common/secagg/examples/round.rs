@@ -68,7 +68,9 @@ fn main() {
             statement_key: StatementKey::derive(&OsEntropy.bytes(), &terms.task),
         })
     };
-    let identities: Vec<_> = (0..n1).map(identity).collect();
+    let mut identities: Vec<_> = (0..n1).map(identity).collect();
+    // As they stand in the roster.
+    identities.sort_by_key(|identity| identity.statement_key.verifying_key());
     let n_survivors = n1 - n_dropped;
 
     println!(

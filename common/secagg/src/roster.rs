@@ -184,10 +184,10 @@ pub enum RosterError {
         /// The plan's bound.
         n_max: usize,
     },
-    /// The identities do not ascend strictly.
-    #[error("identity {id} is out of order or occurs twice")]
+    /// The statement keys do not ascend.
+    #[error("{id} is out of order")]
     Order {
-        /// The identity that should have come before.
+        /// Who should have come before.
         id: ClientId,
     },
     /// An entry does not verify.
@@ -198,7 +198,7 @@ pub enum RosterError {
         /// What is wrong.
         error: EntryError,
     },
-    /// Two entries share a key or a certificate.
+    /// Two entries share an identity, a key or a certificate.
     #[error("{second} has the {what} of {first}")]
     Duplicate {
         /// What both have.
@@ -211,6 +211,10 @@ pub enum RosterError {
 }
 
 /// A roster whose every signature and rule holds.
+///
+/// It stands in the ascending order of the statement keys, which are the clients' pseudonyms in the ledger: a place in it
+/// tells nothing that the pseudonym does not. An order of identities would tell which pseudonyms of two tasks are one
+/// client's.
 #[derive(Clone, Debug)]
 pub struct Roster {
     terms: Arc<Terms>,
@@ -218,14 +222,16 @@ pub struct Roster {
     graph: Graph,
     context: Context,
     entries: Vec<RosterEntry>,
+    /// Where in it each identity stands.
+    positions: BTreeMap<ClientId, Position>,
 }
 
 impl Roster {
-    /// Checks `entries`, in ascending order of identity, and computes R1.
+    /// Checks `entries`, in ascending order of statement key, and computes R1.
     ///
     /// # Errors
-    /// If the size fits no safe thresholds or no graph, or exceeds the plan's, an identity is out of order or doubled, an entry does
-    /// not verify, or two entries share a certificate, a certificate key, a statement key or an agreement key.
+    /// If the size fits no safe thresholds or no graph, or exceeds the plan's, an entry is out of order or does not verify,
+    /// or two entries share an identity, a certificate, a certificate key, a statement key or an agreement key.
     pub fn assemble(terms: Arc<Terms>, entries: Vec<RosterEntry>) -> Result<Self, RosterError> {
         let n1 = entries.len();
         let thresholds = match terms.graph {
@@ -235,12 +241,17 @@ impl Roster {
         if n1 > terms.n_max {
             return Err(RosterError::TooMany { n1, n_max: terms.n_max });
         }
-        if let Some(pair) = entries.windows(2).find(|pair| pair[0].id >= pair[1].id) {
-            return Err(RosterError::Order { id: pair[1].id.clone() });
-        }
+        // At most ROSTER_LEN_MAX, by the thresholds.
+        let positions: BTreeMap<_, _> =
+            entries.iter().zip((0..).map(Position)).map(|(entry, position)| (entry.id.clone(), position)).collect();
+        check_distinct("identity", &entries, |entry| [entry.id.clone()])?;
         check_distinct("certificate", &entries, |entry| [entry.certificate])?;
         check_distinct("certificate key", &entries, |entry| [entry.key])?;
         check_distinct("statement key", &entries, |entry| [entry.advert.statement_key])?;
+        let statement_key = |entry: &RosterEntry| entry.advert.statement_key;
+        if let Some(pair) = entries.windows(2).find(|pair| statement_key(&pair[0]) > statement_key(&pair[1])) {
+            return Err(RosterError::Order { id: pair[1].id.clone() });
+        }
         // One set for both kinds: a key that encrypts shares to one client must make no mask with another.
         check_distinct::<AgreementKey, 2>("agreement key", &entries, |entry| [entry.advert.c_pk, entry.advert.s_pk])?;
         for entry in &entries {
@@ -261,7 +272,7 @@ impl Roster {
                 Graph::sparse(&context.roster, ids, thresholds.degree()).map_err(ThresholdError::Graph)?
             }
         };
-        Ok(Self { terms, thresholds, graph, context, entries })
+        Ok(Self { terms, thresholds, graph, context, entries, positions })
     }
 
     /// R1: what every later signature, salt and associated datum of the round binds.
@@ -323,8 +334,7 @@ impl Roster {
 
     /// The position of `id`.
     pub fn position_of(&self, id: &ClientId) -> Option<Position> {
-        let index = self.entries.binary_search_by(|entry| entry.id.cmp(id)).ok()?;
-        u16::try_from(index).map(Position).ok()
+        self.positions.get(id).copied()
     }
 
     /// Every position, in order.

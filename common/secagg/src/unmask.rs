@@ -327,8 +327,9 @@ mod tests {
                 statement_key: StatementKey::derive(&entropy.bytes(), &terms.task),
             })
         };
-        let clients: Vec<Advertised> =
+        let mut clients: Vec<Advertised> =
             (0..4).map(|i| Advertised::begin(terms.clone(), identity(i, &mut entropy), &mut entropy)).collect();
+        clients.sort_by_key(|client| client.advert().statement_key);
         let entries: Vec<RosterEntry> = clients.iter().map(Advertised::entry).collect();
         let roster = Arc::new(Roster::assemble(terms.clone(), entries).expect("valid"));
         let (context, everyone) = (roster.context(), PositionSet::of(4, roster.positions()));

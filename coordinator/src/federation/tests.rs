@@ -156,7 +156,9 @@ fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
             statement_key: StatementKey::derive(&[i; 32], &task),
         })
     };
-    let identities: Vec<_> = (0..4).map(identity).collect();
+    let mut identities: Vec<_> = (0..4).map(identity).collect();
+    // As they stand in the roster.
+    identities.sort_by_key(|identity| identity.statement_key.verifying_key());
     let peer = |identity: &Arc<Identity>| {
         let key = identity.certificate_key.verifying_key();
         Peer { id: identity.id.clone(), key, certificate: identity.certificate }

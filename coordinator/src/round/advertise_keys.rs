@@ -84,7 +84,8 @@ impl AdvertiseKeys {
             self.cohort.remove(&id);
             self.dropped(&id, "no keys in time".to_owned(), &mut actions);
         }
-        let entries = std::mem::take(&mut self.entries).into_values().collect();
+        let mut entries: Vec<_> = std::mem::take(&mut self.entries).into_values().collect();
+        entries.sort_by_key(|entry| entry.advert.statement_key);
         let roster = match Roster::assemble(self.common.terms.clone(), entries) {
             Ok(roster) => roster,
             Err(error) => return self.aborting().end(error.to_string(), actions),

@@ -34,17 +34,21 @@ pub(crate) fn federation(n1: usize, f: usize, u_min: usize, dimension: usize, bi
         dimension: Dimension::new(dimension).expect("valid"),
         bits: Bits::new(bits).expect("valid"),
     };
-    let identities = (0..n1)
-        .map(|i| {
-            Arc::new(Identity {
-                id: ClientId::new(&terms.trust_domain, &format!("c{i:05}")).expect("name"),
-                certificate: Digest::of(format!("certificate {i}").as_bytes()),
-                certificate_key: SigningKey::generate(&mut entropy),
-                statement_key: StatementKey::derive(&entropy.bytes(), &task),
-            })
-        })
-        .collect();
+    let mut keys: Vec<_> =
+        (0..n1).map(|_| (SigningKey::generate(&mut entropy), StatementKey::derive(&entropy.bytes(), &task))).collect();
+    // In the order of a roster: client i stands at position i of one that has all of them.
+    keys.sort_by_key(|(_, statement_key)| statement_key.verifying_key());
+    let identity = |(i, (certificate_key, statement_key)): (usize, (SigningKey, StatementKey))| {
+        let certificate = Digest::of(format!("certificate {i}").as_bytes());
+        Arc::new(Identity { id: id(n1, i), certificate, certificate_key, statement_key })
+    };
+    let identities = keys.into_iter().enumerate().map(identity).collect();
     Federation { terms: Arc::new(terms), identities, seed }
+}
+
+/// The identity of client `i` of `n1`: names descend where positions ascend, lest somebody take one order for the other.
+pub(crate) fn id(n1: usize, i: usize) -> ClientId {
+    format!("spiffe://example.org/client/c{:05}", n1 - 1 - i).parse().expect("identity")
 }
 
 /// The same on the sparse graph.

@@ -169,7 +169,7 @@ fn run(seed: u64) -> (Schedule, End) {
 
 fn go(schedule: &Schedule, federation: &Federation, dice: &mut Dice, graph: &mut Graph) -> End {
     let n = schedule.leaves.len();
-    // advertise_keys: those who come at all, in order of identity.
+    // advertise_keys: those who come at all, in order of statement key.
     let mut advertised: Vec<Option<Advertised>> = (0..n).map(|_| None).collect();
     for i in schedule.send(BeforeAdvert) {
         advertised[i] = Some(federation.advertise(i));

@@ -103,11 +103,19 @@ impl Attempts {
 pub struct Said {
     stated: Option<TaskStated>,
     budget: Option<BudgetSet>,
+    /// The last day that it names.
+    date: Option<Date>,
 }
 
 impl Said {
     /// Takes in an entry.
     pub fn take(&mut self, entry: Entry) {
+        self.date = self.date.max(match &entry {
+            Entry::LogOpened(opened) => Some(opened.date),
+            Entry::TaskStated(stated) => Some(stated.date),
+            Entry::PrivacyStated(stated) => Some(stated.date),
+            _ => None,
+        });
         match entry {
             Entry::TaskStated(stated) => self.stated = Some(*stated),
             Entry::BudgetSet(budget) => self.budget = Some(budget),
@@ -135,7 +143,7 @@ pub fn statements(
         task: task.name.clone(),
         session,
         // A clock that was set back does not turn the ledger's.
-        date: said.stated.as_ref().map_or(today, |before| today.max(before.date)),
+        date: said.date.map_or(today, |before| today.max(before)),
         executable: executable.clone(),
         product,
         curator,

@@ -923,11 +923,17 @@ impl Federation {
         if is_stated || task.attempts == 0 {
             return Ok(());
         }
-        let date = Date::of(SystemClock.now());
+        // A clock that was set back does not turn the ledger's.
+        let dates = [
+            Some(Date::of(SystemClock.now())),
+            report.opened.as_ref().map(|opened| opened.date),
+            task.stated.as_ref().map(|(_, stated)| stated.date),
+            task.privacy_stated.as_ref().map(|(_, stated, _)| stated.date),
+        ];
         let stated = PrivacyStated {
             task: task.task.clone(),
             session: task.session,
-            date: task.stated.as_ref().map_or(date, |(_, stated)| date.max(stated.date)),
+            date: dates.into_iter().flatten().max().unwrap_or(Date::of(SystemClock.now())),
             attempts: task.attempts,
             wording: statement::WORDING,
             statement: Digest::of(statement::entered(report.opened.as_ref(), task).as_bytes()),

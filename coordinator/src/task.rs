@@ -589,6 +589,21 @@ mod tests {
     }
 
     #[test]
+    fn what_an_operator_says_is_one_line_each_and_may_be_left_out() {
+        let with = |statement: &str| parse("", &format!("{RECORD}{SAMPLE}\n{statement}"));
+        assert_eq!(with("").expect("a task").statement, Statement::default());
+        let said = with("[statement]\ncurator = \"Example Trust\"").expect("a task").statement;
+        assert_eq!(
+            (said.curator.map(|words| words.to_string()), said.purpose),
+            (Some("Example Trust".to_owned()), None)
+        );
+        for refused in ["curator = \"a\\nb\"", "contact = \"-\"", "purpose = \" x\"", "owner = \"x\""] {
+            let error = with(&format!("[statement]\n{refused}")).map(|_| ()).expect_err(refused).to_string();
+            assert!(error.lines().count() == 2 && error.contains("task.toml"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_travels_beside_the_model_is_nothing_unless_it_is_asked_for_and_adds_up() {
         let record = format!("{RECORD}{SAMPLE}");
         let groups = |training: &str, metrics: &str| {

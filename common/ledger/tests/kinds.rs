@@ -63,6 +63,12 @@ fn a_log_of_every_kind_of_entry_verifies_and_its_statement_says_what_was_entered
     ] {
         assert!(text.contains(says), "{says}: {text}");
     }
+    let dir = tempfile::tempdir().expect("a folder");
+    federation.write(dir.path());
+    let page = eranos_ledger::report::Report::new(dir.path(), &federation.options(), &Disclosure::default());
+    let page = page.expect("readable").to_html();
+    assert!(page.contains("Handwritten *digits* &lt;b&gt;&amp;amp;&lt;/b&gt; %60x%60"), "{page}");
+    assert!(!page.contains("<b>"), "what an operator writes is no markup");
     let silent = statement::to_markdown(&Federation::with_history().audit());
     for says in ["- **Curator**: not recorded\n", "- **Enrolment**: not recorded", "- **Entered**: what this"] {
         assert!(silent.contains(says), "{says}: {silent}");

@@ -201,7 +201,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
         return Err(UserError::new(format!("the round was not released: {reason}"), "run it again on an idle machine"));
     }
     let exported = dir.join("model.safetensors");
-    export(&coordinator, &exported)?;
+    export(&coordinator, &exported, false)?;
     let spec = ModelSpec::from_keras_json(&definition).map_err(|error| broken(&error))?;
     let loss = Loss::of_classes(&spec).map_err(|error| broken(&error))?;
     let network = Network::new(spec, loss).map_err(|error| broken(&error))?;

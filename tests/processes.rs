@@ -216,6 +216,11 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     run(&dir, "grep -qF \"$(sed -n 4p one)\" all && sed 's/party-3/party-2/' one > other");
     let (one, all) = (disclosed(&format!("{recompute} one")), disclosed(&format!("{recompute} all")));
     assert_eq!((&one["verified"], &all["verified"]), (&true.into(), &true.into()), "{one} {all}");
+    // Whom each entry about a member is about, by what the coordinator alone can open.
+    assert_eq!((&one["clients_enrolled"], &one["member_entries_opened"]), (&4.into(), &0.into()), "{one}");
+    assert_eq!((&all["member_entries"], &all["member_entries_opened"]), (&4.into(), &4.into()), "{all}");
+    assert_eq!(all["tasks"][0]["privacy_statement"]["made_anew"], true, "{all}");
+    assert_eq!(all["tasks"][0]["published"], serde_json::Value::Null, "{all}");
     let count = |report: &serde_json::Value| report["tasks"][0]["bindings_disclosed"].as_u64();
     assert_eq!((count(&one), count(&all)), (Some(1), Some(4)));
     assert_eq!(one["clients"][0]["client"], "spiffe://example.org/client/party-3", "{one}");
@@ -239,6 +244,18 @@ fn a_killed_coordinator_goes_on_with_the_same_model_ledger_and_budgets() {
     assert!(moved >= 4, "after every release: {clips:?}");
     // The exported weights are those that the coordinator tested.
     assert_eq!(export(), (true, String::new()));
+    let published = disclosed(&format!("{recompute} all"));
+    let file = eranos_base::Digest::of(&fs::read(dir.join("model.safetensors")).unwrap()).to_string();
+    assert_eq!(
+        (&published["verified"], &published["tasks"][0]["published"]),
+        (&true.into(), &file.into()),
+        "{published}"
+    );
+    let size = &published["size"];
+    // Again, it is the same file, which the ledger knows.
+    assert_eq!(export(), (true, String::new()));
+    assert_eq!(&disclosed(&format!("{recompute} all"))["size"], size);
+    crate::reader::check(&dir.join("federation/state/ledger"), &dir.join("pinned.pub"));
     let (n_right, n_digits) = right_digits(&dir, "parties/test", "model.safetensors");
     let accuracy = 100.0 * n_right as f64 / n_digits as f64;
     let summary = heard.iter().find(|line| line.starts_with("5 rounds in ")).unwrap();

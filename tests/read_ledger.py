@@ -5,7 +5,7 @@
 
 Checks the checkpoint's signature through every rotation of the key, all hash tiles, the form of every entry and
 attachment field by field, the inclusion of every entry, every session, plan, rotation and quorum signature, and the
-counts. It does not recompute epsilon. Prints one line of JSON and exits with 0, or says what does not hold and exits
+counts. It does not recompute epsilon, nor the words of a privacy statement. Prints one line of JSON and exits with 0, or says what does not hold and exits
 with 1. Standard library, and `cryptography` for Ed25519 (RFC 8032).
 """
 
@@ -303,12 +303,29 @@ def same_mechanism(a, b):
     return all(a.get(name) == b.get(name) for name in a.keys() | b.keys() if name not in own)
 
 
+MEMBERS = ["client-enrolled", "certificate-renewed", "client-revoked"]
+HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+
+
+def words(text):
+    require(1 <= len(text.encode()) <= 512 and text == text.strip(" ") and not HIDDEN.search(text), "no line of words")
+    return text
+
+
+def date(text):
+    require(re.fullmatch(r"\d{4}-\d\d-\d\d", text), "the date is none")
+    return text
+
+
 class Ledger:
     def __init__(self, folder):
         self.folder = folder
         self.key = self.log = None
         self.keys, self.tasks, self.pseudonyms = [], {}, {}
         self.n_released = self.n_signatures = self.n_attachments = 0
+        self.members, self.commitments, self.silent = {kind: 0 for kind in MEMBERS}, set(), False
 
     def take(self, index, leaf):
         domain = leaf.split(b"\n", 1)[0].decode()
@@ -316,8 +333,10 @@ class Ledger:
         require((index == 0) == (kind == "log-opened"), "a log begins with log-opened and has it once")
         handlers = {
             "log-opened": self.log_opened, "task-opened": self.task_opened, "attempt": self.attempt,
-            "key-rotated": self.key_rotated,
+            "key-rotated": self.key_rotated, "task-stated": self.task_stated, "budget-set": self.budget_set,
+            "model-published": self.model_published, "privacy-stated": self.privacy_stated,
         }
+        handlers |= {member: lambda _, lines, member=member: self.member(member, lines) for member in MEMBERS}
         require(kind in handlers, f"unknown domain {domain!r}")
         lines = Lines(leaf, domain)
         handlers[kind](index, lines)
@@ -325,7 +344,7 @@ class Ledger:
 
     def log_opened(self, _, lines):
         self.log = {name: lines.next(name) for name in ["origin", "trust-domain", "ledger-key", "date"]}
-        require(re.fullmatch(r"\d{4}-\d\d-\d\d", self.log["date"]), "the date is none")
+        date(self.log["date"])
         self.key = parse_key(self.log["ledger-key"])
         require(self.key[0] == self.log["origin"], "the key is another log's")
         self.keys.append((0, self.key))
@@ -356,8 +375,64 @@ class Ledger:
         require(name not in self.tasks, "the task was opened before")
         self.tasks[name] = {
             "nonce": nonce, "session": session, "model": model, "data": data, "weights": weights, "mechanism": mechanism,
-            "rounds": 0,
+            "rounds": 0, "stated": None, "budget": None, "date": self.log["date"], "released": None, "published": [],
+            "promised": None,
         }
+
+    def task(self, lines):
+        name = lines.next("task")
+        require(name in self.tasks, "the task was not opened")
+        require(hexadecimal(lines.next("session"), 32) == self.tasks[name]["session"], "another session than the task's")
+        return self.tasks[name]
+
+    def dated(self, task, lines):
+        found = date(lines.next("date"))
+        require(found >= task["date"], "an earlier date than before")
+        task["date"] = found
+
+    def task_stated(self, _, lines):
+        task = self.task(lines)
+        self.dated(task, lines)
+        stated = [hexadecimal(lines.next("executable"), 32), lines.next("version")]
+        require(re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", stated[1]), "the version is none")
+        stated += [optional(lines.next(name), words) for name in ["product", "curator", "purpose", "contact"]]
+        require(stated != task["stated"], "says again what was said")
+        task["stated"] = stated
+
+    def budget_set(self, _, lines):
+        task = self.task(lines)
+        most = optional(lines.next("client-epsilon-max"), number)
+        attempts = integer(lines.next("client-attempts-max"))
+        limit = task["mechanism"]["max-attempts"]
+        require(attempts <= limit and (most is not None or attempts == limit), "another number of attempts")
+        require((most, attempts) != task["budget"], "says again what was said")
+        task["budget"] = (most, attempts)
+
+    def member(self, kind, lines):
+        commitment = hexadecimal(lines.next("commitment"), 32)
+        require(commitment not in self.commitments, "a commitment stands twice")
+        self.commitments.add(commitment)
+        enrolled, renewed, revoked = (self.members[member] for member in MEMBERS)
+        require(enrolled or (kind == MEMBERS[0] and not self.silent), "nobody was enrolled before")
+        require(kind != MEMBERS[2] or revoked < enrolled + renewed, "more revocations than certificates")
+        self.members[kind] += 1
+
+    def model_published(self, _, lines):
+        task = self.task(lines)
+        found = (integer(lines.next("round")), hexadecimal(lines.next("weights"), 32))
+        require(found == (task["released"], task["weights"]), "not the model that the last released round left")
+        file = hexadecimal(lines.next("file"), 32)
+        require(file not in task["published"], "says again what was said")
+        task["published"].append(file)
+
+    def privacy_stated(self, _, lines):
+        task = self.task(lines)
+        self.dated(task, lines)
+        attempts = integer(lines.next("attempts"))
+        require(attempts == task["rounds"] != task["promised"], "another number of attempts, or stated before")
+        task["promised"] = attempts
+        integer(lines.next("wording"))
+        hexadecimal(lines.next("statement"), 32)
 
     def attempt(self, _, lines):
         name = lines.next("task")
@@ -371,8 +446,9 @@ class Ledger:
         outcome = lines.next("outcome")
         require(outcome in ("released", "aborted-before-reveal", "aborted-after-reveal"), "unknown outcome")
         plan, plan_signature = hexadecimal(lines.next("plan"), 32), hexadecimal(lines.next("plan-signature"), 64)
-        hexadecimal(lines.next("executable"), 32)
-        require(re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", lines.next("version")), "the version is none")
+        program = [hexadecimal(lines.next("executable"), 32), lines.next("version")]
+        require(re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", program[1]), "the version is none")
+        require(task["stated"] is None or program == task["stated"][:2], "another program than was stated")
         mechanism = read_mechanism(lines)
         require(same_mechanism(mechanism, task["mechanism"]), "another mechanism than the task's")
         graph = ["complete", "sparse"].index(lines.next("graph"))
@@ -395,7 +471,7 @@ class Ledger:
         for view in ["epsilon-coordinator", "epsilon-outsider"]:
             epsilon(lines.next(view), mechanism["has_noise"])
         if after is not None:
-            task["weights"] = after
+            task["weights"], task["released"], task["published"] = after, round_, []
             self.n_released += 1
 
     def roster(self, lines, name, task, outcome, session, round_, plan):
@@ -413,6 +489,9 @@ class Ledger:
         require(outcome == "aborted-before-reveal" or bitmap is not None, "a reveal without survivors")
         if n1 is None:
             return
+        enrolled = self.members[MEMBERS[0]]
+        self.silent |= enrolled == 0
+        require(self.silent or n1 <= enrolled, "a roster of more clients than were enrolled")
         path = self.folder / "attachment" / named.hex()[:2] / named.hex()
         require(path.is_file(), f"attachment {named.hex()} is missing")
         raw = path.read_bytes()
@@ -426,6 +505,7 @@ class Ledger:
             key = hexadecimal(key, 32)
             owner, before = self.pseudonyms.get(key, (name, 0))
             require(owner == name and integer(count) == before + 1, "a pseudonym's attempts have a gap")
+            require(task["budget"] is None or before < task["budget"][1], "a client beyond its budget")
             self.pseudonyms[key] = (name, before + 1)
             keys.append(key)
         require(len(keys) == n1 == len(set(keys)), "the roster has another size, or a pseudonym twice")
@@ -501,6 +581,7 @@ def read(folder, pinned):
     return {
         "origin": origin, "size": size, "root": root.hex(), "keys": len(ledger.keys), "released": ledger.n_released,
         "pseudonyms": len(ledger.pseudonyms), "statements": ledger.n_signatures, "attachments": ledger.n_attachments,
+        "members": sum(ledger.members.values()),
     }
 
 

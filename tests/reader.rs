@@ -46,6 +46,10 @@ fn a_reader_in_another_language_reads_the_stored_log() {
     for (name, value) in expected {
         assert_eq!(read[name], value, "{read}");
     }
+    let Some(kinds) = check(&vectors().join("kinds"), &vectors().join("ledger.pub")) else { return };
+    for (name, value) in [("size", 14), ("released", 2), ("members", 6), ("attachments", 2)] {
+        assert_eq!(kinds[name], value, "{kinds}");
+    }
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ledger.md")).unwrap();
     assert!(page.contains(&format!("`{}`", read["root"].as_str().unwrap())), "the page names the root: {read}");
 }

@@ -82,7 +82,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show an auditor whose the ledger's pseudonyms are, as their certificates' keys certified them
+    /// Show an auditor whose the ledger's pseudonyms are, and who was enrolled, renewed and revoked by which entry
     ///
     /// Whoever reads it knows who took part in which rounds. `eranos audit recompute --bindings FILE` checks it.
     Disclose {
@@ -100,6 +100,9 @@ pub enum Command {
         dir: PathBuf,
     },
     /// Write the weights of the last released model, for `eranos model predict` and whatever reads safetensors
+    ///
+    /// The file's SHA-256 and the round that released the model are entered into the ledger, so that whoever is given the file
+    /// can check where it comes from. The coordinator must not run then.
     Export {
         /// The coordinator's folder
         #[arg(long, default_value = ".")]
@@ -107,6 +110,9 @@ pub enum Command {
         /// The file to write
         #[arg(long, default_value = "model.safetensors")]
         output: PathBuf,
+        /// For your own use alone: enter nothing into the ledger, as while the coordinator runs
+        #[arg(long)]
+        unpublished: bool,
     },
 }
 
@@ -180,7 +186,9 @@ pub fn run(command: Command) -> Result<(), UserError> {
         Command::Run { dir, metrics } => arrange(&dir, metrics),
         Command::Status { dir, json } => show(&status::status(&dir)?, json),
         Command::Disclose { dir } => {
-            setup::disclose(&dir)?.iter().for_each(|binding| print!("{}", binding.encode()));
+            let disclosure = setup::disclose(&dir)?;
+            disclosure.bindings.iter().for_each(|binding| print!("{}", binding.encode()));
+            disclosure.openings.iter().for_each(|opening| print!("{}", opening.encode()));
             Ok(())
         }
         Command::RotateKey { dir } => {
@@ -189,9 +197,13 @@ pub fn run(command: Command) -> Result<(), UserError> {
             println!("{line}");
             Ok(())
         }
-        Command::Export { dir, output } => {
-            let Exported { released, n_parameters } = export(&dir, &output)?;
+        Command::Export { dir, output, unpublished } => {
+            let Exported { released, n_parameters, file } = export(&dir, &output, !unpublished)?;
             println!("wrote the {n_parameters} parameters after {released} released rounds to {}", output.display());
+            match unpublished {
+                true => println!("nothing was entered into the ledger: it is for your own use alone"),
+                false => println!("its SHA-256 is {file}, as the ledger says"),
+            }
             Ok(())
         }
     }

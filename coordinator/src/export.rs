@@ -1,17 +1,19 @@
-//! The trained model, on its way out of a coordinator's folder. Only database and objects are read: neither the ledger's
-//! key nor a certificate is needed, and nothing is changed.
+//! The trained model, on its way out of a coordinator's folder, and its entry in the ledger, so that whoever is given the file
+//! can tell from which round it comes. For the operator's own use nothing is entered: then database and objects are read, and
+//! neither the ledger's key nor a coordinator that does not run is needed.
 
 use std::{fs, path::Path};
 
-use eranos_base::UserError;
-use eranos_ledger::{EncodedEntry, Entry};
+use eranos_base::{Digest, TaskId, UserError};
+use eranos_ledger::{AppendError, EncodedEntry, Entry, ModelPublished, Outcome};
 use eranos_nn::{DataFile, Loss, Network, weights};
 
 use crate::{
+    federation::{FederationError, LEDGER, catch_up, enter},
     model::floats,
     objects::{self, Objects},
-    setup::Config,
-    store::{self, SqliteStore, StateStore},
+    setup::{self, Config},
+    store::{self, Resume, SqliteStore, StateStore},
     task::Task,
 };
 
@@ -22,14 +24,17 @@ pub struct Exported {
     pub released: u32,
     /// How many parameters.
     pub n_parameters: usize,
+    /// SHA-256 of the file.
+    pub file: Digest,
 }
 
 /// Writes the weights of the last released model of the coordinator in `dir` to `output`, as safetensors by the names of
-/// its parameters.
+/// its parameters; and, to be `published`, enters it into the ledger first: what is given away is never without its entry.
 ///
 /// # Errors
-/// If nothing was released yet, the state cannot be read, or the task has changed since.
-pub fn export(dir: &Path, output: &Path) -> Result<Exported, UserError> {
+/// If nothing was released yet, the state cannot be read, or the task has changed since; to publish, also if the coordinator
+/// runs, or the ledger cannot be written.
+pub fn export(dir: &Path, output: &Path, published: bool) -> Result<Exported, UserError> {
     let config = Config::read(dir)?;
     let task = Task::read(&config.task)?;
     let base = config.task.parent().unwrap_or(Path::new("."));
@@ -65,8 +70,58 @@ pub fn export(dir: &Path, output: &Path) -> Result<Exported, UserError> {
     }
     let network = Loss::of_classes(&spec).and_then(|loss| Network::new(spec, loss)).map_err(|_| changed())?;
     let bytes = weights::save(&network, &floats(&checkpoint)).map_err(|_| changed())?;
+    let file = Digest::of(&bytes);
+    if published {
+        publish(dir, &config, &store, &resume, &task.name, file)?;
+    }
     fs::write(output, bytes).map_err(|error| {
         UserError::new(format!("cannot write {}: {error}", output.display()), "choose another file for --output")
     })?;
-    Ok(Exported { released: resume.released, n_parameters: network.n_parameters() })
+    Ok(Exported { released: resume.released, n_parameters: network.n_parameters(), file })
+}
+
+/// Enters that the last released model was given away as `file`, if the ledger does not say so.
+fn publish(
+    dir: &Path,
+    config: &Config,
+    store: &SqliteStore,
+    resume: &Resume,
+    task: &TaskId,
+    file: Digest,
+) -> Result<(), UserError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        let what = format!("cannot enter the model into the ledger: {error}");
+        UserError::new(what, "mend the cause, or take the model with --unpublished for your own use alone")
+    };
+    let signer = setup::signer(dir, config)?;
+    let enter_last = || -> Result<(), FederationError> {
+        let (entries, mut ledger) = catch_up(store, resume, &config.state.join(LEDGER), signer)?;
+        let mut last = None;
+        let mut said = Vec::new();
+        for entry in entries {
+            let attachment = ledger.attachment(&entry.leaf)?;
+            match Entry::parse(&entry.leaf, attachment.as_deref())? {
+                Entry::Attempt(attempt) if attempt.task == *task => {
+                    if let Outcome::Released { weights_after } = attempt.outcome {
+                        last = Some((attempt.session, attempt.round, weights_after));
+                    }
+                }
+                Entry::ModelPublished(published) => said.push(published),
+                _ => {}
+            }
+        }
+        let Some((session, round, weights)) = last else { return Ok(()) };
+        let published = ModelPublished { task: task.clone(), session, round, weights, file };
+        if said.contains(&published) {
+            return Ok(());
+        }
+        enter(store, &mut ledger, &Entry::ModelPublished(published).encode()?)
+    };
+    enter_last().map_err(|error| match error {
+        FederationError::Ledger(AppendError::Locked) => UserError::new(
+            "the model cannot be entered into the ledger while the coordinator runs",
+            "stop the coordinator first, or take the model with --unpublished for your own use alone",
+        ),
+        error => failed(&error),
+    })
 }

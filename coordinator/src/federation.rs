@@ -13,9 +13,13 @@ use eranos_base::{
     ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
     VerifyingKey, limits::UPLOAD_GRANTS_MAX,
 };
+use eranos_certs::{TrustAnchor, TrustError};
 use eranos_ledger::{
     AppendError, Date, EncodedEntry, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter,
-    Outcome as LedgerOutcome, TaskOpened, log::Storage,
+    Outcome as LedgerOutcome, PrivacyStated, TaskOpened,
+    audit::{self, AuditError, Options},
+    log::Storage,
+    statement,
 };
 use eranos_nn::{DataFile, DataSpec, Dataset, ModelSpec};
 use eranos_privacy::{
@@ -42,7 +46,7 @@ use tokio::{
 
 use crate::{
     cosigned::{self, CosignedFolder},
-    entries::{self, Attempts},
+    entries::{self, Attempts, Members},
     exchanges::{AnswerFrame, Arrival, Exchanges},
     metrics::MetricsListener,
     model::{Model, ModelError, TestFigures},
@@ -50,7 +54,7 @@ use crate::{
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     status::{self, Ask, Live, StatusSocket},
-    store::{self, ClosedRound, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
+    store::{self, ClosedRound, Member, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
     task::{Contribution, Task},
 };
 
@@ -75,6 +79,9 @@ pub enum FederationError {
     /// Its ledger.
     #[error(transparent)]
     Ledger(#[from] AppendError),
+    /// Its own ledger, when it is read to say what was promised.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// An entry that cannot be written.
     #[error(transparent)]
     Entry(#[from] EntryError),
@@ -151,6 +158,7 @@ pub struct Federation {
     /// The ledger's keys before this one, each with the index of the entry that exchanged it.
     rotations: Vec<(VerifyingKey, u64)>,
     attempts: Attempts,
+    members: Members,
     /// As the task was opened with it; an adaptive clip goes on from there.
     mechanism: Mechanism,
     model: Model,
@@ -338,9 +346,10 @@ impl Federation {
                 store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
             }
         };
-        let (entries, ledger) = catch_up(&store, &resume, &dir.join(LEDGER), signer.clone())?;
+        let (entries, mut ledger) = catch_up(&store, &resume, &dir.join(LEDGER), signer.clone())?;
         let n_attempts = resume.attempts;
         let mut rotations = Vec::new();
+        let mut said = entries::Said::default();
         for (index, entry) in (0..).zip(&entries) {
             let attachment = ledger.attachment(&entry.leaf)?;
             let entry = Entry::parse(&entry.leaf, attachment.as_deref())?;
@@ -357,6 +366,7 @@ impl Federation {
                 return Err(FederationError::TaskChanged);
             }
             attempts.count(&entry, &task.name);
+            said.take(entry);
         }
         let model = Model::restore(
             spec,
@@ -364,9 +374,15 @@ impl Federation {
             &objects.read(&resume.model.checkpoint)?,
             &objects.read(&resume.model.optimizer)?,
         )?;
-        objects.keep_only(&[resume.model.checkpoint, resume.model.optimizer])?;
         let origin = signer.ledger_key().name().clone();
         let session = SessionId::derive(&trust_domain, origin.as_str(), &task.name, &resume.session_nonce);
+        let statements =
+            entries::statements(&task, session, &mechanism, attempts.executable(), said, SystemClock.now())?;
+        for entry in statements {
+            enter(&store, &mut ledger, &entry)?;
+        }
+        let members = Members::new(origin, store.members()?);
+        objects.keep_only(&[resume.model.checkpoint, resume.model.optimizer])?;
         let round_ref = RoundRef { session, round: resume.last_round };
         let debits = store.debits()?;
         let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
@@ -381,6 +397,7 @@ impl Federation {
             ledger,
             rotations,
             attempts,
+            members,
             mechanism,
             model,
             model_state: resume.model,
@@ -490,6 +507,9 @@ impl Federation {
             }
         }
         self.dismiss(&mut server, &upload_sender, &mut asks).await?;
+        if self.is_done() {
+            block_in_place(|| self.state_privacy())?;
+        }
         let test = self.test_figures();
         Ok(Summary {
             released: self.released,
@@ -977,6 +997,67 @@ impl Federation {
         Ok(())
     }
 
+    /// Enters who of a cohort was never in one before, or not under this certificate.
+    fn enrol(&mut self, cohort: &[ClientId]) -> Result<(), FederationError> {
+        let present = cohort.iter().filter_map(|id| {
+            let certificate = self.certificates.get(&self.directory.get(id)?.certificate)?;
+            Some((id, certificate.as_slice()))
+        });
+        let changes = self.members.admitted(present, &mut OsEntropy);
+        self.enter_members(&changes)
+    }
+
+    /// Enters whose certificate the authority has revoked, of those who were enrolled. To be called whenever its revocation list
+    /// was read; who was entered already is not entered again.
+    ///
+    /// # Errors
+    /// If database or ledger fail.
+    pub fn record_revocations(&mut self, anchor: &TrustAnchor) -> Result<(), FederationError> {
+        let now = SystemClock.now();
+        let is_revoked = |certificate: &[u8]| anchor.verify_client(certificate, now) == Err(TrustError::Revoked);
+        let changes = self.members.revoked(is_revoked, &mut OsEntropy);
+        self.enter_members(&changes)
+    }
+
+    fn enter_members(&mut self, changes: &[Member]) -> Result<(), FederationError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let encoded = |one: &Member| Ok((one.clone(), Entry::Membership(one.opening.membership()).encode()?));
+        let entered = changes.iter().map(encoded).collect::<Result<Vec<_>, EntryError>>()?;
+        let index = self.store.enter_members(&entered, self.ledger.durable())?;
+        let entries: Vec<EncodedEntry> = entered.into_iter().map(|(_, entry)| entry).collect();
+        self.ledger.append_all(index, &entries)?;
+        Ok(())
+    }
+
+    /// Enters what the task has promised, once it is over.
+    fn state_privacy(&mut self) -> Result<(), FederationError> {
+        let options = Options::new(self.ledger.ledger_key());
+        let report = audit::verify(self.ledger.storage().path(), &options)?;
+        let Some(task) = report.tasks.iter().find(|task| task.task == self.task.name) else { return Ok(()) };
+        let is_stated = task.privacy_stated.as_ref().is_some_and(|(_, stated, _)| stated.attempts == task.attempts);
+        if is_stated || task.attempts == 0 {
+            return Ok(());
+        }
+        // A clock that was set back does not turn the ledger's.
+        let dates = [
+            Some(Date::of(SystemClock.now())),
+            report.opened.as_ref().map(|opened| opened.date),
+            task.stated.as_ref().map(|(_, stated)| stated.date),
+            task.privacy_stated.as_ref().map(|(_, stated, _)| stated.date),
+        ];
+        let stated = PrivacyStated {
+            task: task.task.clone(),
+            session: task.session,
+            date: dates.into_iter().flatten().max().unwrap_or(Date::of(SystemClock.now())),
+            attempts: task.attempts,
+            wording: statement::WORDING,
+            statement: Digest::of(statement::entered(report.opened.as_ref(), task).as_bytes()),
+        };
+        enter(self.store.as_ref(), &mut self.ledger, &Entry::PrivacyStated(stated).encode()?)
+    }
+
     fn persist(&mut self, record: Record) -> Result<(), FederationError> {
         match record {
             Record::Open { attempt, cohort } => {
@@ -985,6 +1066,7 @@ impl Federation {
                 // A round that no plan was sent for is no attempt, and its number is still free.
                 self.last_round = attempt.plan.round;
                 self.n_attempts += 1;
+                self.enrol(&cohort)?;
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
                 for id in cohort {
@@ -1276,6 +1358,17 @@ pub(crate) fn catch_up(
         entries.push(entry.clone());
     }
     Ok((entries, ledger))
+}
+
+/// Commits an entry that belongs to no round, and appends it to the ledger, which must have every entry before it.
+pub(crate) fn enter(
+    store: &dyn StateStore,
+    ledger: &mut LogWriter,
+    entry: &EncodedEntry,
+) -> Result<(), FederationError> {
+    let index = store.append_entry(entry, ledger.durable())?;
+    ledger.append(index, entry)?;
+    Ok(())
 }
 
 /// The rotations from the key that a client knows to the present one, where they differ and one leads to the other. A

@@ -11,7 +11,7 @@ use std::{
 
 use eranos_base::{Clock, Entropy, OsEntropy, SigningKey, SystemClock, UserError};
 use eranos_certs::Party;
-use eranos_ledger::{Binding, Entry, KeyRotated, LedgerSigner, LogWriter, Origin, entry::EntryKind};
+use eranos_ledger::{Disclosure, Entry, KeyRotated, LedgerSigner, LogWriter, Origin, entry::EntryKind};
 use eranos_privacy::mechanism::{LocalTraining, NoiseTarget, SiloTraining};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -109,16 +109,16 @@ pub fn open_with(dir: &Path, metrics: Option<SocketAddr>) -> Result<Coordinator,
     let listener = metrics.or(config.metrics).map(MetricsListener::bind).transpose()?;
     let metrics = listener.as_ref().and_then(|listener| listener.local_address().ok());
     let task = Task::read(&config.task)?;
-    if dir.join(NEXT_LEDGER_KEY).exists() {
-        // A rotation that was cut off.
-        finish_rotation(dir, &config)?;
-    }
-    let signer = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
+    let signer = signer(dir, &config)?;
     let party = Party::load(&config.certificates).map_err(UserError::from)?;
     let trust_domain = party.anchor.trust_domain().clone();
     let clients_max = usize::from(task.cohort.clients_max);
     let (sender, reports) = mpsc::channel(REPORTS_QUEUED_MAX);
-    let federation = Federation::open(&config.state, &config.task, task, trust_domain, signer, sender)?;
+    let mut federation = Federation::open(&config.state, &config.task, task, trust_domain, signer, sender)?;
+    federation.record_revocations(&party.anchor).map_err(|error| {
+        let what = format!("cannot enter what the authority revoked: {error}");
+        UserError::new(what, "check that the disk has room and the folder is yours")
+    })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = ServerOptions::new(config.listen, party, config.certificates, config.state, clients_max, clock);
     let server = Server::bind(options)?;
@@ -279,7 +279,14 @@ fn task_text(init: &Init) -> String {
          ready_slot_ms = {ready_slot_ms}\n\
          # A phase waits for a vanished client for 5 times its median, but at least and at most this long.\n\
          phase_wait_min_ms = 2000\n\
-         phase_timeout_ms = 60000\n",
+         phase_timeout_ms = 60000\n\n\
+         # What the ledger says of the task, for everybody to read: each is one line of at most 512 bytes, and \"not\n\
+         # recorded\" if left out. Changed and started again, it is entered again.\n\
+         # [statement]\n\
+         # product = \"Recognition of handwritten digits\"\n\
+         # curator = \"Example Hospital Trust, 1 Example Street\"\n\
+         # purpose = \"Reading forms that patients filled in\"\n\
+         # contact = \"privacy@example.org\"\n",
         name = init.task,
         model = init.model,
         clip = init.l2_clip_norm,
@@ -386,11 +393,11 @@ fn noise_text(noise: NoiseTarget) -> String {
     }
 }
 
-/// The bindings of all pseudonyms that stood in rosters of this coordinator. It may run meanwhile.
+/// The bindings of all pseudonyms that stood in rosters of this coordinator, and whom the entries about members are about. It may run meanwhile.
 ///
 /// # Errors
 /// If it never ran, or its state cannot be read.
-pub fn disclose(dir: &Path) -> Result<Vec<Binding>, UserError> {
+pub fn disclose(dir: &Path) -> Result<Disclosure, UserError> {
     let config = Config::read(dir)?;
     let path = config.state.join(store::FILE);
     // Opening it would make it.
@@ -398,7 +405,13 @@ pub fn disclose(dir: &Path) -> Result<Vec<Binding>, UserError> {
         let what = format!("{} holds no state", config.state.display());
         return Err(UserError::new(what, "let `eranos coordinator run` arrange a round first"));
     }
-    SqliteStore::open(&path).and_then(|store| store.bindings()).map_err(|error| {
+    let read = |store: SqliteStore| {
+        Ok(Disclosure {
+            bindings: store.bindings()?,
+            openings: store.members()?.into_iter().map(|one| one.opening).collect(),
+        })
+    };
+    SqliteStore::open(&path).and_then(read).map_err(|error| {
         let what = format!("cannot read the coordinator's state in {}: {error}", config.state.display());
         UserError::new(what, "try again when the coordinator does not run; restore a backup if it is damaged")
     })
@@ -519,6 +532,17 @@ fn make_seed(path: &Path) -> std::io::Result<()> {
 fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(folder)?.sync_all()
+}
+
+/// The ledger's signer of the coordinator in `dir`, which must not run. A rotation of its key that was cut off is finished.
+///
+/// # Errors
+/// If the key cannot be read.
+pub(crate) fn signer(dir: &Path, config: &Config) -> Result<Arc<LedgerSigner>, UserError> {
+    if dir.join(NEXT_LEDGER_KEY).exists() {
+        finish_rotation(dir, config)?;
+    }
+    Ok(Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?))
 }
 
 fn read_signer(dir: &Path, name: &str, origin: &str) -> Result<LedgerSigner, UserError> {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use eranos_base::{ClientId, Digest, RoundNumber};
-use eranos_ledger::{Binding, EncodedEntry};
+use eranos_ledger::{Binding, EncodedEntry, MembershipChange, Opening};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 /// The file's name in the folder of a coordinator's state.
@@ -124,6 +124,15 @@ pub struct Debit {
     pub released: u64,
 }
 
+/// Whom an entry about a member is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What the entry's commitment opens to.
+    pub opening: Opening,
+    /// The certificate, in DER.
+    pub certificate: Vec<u8>,
+}
+
 /// What outlives the coordinator's process. One task each.
 pub trait StateStore: Send + Sync {
     /// Begins the session: with the leaves that open the log.
@@ -171,6 +180,19 @@ pub trait StateStore: Send + Sync {
     /// # Errors
     /// If the commit fails.
     fn append_entry(&self, entry: &EncodedEntry, ledger_durable: u64) -> Result<u64, StoreError>;
+
+    /// Commits entries about members, and what opens them: one entry for each. Gives the first one's index. Attachments are
+    /// let go as by [`close_round`](Self::close_round).
+    ///
+    /// # Errors
+    /// If the commit fails.
+    fn enter_members(&self, members: &[(Member, EncodedEntry)], ledger_durable: u64) -> Result<u64, StoreError>;
+
+    /// Whom the ledger's entries about members are about, in its order.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn members(&self) -> Result<Vec<Member>, StoreError>;
 
     /// The ledger's entries from `index` on; those that have durable files there without their attachments.
     ///
@@ -351,6 +373,49 @@ impl StateStore for SqliteStore {
         Ok(index)
     }
 
+    fn enter_members(&self, members: &[(Member, EncodedEntry)], ledger_durable: u64) -> Result<u64, StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let mut first = None;
+        for (Member { opening, certificate }, entry) in members {
+            let index = append_leaf(&transaction, entry, ledger_durable)?;
+            first.get_or_insert(index);
+            transaction.execute(
+                "INSERT INTO member (leaf_index, change, origin, client, salt, certificate) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    index,
+                    opening.change.kind().name(),
+                    opening.origin.as_str(),
+                    opening.client.as_str(),
+                    opening.salt,
+                    certificate
+                ],
+            )?;
+        }
+        transaction.commit()?;
+        first.ok_or(StoreError::Malformed { what: "list of members to enter: it is empty" })
+    }
+
+    fn members(&self) -> Result<Vec<Member>, StoreError> {
+        let connection = self.lock();
+        let query = "SELECT change, origin, client, salt, certificate FROM member ORDER BY leaf_index";
+        let mut statement = connection.prepare(query)?;
+        let rows = statement.query_map([], |row| {
+            let text = |place| row.get::<_, String>(place);
+            Ok((text(0)?, text(1)?, text(2)?, row.get::<_, [u8; 32]>(3)?, row.get::<_, Vec<u8>>(4)?))
+        })?;
+        rows.map(|row| {
+            let (change, origin, client, salt, certificate) = row?;
+            let change = MembershipChange::ALL.into_iter().find(|known| known.kind().name() == change);
+            let (Some(change), Ok(origin), Ok(client)) = (change, origin.parse(), client.parse()) else {
+                return Err(StoreError::Malformed { what: "member" });
+            };
+            let opening = Opening { change, origin, client, certificate: Digest::of(&certificate), salt };
+            Ok(Member { opening, certificate })
+        })
+        .collect()
+    }
+
     fn entries_from(&self, index: u64) -> Result<Vec<EncodedEntry>, StoreError> {
         let connection = self.lock();
         let query = "SELECT entry, attachment FROM leaf WHERE leaf_index >= ?1 ORDER BY leaf_index";
@@ -429,6 +494,14 @@ CREATE TABLE leaf (
     leaf_index INTEGER PRIMARY KEY,
     entry      BLOB NOT NULL,
     attachment BLOB -- until the ledger's own file of it is durable
+) STRICT;
+CREATE TABLE member (
+    leaf_index  INTEGER PRIMARY KEY REFERENCES leaf (leaf_index),
+    change      TEXT NOT NULL CHECK (change IN ('client-enrolled', 'certificate-renewed', 'client-revoked')),
+    origin      TEXT NOT NULL,
+    client      TEXT NOT NULL,
+    salt        BLOB NOT NULL CHECK (length(salt) = 32), -- without it nobody can tell whom the entry is about
+    certificate BLOB NOT NULL -- in DER
 ) STRICT;
 ";
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use eranos_base::{TaskId, UserError, limits::COHORT_LEN_MAX};
+use eranos_ledger::Words;
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::{
     Groups, Probability,
@@ -11,7 +12,7 @@ use eranos_privacy::{
     mechanism::{LocalTraining, NoiseTarget, SiloTraining},
 };
 use eranos_secagg::{GraphKind, ThresholdError, Thresholds};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// A task as its TOML file says it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Task {
     pub cohort: Cohort,
     /// How many rounds, and how they are paced.
     pub schedule: Schedule,
+    /// Who answers for it and why, as the ledger is to say.
+    #[serde(default)]
+    pub statement: Statement,
 }
 
 /// What is trained.
@@ -114,6 +118,30 @@ pub struct Local {
     /// With unit = record: the L2 norm that a client's update is clipped to. No privacy rests on it: l2_clip_norm is that of
     /// each record's gradient.
     pub update_clip_norm: Option<f64>,
+}
+
+/// What the operator says of the task in its ledger, in words of its own; whatever is missing is "not recorded" in the privacy
+/// statement.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Statement {
+    /// What is made.
+    #[serde(deserialize_with = "words")]
+    pub product: Option<Words>,
+    /// Who is responsible for it.
+    #[serde(deserialize_with = "words")]
+    pub curator: Option<Words>,
+    /// What it is for.
+    #[serde(deserialize_with = "words")]
+    pub purpose: Option<Words>,
+    /// Whom to write to.
+    #[serde(deserialize_with = "words")]
+    pub contact: Option<Words>,
+}
+
+fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Words>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
 }
 
 /// What is promised to whom.
@@ -558,6 +586,21 @@ mod tests {
         refused(LOCAL, &CLIENT.replace("epsilon = 8.0", ""), "epsilon is missing");
         refused(LOCAL, &CLIENT.replace("distributed", "none"), "promises none");
         refused(LOCAL, &CLIENT.replace("client", "household"), "household");
+    }
+
+    #[test]
+    fn what_an_operator_says_is_one_line_each_and_may_be_left_out() {
+        let with = |statement: &str| parse("", &format!("{RECORD}{SAMPLE}\n{statement}"));
+        assert_eq!(with("").expect("a task").statement, Statement::default());
+        let said = with("[statement]\ncurator = \"Example Trust\"").expect("a task").statement;
+        assert_eq!(
+            (said.curator.map(|words| words.to_string()), said.purpose),
+            (Some("Example Trust".to_owned()), None)
+        );
+        for refused in ["curator = \"a\\nb\"", "contact = \"-\"", "purpose = \" x\"", "owner = \"x\""] {
+            let error = with(&format!("[statement]\n{refused}")).map(|_| ()).expect_err(refused).to_string();
+            assert!(error.lines().count() == 2 && error.contains("task.toml"), "{error}");
+        }
     }
 
     #[test]

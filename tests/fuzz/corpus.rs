@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use eranos_base::RoundNumber;
-use eranos_ledger::{Receipt, tile::push_entry};
+use eranos_ledger::{
+    Receipt,
+    tile::{Tile, TileKind, parse_entries, push_entry},
+};
 use eranos_nn::{DataSpec, ModelSpec, model::BUILTIN_NAMES};
 use eranos_privacy::{
     Groups,
@@ -168,7 +171,23 @@ pub(crate) fn ledger() -> Vec<Vec<u8>> {
     let checkpoint = Receipt::decode(&recorded.receipt).expect("our own bytes").checkpoint;
     let text = checkpoint.split(|byte| *byte == b'\n').take(3).flat_map(|line| [line, b"\n"].concat()).collect();
     let attempt = [recorded.entries.last().expect("an attempt").as_slice(), &recorded.attachment].concat();
-    recorded.entries.iter().cloned().chain([attempt, recorded.receipt.clone(), checkpoint, text]).collect()
+    recorded
+        .entries
+        .iter()
+        .cloned()
+        .chain([attempt, recorded.receipt.clone(), checkpoint, text])
+        .chain(kinds())
+        .collect()
+}
+
+/// One entry of each kind that a round leaves none of, out of the stored log, but for the attempts.
+fn kinds() -> impl Iterator<Item = Vec<u8>> {
+    const BUNDLE: &[u8] = include_bytes!("../../common/ledger/tests/vectors/kinds/tile/entries/000.p/14");
+    let tile = Tile { kind: TileKind::Entries, index: 0, width: 14 };
+    let entries = parse_entries(&tile, BUNDLE).expect("the stored bundle");
+    let short = entries.into_iter().filter(|entry| entry.len() < 1500).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    assert!(short.len() >= 11, "{}", short.len());
+    short.into_iter()
 }
 
 pub(crate) fn tile() -> Vec<Vec<u8>> {

@@ -29,7 +29,7 @@ use crate::{
 /// Longest file of bindings that is read, in bytes: some thousands of tasks of a large cohort.
 pub const BINDINGS_LEN_MAX: usize = 64 << 20;
 
-const DOMAIN: &str = "eranos/ledger/binding/v1";
+pub(crate) const DOMAIN: &str = "eranos/ledger/binding/v1";
 
 /// The binding of one pseudonym.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,9 @@ pub struct Disclosed {
     pub n_bound: Vec<usize>,
     /// What each disclosed client was charged in all tasks, by identity.
     pub clients: Vec<ClientSummary>,
-    /// What does not hold, in words that name the binding.
+    /// How many entries about members are opened, of those that the report has.
+    pub n_opened: usize,
+    /// What does not hold, in words that name the binding or opening.
     pub faults: Vec<String>,
 }
 
@@ -119,19 +121,22 @@ impl Binding {
             if lines.line() != Some(DOMAIN) {
                 return Err(BindingError { line, expected: DOMAIN });
             }
-            bindings.push(Self {
-                trust_domain: field(&mut lines, &mut line, "trust-domain", parsed)?,
-                task: field(&mut lines, &mut line, "task", parsed)?,
-                pseudonym: field(&mut lines, &mut line, "pseudonym", |text| parse_hex(text).map(VerifyingKey))?,
-                client: field(&mut lines, &mut line, "client", parsed)?,
-                certificate: field(&mut lines, &mut line, "certificate", |text| parse_hex(text).map(Digest))?,
-                certificate_key: field(&mut lines, &mut line, "certificate-key", |text| {
-                    parse_hex(text).map(VerifyingKey)
-                })?,
-                certification: field(&mut lines, &mut line, "certification", |text| parse_hex(text).map(Signature))?,
-            });
+            bindings.push(Self::read(&mut lines, &mut line)?);
         }
         Ok(bindings)
+    }
+
+    /// Reads what follows the domain; `line` is the line read last.
+    pub(crate) fn read(lines: &mut LineReader<'_>, line: &mut usize) -> Result<Self, BindingError> {
+        Ok(Self {
+            trust_domain: field(lines, line, "trust-domain", parsed)?,
+            task: field(lines, line, "task", parsed)?,
+            pseudonym: field(lines, line, "pseudonym", |text| parse_hex(text).map(VerifyingKey))?,
+            client: field(lines, line, "client", parsed)?,
+            certificate: field(lines, line, "certificate", |text| parse_hex(text).map(Digest))?,
+            certificate_key: field(lines, line, "certificate-key", |text| parse_hex(text).map(VerifyingKey))?,
+            certification: field(lines, line, "certification", |text| parse_hex(text).map(Signature))?,
+        })
     }
 
     /// Whether the certificate's key certified the pseudonym, and the client is of the trust domain.
@@ -228,7 +233,7 @@ fn summary(report: &Report, client: &ClientId, standing: &Standing) -> ClientSum
     }
 }
 
-fn field<'a, T>(
+pub(crate) fn field<'a, T>(
     lines: &mut LineReader<'a>,
     line: &mut usize,
     name: &'static str,
@@ -238,6 +243,6 @@ fn field<'a, T>(
     lines.value(name).and_then(parse).ok_or(BindingError { line: *line, expected: name })
 }
 
-fn parsed<T: FromStr>(text: &str) -> Option<T> {
+pub(crate) fn parsed<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }

@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::{self, AuditError, Finding, Options, Report, TaskSummary},
-    binding::{self, BINDINGS_LEN_MAX, Binding, Disclosed},
+    binding::{BINDINGS_LEN_MAX, Disclosed},
     cosignature::WitnessKey,
+    disclosure::Disclosure,
     entry::{Date, Epsilons},
     note::{KeyError, LedgerKey, NOTE_LEN_MAX, VKEY_LEN_MAX},
     report, statement,
@@ -176,7 +177,7 @@ fn answer(command: &Command) -> Result<Answer, UserError> {
         _ => None,
     };
     let report = audit::verify(&target.dir, &options).map_err(explain)?;
-    let disclosed = bindings.map(|bindings| binding::disclose(&report, &bindings));
+    let disclosed = bindings.map(|bindings| bindings.check(&report));
     let text = match (command, target.json) {
         (Command::Statement(_), true) => format!("{}\n", statement::to_json(&report)),
         (Command::Statement(_), false) => statement::to_markdown(&report),
@@ -222,14 +223,14 @@ fn load(target: &Target) -> Result<Options, UserError> {
     Ok(Options { key, known, witnesses })
 }
 
-fn load_bindings(path: &Path) -> Result<Vec<Binding>, UserError> {
+fn load_bindings(path: &Path) -> Result<Disclosure, UserError> {
     let what = |error: &dyn std::fmt::Display| {
         let what = format!("cannot read the bindings in {}: {error}", path.display());
         UserError::new(what, "give what `eranos client disclose` or `eranos coordinator disclose` printed")
     };
     let bytes = read_bounded(path, BINDINGS_LEN_MAX).map_err(|error| what(&error))?;
     let text = String::from_utf8(bytes).map_err(|error| what(&error))?;
-    Binding::parse_all(&text).map_err(|error| what(&error))
+    Disclosure::parse(&text).map_err(|error| what(&error))
 }
 
 /// The ledger's key that `text` is, or that the file `text` holds as its one line.
@@ -348,6 +349,11 @@ fn to_text(report: &Report, each_pseudonym: bool, disclosed: Option<&Disclosed>)
             let _ = writeln!(text, "  {pseudonym}: {attempts} attempts, {revealed} revealed sums, {epsilon}");
         }
     }
+    if !report.members.is_empty() {
+        let n_opened = disclosed.map_or(0, |disclosed| disclosed.n_opened);
+        let (n, n_enrolled) = (report.members.len(), report.n_enrolled());
+        let _ = writeln!(text, "{n_enrolled} clients enrolled; {n} entries about members, {n_opened} of them opened");
+    }
     for one in disclosed.iter().flat_map(|disclosed| &disclosed.clients) {
         let shown = |epsilon: f64| {
             if epsilon.is_finite() { format!("epsilon {epsilon:.6}") } else { "no guarantee".to_owned() }
@@ -414,6 +420,11 @@ fn to_json(report: &Report, disclosed: Option<&Disclosed>) -> Value {
                 "delta": task.delta,
                 "budget_epsilon": finite(task.budget_epsilon),
                 "weights": task.weights.to_string(),
+                "client_attempts_max": task.client_budget.as_ref().map(|set| set.client_attempts_max),
+                "published": task.published.as_ref().map(|one| one.file.to_string()),
+                "privacy_statement": task.privacy_stated.as_ref().map(|(entry, stated, made_anew)| {
+                    json!({ "entry": entry, "sha256": stated.statement.to_string(), "made_anew": made_anew })
+                }),
                 "bindings_disclosed": disclosed.and_then(|disclosed| disclosed.n_bound.get(place)).unwrap_or(&0),
                 "pseudonyms": pseudonyms,
             })
@@ -451,6 +462,9 @@ fn to_json(report: &Report, disclosed: Option<&Disclosed>) -> Value {
     json!({
         "verified": report.is_clean() && faults.is_empty(),
         "clients": clients.collect::<Vec<_>>(),
+        "clients_enrolled": report.n_enrolled(),
+        "member_entries": report.members.len(),
+        "member_entries_opened": disclosed.map_or(0, |disclosed| disclosed.n_opened),
         "binding_faults": faults,
         // False as soon as one task promises nothing, however sound the log is.
         "every_task_has_noise": report.without_noise().next().is_none(),

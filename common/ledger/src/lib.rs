@@ -16,6 +16,7 @@ pub mod audit;
 pub mod binding;
 pub mod cli;
 pub mod cosignature;
+pub mod disclosure;
 pub mod entry;
 pub mod log;
 pub mod note;
@@ -32,9 +33,11 @@ mod text;
 
 pub use binding::{Binding, BindingError};
 pub use cosignature::{WitnessKey, WitnessSigner};
+pub use disclosure::Disclosure;
 pub use entry::{
-    Attempt, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, KeyRotated, LogOpened, Outcome, Participant,
-    Roster, RotationError, Sharers, Survivors, TaskOpened, Version,
+    Attempt, BudgetSet, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, KeyRotated, LogOpened, Membership,
+    MembershipChange, ModelPublished, Opening, Outcome, Participant, PrivacyStated, Roster, RotationError, Sharers,
+    Survivors, TaskOpened, TaskStated, Version, Words,
 };
 pub use log::{AppendError, LogWriter};
 pub use note::{Checkpoint, KeyError, LedgerKey, LedgerSigner, NoteError, Origin, SignedCheckpoint, SignedNote};

@@ -16,8 +16,12 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     audit::{Report, TaskSummary},
-    entry::{Attempt, Executable},
+    entry::{Attempt, Executable, LogOpened, TaskStated, Words},
 };
+
+/// The number of the words below. Whoever changes one of them in [`entered`], or its order, counts up: a statement that was
+/// entered into a ledger is made anew by those of the same number alone.
+pub const WORDING: u64 = 1;
 
 /// A heading and its fields: a name and what there is to say. What stands between backticks is to be typed as it is.
 pub(crate) type Section = (&'static str, Vec<(&'static str, String)>);
@@ -79,6 +83,13 @@ pub(crate) fn to_json_of(report: &Report, task: &TaskSummary) -> Value {
         .into()
 }
 
+/// The bytes whose SHA-256 a ledger holds: what its entries so far say of the task, as JSON. `log` is what it was opened with.
+/// It is what [`to_json`] gives but for how to check it, in lists, whose order is fixed.
+pub fn entered(log: Option<&LogOpened>, task: &TaskSummary) -> String {
+    let sections: Vec<Value> = told(log, task).iter().map(|(heading, fields)| json!([heading, fields])).collect();
+    json!(["eranos/privacy-statement", WORDING, task.task.as_str(), sentence(task), sections]).to_string()
+}
+
 /// What a reader must know before anything else.
 pub(crate) fn warning(report: &Report) -> Option<String> {
     let n = report.n_findings;
@@ -115,9 +126,16 @@ pub(crate) fn sentence(task: &TaskSummary) -> String {
 }
 
 pub(crate) fn sections(report: &Report, task: &TaskSummary) -> Vec<Section> {
+    let mut sections = told(report.opened.as_ref(), task);
+    sections.push(("How to check it", check(report, task)));
+    sections
+}
+
+/// What the entries say, whoever reads them.
+fn told(log: Option<&LogOpened>, task: &TaskSummary) -> Vec<Section> {
     let mechanism = &task.opened.mechanism;
     vec![
-        ("What it is about", about(report, task)),
+        ("What it is about", about(log, task)),
         ("What is protected", protected(mechanism)),
         ("How much is promised", promised(task)),
         ("Whom it is promised against", against(task)),
@@ -125,28 +143,50 @@ pub(crate) fn sections(report: &Report, task: &TaskSummary) -> Vec<Section> {
         ("Accounting", accounting()),
         ("Software", software(task)),
         (UNPROTECTED, unprotected(task)),
-        ("How to check it", check(report)),
     ]
 }
 
-fn about(report: &Report, task: &TaskSummary) -> Vec<(&'static str, String)> {
-    let opened = report.opened.as_ref();
-    let mut fields = vec![
-        ("Product", format!("a model whose definition has the SHA-256 {}", task.opened.model)),
+fn about(log: Option<&LogOpened>, task: &TaskSummary) -> Vec<(&'static str, String)> {
+    let stated = task.stated.as_ref();
+    let words = |of: fn(&TaskStated) -> &Option<Words>| {
+        stated.and_then(|(_, stated)| of(stated).as_ref()).map_or(NOT_RECORDED.to_owned(), literal)
+    };
+    vec![
+        ("Product", {
+            let named = stated.and_then(|(_, stated)| stated.product.as_ref()).map(literal);
+            let model = format!("a model whose definition has the SHA-256 {}", task.opened.model);
+            named.map_or(model.clone(), |named| format!("{named}: {model}"))
+        }),
         ("Released weights", format!("SHA-256 {} after {} released rounds", task.weights, task.released)),
         (
-            "Parties",
-            format!("{} pseudonyms of the trust domain {}", task.pseudonyms.len(), {
-                opened.map_or(NOT_RECORDED.to_owned(), |opened| opened.trust_domain.to_string())
+            "Published",
+            task.published.as_ref().map_or("no file of the model was entered".into(), |one| {
+                format!("the model of round {}, as a file with the SHA-256 {}", one.round, one.file)
             }),
         ),
+        (
+            "Parties",
+            format!(
+                "{} pseudonyms of the trust domain {}",
+                task.pseudonyms.len(),
+                log.map_or(NOT_RECORDED.to_owned(), |log| log.trust_domain.to_string())
+            ),
+        ),
         ("Dates", {
-            let day = opened.map_or(NOT_RECORDED.to_owned(), |opened| opened.date.to_string());
-            format!("the ledger was opened on {day} (UTC); the dates of the rounds are {NOT_RECORDED}")
+            let opened = log.map_or(NOT_RECORDED.to_owned(), |log| log.date.to_string());
+            let since = stated.map_or(NOT_RECORDED.to_owned(), |(first, _)| first.to_string());
+            format!(
+                "the ledger was opened on {opened}, the task on {since} (UTC); the dates of its rounds are {NOT_RECORDED}"
+            )
         }),
-    ];
-    fields.extend(["Curator", "Purpose", "Responsible contact"].map(|name| (name, NOT_RECORDED.to_owned())));
-    fields
+        ("Curator", words(|stated| &stated.curator)),
+        ("Purpose", words(|stated| &stated.purpose)),
+        ("Responsible contact", words(|stated| &stated.contact)),
+        (
+            "Whose words these are",
+            "product, curator, purpose and contact are the operator's own, and proved by nothing".into(),
+        ),
+    ]
 }
 
 fn protected(mechanism: &Mechanism) -> Vec<(&'static str, String)> {
@@ -239,6 +279,18 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
             },
         ),
         (EACH_PARTY, joined(per_client.chain(others))),
+        (
+            "The most of one party",
+            match &task.client_budget {
+                None => format!("{NOT_RECORDED}; the task's budget bounds it"),
+                Some(set) => {
+                    let most = set
+                        .client_epsilon_max
+                        .map_or("the task's own epsilon".to_owned(), |most| format!("epsilon {most}"));
+                    format!("{most}: {} attempts, beyond which nobody is selected", set.client_attempts_max)
+                }
+            },
+        ),
         ("Zero-concentrated and Gaussian privacy of one attempt, sampling left out", concentrated(mechanism)),
         (
             "Attempts",
@@ -331,6 +383,14 @@ fn against(task: &TaskSummary) -> Vec<(&'static str, String)> {
                 Attempt::quorum(mechanism, p.n_max.into()),
                 p.n_max
             ),
+        ),
+        (
+            "Graph",
+            match task.is_sparse {
+                true => "sparse in some attempts: what is promised against the coordinator holds while it breaks no rules",
+                false => "complete in every attempt: it holds against a coordinator that breaks the rules",
+            }
+            .into(),
         ),
         (
             "Colluders tolerated",
@@ -460,7 +520,7 @@ fn beside(groups: &Groups) -> String {
 
 fn accounting() -> Vec<(&'static str, String)> {
     vec![
-        ("Accountant", format!("Renyi divergences of eranos-privacy {}", env!("CARGO_PKG_VERSION"))),
+        ("Accountant", "Renyi divergences, by eranos-privacy".into()),
         ("Orders", "2 to 256, 512 and 1024".into()),
         ("Composition", "every attempt is added and charged, released or not; converted to epsilon once".into()),
     ]
@@ -509,14 +569,14 @@ fn unprotected(task: &TaskSummary) -> Vec<(&'static str, String)> {
             "Known to be open",
             "poisoned updates, a coordinator that publishes a wrong sum or burns budgets, false identities from a bad \
              authority, masks recorded today for a quantum computer; on a sparse graph a coordinator that breaks the \
-             rules, and the ledger does not name the graph"
+             rules"
                 .into(),
         ),
     ]);
     fields
 }
 
-fn check(report: &Report) -> Vec<(&'static str, String)> {
+fn check(report: &Report, task: &TaskSummary) -> Vec<(&'static str, String)> {
     let checkpoint = report.checkpoint.as_ref();
     let key = report.opened.as_ref().map_or(NOT_RECORDED.to_owned(), |opened| literal(&opened.ledger_key));
     vec![
@@ -527,6 +587,30 @@ fn check(report: &Report) -> Vec<(&'static str, String)> {
             }),
         ),
         ("Key", key),
+        (
+            "Entered",
+            match &task.privacy_stated {
+                None => format!("what this statement says is {NOT_RECORDED} as an entry of its own"),
+                Some((index, stated, is_made_anew)) => format!(
+                    "on {} (UTC) after {} attempts, by entry {index}, with the SHA-256 {}; {}",
+                    stated.date,
+                    stated.attempts,
+                    stated.statement,
+                    match is_made_anew {
+                        true => "made anew from the entries before it",
+                        false => "not made anew: it is in older words than this build's",
+                    }
+                ),
+            },
+        ),
+        (
+            "Enrolment",
+            match report.n_enrolled() {
+                0 => format!("{NOT_RECORDED}: the ledger enters nobody's enrolment"),
+                n => format!("{n} clients were enrolled, by entries whose openings the coordinator discloses"),
+            },
+        ),
+        ("Made by", format!("eranos-ledger and eranos-privacy {}, wording {WORDING}", env!("CARGO_PKG_VERSION"))),
         ("Command", "`eranos-audit recompute LEDGER --key KEY`, offline, on a copy of the ledger's folder".into()),
         (
             "Verified",

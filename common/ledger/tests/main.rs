@@ -3,6 +3,7 @@
 mod bindings;
 mod browser;
 mod command_line;
+mod kinds;
 mod oracles;
 mod parsers;
 mod report;

@@ -11,10 +11,12 @@ use eranos_base::{
     Timestamp, TrustDomain,
 };
 use eranos_ledger::{
-    Attempt, Checkpoint, Date, EncodedEntry, Entry, Epsilons, Executable, KeyRotated, LedgerSigner, LogOpened, Outcome,
-    Participant, Roster, Sharers, SignedCheckpoint, Survivors, TaskOpened,
+    Attempt, BudgetSet, Checkpoint, Date, EncodedEntry, Entry, Epsilons, Executable, KeyRotated, LedgerSigner,
+    LogOpened, MembershipChange, ModelPublished, Opening, Outcome, Participant, PrivacyStated, Roster, Sharers,
+    SignedCheckpoint, Survivors, TaskOpened, TaskStated,
     audit::{self, Fault, Options, Report},
     log::Edge,
+    statement,
     tile::attachment_path,
 };
 use eranos_privacy::{
@@ -144,6 +146,61 @@ impl Federation {
         federation
     }
 
+    /// A log with an entry of every kind but a rotation: 2 what the operator says, 3 the budget, 4 to 7 enrolments, 8 an attempt,
+    /// 9 a renewal, 10 an attempt, 11 a revocation, 12 the model, 13 the privacy statement.
+    pub(crate) fn with_every_kind() -> Self {
+        let mut federation = Self::new();
+        let (task, session) = (federation.task.clone(), federation.session);
+        let words = |text: &str| Some(text.parse().expect("words"));
+        federation.entries.push(Entry::TaskStated(Box::new(TaskStated {
+            task: task.clone(),
+            session,
+            date: day(1),
+            executable: Executable { sha256: Digest::of(b"exe"), version: "0.1.0".parse().expect("version") },
+            product: words("Handwritten *digits* <b>&amp;</b> `x`"),
+            curator: words("Example Trust"),
+            purpose: None,
+            contact: words("privacy@example.org"),
+        })));
+        let client_epsilon_max = None;
+        federation.entries.push(Entry::BudgetSet(BudgetSet {
+            task: task.clone(),
+            session,
+            client_epsilon_max,
+            client_attempts_max: 40,
+        }));
+        let openings = openings(&federation.signer);
+        let entry = |place: usize| Entry::Membership(openings[place].membership());
+        (0..4).for_each(|place| federation.entries.push(entry(place)));
+        federation.attempt("released", &[0, 1, 2, 3]);
+        federation.entries.push(entry(4));
+        federation.attempt("released", &[0, 1, 3]);
+        federation.entries.push(entry(5));
+        federation.entries.push(Entry::ModelPublished(ModelPublished {
+            task,
+            session,
+            round: RoundNumber(2),
+            weights: federation.weights,
+            file: Digest::of(b"file"),
+        }));
+        federation.state_privacy(day(2));
+        federation
+    }
+
+    /// Enters the privacy statement of what the entries say by now.
+    pub(crate) fn state_privacy(&mut self, date: Date) {
+        let report = self.audit();
+        let statement = statement::entered(report.opened.as_ref(), &report.tasks[0]);
+        self.entries.push(Entry::PrivacyStated(PrivacyStated {
+            task: self.task.clone(),
+            session: self.session,
+            date,
+            attempts: self.attempts,
+            wording: statement::WORDING,
+            statement: Digest::of(statement.as_bytes()),
+        }));
+    }
+
     pub(crate) fn attempt(&mut self, outcome: &str, survivors: &[u16]) {
         self.attempts += 1;
         self.stood.iter_mut().for_each(|n| *n += 1);
@@ -254,6 +311,26 @@ impl Federation {
         self.write(dir.path());
         audit::verify(dir.path(), &self.options()).expect("readable")
     }
+}
+
+/// A day after the log was opened.
+pub(crate) fn day(after: u64) -> Date {
+    Date::of(Timestamp::from_unix_ms(1_700_000_000_000 + after * 86_400_000))
+}
+
+/// What opens the entries about members of [`Federation::with_every_kind`]: four enrolments, the first one's renewal, and the
+/// revocation of the third.
+pub(crate) fn openings(signer: &LedgerSigner) -> Vec<Opening> {
+    let opening = |(change, client, certificate, salt): (MembershipChange, usize, &[u8], u8)| Opening {
+        change,
+        origin: signer.ledger_key().name().clone(),
+        client: format!("spiffe://example.org/client/party-{client}").parse().expect("an identity"),
+        certificate: Digest::of(certificate),
+        salt: [salt; 32],
+    };
+    let enrolled = (0..4).map(|i| (MembershipChange::Enrolled, i, [b"0", b"1", b"2", b"3"][i].as_slice(), 1 + i as u8));
+    let later = [(MembershipChange::Renewed, 0, b"new".as_slice(), 9), (MembershipChange::Revoked, 2, b"2", 10)];
+    enrolled.chain(later).map(opening).collect()
 }
 
 /// Signs the attempt's survivors anew, by the clients at `signers`.

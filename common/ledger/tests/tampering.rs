@@ -244,8 +244,18 @@ fn a_dropped_entry_is_missed() {
 fn reordered_repeated_and_spliced_entries_are_found() {
     check(|f| f.entries.swap(3, 4), 3, |fault| matches!(fault, Fault::Round { .. }));
     check(|f| f.entries.swap(3, 4), 4, |fault| matches!(fault, Fault::Round { .. }));
-    check(|f| f.entries.insert(4, f.entries[3].clone()), 4, |fault| matches!(fault, Fault::PlanReused));
-    check(|f| f.entries.insert(4, f.entries[3].clone()), 4, |fault| matches!(fault, Fault::Round { .. }));
+    check(
+        |f| f.entries.insert(4, f.entries[3].clone()),
+        4,
+        |fault| matches!(fault, Fault::AttachmentAgain { before: 3 }),
+    );
+    // With other signatures the attachment is another one.
+    let repeated = |f: &mut Federation| {
+        f.entries.insert(4, f.entries[3].clone());
+        f.change(4, |a| survivors(a).signatures.truncate(2));
+    };
+    check(repeated, 4, |fault| matches!(fault, Fault::PlanReused));
+    check(repeated, 4, |fault| matches!(fault, Fault::Round { .. }));
     check(|f| f.entries.push(f.entries[1].clone()), 7, |fault| matches!(fault, Fault::TaskReopened { .. }));
     check(|f| f.entries.push(f.entries[0].clone()), 7, |fault| matches!(fault, Fault::Opening));
     // Attempts of another log, of the same task and clients.

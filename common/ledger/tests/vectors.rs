@@ -66,6 +66,28 @@ fn the_stored_entries_are_what_is_written_today() {
     }
 }
 
+/// The second log has an entry of every kind: what the operator says, members, models, promises.
+#[test]
+fn the_stored_log_of_every_kind_verifies_and_is_what_is_written_today() {
+    let federation = Federation::with_every_kind();
+    if std::env::var_os("ERANOS_WRITE_VECTORS").is_some() {
+        let _ = fs::remove_dir_all(dir().join("kinds"));
+        LogWriter::open(dir().join("kinds"), Arc::clone(&federation.signer))
+            .expect("opens")
+            .append_all(0, &federation.encoded())
+            .expect("appends");
+    }
+    let report = audit::verify(&dir().join("kinds"), &federation.options()).expect("readable");
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let tile = Tile { kind: TileKind::Entries, index: 0, width: 14 };
+    let bundle = Folder::new(dir().join("kinds")).read(&tile).expect("the bundle");
+    let stored = parse_entries(&tile, &bundle).expect("fourteen entries");
+    for (stored, entry) in stored.into_iter().zip(federation.encoded()).filter(|(_, entry)| entry.attachment.is_none())
+    {
+        assert_eq!(stored, entry.leaf);
+    }
+}
+
 /// The stored log and its leaves.
 fn stored() -> (Folder, Vec<Vec<u8>>) {
     let folder = Folder::new(dir().join("log"));

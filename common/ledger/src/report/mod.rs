@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::{self, AuditError, Options, PseudonymSummary, TaskSummary},
-    binding::{self, Binding, Disclosed},
+    binding::Disclosed,
+    disclosure::Disclosure,
     note::LedgerKey,
     statement,
 };
@@ -41,15 +42,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Audits the log in `dir`, as [`audit::verify`] does, gathers its history in the same pass, and holds disclosed
-    /// `bindings` against it.
+    /// Audits the log in `dir`, as [`audit::verify`] does, gathers its history in the same pass, and holds what was
+    /// disclosed against it.
     ///
     /// # Errors
     /// As [`audit::verify`].
-    pub fn new(dir: &Path, options: &Options, bindings: &[Binding]) -> Result<Self, AuditError> {
+    pub fn new(dir: &Path, options: &Options, disclosure: &Disclosure) -> Result<Self, AuditError> {
         let mut history = History::default();
         let audit = audit::verify_seeing(dir, options, &mut |at, entry| history.take(at, entry))?;
-        let disclosed = binding::disclose(&audit, bindings);
+        let disclosed = disclosure.check(&audit);
         Ok(Self { audit, disclosed, key: options.key.clone(), history })
     }
 
@@ -316,7 +317,7 @@ mod tests {
             .map(pseudonym)
             .map(|pseudonym| {
                 let attempts = kept.parties[&pseudonym].stood;
-                PseudonymSummary { pseudonym, attempts, revealed: attempts, charged }
+                PseudonymSummary { pseudonym, attempts, revealed: attempts, entries: (2, 2), charged }
             })
             .collect();
         (summary.aborted_before_reveal, summary.aborted_after_reveal) = (130, 0);

@@ -33,7 +33,7 @@ use eranos_privacy::{
 };
 use eranos_secagg::{
     Advertised, GraphKind, Identity, Quorum, Sharers, StatementKey, Survivors, Terms, UnidentifiedEntry,
-    roster::entries_from_bytes, share_keys::parts_from_bytes,
+    VerifiedCertifications, roster::entries_from_bytes, share_keys::parts_from_bytes,
 };
 use eranos_wire::{
     Answer,
@@ -288,6 +288,7 @@ fn identity(spec: &RoundSpec, i: usize) -> Arc<Identity> {
         certificate: Digest::of(&i.to_le_bytes()),
         certificate_key: SigningKey::generate(&mut OsEntropy),
         statement_key: StatementKey::derive(&OsEntropy.bytes(), &spec.task),
+        verified: VerifiedCertifications::default(),
     })
 }
 

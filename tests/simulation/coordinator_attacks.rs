@@ -15,7 +15,7 @@ use eranos_privacy::{
 };
 use eranos_secagg::{
     Advert, Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError,
-    advert::AdvertError, roster::EntryError,
+    VerifiedCertifications, advert::AdvertError, roster::EntryError,
 };
 use eranos_wire::{
     Answer, Request,
@@ -106,7 +106,8 @@ fn outsider(setup: &Setup, authority: &SigningKey) -> (Arc<Identity>, Vec<u8>) {
     let certificate_key = SigningKey::from_seed(&[7; 32]);
     let certificate = certificate(authority, &id, &certificate_key.verifying_key());
     let statement_key = StatementKey::derive(&[7; 32], &setup.task);
-    (Arc::new(Identity { id, certificate: Digest::of(&certificate), certificate_key, statement_key }), certificate)
+    let (digest, verified) = (Digest::of(&certificate), VerifiedCertifications::default());
+    (Arc::new(Identity { id, certificate: digest, certificate_key, statement_key, verified }), certificate)
 }
 
 fn advertise(adversary: &Adversary, identity: &Arc<Identity>) -> RosterEntry {

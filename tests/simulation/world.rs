@@ -43,7 +43,7 @@ use eranos_privacy::{
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
-use eranos_secagg::{GraphKind, Identity, StatementKey};
+use eranos_secagg::{GraphKind, Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
@@ -804,7 +804,13 @@ impl Client {
         .unwrap();
         let parameters = setup.mechanism.common();
         let member = Member {
-            identity: Arc::new(Identity { id, certificate: Digest::of(&certificate), certificate_key, statement_key }),
+            identity: Arc::new(Identity {
+                id,
+                certificate: Digest::of(&certificate),
+                certificate_key,
+                statement_key,
+                verified: VerifiedCertifications::default(),
+            }),
             trust_domain: setup.trust_domain.clone(),
             task: setup.task.clone(),
             ledger_key: setup.signer.ledger_key(),

@@ -25,6 +25,7 @@ use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, S
 use eranos_secagg::{
     AddressedPart, Advert, Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry,
     SharePart, ShareRouter, Sharers, StatementKey, Survivors, Terms, Thresholds, UnidentifiedEntry, UnmaskAnswer,
+    VerifiedCertifications,
     kernel::{InstructionSet, aes_rounds},
     roster, share_keys,
     terms::Dimension,
@@ -66,6 +67,7 @@ fn main() {
             certificate: Digest::of(format!("{i}").as_bytes()),
             certificate_key: SigningKey::generate(&mut OsEntropy),
             statement_key: StatementKey::derive(&OsEntropy.bytes(), &terms.task),
+            verified: VerifiedCertifications::default(),
         })
     };
     let mut identities: Vec<_> = (0..n1).map(identity).collect();

@@ -3,7 +3,9 @@
 
 use std::{fmt, sync::Arc};
 
-use eranos_base::{Context, Position, Signature, StatementKind, encoding::DecodeError, signing::first_unverified};
+use eranos_base::{
+    Context, Position, Signature, StatementKind, encoding::DecodeError, signing::first_unverified_under,
+};
 
 use crate::{
     Arrival, Incomplete, Masked, Misbehaviour, PositionSet, Refusal, Roster, UnmaskAnswer, Unmasker,
@@ -202,15 +204,15 @@ impl Quorum {
             let position = *position;
             // Strictly ascending: none twice. `None` is below every position.
             let ascends = last.replace(position) < Some(position);
-            match roster.entry(position) {
-                Some(entry) if ascends && survivors.contains(position) => {
+            match roster.keys(position) {
+                Some(keys) if ascends && survivors.contains(position) => {
                     let statement = consistency_statement(context, position, survivors);
-                    signed.push((entry.advert.statement_key, statement, *signature));
+                    signed.push((&keys.statement, statement, *signature));
                 }
                 _ => return Err(Refusal::QuorumSignature { position }),
             }
         }
-        match first_unverified(&signed) {
+        match first_unverified_under(&signed) {
             Some(index) => Err(Refusal::QuorumSignature { position: self.0[index].0 }),
             None => Ok(()),
         }
@@ -224,9 +226,9 @@ fn verify_one(
     survivors: &PositionSet,
     signature: &Signature,
 ) -> bool {
-    let Some(entry) = roster.entry(position) else { return false };
+    let Some(keys) = roster.keys(position) else { return false };
     let statement = consistency_statement(context, position, survivors);
-    entry.advert.statement_key.verify(&statement, signature).is_ok()
+    keys.statement.verify(&statement, signature).is_ok()
 }
 
 /// The coordinator that collects consistency statements.

@@ -74,7 +74,7 @@ pub use graph::{Graph, GraphError, SparseParameters};
 pub use masked_input::{Accumulator, Finished, Masked, Ready, Upload};
 pub use packing::Bits;
 pub use positions::PositionSet;
-pub use roster::{Credential, Roster, RosterEntry, RosterError, UnidentifiedEntry};
+pub use roster::{Credential, Roster, RosterEntry, RosterError, UnidentifiedEntry, VerifiedCertifications};
 pub use share_keys::{AddressedPart, Bundle, Routed, SharePart, ShareRouter, SharedKeys, Sharers};
 pub use terms::Terms;
 pub use thresholds::{ThresholdError, Thresholds};

@@ -1,12 +1,16 @@
 //! The roster of a round and its digest R1. The coordinator assembles it from the adverts it took; every client
 //! assembles it again from what it was sent, with the same checks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use eranos_base::{
     ClientId, Context, Digest, Position, Signature, StatementKind, VerifyingKey,
     encoding::{Canonical, DecodeError},
-    signing::first_unverified,
+    signing::{CheckedKey, first_unverified_under},
+    statement::statement_key_certification,
 };
 
 use crate::{
@@ -56,13 +60,55 @@ impl RosterEntry {
         Ok(self.advert.verify(terms, &self.key)?)
     }
 
-    /// Verifies all of it but the signatures.
-    fn check(&self, terms: &Terms) -> Result<(), EntryError> {
+    /// Verifies all of it but the signatures, and gives both keys.
+    fn check(&self, terms: &Terms) -> Result<MemberKeys, EntryError> {
         if self.id.trust_domain() != terms.trust_domain.as_str() {
             return Err(EntryError::TrustDomain);
         }
-        self.key.check().map_err(|_| EntryError::CertificateKey)?;
-        Ok(self.advert.check()?)
+        let certificate = self.key.checked().map_err(|_| EntryError::CertificateKey)?;
+        let statement = self.advert.statement_key.checked().map_err(|_| AdvertError::Certification)?;
+        Ok(MemberKeys { certificate, statement })
+    }
+
+    /// The certified statement key: what the certificate's key signed.
+    fn certified(&self, terms: &Terms) -> Vec<u8> {
+        statement_key_certification(&terms.trust_domain, &terms.task, &self.advert.statement_key)
+    }
+
+    /// SHA-256 over everything that [`RosterEntry::check`] and the certification's verification look at.
+    fn certification_digest(&self, terms: &Terms) -> Digest {
+        let certified = Canonical::new(CERTIFICATION_DOMAIN).text(self.id.trust_domain()).field(&self.certified(terms));
+        Digest::of(&certified.field(&self.key.0).field(&self.advert.certification.0).finish())
+    }
+}
+
+/// The keys of a member, of which one certified the other.
+#[derive(Clone, Debug)]
+pub(crate) struct MemberKeys {
+    pub(crate) certificate: CheckedKey,
+    pub(crate) statement: CheckedKey,
+}
+
+/// Certifications of statement keys that were verified. They are the same in every round of a task, and are verified in
+/// the first one. What is not there is verified again: nothing but time depends on it.
+///
+/// It holds the last roster's, and of those before what [`CERTIFICATIONS_MAX`] leaves room for.
+#[derive(Debug, Default)]
+pub struct VerifiedCertifications(Mutex<BTreeMap<Digest, Arc<MemberKeys>>>);
+
+impl VerifiedCertifications {
+    fn find(&self, certification: &Digest) -> Option<Arc<MemberKeys>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(certification).cloned()
+    }
+
+    fn keep(&self, verified: impl Iterator<Item = (Digest, Arc<MemberKeys>)>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(verified);
+        // Which of the older ones go matters to nobody: they are verified again if they come back.
+        let excess = kept.len().saturating_sub(CERTIFICATIONS_MAX);
+        for digest in kept.keys().take(excess).copied().collect::<Vec<_>>() {
+            kept.remove(&digest);
+        }
     }
 }
 
@@ -222,6 +268,7 @@ pub struct Roster {
     graph: Graph,
     context: Context,
     entries: Vec<RosterEntry>,
+    keys: Vec<Arc<MemberKeys>>,
     /// Where in it each identity stands.
     positions: BTreeMap<ClientId, Position>,
 }
@@ -233,6 +280,15 @@ impl Roster {
     /// If the size fits no safe thresholds or no graph, or exceeds the plan's, an entry is out of order or does not verify,
     /// or two entries share an identity, a certificate, a certificate key, a statement key or an agreement key.
     pub fn assemble(terms: Arc<Terms>, entries: Vec<RosterEntry>) -> Result<Self, RosterError> {
+        Self::assemble_knowing(terms, entries, &VerifiedCertifications::default())
+    }
+
+    /// The same; what is in `known` is not verified again, and what was verified goes into it.
+    pub(crate) fn assemble_knowing(
+        terms: Arc<Terms>,
+        entries: Vec<RosterEntry>,
+        known: &VerifiedCertifications,
+    ) -> Result<Self, RosterError> {
         let n1 = entries.len();
         let thresholds = match terms.graph {
             GraphKind::Complete => Thresholds::complete(n1, terms.max_colluders, terms.u_min)?,
@@ -254,15 +310,7 @@ impl Roster {
         }
         // One set for both kinds: a key that encrypts shares to one client must make no mask with another.
         check_distinct::<AgreementKey, 2>("agreement key", &entries, |entry| [entry.advert.c_pk, entry.advert.s_pk])?;
-        for entry in &entries {
-            entry.check(&terms).map_err(|error| RosterError::Entry { id: entry.id.clone(), error })?;
-        }
-        let signed: Vec<_> = entries.iter().flat_map(|entry| entry.advert.signed(&terms, &entry.key)).collect();
-        if let Some(index) = first_unverified(&signed) {
-            // Two signatures an entry: the advert's, and the statement key's certification.
-            let error = if index % 2 == 0 { AdvertError::Signature } else { AdvertError::Certification };
-            return Err(RosterError::Entry { id: entries[index / 2].id.clone(), error: error.into() });
-        }
+        let keys = verify(&terms, &entries, known)?;
         let context = terms.context();
         let context = context.with_roster(digest(&context, &entries));
         let graph = match terms.graph {
@@ -272,7 +320,7 @@ impl Roster {
                 Graph::sparse(&context.roster, ids, thresholds.degree()).map_err(ThresholdError::Graph)?
             }
         };
-        Ok(Self { terms, thresholds, graph, context, entries, positions })
+        Ok(Self { terms, thresholds, graph, context, entries, keys, positions })
     }
 
     /// R1: what every later signature, salt and associated datum of the round binds.
@@ -332,6 +380,11 @@ impl Roster {
         self.entries.get(position.index())
     }
 
+    /// The keys of the member at `position`.
+    pub(crate) fn keys(&self, position: Position) -> Option<&MemberKeys> {
+        self.keys.get(position.index()).map(|keys| &**keys)
+    }
+
     /// The position of `id`.
     pub fn position_of(&self, id: &ClientId) -> Option<Position> {
         self.positions.get(id).copied()
@@ -358,10 +411,10 @@ impl Roster {
     ) -> Option<Position> {
         let mut statements = Vec::new();
         for (position, body, signature) in signed.clone() {
-            let Some(entry) = self.entry(position) else { return Some(position) };
-            statements.push((entry.key, context.statement(kind, position, &body), *signature));
+            let Some(keys) = self.keys(position) else { return Some(position) };
+            statements.push((&keys.certificate, context.statement(kind, position, &body), *signature));
         }
-        let index = first_unverified(&statements)?;
+        let index = first_unverified_under(&statements)?;
         signed.map(|(position, ..)| position).nth(index)
     }
 
@@ -374,9 +427,48 @@ impl Roster {
         body: &[u8],
         signature: &Signature,
     ) -> bool {
-        let Some(entry) = self.entry(position) else { return false };
-        entry.key.verify(&context.statement(kind, position, body), signature).is_ok()
+        let Some(keys) = self.keys(position) else { return false };
+        keys.certificate.verify(&context.statement(kind, position, body), signature).is_ok()
     }
+}
+
+/// Verifies every entry: its keys, its advert, and, where it is not known, its statement key's certification. Gives the
+/// keys in order of position.
+fn verify(
+    terms: &Terms,
+    entries: &[RosterEntry],
+    known: &VerifiedCertifications,
+) -> Result<Vec<Arc<MemberKeys>>, RosterError> {
+    let wrong = |entry: &RosterEntry, error| RosterError::Entry { id: entry.id.clone(), error };
+    let (mut keys, mut is_known) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+    let digests: Vec<_> = entries.iter().map(|entry| entry.certification_digest(terms)).collect();
+    for (entry, digest) in entries.iter().zip(&digests) {
+        let found = known.find(digest);
+        is_known.push(found.is_some());
+        keys.push(match found {
+            Some(keys) => keys,
+            None => Arc::new(entry.check(terms).map_err(|error| wrong(entry, error))?),
+        });
+    }
+    let mut signed = Vec::with_capacity(2 * entries.len());
+    for ((entry, keys), is_known) in entries.iter().zip(&keys).zip(is_known) {
+        let of_entry = |error| (entry, error);
+        signed.push((of_entry(AdvertError::Signature), entry.advert.statement(terms), entry.advert.signature, keys));
+        if !is_known {
+            let certification = entry.advert.certification;
+            signed.push((of_entry(AdvertError::Certification), entry.certified(terms), certification, keys));
+        }
+    }
+    let (of, statements): (Vec<_>, Vec<_>) = signed
+        .into_iter()
+        .map(|(of, statement, signature, keys)| (of, (&keys.certificate, statement, signature)))
+        .unzip();
+    if let Some(index) = first_unverified_under(&statements) {
+        let (entry, error) = of[index];
+        return Err(wrong(entry, error.into()));
+    }
+    known.keep(digests.into_iter().zip(keys.iter().cloned()));
+    Ok(keys)
 }
 
 /// R1: SHA-256 over the canonical encoding of session, round, plan, n1 (u16), the SHA-256 of the ordered identities
@@ -436,3 +528,6 @@ const ROSTER_DOMAIN: &str = "eranos/secagg/v1/roster";
 const IDS_DOMAIN: &str = "eranos/secagg/v1/roster-ids";
 const ENTRY_DOMAIN: &str = "eranos/secagg/v1/roster-entry";
 const CREDENTIAL_DOMAIN: &str = "eranos/secagg/v1/credential";
+const CERTIFICATION_DOMAIN: &str = "eranos/secagg/v1/verified-certification";
+/// Most certifications that a client keeps as verified: two of the largest rosters, some 10 MB.
+pub const CERTIFICATIONS_MAX: usize = 2 * ROSTER_LEN_MAX;

@@ -369,7 +369,7 @@ impl SharedKeys {
     ) -> Result<Self, Refusal> {
         let own_entry = advertised.entry();
         let Advertised { terms, identity, secrets, advert } = advertised;
-        let roster = Roster::assemble(terms, entries)?;
+        let roster = Roster::assemble_knowing(terms, entries, &identity.verified)?;
         let position =
             roster.position_of(&identity.id).ok_or_else(|| Refusal::NotInRoster { id: identity.id.clone() })?;
         if roster.entry(position) != Some(&own_entry) {

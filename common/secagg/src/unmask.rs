@@ -293,7 +293,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Advertised, GraphKind, Identity, RosterEntry, StatementKey, Terms, shamir::Coordinate, terms::Dimension,
+        Advertised, GraphKind, Identity, RosterEntry, StatementKey, Terms, VerifiedCertifications, shamir::Coordinate,
+        terms::Dimension,
     };
 
     /// Four clients, of whom the first `n_survivors` survive. Client 0 commits to one secret and deals the shares that `deal`
@@ -325,6 +326,7 @@ mod tests {
                 certificate: Digest::of(&[i as u8]),
                 certificate_key: SigningKey::generate(entropy),
                 statement_key: StatementKey::derive(&entropy.bytes(), &terms.task),
+                verified: VerifiedCertifications::default(),
             })
         };
         let mut clients: Vec<Advertised> =

@@ -2,7 +2,7 @@
 
 use eranos_base::SigningKey;
 use eranos_secagg::{
-    Advertised, Identity, Ready, SharedKeys, Sharers, StatementKey, roster::entries_from_bytes,
+    Advertised, Identity, Ready, SharedKeys, Sharers, StatementKey, VerifiedCertifications, roster::entries_from_bytes,
     share_keys::parts_from_bytes,
 };
 use tokio::sync::oneshot;
@@ -154,6 +154,7 @@ fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
             certificate: Digest::of(&[i]),
             certificate_key: SigningKey::from_seed(&[i + 1; 32]),
             statement_key: StatementKey::derive(&[i; 32], &task),
+            verified: VerifiedCertifications::default(),
         })
     };
     let mut identities: Vec<_> = (0..4).map(identity).collect();

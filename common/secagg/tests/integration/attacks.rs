@@ -6,7 +6,7 @@ use eranos_base::{Digest, Entropy, Position, RoundNumber, SessionId, Signature, 
 use eranos_secagg::{
     AddressedPart, Advert, Advertised, Arrival, Blame, Identity, Incomplete, Misbehaviour, PositionSet, Quorum,
     Refusal, Roster, RosterEntry, RosterError, SharePart, Sharers, StatementKey, Survivors, ThresholdError,
-    UnmaskAnswer, advert::AdvertError, packing::PackingError, roster::EntryError,
+    UnmaskAnswer, VerifiedCertifications, advert::AdvertError, packing::PackingError, roster::EntryError,
 };
 
 use crate::federation::{Federation, federation, id, position};
@@ -547,6 +547,7 @@ fn two_tasks_of_one_cohort_show_its_clients_in_unrelated_orders() {
                 certificate: Digest::of(&[i as u8]),
                 certificate_key: SigningKey::from_seed(&key.seed()),
                 statement_key: StatementKey::derive(secret, &of_task.terms.task),
+                verified: VerifiedCertifications::default(),
             };
             let seed = &mut eranos_base::SeededEntropy::new(i as u64);
             Advertised::begin(of_task.terms.clone(), Arc::new(identity), seed).entry()
@@ -618,6 +619,44 @@ fn resigned(federation: &Federation, i: usize, mut advert: Advert) -> Advert {
     let statement = federation.terms.context().statement(StatementKind::Advert, Position::NONE, body);
     advert.signature = federation.identities[i].certificate_key.sign(&statement);
     advert
+}
+
+#[test]
+fn what_was_verified_of_a_credential_in_one_round_hides_no_forgery_in_the_next() {
+    // Client 0 has gone through a round with all of them, and verifies in the next what it has not verified yet.
+    let first = federation(5, 1, 4, 6, 20, 15);
+    let share = |federation: &Federation, change: &dyn Fn(&mut Vec<RosterEntry>)| {
+        let mut entries = federation.over_the_wire(&federation.entries());
+        change(&mut entries);
+        federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(1)).err()
+    };
+    assert_eq!(share(&first, &|_| ()), None);
+    let second = first.with_terms(|terms| terms.round = RoundNumber(2));
+    let entry = |i, error: AdvertError| {
+        Some(Refusal::Roster(RosterError::Entry { id: id(5, i), error: EntryError::Advert(error) }))
+    };
+    let resign = |entries: &mut Vec<RosterEntry>, change: &dyn Fn(&mut Advert)| {
+        let mut advert = entries[2].advert.clone();
+        change(&mut advert);
+        entries[2].advert = resigned(&second, 2, advert);
+    };
+    let another = second.entries()[3].advert.certification;
+    let refusal = share(&second, &|entries| resign(entries, &|advert| advert.certification = another));
+    assert_eq!(refusal, entry(2, AdvertError::Certification));
+    let refusal = share(&second, &|entries| resign(entries, &|advert| advert.certification.0[7] ^= 1));
+    assert_eq!(refusal, entry(2, AdvertError::Certification));
+    // An advert of the first round is none of the second, whatever was verified beside it.
+    let old = first.entries()[2].advert.clone();
+    assert_eq!(share(&second, &|entries| entries[2].advert = old.clone()), entry(2, AdvertError::Signature));
+    assert_eq!(share(&second, &|entries| entries[2].advert.signature.0[7] ^= 1), entry(2, AdvertError::Signature));
+    // The same keys, certified for one task, count for no other.
+    let other = second.with_terms(|terms| terms.task = "letters".parse().expect("name"));
+    let refusal = share(&other, &|entries| {
+        let certification = first.entries()[2].advert.certification;
+        entries[2].advert = resigned(&other, 2, Advert { certification, ..entries[2].advert.clone() });
+    });
+    assert_eq!(refusal, entry(2, AdvertError::Certification));
+    assert_eq!(share(&second, &|_| ()), None);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use eranos_base::{
 use eranos_secagg::{
     Accumulator, Advertised, Arrival, Bits, Bundle, ConsistencyCollector, Consistent, Finished, GraphKind, Identity,
     Masked, Quorum, Ready, Roster, RosterEntry, ShareRouter, SharedKeys, Sharers, StatementKey, Survivors, Terms,
-    Unmasker, Upload, roster, share_keys, terms::Dimension,
+    Unmasker, Upload, VerifiedCertifications, roster, share_keys, terms::Dimension,
 };
 
 pub(crate) struct Federation {
@@ -40,7 +40,8 @@ pub(crate) fn federation(n1: usize, f: usize, u_min: usize, dimension: usize, bi
     keys.sort_by_key(|(_, statement_key)| statement_key.verifying_key());
     let identity = |(i, (certificate_key, statement_key)): (usize, (SigningKey, StatementKey))| {
         let certificate = Digest::of(format!("certificate {i}").as_bytes());
-        Arc::new(Identity { id: id(n1, i), certificate, certificate_key, statement_key })
+        let verified = VerifiedCertifications::default();
+        Arc::new(Identity { id: id(n1, i), certificate, certificate_key, statement_key, verified })
     };
     let identities = keys.into_iter().enumerate().map(identity).collect();
     Federation { terms: Arc::new(terms), identities, seed }

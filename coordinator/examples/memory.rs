@@ -32,7 +32,7 @@ use eranos_privacy::{
     mechanism::{NoiseTarget, RecordTarget, design},
 };
 use eranos_secagg::{
-    Advertised, GraphKind, Identity, Quorum, Sharers, StatementKey, Survivors, Terms, UnidentifiedEntry,
+    Advertised, GraphKind, Identity, Quorum, ShownSharers, StatementKey, Survivors, Terms, UnidentifiedEntry,
     VerifiedCertifications, roster::entries_from_bytes, share_keys::parts_from_bytes,
 };
 use eranos_wire::{
@@ -165,7 +165,7 @@ pub(crate) fn measure(size: &Size) -> Used {
     let receive = |(client, (_, answer)): (eranos_secagg::SharedKeys, (usize, Answer))| {
         let Answer::Sharers(message) = answer else { panic!("no U2") };
         let parts = parts_from_bytes(&message.parts).unwrap();
-        client.receive(&Sharers::from_bytes(&message.sharers).unwrap(), &parts).unwrap()
+        client.receive(&ShownSharers::from_bytes(&message.sharers, size.clients).unwrap(), &parts).unwrap()
     };
     let mut ready: BTreeMap<usize, _> =
         shared.into_iter().zip(coordinator.answers()).map(receive).enumerate().collect();

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{ClientId, Context, Digest, Position, SessionId, Signature, SigningKey, StatementKind, VerifyingKey};
 use eranos_secagg::{
-    AddressedPart, Advert, Finished, Identity, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
+    AddressedPart, Advert, Finished, Identity, Roster, RosterEntry, SharePart, Sharers, ShownSharers, Survivors, Terms,
     roster::{entries_from_bytes, entries_to_bytes},
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
@@ -34,6 +34,8 @@ pub(crate) struct Adversary {
     credentials: BTreeMap<Digest, (ClientId, Credential)>,
     /// The roster that it showed in place of the honest one.
     shown: Mutex<Vec<RosterEntry>>,
+    /// What it received of the bundles.
+    bundles: Arc<Mutex<BTreeMap<Position, Digest>>>,
     pub(crate) plan: Option<RoundPlan>,
     pub(crate) roster: Option<Roster>,
     pub(crate) context: Option<Context>,
@@ -62,7 +64,8 @@ impl Adversary {
         };
         let credentials = world.clients.iter().map(credential).collect();
         let shown = Mutex::default();
-        Self { setup: world.setup.clone(), victim, keys, credentials, shown, plan: None, roster: None, context: None }
+        let (setup, bundles) = (world.setup.clone(), world.bundles.clone());
+        Self { setup, victim, keys, credentials, shown, bundles, plan: None, roster: None, context: None }
     }
 
     /// Takes in an honest answer.
@@ -79,7 +82,8 @@ impl Adversary {
                 self.roster = Some(roster);
             }
             Answer::Sharers(sharers) => {
-                let sharers = Sharers::from_bytes(&sharers.sharers).unwrap();
+                let n1 = self.roster.as_ref().unwrap().n1();
+                let sharers = ShownSharers::from_bytes(&sharers.sharers, n1).unwrap();
                 self.context = self.context.map(|context| context.with_sharers(sharers.root()));
             }
             _ => {}
@@ -173,12 +177,16 @@ impl Adversary {
         change: impl FnOnce(&mut Vec<(Position, Digest)>, &mut Vec<AddressedPart>),
     ) {
         if let Answer::Sharers(message) = answer {
-            let mut members = Sharers::from_bytes(&message.sharers).unwrap().members().to_vec();
+            let roster = self.roster.as_ref().unwrap();
+            let sharers = ShownSharers::from_bytes(&message.sharers, roster.n1()).unwrap();
+            let bundles = self.bundles.lock().unwrap();
+            let mut members = sharers.set().iter().map(|position| (position, bundles[&position])).collect();
             let mut parts = parts_from_bytes(&message.parts).unwrap();
             change(&mut members, &mut parts);
-            let sharers = Sharers::new(members).unwrap();
-            let signature = self.setup.ledger_key().sign(&sharers.statement(self.roster.as_ref().unwrap()));
-            *message = share_keys::Sharers { sharers: sharers.to_bytes(), signature, parts: parts_to_bytes(&parts) };
+            let sharers = Sharers::new(roster.n1(), members).unwrap();
+            let signature = self.setup.ledger_key().sign(&sharers.statement(roster));
+            let sharers = sharers.shown_to(roster.position_of(&self.victim).unwrap()).to_bytes();
+            *message = share_keys::Sharers { sharers, signature, parts: parts_to_bytes(&parts) };
         }
     }
 

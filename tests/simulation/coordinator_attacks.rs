@@ -489,11 +489,6 @@ fn a_u2_that_does_not_fit_is_refused() {
         |refusal| matches!(refusal, Refusal::OwnBundleAltered),
     );
     check(
-        "outside the roster",
-        |members, _| members[4].0 = Position(77),
-        |refusal| matches!(refusal, Refusal::SharersMalformed),
-    );
-    check(
         "a part missing",
         |_, parts| {
             parts.remove(1);
@@ -564,6 +559,32 @@ fn sets_that_the_pinned_key_did_not_sign_are_refused() {
 }
 
 #[test]
+fn a_u2_whose_bytes_are_another_than_those_signed_is_refused() {
+    // Its bitmap, the root over the bundles, and the proof of the victim's own, each with a bit flipped or cut.
+    fn check(context: &'static str, change: fn(&mut Vec<u8>), expect: Expect) {
+        let world = deceive(
+            context,
+            |_| {},
+            move |_, answer, _| {
+                if let Answer::Sharers(message) = answer {
+                    change(&mut message.sharers);
+                }
+            },
+        );
+        check_refusal(&world, context, true, false, expect);
+        assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::Ready(_))), "{context}");
+    }
+    let not_signed: Expect = |kind| matches!(kind, RefusalKind::NotSigned { what } if what.contains("shared keys"));
+    check("a member less", |bytes| bytes[0] ^= 1 << 4, not_signed);
+    check("another root", |bytes| bytes[1] ^= 1, not_signed);
+    check("a position past the roster", |bytes| bytes[0] |= 1 << 5, |kind| matches!(kind, RefusalKind::Decode(_)));
+    let altered: Expect = |kind| matches!(kind, RefusalKind::SecureSum(Refusal::OwnBundleAltered));
+    check("another proof", |bytes| *bytes.last_mut().unwrap() ^= 1, altered);
+    check("a shorter proof", |bytes| bytes.truncate(bytes.len() - 32), altered);
+    check("a longer proof", |bytes| bytes.extend([0; 32]), altered);
+}
+
+#[test]
 fn a_victim_with_a_u2_of_its_own_signs_no_survivors() {
     // It masks against another set than all others do: the sum of its pairwise masks would be known to the adversary.
     let mut world = World::new(24, FIVE);
@@ -617,7 +638,7 @@ fn victims_context(world: &World, adversary: &Adversary) -> eranos_base::Context
             (Position(i), digest)
         })
         .collect();
-    let sharers = eranos_secagg::Sharers::new(bundles).unwrap();
+    let sharers = eranos_secagg::Sharers::new(bundles.len(), bundles).unwrap();
     let context = roster.context().with_sharers(sharers.root());
     let statement = context.statement(eranos_base::StatementKind::Ready, Position(VICTIM as u16), &[]);
     key.verify(&statement, &ready.unwrap()).expect("the victim's READY names its own U2");

@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Digest, Entropy, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, TaskId, Timestamp,
-    TrustDomain, VerifyingKey,
+    ClientId, Digest, Entropy, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, TaskId,
+    Timestamp, TrustDomain, VerifyingKey,
     encoding::{Canonical, CanonicalReader},
 };
 use eranos_client::{
@@ -43,7 +43,7 @@ use eranos_privacy::{
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
-use eranos_secagg::{GraphKind, Identity, StatementKey, VerifiedCertifications};
+use eranos_secagg::{Bundle, GraphKind, Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
@@ -103,6 +103,8 @@ pub(crate) struct World {
     pub(crate) on_answer: Option<AnswerHook>,
     /// Alters what a client requests: a malicious client.
     pub(crate) on_request: Option<RequestHook>,
+    /// The hash of each client's bundle as it reached the coordinator, by position in a full roster.
+    pub(crate) bundles: Arc<Mutex<BTreeMap<Position, Digest>>>,
     /// With what probability in percent an answer is lost and its request sent again.
     pub(crate) loss_percent: u64,
     /// How long the coordinator waits in each phase.
@@ -302,6 +304,7 @@ impl World {
             coordinator,
             on_answer: None,
             on_request: None,
+            bundles: Arc::default(),
             loss_percent: 0,
             phase_wait: PHASE_WAIT,
             queue,
@@ -582,6 +585,12 @@ impl World {
         let mut request = Request::decode(kind, &header).unwrap();
         if let Some(hook) = &mut self.on_request {
             hook(from, &mut request, &mut body);
+        }
+        if let Request::ShareKeys(message) = &request
+            && let Ok(bundle) = Bundle::from_bytes(&message.bundle)
+        {
+            let position = Position(from as u16);
+            self.bundles.lock().unwrap().insert(position, bundle.digest(position));
         }
         let digest = Digest::of_parts(&[&[request.kind()], &request.encode().unwrap()]);
         let exchange = self.clients[from].exchange;

@@ -23,8 +23,8 @@ use std::{
 
 use eranos_base::{ClientId, Digest, Entropy, OsEntropy, Position, RoundNumber, SessionId, SigningKey};
 use eranos_secagg::{
-    AddressedPart, Advert, Advertised, Bits, Bundle, Finished, GraphKind, Identity, Quorum, Roster, RosterEntry,
-    SharePart, ShareRouter, Sharers, StatementKey, Survivors, Terms, Thresholds, UnidentifiedEntry, UnmaskAnswer,
+    AddressedPart, Advert, Advertised, Bits, Bundle, Finished, Graph, GraphKind, Identity, Quorum, Roster, RosterEntry,
+    SharePart, ShareRouter, ShownSharers, StatementKey, Survivors, Terms, Thresholds, UnidentifiedEntry, UnmaskAnswer,
     VerifiedCertifications,
     kernel::{InstructionSet, aes_rounds},
     roster, share_keys,
@@ -157,14 +157,14 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
     let routed = router.close().unwrap();
     let parts: Vec<_> =
         roster.positions().map(|holder| share_keys::parts_to_bytes(&routed.parts_for(holder))).collect();
-    let sharers = routed.sharers().to_bytes();
+    let sharers: Vec<_> = roster.positions().map(|holder| routed.sharers().shown_to(holder).to_bytes()).collect();
     lap.of("share_keys, coordinator");
 
-    let receive = |(client, parts): (eranos_secagg::SharedKeys, &Vec<u8>)| {
+    let receive = |((client, parts), sharers): ((eranos_secagg::SharedKeys, &Vec<u8>), &Vec<u8>)| {
         let parts = share_keys::parts_from_bytes(parts).unwrap();
-        client.receive(&Sharers::from_bytes(&sharers).unwrap(), &parts).unwrap()
+        client.receive(&ShownSharers::from_bytes(sharers, n1).unwrap(), &parts).unwrap()
     };
-    let clients: Vec<_> = clients.into_iter().zip(&parts).map(receive).collect();
+    let clients: Vec<_> = clients.into_iter().zip(&parts).zip(&sharers).map(receive).collect();
     lap.of("masked_input, clients: open shares, READY");
     let mut accumulator = routed.accumulate();
     for (position, client) in roster.positions().zip(&clients) {
@@ -189,9 +189,18 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
     let clients = masked;
     lap.of("masked_input, coordinator: verify, add");
 
-    let survivors = collector.survivors().to_bytes();
-    let sign = |client: eranos_secagg::Masked| client.sign(&Survivors::from_bytes(&survivors, n1).unwrap()).unwrap();
-    let clients: Vec<_> = clients.into_iter().map(sign).collect();
+    let shown: Vec<Vec<u8>> = match roster.graph() {
+        Graph::Complete { .. } => vec![collector.survivors().to_bytes(); n_survivors],
+        Graph::Sparse { .. } => {
+            let survivors = collector.survivors();
+            survivors.set().iter().map(|position| survivors.shown_to(&roster, position).to_bytes()).collect()
+        }
+    };
+    lap.of("consistency, coordinator");
+    let sign = |(client, shown): (eranos_secagg::Masked, &Vec<u8>)| {
+        client.sign(&Survivors::from_bytes(shown, n1).unwrap()).unwrap()
+    };
+    let clients: Vec<_> = clients.into_iter().zip(&shown).map(sign).collect();
     lap.of("consistency, clients");
     for (position, client) in roster.positions().zip(&clients) {
         collector.accept(position, &client.signature()).unwrap();
@@ -224,8 +233,8 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
     let packed_len = terms.bits.packed_len(terms.dimension);
     let bytes = [
         ("advertise_keys", roster.entries()[0].advert.to_bytes().len(), entries.len()),
-        ("share_keys", bundles[0].len(), sharers.len() + parts[0].len()),
-        ("masked_input", 64 + packed_len + finished_len, survivors.len()),
+        ("share_keys", bundles[0].len(), sharers[0].len() + parts[0].len()),
+        ("masked_input", 64 + packed_len + finished_len, shown[0].len()),
         ("consistency", 64, quorum.len()),
         ("unmask", answers[0].len(), 0),
     ];
@@ -248,8 +257,13 @@ fn bytes_up(degree: usize, packed_len: usize) -> usize {
 
 /// And receives: roster, U2 and the parts, U3 and its READYs, quorum. Credentials are those seen before.
 fn bytes_down(n1: usize, degree: usize, quorum: usize) -> usize {
-    let sharers = 2 + 34 * n1;
-    UnidentifiedEntry::LEN * n1 + sharers + AddressedPart::LEN * degree + (n1.div_ceil(8) + 64 * n1) + (2 + 66 * quorum)
+    let bitmap = n1.div_ceil(8);
+    // The first position's proof is one of the longest.
+    let sharers = bitmap + 32 + 32 * n1.next_power_of_two().ilog2() as usize;
+    UnidentifiedEntry::LEN * n1
+        + (sharers + AddressedPart::LEN * degree)
+        + (bitmap + 64 * (degree + 1))
+        + (2 + 66 * quorum)
 }
 
 /// What 1,024 clients would send and receive, 2^20 values of 16 bits each, on the complete graph and on the sparse one for

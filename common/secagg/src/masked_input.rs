@@ -210,7 +210,7 @@ impl Accumulator {
         let (n1, terms) = (routed.roster.n1(), routed.roster.terms());
         Self {
             context: routed.roster.context().with_sharers(routed.sharers.root()),
-            sharers: PositionSet::of(n1, routed.sharers.members().iter().map(|(position, _)| *position)),
+            sharers: routed.sharers.set().clone(),
             readies: vec![None; n1],
             finished: vec![None; n1],
             sum: Lanes::zeros(terms.dimension, terms.bits),

@@ -355,6 +355,11 @@ impl Roster {
         if n_neighbors < threshold { Err(Refusal::TooFewNeighbors { n_neighbors, threshold }) } else { Ok(()) }
     }
 
+    /// Whether the client at `position` shares keys with that at `other`, or is the same.
+    pub(crate) fn deals_with(&self, position: Position, other: Position) -> bool {
+        position == other || self.graph.contains(position, other)
+    }
+
     fn n_neighbors_in(&self, position: Position, set: &PositionSet) -> usize {
         self.graph.neighbors(position).into_iter().filter(|neighbor| set.contains(*neighbor)).count()
     }

@@ -2,8 +2,8 @@
 
 use eranos_base::SigningKey;
 use eranos_secagg::{
-    Advertised, Identity, Ready, SharedKeys, Sharers, StatementKey, VerifiedCertifications, roster::entries_from_bytes,
-    share_keys::parts_from_bytes,
+    Advertised, Identity, Ready, SharedKeys, ShownSharers, StatementKey, VerifiedCertifications,
+    roster::entries_from_bytes, share_keys::parts_from_bytes,
 };
 use tokio::sync::oneshot;
 
@@ -191,7 +191,7 @@ fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
     }
     let receive = |(peer, client): (Peer, SharedKeys)| {
         let Answer::Sharers(message) = heard(federation, &peer, 2) else { panic!("U2") };
-        let sharers = Sharers::from_bytes(&message.sharers).expect("U2");
+        let sharers = ShownSharers::from_bytes(&message.sharers, 4).expect("U2");
         let parts = parts_from_bytes(&message.parts).expect("parts");
         let ready: Ready = client.receive(&sharers, &parts).expect("honest");
         ask(federation, &peer, 3, Message::Ready(ready.ready()));

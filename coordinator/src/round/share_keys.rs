@@ -79,17 +79,16 @@ impl ShareKeys {
             Ok(routed) => routed,
             Err(incomplete) => return aborting.end(incomplete.to_string(), actions),
         };
-        let sharers = routed.sharers().clone();
+        let sharers = routed.sharers();
         let signature = self.common.spec.key.sign(&sharers.statement(&roster));
-        for entry in roster.entries() {
-            let position = roster.position_of(&entry.id).filter(|p| sharers.members().iter().any(|(q, _)| q == p));
-            match position {
-                Some(position) => {
+        for (position, entry) in roster.positions().zip(roster.entries()) {
+            match sharers.set().contains(position) {
+                true => {
                     let parts = parts_to_bytes(&routed.parts_for(position));
-                    let message = share_keys::Sharers { sharers: sharers.to_bytes(), signature, parts };
-                    actions.push(answer(&entry.id, message));
+                    let sharers = sharers.shown_to(position).to_bytes();
+                    actions.push(answer(&entry.id, share_keys::Sharers { sharers, signature, parts }));
                 }
-                None => {
+                false => {
                     let reason = "no shares in time".to_owned();
                     actions.push(answer(&entry.id, Aborted { reason: reason.clone().into() }));
                     let note = Note::Dropped { id: entry.id.clone(), phase: Phase::ShareKeys, reason };
@@ -97,7 +96,7 @@ impl ShareKeys {
                 }
             }
         }
-        let common = self.common.enter(Phase::MaskedInput, sharers.members().len(), now, &mut actions);
+        let common = self.common.enter(Phase::MaskedInput, sharers.set().len(), now, &mut actions);
         let phase = CollectInputs::new(common, roster, routed.accumulate());
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         (Round::MaskedInput(phase), actions)

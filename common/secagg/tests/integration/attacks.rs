@@ -18,8 +18,8 @@ fn ten(seed: u64) -> Federation {
 }
 
 fn sharers_of(routed: &eranos_secagg::Routed, keep: impl Fn(usize) -> bool) -> Sharers {
-    let members = routed.sharers().members().iter().filter(|(position, _)| keep(position.index()));
-    Sharers::new(members.copied().collect()).expect("ascending")
+    let members = routed.sharers().members().filter(|(position, _)| keep(position.index()));
+    Sharers::new(routed.sharers().set().n1(), members.collect()).expect("ascending")
 }
 
 /// Survivors as a malicious coordinator writes them.
@@ -36,7 +36,7 @@ fn u2_equivocation_with_the_victim_alone_with_the_corrupt_is_refused() {
     let (mut clients, router) = federation.shared(&[]);
     let routed = router.close().expect("everybody shared");
     let parts: Vec<_> = routed.parts_for(position(3)).into_iter().filter(|part| part.dealer.0 < 3).collect();
-    let refusal = clients.remove(3).receive(&sharers_of(&routed, |i| i <= 3), &parts);
+    let refusal = clients.remove(3).receive(&sharers_of(&routed, |i| i <= 3).shown_to(position(3)), &parts);
     assert_eq!(refusal.map(|_| ()), Err(Refusal::TooFewSharers { n_sharers: 4, u_min: 7 }));
 }
 
@@ -52,8 +52,8 @@ fn u2_equivocation_with_those_that_will_be_declared_dropped_is_refused_by_all() 
     for (i, client) in clients.into_iter().enumerate() {
         let u2 = if i == 3 { &victims } else { &everyone };
         let mut parts = routed.parts_for(position(i));
-        parts.retain(|part| u2.members().iter().any(|(member, _)| *member == part.dealer));
-        let client = client.receive(u2, &parts).expect("large enough, and every part is signed");
+        parts.retain(|part| u2.set().contains(part.dealer));
+        let client = client.receive(&u2.shown_to(position(i)), &parts).expect("large enough, and every part is signed");
         readies.push((i, client.ready()));
         masked.push(client.mask(&federation.input(i)).expect("the plan's length").0);
     }
@@ -82,15 +82,15 @@ fn a_u2_that_lacks_the_client_or_alters_its_bundle_or_withholds_a_part_is_refuse
         let routed = router.close().expect("everybody shared");
         let mut parts = routed.parts_for(position(0));
         let sharers = change(&routed, &mut parts);
-        assert_eq!(clients.remove(0).receive(&sharers, &parts).map(|_| ()), Err(expect));
+        assert_eq!(clients.remove(0).receive(&sharers.shown_to(position(0)), &parts).map(|_| ()), Err(expect));
     };
     let whole = |routed: &eranos_secagg::Routed| routed.sharers().clone();
     check(&|routed, _| sharers_of(routed, |i| i != 0), Refusal::NotASharer);
     check(
         &|routed, _| {
-            let mut members = routed.sharers().members().to_vec();
+            let mut members: Vec<_> = routed.sharers().members().collect();
             members[0].1 = Digest::of(b"another bundle");
-            Sharers::new(members).expect("ascending")
+            Sharers::new(4, members).expect("ascending")
         },
         Refusal::OwnBundleAltered,
     );
@@ -129,9 +129,9 @@ fn a_u2_that_lacks_the_client_or_alters_its_bundle_or_withholds_a_part_is_refuse
     );
     check(
         &|routed, _| {
-            let mut members = routed.sharers().members().to_vec();
+            let mut members: Vec<_> = routed.sharers().members().collect();
             members.push((Position(4), Digest::ZERO));
-            Sharers::new(members).expect("ascending")
+            Sharers::new(5, members).expect("ascending")
         },
         Refusal::SharersMalformed,
     );
@@ -217,7 +217,8 @@ fn survivors_outside_u2_too_few_or_without_the_client_are_refused() {
     let mut masked = Vec::new();
     let mut readies = Vec::new();
     for (i, client) in clients.into_iter().enumerate().take(5) {
-        let client = client.receive(routed.sharers(), &routed.parts_for(position(i))).expect("honest");
+        let client =
+            client.receive(&routed.sharers().shown_to(position(i)), &routed.parts_for(position(i))).expect("honest");
         readies.push((i, client.ready()));
         masked.push(client.mask(&federation.input(i)).expect("the plan's length").0);
     }
@@ -423,7 +424,7 @@ fn shares_that_do_not_open_become_a_complaint_and_the_sum_stays_exact() {
     // The bundle's hash is of what was sent: its dealer, whose state has the honest one, refuses; the others go on.
     let mut ready = Vec::new();
     for (i, client) in clients.into_iter().enumerate() {
-        match client.receive(routed.sharers(), &routed.parts_for(position(i))) {
+        match client.receive(&routed.sharers().shown_to(position(i)), &routed.parts_for(position(i))) {
             Ok(client) => ready.push((i, client)),
             Err(refusal) => assert_eq!((i, refusal), (1, Refusal::OwnBundleAltered)),
         }
@@ -696,7 +697,7 @@ fn replayed_into(change: impl Fn(&mut eranos_secagg::Terms)) {
     let routed = router.close().expect("everybody shared");
     let mut parts = routed.parts_for(position(0));
     parts[1] = old_routed.parts_for(position(0))[1].clone();
-    let refusal = clients.remove(0).receive(routed.sharers(), &parts).err();
+    let refusal = clients.remove(0).receive(&routed.sharers().shown_to(position(0)), &parts).err();
     assert_eq!(refusal, Some(Refusal::PartSignature { dealer: position(2) }));
     // READYs and vectors.
     let (old_ready, _) = then.ready();

@@ -1,8 +1,8 @@
 //! Every decoder of this crate over the same bytes. The fuzz targets of the repository read this file too.
 
 use eranos_secagg::{
-    AddressedPart, Advert, Bundle, Finished, PositionSet, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry,
-    UnmaskAnswer, mask::Lanes, packing, roster, share_keys, terms::Dimension,
+    AddressedPart, Advert, Bundle, Finished, PositionSet, Quorum, SharePart, ShownSharers, Survivors,
+    UnidentifiedEntry, UnmaskAnswer, mask::Lanes, packing, roster, share_keys, terms::Dimension,
 };
 
 /// The roster's size where a decoder has to know it.
@@ -25,7 +25,7 @@ pub(crate) fn decode_by_all(bytes: &[u8]) -> usize {
     check(AddressedPart::from_bytes(bytes).ok().map(|part| part.to_bytes()));
     check(Bundle::from_bytes(bytes).ok().map(|bundle| bundle.to_bytes()));
     check(share_keys::parts_from_bytes(bytes).ok().map(|parts| share_keys::parts_to_bytes(&parts)));
-    check(Sharers::from_bytes(bytes).ok().map(|sharers| sharers.to_bytes()));
+    check(ShownSharers::from_bytes(bytes, N1).ok().map(|sharers| sharers.to_bytes()));
     check(Finished::from_bytes(bytes).ok().map(|finished| finished.to_bytes()));
     check(Survivors::from_bytes(bytes, N1).ok().map(|survivors| survivors.to_bytes()));
     check(Quorum::from_bytes(bytes).ok().map(|quorum| quorum.to_bytes()));

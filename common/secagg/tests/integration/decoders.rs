@@ -2,8 +2,8 @@
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_secagg::{
-    AddressedPart, Advert, Bundle, Finished, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry, UnmaskAnswer,
-    agreement::AgreementKeyError, roster, share_keys,
+    AddressedPart, Advert, Bundle, Finished, Quorum, SharePart, ShownSharers, Survivors, UnidentifiedEntry,
+    UnmaskAnswer, agreement::AgreementKeyError, roster, share_keys,
 };
 
 use crate::{
@@ -28,7 +28,7 @@ fn corpus() -> Vec<Vec<u8>> {
         clients[0].bundle().to_bytes(),
         routed.parts_for(position(1))[0].to_bytes(),
         share_keys::parts_to_bytes(&routed.parts_for(position(1))),
-        routed.sharers().to_bytes(),
+        routed.sharers().shown_to(position(1)).to_bytes(),
         masked[0].1.finished.to_bytes(),
         masked[0].1.packed.clone(),
         collector.survivors().to_bytes(),
@@ -96,7 +96,9 @@ fn an_advert_with_a_non_canonical_or_small_order_key_is_refused() {
 fn lists_that_claim_more_than_a_roster_holds_are_refused_before_they_are_read() {
     let many = [0xff; 4096];
     for error in [
-        Sharers::from_bytes(&many).map(|_| ()),
+        ShownSharers::from_bytes(&many, 10_001).map(|_| ()),
+        ShownSharers::from_bytes(&[0; 1024], 8).map(|_| ()),
+        Survivors::from_bytes(&[1; 1024], 8).map(|_| ()),
         Quorum::from_bytes(&many).map(|_| ()),
         UnmaskAnswer::from_bytes(&many).map(|_| ()),
         Finished::from_bytes(&many).map(|_| ()),

@@ -8,7 +8,7 @@ use eranos_base::{
 };
 use eranos_secagg::{
     Accumulator, Advertised, Arrival, Bits, Bundle, ConsistencyCollector, Consistent, Finished, GraphKind, Identity,
-    Masked, Quorum, Ready, Roster, RosterEntry, ShareRouter, SharedKeys, Sharers, StatementKey, Survivors, Terms,
+    Masked, Quorum, Ready, Roster, RosterEntry, ShareRouter, SharedKeys, ShownSharers, StatementKey, Survivors, Terms,
     Unmasker, Upload, VerifiedCertifications, roster, share_keys, terms::Dimension,
 };
 
@@ -122,7 +122,8 @@ impl Federation {
         let (clients, router) = self.shared(&[]);
         let routed = router.close().expect("everybody shared");
         let receive = |(i, client): (usize, SharedKeys)| {
-            let sharers = Sharers::from_bytes(&routed.sharers().to_bytes()).expect("our own bytes");
+            let sharers = routed.sharers().shown_to(position(i)).to_bytes();
+            let sharers = ShownSharers::from_bytes(&sharers, self.identities.len()).expect("our own bytes");
             let parts = share_keys::parts_to_bytes(&routed.parts_for(position(i)));
             client.receive(&sharers, &share_keys::parts_from_bytes(&parts).expect("our own bytes")).expect("honest")
         };
@@ -157,10 +158,11 @@ impl Federation {
 
     /// The survivors having signed, and the coordinator with a quorum.
     pub(crate) fn consistent(&self, dropped: &[usize]) -> (Vec<(usize, Consistent)>, Quorum, Unmasker, Context) {
-        let (clients, mut collector) = self.uploaded(dropped);
+        let ((clients, mut collector), roster) = (self.uploaded(dropped), self.roster());
         let mut signed = Vec::new();
         for (i, client) in clients.into_iter().enumerate().filter(|(i, _)| !dropped.contains(i)) {
-            let survivors = Survivors::from_bytes(&collector.survivors().to_bytes(), self.identities.len());
+            let survivors = collector.survivors().shown_to(&roster, position(i)).to_bytes();
+            let survivors = Survivors::from_bytes(&survivors, self.identities.len());
             let client = client.sign(&survivors.expect("our own bytes")).expect("honest");
             assert_eq!(collector.accept(position(i), &client.signature()), Ok(Arrival::New));
             signed.push((i, client));

@@ -1,6 +1,6 @@
 //! Every message of a round with one bit flipped, and every message cut short: never taken as valid.
 
-use eranos_secagg::{Advert, Bundle, Finished, Quorum, Sharers, Survivors, UnmaskAnswer, roster, share_keys};
+use eranos_secagg::{Advert, Bundle, Finished, Quorum, ShownSharers, Survivors, UnmaskAnswer, roster, share_keys};
 
 use crate::federation::{Federation, federation, position};
 
@@ -69,11 +69,11 @@ fn no_spoiled_u2_or_part_is_taken() {
     let federation = four();
     let (clients, router) = federation.shared(&[]);
     let root = router.close().expect("everybody shared");
-    let (sharers, parts) = (root.sharers().clone(), root.parts_for(position(0)));
+    let (sharers, parts) = (root.sharers().shown_to(position(0)), root.parts_for(position(0)));
     drop(clients);
     check(&sharers.to_bytes(), |bytes| {
-        let Ok(spoiled) = Sharers::from_bytes(bytes) else { return false };
-        // The hash of another's bundle shows only in the root, which every READY names.
+        let Ok(spoiled) = ShownSharers::from_bytes(bytes, 4) else { return false };
+        // Who is in it shows only in the root, which every READY names.
         let same_root = spoiled.root() == sharers.root();
         same_root && federation.share(0).receive(&spoiled, &parts).is_ok()
     });

@@ -177,7 +177,8 @@ fn a_client_whose_peers_mirror_keys_is_masked_as_before() {
         let members = (0..10).filter(|i| !without.contains(i));
         let members = members.map(|i| (position(i), if i == 3 { bundle } else { Digest::ZERO })).collect();
         let parts: Vec<_> = parts.iter().filter(|part| !without.contains(&part.dealer.index())).cloned().collect();
-        let ready = victim.receive(&Sharers::new(members).expect("ascending"), &parts).expect("large enough");
+        let sharers = Sharers::new(10, members).expect("ascending").shown_to(position(3));
+        let ready = victim.receive(&sharers, &parts).expect("large enough");
         ready.mask(&federation.input(3)).expect("the plan's length").1.packed
     };
     assert_ne!(masked(&[]), masked(&[0, 7]), "the two masks cancel");

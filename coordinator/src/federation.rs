@@ -23,6 +23,7 @@ use eranos_privacy::{
     groups::Released,
     mechanism::{ClientTarget, RecordTarget, design, design_client},
 };
+use eranos_secagg::ShortName;
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -765,8 +766,9 @@ impl Federation {
             return;
         };
         let wanted = fetch.credentials.iter().take(CREDENTIALS_PER_FETCH_MAX);
-        let show = |digest| {
-            let eranos_secagg::Credential { certificate, statement_key, certification } = *phase.credential(digest)?;
+        let show = |name: &[u8; ShortName::LEN]| {
+            let shown = phase.credential(ShortName(*name))?;
+            let eranos_secagg::Credential { certificate, statement_key, certification } = *shown;
             let certificate = self.certificates.get(&certificate)?.clone();
             Some(Credential { certificate, statement_key, certification })
         };

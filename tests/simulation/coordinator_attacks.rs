@@ -189,7 +189,14 @@ fn a_roster_that_is_not_the_cohorts_is_refused() {
 fn a_roster_in_any_other_order_than_its_pseudonyms_is_refused() {
     // The ledger keeps the order. One of names would tell an outsider which pseudonyms of two tasks are one client's.
     fn check(context: &'static str, order: fn(&mut Vec<RosterEntry>)) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| adversary.reorder(answer, order));
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                adversary.reorder(answer, order);
+                adversary.show(answer, &[]);
+            },
+        );
         check_refusal(&world, context, true, false, |kind| {
             matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Order { .. })))
         });
@@ -208,6 +215,7 @@ fn a_roster_with_the_victims_entry_replaced_is_refused() {
     let identity = world.clients[VICTIM].member.identity.clone();
     alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
         adversary.reroster(answer, |entries| entries[VICTIM] = advertise(adversary, &identity));
+        adversary.show(answer, &[]);
     });
     world.begin(1);
     world.run();
@@ -276,9 +284,9 @@ fn a_member_is_whom_its_certificate_names() {
             adversary.show(answer, &[certificate]);
         },
     );
-    // Its name is not sent at all: the victim has another R1 than the one that was signed.
+    // Its name is not sent at all: the victim comes to another R1 than the one that was signed.
     check_refusal(&world, "another's name", true, false, |kind| {
-        matches!(kind, RefusalKind::NotSigned { what: "roster" })
+        matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Digest)))
     });
     assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))));
     assert!(world.clients[VICTIM].credentials.is_empty());
@@ -286,7 +294,7 @@ fn a_member_is_whom_its_certificate_names() {
 
 #[test]
 fn a_credential_that_is_not_the_one_named_is_refused_and_names_nobody() {
-    // The roster is the honest one: what is wrong is what is shown for the digests in it.
+    // The roster is the honest one: what is wrong is what is shown for the names in it.
     fn check(context: &'static str, change: impl Fn(&mut Vec<Credential>) + 'static) {
         let world = deceive(
             context,
@@ -917,7 +925,7 @@ fn messages_that_are_none_are_refused() {
     let garble: [Garble; 6] = [
         ("roster", false, |answer| {
             if let Answer::Roster(m) = answer {
-                m.entries.truncate(100)
+                m.roster.truncate(100)
             }
         }),
         ("sharers", false, |answer| {

@@ -43,7 +43,9 @@ use eranos_privacy::{
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
-use eranos_secagg::{Bundle, GraphKind, Identity, StatementKey, VerifiedCertifications};
+use eranos_secagg::{
+    Advert, Bundle, GraphKind, Identity, RosterEntry, ShortName, StatementKey, VerifiedCertifications,
+};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
@@ -103,6 +105,8 @@ pub(crate) struct World {
     pub(crate) on_answer: Option<AnswerHook>,
     /// Alters what a client requests: a malicious client.
     pub(crate) on_request: Option<RequestHook>,
+    /// Each client's entry as its advert reached the coordinator.
+    pub(crate) entries: Arc<Mutex<BTreeMap<ClientId, RosterEntry>>>,
     /// The hash of each client's bundle as it reached the coordinator, by position in a full roster.
     pub(crate) bundles: Arc<Mutex<BTreeMap<Position, Digest>>>,
     /// With what probability in percent an answer is lost and its request sent again.
@@ -304,6 +308,7 @@ impl World {
             coordinator,
             on_answer: None,
             on_request: None,
+            entries: Arc::default(),
             bundles: Arc::default(),
             loss_percent: 0,
             phase_wait: PHASE_WAIT,
@@ -586,6 +591,12 @@ impl World {
         if let Some(hook) = &mut self.on_request {
             hook(from, &mut request, &mut body);
         }
+        if let Request::Advertise(message) = &request
+            && let Ok(advert) = Advert::from_bytes(&message.advert)
+        {
+            let Peer { id, key, certificate } = peer.clone();
+            self.entries.lock().unwrap().insert(id.clone(), RosterEntry { id, certificate, key, advert });
+        }
         if let Request::ShareKeys(message) = &request
             && let Ok(bundle) = Bundle::from_bytes(&message.bundle)
         {
@@ -647,9 +658,9 @@ impl World {
                     self.answer(&from.id, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
                     return;
                 };
-                let show = |digest| {
+                let show = |name: &[u8; ShortName::LEN]| {
                     let eranos_secagg::Credential { certificate, statement_key, certification } =
-                        *phase.credential(digest)?;
+                        *phase.credential(ShortName(*name))?;
                     let shown = self.clients.iter().find(|client| Digest::of(&client.certificate) == certificate)?;
                     Some(Credential { certificate: shown.certificate.clone(), statement_key, certification })
                 };

@@ -13,7 +13,7 @@ use eranos_base::{
 use zeroize::Zeroizing;
 
 use crate::{
-    AgreementKey, Refusal, RosterEntry, SharedKeys, Terms, VerifiedCertifications,
+    AgreementKey, Member, Refusal, RosterEntry, SharedKeys, ShownRoster, Terms, VerifiedCertifications,
     agreement::{AgreementSecret, derive},
     reader::Reader,
     shamir::Secret,
@@ -291,14 +291,20 @@ impl Advertised {
         }
     }
 
-    /// Takes the roster and seals a share of each secret to every other member. The caller has checked each entry's
-    /// certificate (chain, validity, revocation, identity) and put its public key into the entry.
+    /// Takes the roster and seals a share of each secret to every member with whom this client shares keys. `members` are
+    /// those that the roster names, in its order; the caller has checked the certificate of each (chain, validity,
+    /// revocation, identity).
     ///
     /// # Errors
     /// If the roster is refused, does not contain this client's entry unchanged, or one of its keys leads to a zero
     /// shared secret. The secrets are wiped.
-    pub fn share_keys(self, entries: Vec<RosterEntry>, entropy: &mut dyn Entropy) -> Result<SharedKeys, Refusal> {
-        SharedKeys::build(self, entries, entropy)
+    pub fn share_keys(
+        self,
+        shown: ShownRoster,
+        members: Vec<Member>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<SharedKeys, Refusal> {
+        SharedKeys::build(self, shown, members, entropy)
     }
 }
 

@@ -17,6 +17,12 @@ pub enum Refusal {
         /// This client.
         id: ClientId,
     },
+    /// The fresh keys of somebody who shares keys with this client are not shown.
+    #[error("the fresh keys of client {position} are not shown")]
+    NotShown {
+        /// Whose.
+        position: Position,
+    },
     /// This client's entry is not the one it sent.
     #[error("the roster's entry for this client is not the one it sent")]
     OwnEntryAltered,

@@ -11,8 +11,8 @@ use ring::aead;
 use zeroize::Zeroizing;
 
 use crate::{
-    Accumulator, AgreementKey, Arrival, Identity, Incomplete, Misbehaviour, PositionSet, Ready, Refusal, Roster,
-    RosterEntry, RosterError, ThresholdError,
+    Accumulator, AgreementKey, Arrival, Identity, Incomplete, Member, Misbehaviour, PositionSet, Ready, Refusal,
+    Roster, RosterError, ShownRoster, ThresholdError,
     advert::Advertised,
     agreement::{AgreementSecret, derive, position_bytes},
     merkle,
@@ -424,14 +424,13 @@ pub struct SharedKeys {
 impl SharedKeys {
     pub(crate) fn build(
         advertised: Advertised,
-        entries: Vec<RosterEntry>,
+        shown: ShownRoster,
+        members: Vec<Member>,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, Refusal> {
         let own_entry = advertised.entry();
         let Advertised { terms, identity, secrets, advert } = advertised;
-        let roster = Roster::assemble_knowing(terms, entries, &identity.verified)?;
-        let position =
-            roster.position_of(&identity.id).ok_or_else(|| Refusal::NotInRoster { id: identity.id.clone() })?;
+        let (roster, position) = Roster::of_shown(terms, shown, members, &identity.id, &identity.verified)?;
         if roster.entry(position) != Some(&own_entry) {
             return Err(Refusal::OwnEntryAltered);
         }
@@ -455,7 +454,7 @@ impl SharedKeys {
         let mut opening_keys: Vec<_> = roster.positions().map(|_| None).collect();
         let mut parts = Vec::with_capacity(peers.len());
         for ((peer, seed), key) in peers.into_iter().zip(&seed_shares).zip(&key_shares) {
-            let peer_pk = &roster.entries()[peer.index()].advert.c_pk;
+            let peer_pk = &roster.fresh_keys(peer)?.c_pk;
             let shared = secrets.c.agree(peer_pk).ok_or(Refusal::ZeroSharedSecret { peer })?;
             let (own, peer_end) = ((position, &advert.c_pk), (peer, peer_pk));
             opening_keys[peer.index()] = Some(share_key(&shared, &context.roster, peer_end, own));

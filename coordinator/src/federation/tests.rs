@@ -2,8 +2,8 @@
 
 use eranos_base::SigningKey;
 use eranos_secagg::{
-    Advertised, Identity, Ready, SharedKeys, ShownSharers, StatementKey, VerifiedCertifications,
-    roster::entries_from_bytes, share_keys::parts_from_bytes,
+    Advertised, Identity, Ready, SharedKeys, ShownRoster, ShownSharers, StatementKey, VerifiedCertifications,
+    share_keys::parts_from_bytes,
 };
 use tokio::sync::oneshot;
 
@@ -179,12 +179,9 @@ fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
         ask(federation, &peers[i], 1, Message::Advertise { advert, possession });
     }
     let Answer::Roster(roster) = heard(federation, &peers[0], 1) else { panic!("a roster") };
-    let own: Vec<_> = clients.iter().map(Advertised::entry).collect();
-    let entries = entries_from_bytes(&roster.entries).expect("a roster").into_iter().zip(&own);
-    let entries =
-        entries.map(|(entry, own)| entry.identify(&own.credential(), own.id.clone(), own.key).expect("its own"));
-    let entries: Vec<_> = entries.collect();
-    let share = |client: Advertised| client.share_keys(entries.clone(), &mut OsEntropy).expect("honest");
+    let members: Vec<_> = clients.iter().map(|client| client.entry().member()).collect();
+    let shown = ShownRoster::from_bytes(&roster.roster).expect("a roster");
+    let share = |client: Advertised| client.share_keys(shown.clone(), members.clone(), &mut OsEntropy).expect("honest");
     let clients: Vec<_> = clients.into_iter().map(share).collect();
     for (peer, client) in peers.iter().zip(&clients) {
         ask(federation, peer, 2, Message::ShareKeys(client.bundle().to_bytes()));

@@ -384,8 +384,8 @@ fn bundles_are_complete_signed_and_single() {
     assert_eq!(router.accept(position(0), bundle.clone()), Ok(Arrival::New));
     assert_eq!(router.accept(position(0), bundle), Ok(Arrival::Again));
     // A second dealing of the same secrets is signed evidence.
-    let entries = federation.over_the_wire(&federation.entries());
-    let again = federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(99)).expect("honest");
+    let entries = federation.entries();
+    let again = federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(99)).expect("honest");
     let error = router.accept(position(0), again.bundle().clone()).expect_err("another bundle");
     assert_eq!(error.blame(), Some(Blame::Equivocation { position: position(0), message: "bundle" }));
 }
@@ -496,9 +496,9 @@ fn more_complaints_than_colluders_name_the_dealer_and_the_complainer() {
 /// What client 0 says to a roster, honest but for `change`.
 fn refusal_of_roster(change: impl FnOnce(&Federation, &mut Vec<RosterEntry>)) -> Option<Refusal> {
     let federation = federation(5, 1, 4, 6, 20, 15);
-    let mut entries = federation.over_the_wire(&federation.entries());
+    let mut entries = federation.entries();
     change(&federation, &mut entries);
-    federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(1)).err()
+    federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err()
 }
 
 #[test]
@@ -627,9 +627,9 @@ fn what_was_verified_of_a_credential_in_one_round_hides_no_forgery_in_the_next()
     // Client 0 has gone through a round with all of them, and verifies in the next what it has not verified yet.
     let first = federation(5, 1, 4, 6, 20, 15);
     let share = |federation: &Federation, change: &dyn Fn(&mut Vec<RosterEntry>)| {
-        let mut entries = federation.over_the_wire(&federation.entries());
+        let mut entries = federation.entries();
         change(&mut entries);
-        federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(1)).err()
+        federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err()
     };
     assert_eq!(share(&first, &|_| ()), None);
     let second = first.with_terms(|terms| terms.round = RoundNumber(2));
@@ -680,8 +680,8 @@ fn replayed_into(change: impl Fn(&mut eranos_secagg::Terms)) {
     let then = federation(5, 1, 4, 6, 20, 17);
     let now = then.with_terms(change);
     // Adverts.
-    let entries = then.over_the_wire(&then.entries());
-    let refusal = now.advertise(0).share_keys(entries.clone(), &mut eranos_base::SeededEntropy::new(1)).err();
+    let entries = then.entries();
+    let refusal = now.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err();
     let error = EntryError::Advert(AdvertError::Signature);
     assert_eq!(refusal, Some(Refusal::Roster(RosterError::Entry { id: entries[0].id.clone(), error })));
     for entry in &entries {

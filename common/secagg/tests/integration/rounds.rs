@@ -13,7 +13,8 @@ use std::{
 use eranos_base::{Entropy, OsEntropy, Position, SeededEntropy};
 use eranos_secagg::{
     Advertised, Arrival, Bundle, Consistent, Finished, Graph, GraphKind, Incomplete, Masked, Quorum, Ready, Roster,
-    RosterError, ShareRouter, SharedKeys, ShownSharers, Survivors, ThresholdError, Thresholds, UnmaskAnswer,
+    RosterError, ShareRouter, SharedKeys, ShownRoster, ShownSharers, Survivors, ThresholdError, Thresholds,
+    UnmaskAnswer,
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
 
@@ -181,15 +182,19 @@ fn go(schedule: &Schedule, federation: &Federation, dice: &mut Dice, graph: &mut
         Err(error) => return End::Roster(error),
     };
     *graph = roster.graph().clone();
-    let (n1, read) = (members.len(), federation.over_the_wire(&entries));
+    let n1 = members.len();
     let at = |i: usize| position(members.binary_search(&i).expect("a member"));
+
+    let show = roster.show();
 
     // share_keys. A message in four comes twice: an answer was lost.
     let mut router = ShareRouter::new(roster.clone());
     let mut shared: Vec<Option<SharedKeys>> = (0..n).map(|_| None).collect();
     for i in dice.shuffled(schedule.send(BeforeShares)) {
         let mut entropy = SeededEntropy::new(dice.next());
-        let client = advertised[i].take().expect("it advertised").share_keys(read.clone(), &mut entropy);
+        let shown = ShownRoster::from_bytes(&show(at(i)).to_bytes()).expect("our own bytes");
+        let client = advertised[i].take().expect("it advertised");
+        let client = client.share_keys(shown, roster.members().to_vec(), &mut entropy);
         let client = client.expect("an honest roster");
         assert_eq!(client.roster().digest(), roster.digest());
         for &arrival in dice.arrivals() {

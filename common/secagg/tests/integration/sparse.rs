@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use eranos_base::{Digest, Position, SeededEntropy, StatementKind};
 use eranos_secagg::{
-    AddressedPart, Arrival, Bundle, Graph, GraphError, Incomplete, Misbehaviour, PositionSet, Quorum, Refusal, Roster,
-    RosterError, Routed, SharePart, SharedKeys, Sharers, Survivors, ThresholdError, UnmaskAnswer,
+    AddressedPart, Arrival, Bundle, FreshKeys, Graph, GraphError, Incomplete, Member, Misbehaviour, PositionSet,
+    Quorum, Refusal, Roster, RosterError, Routed, SharePart, SharedKeys, Sharers, ShownRoster, Survivors,
+    ThresholdError, UnmaskAnswer, advert::AdvertError, roster::EntryError,
 };
 
 use crate::federation::{Federation, federation, position, sparse};
@@ -148,10 +149,10 @@ fn a_ring_in_another_order_than_the_rosters_is_refused() {
     assert_eq!(refusal, Some(Refusal::ForeignPart { dealer: foreign, holder: position(0) }));
 
     // The list itself has one order, and each client computes the ring from the R1 that it computes.
-    let mut entries = federation.over_the_wire(&federation.entries());
+    let mut entries = federation.entries();
     entries.swap(3, 4);
     let id = entries[4].id.clone();
-    let refusal = federation.advertise(0).share_keys(entries, &mut SeededEntropy::new(1)).err();
+    let refusal = federation.deal(0, &entries, &mut SeededEntropy::new(1)).err();
     assert_eq!(refusal, Some(Refusal::Roster(RosterError::Order { id })));
     let mut entries = federation.entries();
     entries[47].certificate = Digest::of(b"renewed");
@@ -160,11 +161,108 @@ fn a_ring_in_another_order_than_the_rosters_is_refused() {
 }
 
 #[test]
+fn a_client_is_shown_its_neighbors_keys_and_takes_no_others() {
+    let federation = forty_eight(14);
+    let roster = federation.roster();
+    let show = roster.show();
+    // What client 5 says to what it is shown, honest but for `change`.
+    let refusal = |change: &dyn Fn(&mut ShownRoster, &mut Vec<Member>)| {
+        let (mut shown, mut members) = (show(position(5)), roster.members().to_vec());
+        change(&mut shown, &mut members);
+        federation.advertise(5).share_keys(shown, members, &mut SeededEntropy::new(1)).err()
+    };
+    let refused = |error: RosterError| Some(Refusal::Roster(error));
+    assert_eq!(refusal(&|_, _| ()), None);
+    let shown = show(position(5));
+    assert_eq!((shown.names.len(), shown.keys.len()), (48, 9));
+    assert!(shown.proof.len() > 9 && shown.proof.len() < 30, "{}", shown.proof.len());
+
+    // A wrong, short or long proof.
+    for at in 0..shown.proof.len() {
+        assert_eq!(refusal(&|shown, _| shown.proof[at].0[7] ^= 1), refused(RosterError::Digest), "node {at}");
+    }
+    assert_eq!(refusal(&|shown, _| shown.proof.truncate(shown.proof.len() - 1)), refused(RosterError::Digest));
+    assert_eq!(refusal(&|shown, _| shown.proof.push(Digest::ZERO)), refused(RosterError::Digest));
+    assert_eq!(refusal(&|shown, _| shown.proof.swap(0, 1)), refused(RosterError::Digest));
+    // Keys of another position: two neighbors' exchanged, and a stranger's in a neighbor's place.
+    assert_eq!(refusal(&|shown, _| shown.keys.swap(0, 1)), refused(RosterError::Digest));
+    let stranger = around(&roster, position(5), [5])[0];
+    let strangers = FreshKeys::from(roster.entry(stranger).expect("a member"));
+    assert_eq!(refusal(&|shown, _| shown.keys[0] = strangers.clone()), refused(RosterError::Digest));
+    let doubled = refusal(&|shown, _| shown.keys[0] = shown.keys[1].clone());
+    assert!(matches!(doubled, Some(Refusal::Roster(RosterError::Duplicate { what: "agreement key", .. }))));
+    // Fewer or more than the neighbors'.
+    let keys = |found| refused(RosterError::Keys { expected: 9, found });
+    assert_eq!(refusal(&|shown, _| drop(shown.keys.pop())), keys(8));
+    assert_eq!(refusal(&|shown, _| shown.keys.push(strangers.clone())), keys(10));
+    assert_eq!(refusal(&|shown, _| shown.keys.clear()), keys(0));
+    let everybodys = roster.entries().iter().map(FreshKeys::from).collect::<Vec<_>>();
+    assert_eq!(refusal(&|shown, _| shown.keys.clone_from(&everybodys)), keys(48));
+    // Another R1: another ring and so other neighbors, whose keys these are not.
+    let other = refusal(&|shown, _| shown.digest.0[7] ^= 1);
+    assert!(matches!(other, Some(Refusal::Roster(RosterError::Digest))), "{other:?}");
+
+    // A list of members that is not the one in R1: a stranger under another name, with another certificate, statement key or
+    // certification, doubled, or left out.
+    let at = index(stranger);
+    let renamed: eranos_base::ClientId = "spiffe://example.org/client/other".parse().expect("identity");
+    assert_eq!(refusal(&|_, members| members[at].id = renamed.clone()), refused(RosterError::Digest));
+    let certificate = Digest::of(b"renewed");
+    assert_eq!(refusal(&|_, members| members[at].credential.certificate = certificate), refused(RosterError::Digest));
+    assert_eq!(refusal(&|_, members| members[at].credential.certification.0[7] ^= 1), refused(RosterError::Digest));
+    let doubled = refusal(&|_, members| members[at] = members[(at + 1) % 48].clone());
+    assert!(matches!(doubled, Some(Refusal::Roster(RosterError::Duplicate { what: "identity", .. }))), "{doubled:?}");
+    let doubled = refusal(&|_, members| members[at].id = members[(at + 1) % 48].id.clone());
+    assert!(matches!(doubled, Some(Refusal::Roster(RosterError::Duplicate { what: "identity", .. }))), "{doubled:?}");
+    let left_out = refusal(&|_, members| drop(members.remove(at)));
+    assert!(matches!(left_out, Some(Refusal::Roster(RosterError::Keys { .. } | RosterError::Digest))), "{left_out:?}");
+}
+
+#[test]
+fn every_neighbor_of_a_member_sees_that_its_keys_are_not_signed() {
+    // The coordinator lists a client that is not there, with keys of its own making: all who share keys with it refuse, and
+    // whoever does not shares no key with it.
+    let federation = forty_eight(15);
+    let mut entries = federation.entries();
+    entries[20].advert.nonce[0] ^= 1;
+    let mut n_refused = 0;
+    for i in (0..48).filter(|i| *i != 20) {
+        match federation.deal(i, &entries, &mut SeededEntropy::new(1)) {
+            Ok(client) => {
+                assert!(!client.roster().graph().contains(position(i), position(20)), "client {i}");
+                assert!(client.bundle().parts().iter().all(|part| part.holder != position(20)));
+            }
+            Err(refusal) => {
+                let error = EntryError::Advert(AdvertError::Signature);
+                assert_eq!(refusal, Refusal::Roster(RosterError::Entry { id: entries[20].id.clone(), error }));
+                n_refused += 1;
+            }
+        }
+    }
+    assert_eq!(n_refused, 8);
+}
+
+#[test]
+fn a_strangers_statement_key_without_a_certification_is_refused_by_all() {
+    // It counts in the quorum, whoever shares keys with its owner.
+    let federation = forty_eight(16);
+    let mut entries = federation.entries();
+    entries[20].advert.certification.0[7] ^= 1;
+    for i in (0..48).filter(|i| *i != 20) {
+        let refusal = federation.deal(i, &entries, &mut SeededEntropy::new(1)).err();
+        let Some(Refusal::Roster(RosterError::Entry { id, error: EntryError::Advert(_) })) = refusal else {
+            panic!("client {i}: {refusal:?}")
+        };
+        assert_eq!(id, entries[20].id);
+    }
+}
+
+#[test]
 fn a_roster_for_which_no_sparse_graph_is_safe_is_refused() {
     // With 7 of 10 corrupt no threshold keeps from them what they must not learn and leaves the others enough.
     let weak = sparse(10, 7, 9, 6, 20, 7);
-    let entries = weak.over_the_wire(&weak.entries());
-    let refusal = weak.advertise(0).share_keys(entries, &mut SeededEntropy::new(1)).err();
+    let entries = weak.entries();
+    let refusal = weak.deal(0, &entries, &mut SeededEntropy::new(1)).err();
     let infeasible = GraphError::Infeasible { n: 10, n_corrupt: 7, n_dropped: 1 };
     assert_eq!(refusal, Some(Refusal::Roster(RosterError::Thresholds(ThresholdError::Graph(infeasible)))));
     // On the complete graph the same numbers are safe.

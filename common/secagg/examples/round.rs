@@ -140,7 +140,7 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
     }
     let roster = Arc::new(Roster::assemble(terms.clone(), entries).unwrap());
     let show = roster.show();
-    let shown: Vec<Vec<u8>> = match roster.graph() {
+    let rosters: Vec<Vec<u8>> = match roster.graph() {
         Graph::Complete { .. } => vec![show(Position(0)).to_bytes(); n1],
         Graph::Sparse { .. } => roster.positions().map(|position| show(position).to_bytes()).collect(),
     };
@@ -157,7 +157,7 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
         let members = shown.names.iter().map(|name| known[name].clone()).collect();
         client.share_keys(shown, members, &mut OsEntropy).unwrap()
     };
-    let clients: Vec<_> = clients.into_iter().zip(&shown).map(share).collect();
+    let clients: Vec<_> = clients.into_iter().zip(&rosters).map(share).collect();
     let bundles: Vec<_> = clients.iter().map(|client| client.bundle().to_bytes()).collect();
     lap.of("share_keys, clients");
     let mut router = ShareRouter::new(roster.clone());
@@ -241,8 +241,10 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
 
     assert!(expect == sum.centered(), "the sum is not exact");
     let packed_len = terms.bits.packed_len(terms.dimension);
+    // Their proofs differ: the longest.
+    let roster_len = rosters.iter().map(Vec::len).max().unwrap_or(0);
     let bytes = [
-        ("advertise_keys", Advert::LEN, shown.iter().map(Vec::len).max().unwrap_or(0)),
+        ("advertise_keys", Advert::LEN, roster_len),
         ("share_keys", bundles[0].len(), sharers[0].len() + parts[0].len()),
         ("masked_input", 64 + packed_len + finished_len, shown[0].len()),
         ("consistency", 64, quorum.len()),
@@ -250,8 +252,7 @@ fn round(terms: &Arc<Terms>, identities: &[Arc<Identity>], n_survivors: usize, l
     ];
     if n_survivors == n1 {
         let (degree, quorum) = (roster.thresholds().degree(), roster.thresholds().quorum());
-        let proof_len = (shown.iter().map(Vec::len).max().unwrap_or(0))
-            - (36 + ShortName::LEN * n1 + FreshKeys::LEN * (degree + 1));
+        let proof_len = roster_len - (36 + ShortName::LEN * n1 + FreshKeys::LEN * (degree + 1));
         let expect = (bytes_up(degree, packed_len), bytes_down(n1, degree, quorum, proof_len));
         let (up, down) = bytes.iter().fold((0, 0), |(ups, downs), (_, up, down)| (ups + up, downs + down));
         assert_eq!((up, down), expect, "messages have other lengths");

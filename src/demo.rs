@@ -161,7 +161,7 @@ async fn federation(options: &Options, trial: &Trial, dir: &Path) -> Result<(), 
             budget: None,
         })?;
     }
-    let coordinator_setup::Coordinator { federation, server, reports } = coordinator_setup::open(&init.dir)?;
+    let coordinator_setup::Coordinator { federation, server, reports, .. } = coordinator_setup::open(&init.dir)?;
     let screen = Screen::new(options, trial, folders.n_private, federation.mechanism().common().max_attempts);
     let (stop_sender, stop) = watch::channel(false);
     let mut stopped = stop.clone();

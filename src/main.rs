@@ -16,6 +16,7 @@ use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use eranos_base::UserError;
+use tracing::level_filters::LevelFilter;
 
 /// Privacy-preserving federated learning: many parties train one model; nobody's data, and nobody's update, is seen by
 /// anyone else.
@@ -27,6 +28,8 @@ use eranos_base::UserError;
                   Every noun has its own help: `eranos certs --help`, `eranos coordinator --help`, ..."
 )]
 struct Cli {
+    #[command(flatten)]
+    logging: eranos_service::Logging,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -65,11 +68,11 @@ enum Noun {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(io::stderr)
-        .init();
-    let result: Result<ExitCode, UserError> = match Cli::parse().noun {
+    let Cli { logging, noun } = Cli::parse();
+    // An operator wants to see what was refused; whoever runs anything else, only what failed.
+    let is_coordinator = matches!(noun, Noun::Coordinator(_));
+    logging.begin(if is_coordinator { LevelFilter::WARN } else { LevelFilter::ERROR });
+    let result: Result<ExitCode, UserError> = match noun {
         Noun::Demo(options) => demo::run(options).map(|()| ExitCode::SUCCESS),
         Noun::Data(command) => data::run(command).map(|()| ExitCode::SUCCESS),
         Noun::Model(command) => model::run(command).map(|()| ExitCode::SUCCESS),

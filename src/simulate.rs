@@ -176,7 +176,7 @@ async fn train(options: &CanaryOptions, is_in: &[bool], dir: &Path) -> Result<Ru
             budget: None,
         })?;
     }
-    let coordinator_setup::Coordinator { federation, server, mut reports } = coordinator_setup::open(&coordinator)?;
+    let coordinator_setup::Coordinator { federation, server, mut reports, .. } = coordinator_setup::open(&coordinator)?;
     let (before, mechanism) = (federation.checkpoint(), federation.mechanism().clone());
     let watching = tokio::spawn(async move {
         let mut aborted = None;

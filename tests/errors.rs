@@ -181,7 +181,9 @@ fn certificates_that_do_not_fit_together_are_named_before_anyone_is_called() {
     let both = ["get ca.pem and crl.pem from the authority's operator again, both of one authority"];
     check(&run(), &["silo-1/crl.pem: the revocation list is not signed by this authority"], &both);
     fs::remove_file(world.path("silo-1/crl.pem")).unwrap();
-    let reuse = ["eranos certs request --reuse-key"];
+    check(&run(), &["cannot read silo-1/crl.pem"], &["check the path"]);
+    fs::copy(other.path("ca/crl.pem"), world.path("silo-1/crl.pem")).unwrap();
+    let reuse = ["eranos certs renew"];
     check(&run(), &["silo-1", "certificate is not signed by this authority"], &reuse);
     fs::copy(world.path("silo-2/certificate.pem"), world.path("silo-1/certificate.pem")).unwrap();
     check(&run(), &["silo-1/certificate.pem is not the certificate of silo-1/key.pem"], &["beside the key"]);
@@ -195,7 +197,7 @@ fn a_certificate_out_of_its_time_is_named() {
     world.init_client(1, "127.0.0.1:9");
     world.reissue("silo-1", days_from_now(-3));
     let run = || world.run(&["client", "run", "--dir", "silo-1"]);
-    check(&run(), &["silo-1", "certificate expired on "], &["eranos certs request --reuse-key", "clock"]);
+    check(&run(), &["silo-1", "certificate expired on "], &["eranos certs renew", "clock"]);
     world.reissue("silo-1", days_from_now(3));
     check(&run(), &["silo-1", "certificate is valid only from "], &["clock"]);
 }

@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("eranos-privacy", &["eranos-base"]),
     ("eranos-secagg", &["eranos-base"]),
     ("eranos-certs", &["eranos-base"]),
+    ("eranos-service", &["eranos-base"]),
     ("eranos-ledger", &["eranos-base", "eranos-privacy"]),
     ("eranos-wire", &["eranos-base", "eranos-ledger", "eranos-privacy", "eranos-secagg"]),
     ("eranos-coordinator", BELOW),
@@ -32,24 +33,35 @@ const ARROWS: &[(&str, &[&str])] = &[
             "eranos-nn",
             "eranos-privacy",
             "eranos-secagg",
+            "eranos-service",
             "eranos-wire",
         ],
     ),
 ];
 
 /// What coordinator and client see: everything below, never each other.
-const BELOW: &[&str] =
-    &["eranos-base", "eranos-certs", "eranos-ledger", "eranos-nn", "eranos-privacy", "eranos-secagg", "eranos-wire"];
+const BELOW: &[&str] = &[
+    "eranos-base",
+    "eranos-certs",
+    "eranos-ledger",
+    "eranos-nn",
+    "eranos-privacy",
+    "eranos-secagg",
+    "eranos-service",
+    "eranos-wire",
+];
 
 /// Dependencies that only these crates may name.
 const CONFINED: &[(&str, &[&str])] = &[
     ("bincode", &["eranos-base"]),
+    ("hyper", &["eranos-coordinator"]),
     ("ndarray", &["eranos-nn"]),
     ("quinn", &["eranos", "eranos-client", "eranos-coordinator"]),
+    ("prometheus-client", &["eranos-coordinator"]),
     ("rand_distr", &["eranos-nn", "eranos-privacy"]),
     ("rusqlite", &["eranos-coordinator"]),
     ("safetensors", &["eranos-nn"]),
-    ("tokio", &["eranos", "eranos-client", "eranos-coordinator"]),
+    ("tokio", &["eranos", "eranos-client", "eranos-coordinator", "eranos-service"]),
     // Files that a person writes: each side's own, and what a record is, which both sides read.
     ("toml", &["eranos-client", "eranos-coordinator", "eranos-nn"]),
 ];
@@ -187,6 +199,25 @@ fn every_test_that_a_page_names_exists() {
             }
         }
     }
+}
+
+#[test]
+fn the_page_of_limits_names_every_limit_and_no_other() {
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let constants = |path: &str| -> BTreeSet<String> {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let names = text.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
+        names.map(str::to_owned).collect()
+    };
+    let named: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" |").next())
+        .flat_map(|cell| cell.split(['`', ',', ' ']).filter(|name| !name.is_empty()))
+        .map(str::to_owned)
+        .collect();
+    let known = &constants("common/base/src/limits.rs") | &constants("coordinator/src/limits.rs");
+    assert!(known.len() > 30);
+    assert_eq!(named, known);
 }
 
 #[test]

@@ -3,14 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic wherever something is not as it should be")]
 
 mod budgets;
+mod certificates;
 mod data;
 mod errors;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod faults;
 mod fuzz;
+mod hostile;
 mod house;
+mod live;
 mod local;
 mod model;
+mod observed;
 mod plan;
 mod processes;
 mod reader;

@@ -15,7 +15,7 @@ use eranos_privacy::Budget;
 use crate::local::right_digits;
 
 /// The shell lines of the README's section on separate processes.
-fn readme_lines() -> Vec<String> {
+pub(crate) fn readme_lines() -> Vec<String> {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let section = readme.split("## The same as separate processes").nth(1).unwrap();
     let block = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
@@ -26,7 +26,7 @@ fn readme_lines() -> Vec<String> {
 const ROUNDS: usize = 20;
 
 /// A process that does not outlive the test.
-struct Guard(Child);
+pub(crate) struct Guard(pub(crate) Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -36,7 +36,7 @@ impl Drop for Guard {
     }
 }
 
-fn shell(dir: &Path, line: &str) -> Command {
+pub(crate) fn shell(dir: &Path, line: &str) -> Command {
     let bin = Path::new(env!("CARGO_BIN_EXE_eranos")).parent().unwrap().to_owned();
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new("sh");
@@ -44,12 +44,12 @@ fn shell(dir: &Path, line: &str) -> Command {
     command
 }
 
-fn run(dir: &Path, line: &str) {
+pub(crate) fn run(dir: &Path, line: &str) {
     let output = shell(dir, line).output().unwrap();
     assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn client(dir: &Path, party: usize) -> Guard {
+pub(crate) fn client(dir: &Path, party: usize) -> Guard {
     let child = Command::new(env!("CARGO_BIN_EXE_eranos"))
         .args(["client", "run", "--dir", &format!("parties/party-{party}")])
         .current_dir(dir)
@@ -59,7 +59,7 @@ fn client(dir: &Path, party: usize) -> Guard {
     Guard(child.unwrap())
 }
 
-fn budget(dir: &Path, party: usize) -> serde_json::Value {
+pub(crate) fn budget(dir: &Path, party: usize) -> serde_json::Value {
     let output = Command::new(env!("CARGO_BIN_EXE_eranos"))
         .args(["client", "budget", "--json", "--dir", &format!("parties/party-{party}")])
         .current_dir(dir)

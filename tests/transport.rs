@@ -29,7 +29,7 @@ use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptio
 use eranos_ledger::LedgerSigner;
 use eranos_wire::{
     framing::{CloseCode, Hello, Kind, Limits, StreamCode, Welcome, encode_opening},
-    tls::{self, ALPN, ClientTls, Credentials, SharedTrust, TrustMaterial},
+    tls::{self, ALPN, ClientTls, Credentials, ServerIdentity, SharedTrust, TrustMaterial},
 };
 use quinn::{
     Endpoint, ReadError, ReadToEndError, SendStream,
@@ -177,7 +177,7 @@ async fn revocation_cuts_a_live_connection_and_the_client_cannot_come_back() {
     // The same connector, so that whatever a session could be resumed from is at hand.
     assert_eq!(refused(&gone, echo.address).await, revoked);
     assert_works(&other).await;
-    echo.until("the loss to be noticed", |seen| seen.contains(&Seen::Went("gone".to_owned()))).await;
+    echo.until("the loss to be noticed", |seen| seen.contains(&Seen::Cut("gone".to_owned()))).await;
 
     // A list that vanishes forgives nobody: the one read last stays in force.
     fs::remove_file(coordinator.join(party::REVOCATION_LIST_FILE)).expect("there was one");
@@ -215,6 +215,103 @@ async fn a_client_revoked_between_handshake_and_hello_is_not_admitted() {
     assert!(answer.is_err(), "admitted after its revocation");
     assert_eq!(close_code(&slow).await, Some(CloseCode::Revoked));
     assert!(!echo.seen().contains(&Seen::Came("slow".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_kept_to_be_resumed_does_not_bring_a_revoked_client_back() {
+    let mut domain = Domain::new();
+    let coordinator = domain.coordinator();
+    let echo = Echo::start(coordinator.clone());
+    // A client of its own making, which resumes and sends early data wherever it can, with one store for all attempts.
+    let (mut config, _) = tls(&domain.client("gone")).attempt().expect("usable");
+    config.resumption = rustls::client::Resumption::in_memory_sessions(16);
+    config.enable_early_data = true;
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("TLS 1.3")));
+    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+    let dial = || endpoint.connect_with(config.clone(), echo.address, "127.0.0.1").expect("a configuration");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let connection = within("a handshake", dial()).await.expect("a handshake");
+        assert_eq!(send_raw(&connection, &hello()).await.map(|_| ()), Ok(()), "admitted");
+        // Whatever ticket there is comes with the handshake's end.
+        assert!(send_raw(&connection, &encode_opening(ASK, b"", 0).expect("short")).await.is_ok());
+        held.push(connection);
+    }
+    domain.authority.revoke("gone", SystemClock.now()).expect("revoked");
+    domain.publish_revocations(&coordinator);
+    echo.until("the cut", |seen| seen.contains(&Seen::Cut("gone".to_owned()))).await;
+    let dialling = match dial().into_0rtt() {
+        Ok(_) => panic!("there is something to resume"),
+        Err(dialling) => dialling,
+    };
+    let ended = match within("a handshake", dialling).await {
+        Ok(connection) => within("the end", connection.closed()).await,
+        Err(error) => error,
+    };
+    // RFC 9001, section 4.8: TLS's alert 44, certificate_revoked.
+    let alert = |code: quinn::TransportErrorCode| u64::from(code) == 0x100 + 44;
+    assert!(matches!(&ended, quinn::ConnectionError::ConnectionClosed(close) if alert(close.error_code)), "{ended:?}");
+    let n_came = echo.seen().iter().filter(|seen| **seen == Seen::Came("gone".to_owned())).count();
+    assert_eq!(n_came, 2, "admitted after its revocation");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_past_its_date_lets_nobody_in_until_there_is_another() {
+    let mut domain = Domain::new();
+    let folder = domain.coordinator();
+    let client = tls(&domain.client("silo-1"));
+    // Believed for a day, of which some seconds are left.
+    domain.authority.renew_list(Some(1), ago(DAY - Duration::from_secs(6))).expect("written");
+    domain.publish_revocations(&folder);
+    let mut server = serve(&folder);
+    let (_endpoint, connection) = raw_admitted(&client, server.local_address()).await;
+    assert!(!server.figures().is_stale());
+    assert_eq!(close_code(&connection).await, Some(CloseCode::Shutdown), "it is not the client's to mend");
+    assert!(server.figures().is_stale());
+    let error = refused(&client, server.local_address()).await;
+    assert!(matches!(error, ConnectionError::Unreachable { .. }) && !error.is_final(), "{error:?}");
+    domain.authority.renew_list(Some(30), SystemClock.now()).expect("written");
+    domain.publish_revocations(&folder);
+    within("a newer list", async {
+        while server.figures().is_stale() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let (_endpoint, _connection) = raw_admitted(&client, server.local_address()).await;
+    let mut cut = Vec::new();
+    while let Ok(Some(incoming)) = timeout(Duration::from_millis(100), server.next()).await {
+        if let Incoming::Revoked { why, .. } = incoming {
+            cut.push(why);
+        }
+    }
+    assert_eq!(cut, [eranos_certs::TrustError::ListExpired]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_of_the_coordinator_is_shown_without_a_restart() {
+    let mut domain = Domain::new();
+    let folder = domain.coordinator();
+    let echo = Echo::start(folder.clone());
+    let client = tls(&domain.client("silo-1"));
+    let shown = || async {
+        let (_endpoint, connection) = raw(&client, echo.address).await;
+        tls::peer_certificate(connection.peer_identity()).expect("a certificate")
+    };
+    let before = shown().await;
+    let bystander = admitted(&tls(&domain.client("silo-2")), echo.address).await;
+    let requested = party::renew(&folder, false, &mut OsEntropy).expect("requested");
+    let request = domain.authority.review(&fs::read(&requested.request).expect("written")).expect("in order");
+    issue_beside(&mut domain.authority, &requested.request, &request, Approval::default(), SystemClock.now())
+        .expect("approved");
+    within("the new certificate", async {
+        while shown().await == before {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(shown().await, Party::load(&folder).expect("complete").certificate);
+    assert_works(&bystander).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -504,7 +601,8 @@ async fn a_port_in_use_is_named_on_two_lines() {
     let server = serve(&folder);
     let address = server.local_address();
     let party = Party::load(&folder).expect("a coordinator's folder");
-    let error = Server::bind(ServerOptions::new(address, party, folder, CLIENTS_MAX, Arc::new(SystemClock)));
+    let error =
+        Server::bind(ServerOptions::new(address, party, folder.clone(), folder, CLIENTS_MAX, Arc::new(SystemClock)));
     let error = error.err().expect("the port is in use").to_string();
     let lines: Vec<&str> = error.lines().collect();
     assert_eq!(lines.len(), 2, "{error}");
@@ -571,7 +669,7 @@ async fn somebody_on_the_way_delays_a_client_that_was_connected_and_does_not_end
 
     // The connection is cut, and where the coordinator was there is one of another authority.
     drop(server);
-    let config = tls::server_config(&credentials(&foreign), &trust_of(&foreign), Arc::new(SystemClock));
+    let config = tls::server_config(&shown(&foreign), &trust_of(&foreign), Arc::new(SystemClock));
     let impostor = Impostor::start(config.expect("usable"), address).await;
     within("two refusals", async {
         while impostor.n_refused.load(Ordering::SeqCst) < 2 {
@@ -609,7 +707,7 @@ async fn a_client_can_be_stopped_while_a_silent_coordinator_keeps_it_waiting() {
 async fn the_words_of_a_goodbye_move_no_cursor() {
     let mut domain = Domain::new();
     let (coordinator, client) = (domain.coordinator(), domain.client("silo-1"));
-    let config = tls::server_config(&credentials(&coordinator), &trust_of(&coordinator), Arc::new(SystemClock));
+    let config = tls::server_config(&shown(&coordinator), &trust_of(&coordinator), Arc::new(SystemClock));
     let rude = Impostor::start(config.expect("usable"), (Ipv4Addr::LOCALHOST, 0).into()).await;
     let connection = admitted(&tls(&client), rude.address).await;
     // The first hears that the connection is gone, from then on it is known with which words.
@@ -746,6 +844,7 @@ struct Echo {
 enum Seen {
     Came(String),
     Went(String),
+    Cut(String),
     /// A header that is not simply sent back at once.
     Asked(Vec<u8>),
 }
@@ -761,6 +860,8 @@ impl Echo {
                     Incoming::Connected { identity, .. } => {
                         lock(&noted).push(Seen::Came(identity.id.name().to_owned()));
                     }
+                    Incoming::Revoked { id, .. } => lock(&noted).push(Seen::Cut(id.name().to_owned())),
+                    Incoming::TrustChanged { .. } => {}
                     Incoming::Disconnected { id } => lock(&noted).push(Seen::Went(id.name().to_owned())),
                     Incoming::Request { kind, header, body, reply, .. } => {
                         if header == LATE || header == NEVER {
@@ -827,15 +928,14 @@ async fn when_free<T, E>(open: impl Fn() -> Result<T, E>) -> T {
 
 fn options(folder: &Path, address: SocketAddr) -> ServerOptions {
     let party = Party::load(folder).expect("a party's folder");
-    ServerOptions::new(address, party, folder.to_owned(), CLIENTS_MAX, Arc::new(SystemClock))
+    ServerOptions::new(address, party, folder.to_owned(), folder.to_owned(), CLIENTS_MAX, Arc::new(SystemClock))
 }
 
 /// The next request's body and where its answer goes.
 async fn next_request(server: &mut Server) -> (eranos_coordinator::server::BodyReader, Reply) {
     loop {
-        match server.next().await.expect("the server runs") {
-            Incoming::Request { body, reply, .. } => return (body, reply),
-            Incoming::Connected { .. } | Incoming::Disconnected { .. } => {}
+        if let Incoming::Request { body, reply, .. } = server.next().await.expect("the server runs") {
+            return (body, reply);
         }
     }
 }
@@ -845,9 +945,16 @@ fn credentials(folder: &Path) -> Credentials {
     Credentials::new(party.certificate, party.key_pkcs8)
 }
 
+fn shown(folder: &Path) -> ServerIdentity {
+    ServerIdentity::new(&credentials(folder)).expect("a key and its certificate")
+}
+
 fn trust_of(folder: &Path) -> SharedTrust {
     let anchor = party::load_anchor(folder).expect("an authority");
-    let material = TrustMaterial { authority: anchor.authority().clone(), revoked: anchor.revoked().cloned() };
+    let material = TrustMaterial {
+        authorities: anchor.authorities().cloned().collect(),
+        revoked: anchor.revoked().cloned().collect(),
+    };
     SharedTrust::new(&material).expect("usable")
 }
 

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `ca.key` | the authority's private key, for its owner alone |
 //! | `ca.pem` | its certificate, which every party needs |
-//! | `crl.pem` | its revocation list, which every party should have |
+//! | `crl.pem` | its revocation list, which every party needs |
+//! | `ca.previous.key` | the key before, while everybody changes over: `ca.pem` and `crl.pem` hold two then |
 //! | `index.json` | who was enrolled with which key, and what was revoked |
 //! | `issued/<serial>.pem` | every certificate that was issued |
 //!
@@ -30,16 +31,20 @@ use time::OffsetDateTime;
 use eranos_base::{Digest, Entropy, SigningKey, Timestamp, TrustDomain, VerifyingKey, ids::NameError};
 
 use crate::{
-    files::{FileError, make_folder, pem, read_limited, write_atomic, write_new_secret},
+    files::{FileError, make_folder, pem, read_limited, remove, rename, write_atomic, write_new_secret},
     party::{
         AUTHORITY_FILE, HOSTS_MAX, PEM_LEN_MAX, PartyError, REVOCATION_LIST_FILE, Role, Signer, check_name,
         key_fingerprint, key_of_certificate, key_pem, load_key,
     },
-    trust::{AnchorError, TrustAnchor},
+    trust::AUTHORITIES_MAX,
 };
 
 /// The authority's private key.
 pub const AUTHORITY_KEY_FILE: &str = "ca.key";
+/// The private key before the present one, while everybody changes over.
+pub const PREVIOUS_KEY_FILE: &str = "ca.previous.key";
+/// The key that is to follow, until its certificate is published.
+const NEXT_KEY_FILE: &str = "ca.next.key";
 /// Who is enrolled.
 pub const INDEX_FILE: &str = "index.json";
 /// The folder of issued certificates.
@@ -53,9 +58,11 @@ pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
 /// Most certificates one authority issues: the index is read as a whole.
 pub const CERTIFICATES_MAX: usize = 100_000;
 
-const INDEX_VERSION: u32 = 1;
+const INDEX_VERSION: u32 = 2;
 const INDEX_LEN_MAX: usize = CERTIFICATES_MAX * 1024;
 const LOCK_FILE: &str = "lock";
+/// Identities that an error names.
+const SHOWN_MAX: usize = 5;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why an authority refused or failed.
@@ -87,9 +94,6 @@ pub enum AuthorityError {
     /// The authority's own key or certificate cannot be used.
     #[error(transparent)]
     Own(#[from] PartyError),
-    /// The authority's own certificate cannot be used.
-    #[error("{0}")]
-    Anchor(#[from] AnchorError),
     /// The request is refused.
     #[error("{0}")]
     Request(#[from] RequestError),
@@ -136,6 +140,18 @@ pub enum AuthorityError {
     /// The authority has issued as many certificates as it can.
     #[error("the authority has issued {CERTIFICATES_MAX} certificates, its limit")]
     Full,
+    /// The authority changes over already.
+    #[error("the authority is being exchanged for its successor already")]
+    RollingOver,
+    /// The authority does not change over.
+    #[error("the authority is not being exchanged for a successor")]
+    NotRollingOver,
+    /// Parties that only the authority before has certified.
+    #[error("{} still have certificates of the authority before alone: {}", identities.len(), shown(identities))]
+    StillOfPrevious {
+        /// Who.
+        identities: Vec<String>,
+    },
     /// A validity of no days or beyond the authority's own.
     #[error("a validity of {days} days, expected 1 to what remains of the authority's own certificate")]
     Validity {
@@ -243,6 +259,9 @@ pub struct Enrolment {
     pub not_after_ms: Timestamp,
     /// When it was revoked.
     pub revoked_ms: Option<Timestamp>,
+    /// SHA-256 of the certificate of the authority that signed it.
+    #[serde(with = "as_text")]
+    pub authority: Digest,
 }
 
 impl Enrolment {
@@ -263,6 +282,8 @@ struct Index {
     trust_domain: TrustDomain,
     /// The number of the current revocation list; it only rises.
     revocation_list_number: u64,
+    /// For how many days a revocation list is believed; as long as the authority, if not said.
+    revocation_list_days: Option<u32>,
     certificates: Vec<Enrolment>,
 }
 
@@ -270,11 +291,20 @@ struct Index {
 #[derive(Debug)]
 pub struct Authority {
     folder: PathBuf,
-    key: SigningKey,
-    anchor: TrustAnchor,
-    not_after: Timestamp,
+    current: Signing,
+    /// The one before, while everybody changes over: it signs nothing but its revocation list.
+    previous: Option<Signing>,
     index: Index,
     _lock: File,
+}
+
+/// A key that signs certificates or revocation lists, with the certificate that says so.
+#[derive(Debug)]
+struct Signing {
+    key: SigningKey,
+    certificate: CertificateDer<'static>,
+    fingerprint: Digest,
+    not_after: Timestamp,
 }
 
 impl Authority {
@@ -295,29 +325,23 @@ impl Authority {
         }
         let key = SigningKey::generate(entropy);
         write_new_secret(&folder.join(AUTHORITY_KEY_FILE), key_pem(&key).as_bytes())?;
-        let not_after = now + DAY * AUTHORITY_DAYS;
-        let mut params = CertificateParams::default();
-        // Part of the fingerprint keeps two authorities of one trust domain apart.
-        let fingerprint = key_fingerprint(&key.verifying_key()).to_string();
-        params.distinguished_name = common_name(&format!("Eranos authority {}", &fingerprint[..16]));
-        params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = moment(before(now));
-        params.not_after = moment(not_after);
-        params.serial_number = Some(serial(entropy));
-        let certificate = params.self_signed(&Signer::new(&key))?;
-        write_atomic(&folder.join(AUTHORITY_FILE), pem("CERTIFICATE", certificate.der()).as_bytes())?;
-        let anchor = TrustAnchor::from_der(certificate.der().clone(), None)?;
-        let index = Index { version: INDEX_VERSION, trust_domain, revocation_list_number: 0, certificates: Vec::new() };
-        let authority = Self { folder: folder.to_owned(), key, anchor, not_after, index, _lock: lock };
-        authority.write_revocation_list(now)?;
+        let current = Signing::self_signed(key, &trust_domain, now, entropy)?;
+        let index = Index {
+            version: INDEX_VERSION,
+            trust_domain,
+            revocation_list_number: 0,
+            revocation_list_days: None,
+            certificates: Vec::new(),
+        };
+        let authority = Self { folder: folder.to_owned(), current, previous: None, index, _lock: lock };
+        authority.write_certificates()?;
+        authority.write_revocation_lists(now)?;
         // The index comes last: without it there is no authority.
         authority.write_index()?;
         Ok(authority)
     }
 
-    /// Opens the authority in `folder`.
+    /// Opens the authority in `folder`. A change of its key that was cut off is finished.
     ///
     /// # Errors
     /// If there is none, or one of its files cannot be used.
@@ -328,16 +352,40 @@ impl Authority {
         }
         let lock = lock(folder)?;
         let index = read_index(&path)?;
-        let key = load_key(&folder.join(AUTHORITY_KEY_FILE))?;
-        let certificate = folder.join(AUTHORITY_FILE);
-        let anchor = TrustAnchor::from_pem(&read_limited(&certificate, PEM_LEN_MAX)?, None)?;
-        if key_of_certificate(anchor.authority()) != Some(key.verifying_key()) {
-            let key = folder.join(AUTHORITY_KEY_FILE);
-            return Err(PartyError::KeyMismatch { certificate, key }.into());
+        let [key_path, previous_path, next_path] =
+            [AUTHORITY_KEY_FILE, PREVIOUS_KEY_FILE, NEXT_KEY_FILE].map(|name| folder.join(name));
+        let certificate_path = folder.join(AUTHORITY_FILE);
+        let certificates: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(&read_limited(&certificate_path, AUTHORITIES_MAX * PEM_LEN_MAX)?)
+                .take(AUTHORITIES_MAX + 1)
+                .flatten()
+                .collect();
+        let published = |key: &SigningKey| {
+            certificates.iter().find(|der| key_of_certificate(der) == Some(key.verifying_key())).cloned()
+        };
+        if next_path.exists() && published(&load_key(&next_path)?).is_some() {
+            // A roll-over that was cut off after its certificate was published.
+            if key_path.exists() {
+                rename(&key_path, &previous_path)?;
+            }
+            rename(&next_path, &key_path)?;
         }
-        let (_, not_after) = crate::trust::validity(anchor.authority())
-            .map_err(|source| PartyError::Certificate { path: certificate, source })?;
-        Ok(Self { folder: folder.to_owned(), key, anchor, not_after, index, _lock: lock })
+        let signing = |path: &Path| -> Result<Option<Signing>, AuthorityError> {
+            let key = load_key(path)?;
+            published(&key).map(|certificate| Signing::new(key, certificate, &certificate_path)).transpose()
+        };
+        let mismatch =
+            || PartyError::KeyMismatch { certificate: certificate_path.clone(), key: folder.join(AUTHORITY_KEY_FILE) };
+        let current = signing(&key_path)?.ok_or_else(mismatch)?;
+        let previous = if previous_path.exists() { signing(&previous_path)? } else { None };
+        if previous.is_none() {
+            // A roll-over whose end was cut off: nothing is signed with this key any more.
+            remove(&previous_path)?;
+        }
+        if certificates.len() != 1 + usize::from(previous.is_some()) {
+            return Err(mismatch().into());
+        }
+        Ok(Self { folder: folder.to_owned(), current, previous, index, _lock: lock })
     }
 
     /// The trust domain.
@@ -345,9 +393,9 @@ impl Authority {
         &self.index.trust_domain
     }
 
-    /// The authority's certificate.
+    /// The authority's certificate: of the key that signs what is approved from now on.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        self.anchor.authority()
+        &self.current.certificate
     }
 
     /// Where the authority keeps its certificate.
@@ -358,6 +406,93 @@ impl Authority {
     /// Where the authority keeps its revocation list.
     pub fn revocation_list_file(&self) -> PathBuf {
         self.folder.join(REVOCATION_LIST_FILE)
+    }
+
+    /// What a certificate is worth at the instant `now`: as [`Enrolment::state`], or `retired` where the authority that
+    /// signed it is believed no more.
+    pub fn state_of(&self, enrolment: &Enrolment, now: Timestamp) -> &'static str {
+        match self.signing_of(enrolment) {
+            None if enrolment.revoked_ms.is_none() => "retired",
+            _ => enrolment.state(now),
+        }
+    }
+
+    /// Makes a fresh key and certificate, which sign everything from now on. The ones before stay believed until
+    /// [`Self::finish_roll_over`]: ca.pem and crl.pem hold both. Cut off anywhere, it may be done again.
+    ///
+    /// # Errors
+    /// If that is under way already, or a file cannot be written.
+    pub fn roll_over(&mut self, now: Timestamp, entropy: &mut dyn Entropy) -> Result<(), AuthorityError> {
+        if self.previous.is_some() {
+            return Err(AuthorityError::RollingOver);
+        }
+        let next_path = self.folder.join(NEXT_KEY_FILE);
+        let key = match next_path.exists() {
+            true => load_key(&next_path)?,
+            false => {
+                let key = SigningKey::generate(entropy);
+                write_new_secret(&next_path, key_pem(&key).as_bytes())?;
+                key
+            }
+        };
+        let next = Signing::self_signed(key, &self.index.trust_domain, now, entropy)?;
+        self.previous = Some(std::mem::replace(&mut self.current, next));
+        self.index.revocation_list_number += 1;
+        self.write_index()?;
+        // The list first: whoever copies both in between has a list too many, which is refused, and tries again.
+        self.write_revocation_lists(now)?;
+        self.write_certificates()?;
+        rename(&self.folder.join(AUTHORITY_KEY_FILE), &self.folder.join(PREVIOUS_KEY_FILE))?;
+        Ok(rename(&next_path, &self.folder.join(AUTHORITY_KEY_FILE))?)
+    }
+
+    /// Ends the time in which two authorities are believed: ca.pem and crl.pem hold the present one alone, and the key
+    /// before is gone. Parties with certificates of the one before alone are shut out, which takes `even_if_used`.
+    ///
+    /// # Errors
+    /// If no roll-over is under way, some have no certificate of the present authority yet, or a file cannot be written.
+    pub fn finish_roll_over(&mut self, even_if_used: bool, now: Timestamp) -> Result<(), AuthorityError> {
+        let Some(previous) = &self.previous else { return Err(AuthorityError::NotRollingOver) };
+        let is_good = |enrolled: &&Enrolment| enrolled.state(now) == "enrolled";
+        let good = self.index.certificates.iter().filter(is_good);
+        let (of_previous, others): (Vec<&Enrolment>, Vec<_>) =
+            good.partition(|enrolled| enrolled.authority == previous.fingerprint);
+        let renewed: HashSet<&str> = others.iter().map(|enrolled| enrolled.identity.as_str()).collect();
+        let mut identities: Vec<String> = of_previous
+            .into_iter()
+            .filter(|enrolled| !renewed.contains(enrolled.identity.as_str()))
+            .map(|enrolled| enrolled.identity.clone())
+            .collect();
+        identities.dedup();
+        if !identities.is_empty() && !even_if_used {
+            return Err(AuthorityError::StillOfPrevious { identities });
+        }
+        self.previous = None;
+        self.index.revocation_list_number += 1;
+        self.write_index()?;
+        // The certificate last: until it is alone, this may be done again.
+        self.write_revocation_lists(now)?;
+        self.write_certificates()?;
+        Ok(remove(&self.folder.join(PREVIOUS_KEY_FILE))?)
+    }
+
+    /// Writes a fresh revocation list, which is believed for `days` (as are those after it), or as long as the authority.
+    ///
+    /// # Errors
+    /// If the days are none or too many, or a file cannot be written.
+    pub fn renew_list(&mut self, days: Option<u32>, now: Timestamp) -> Result<(), AuthorityError> {
+        if let Some(days) = days.filter(|days| !(1..=AUTHORITY_DAYS).contains(days)) {
+            return Err(AuthorityError::Validity { days });
+        }
+        self.index.revocation_list_days = days;
+        self.index.revocation_list_number += 1;
+        self.write_index()?;
+        self.write_revocation_lists(now)
+    }
+
+    /// For how many days a revocation list is believed, if not as long as the authority.
+    pub fn list_days(&self) -> Option<u32> {
+        self.index.revocation_list_days
     }
 
     /// Every certificate that was issued, oldest first.
@@ -420,7 +555,7 @@ impl Authority {
     ) -> Result<CertificateDer<'static>, AuthorityError> {
         self.check_enrolment(request, approval.replace_key)?;
         let not_after = now + DAY * approval.days;
-        if approval.days == 0 || not_after > self.not_after {
+        if approval.days == 0 || not_after > self.current.not_after {
             return Err(AuthorityError::Validity { days: approval.days });
         }
         if self.index.certificates.len() >= CERTIFICATES_MAX {
@@ -442,7 +577,7 @@ impl Authority {
         params.not_before = moment(not_before);
         params.not_after = moment(not_after);
         params.serial_number = Some(serial.clone());
-        let certificate = params.signed_by(&SubjectKey(request.key), &self.issuer()?)?;
+        let certificate = params.signed_by(&SubjectKey(request.key), &self.current.issuer()?)?;
 
         let serial = hex_of(serial.as_ref());
         let file = self.folder.join(ISSUED_FOLDER).join(format!("{serial}.pem"));
@@ -465,11 +600,12 @@ impl Authority {
             not_before_ms: whole_second(not_before),
             not_after_ms: whole_second(not_after),
             revoked_ms: None,
+            authority: self.current.fingerprint,
         });
         self.index.revocation_list_number += u64::from(superseded);
         self.write_index()?;
         if superseded {
-            self.write_revocation_list(now)?;
+            self.write_revocation_lists(now)?;
         }
         Ok(certificate.into())
     }
@@ -494,7 +630,7 @@ impl Authority {
         // The index is durable first: a list is made from it, and after a crash the next one is complete.
         self.index.revocation_list_number += 1;
         self.write_index()?;
-        self.write_revocation_list(now)?;
+        self.write_revocation_lists(now)?;
         Ok(self.index.certificates.iter().filter(|enrolled| matches(enrolled)).cloned().collect())
     }
 
@@ -506,19 +642,23 @@ impl Authority {
         Ok(read_limited(&self.revocation_list_file(), crate::trust::REVOCATION_LIST_LEN_MAX)?)
     }
 
-    /// The authority's certificate as PEM text.
+    /// The authority's certificate as PEM text, with the one before while that is believed too.
     pub fn certificate_pem(&self) -> String {
-        pem("CERTIFICATE", self.certificate()).to_string()
+        self.signings().map(|signing| pem("CERTIFICATE", &signing.certificate).to_string()).collect()
+    }
+
+    fn signings(&self) -> impl Iterator<Item = &Signing> {
+        [&self.current].into_iter().chain(&self.previous)
+    }
+
+    fn signing_of(&self, enrolled: &Enrolment) -> Option<&Signing> {
+        self.signings().find(|signing| signing.fingerprint == enrolled.authority)
     }
 
     /// Whether an operator already put another key in the place of this certificate's.
     fn is_replaced(&self, enrolled: &Enrolment) -> bool {
         let newest = self.index.certificates.iter().rev().find(|other| other.identity == enrolled.identity);
         enrolled.revoked_ms.is_some() && newest.is_some_and(|newest| newest.key != enrolled.key)
-    }
-
-    fn issuer(&self) -> Result<Issuer<'static, Signer<'_>>, AuthorityError> {
-        Ok(Issuer::from_ca_cert_der(self.certificate(), Signer::new(&self.key))?)
     }
 
     fn write_index(&self) -> Result<(), AuthorityError> {
@@ -528,32 +668,79 @@ impl Authority {
         Ok(write_atomic(&path, format!("{text}\n").as_bytes())?)
     }
 
-    fn write_revocation_list(&self, now: Timestamp) -> Result<(), AuthorityError> {
-        let revoked = self.index.certificates.iter().filter_map(|enrolled| {
-            let revocation_time = moment(enrolled.revoked_ms?);
-            Some((&enrolled.serial, revocation_time))
-        });
-        let mut revoked_certs = Vec::new();
-        for (serial, revocation_time) in revoked {
-            revoked_certs.push(RevokedCertParams {
-                serial_number: SerialNumber::from_slice(&bytes_of_hex(serial, &self.folder)?),
-                revocation_time,
-                reason_code: Some(RevocationReason::Unspecified),
-                invalidity_date: None,
-            });
-        }
-        let list = CertificateRevocationListParams {
-            this_update: moment(now),
-            // The list is current until another is put in its place, so its date says no more than the authority's.
-            next_update: moment(self.not_after.max(now + DAY)),
-            crl_number: SerialNumber::from(self.index.revocation_list_number),
-            issuing_distribution_point: None,
-            revoked_certs,
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let list = list.signed_by(&self.issuer()?)?;
-        Ok(write_atomic(&self.revocation_list_file(), pem("X509 CRL", list.der()).as_bytes())?)
+    fn write_certificates(&self) -> Result<(), AuthorityError> {
+        Ok(write_atomic(&self.certificate_file(), self.certificate_pem().as_bytes())?)
     }
+
+    /// Each key signs the list of what it certified.
+    fn write_revocation_lists(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        let mut text = String::new();
+        for signing in self.signings() {
+            let mut revoked_certs = Vec::new();
+            for enrolled in self.index.certificates.iter().filter(|e| e.authority == signing.fingerprint) {
+                let Some(revoked) = enrolled.revoked_ms else { continue };
+                revoked_certs.push(RevokedCertParams {
+                    serial_number: SerialNumber::from_slice(&bytes_of_hex(&enrolled.serial, &self.folder)?),
+                    revocation_time: moment(revoked),
+                    reason_code: Some(RevocationReason::Unspecified),
+                    invalidity_date: None,
+                });
+            }
+            let as_long_as_the_authority = signing.not_after.max(now + DAY);
+            let list = CertificateRevocationListParams {
+                this_update: moment(now),
+                next_update: moment(
+                    self.index.revocation_list_days.map_or(as_long_as_the_authority, |n| now + DAY * n),
+                ),
+                crl_number: SerialNumber::from(self.index.revocation_list_number),
+                issuing_distribution_point: None,
+                revoked_certs,
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            let list = list.signed_by(&signing.issuer()?)?;
+            text.push_str(&pem("X509 CRL", list.der()));
+        }
+        Ok(write_atomic(&self.revocation_list_file(), text.as_bytes())?)
+    }
+}
+
+impl Signing {
+    fn new(key: SigningKey, certificate: CertificateDer<'static>, path: &Path) -> Result<Self, AuthorityError> {
+        let (_, not_after) = crate::trust::validity(&certificate)
+            .map_err(|source| PartyError::Certificate { path: path.to_owned(), source })?;
+        Ok(Self { key, fingerprint: Digest::of(&certificate), certificate, not_after })
+    }
+
+    fn self_signed(
+        key: SigningKey,
+        trust_domain: &TrustDomain,
+        now: Timestamp,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Self, AuthorityError> {
+        let not_after = now + DAY * AUTHORITY_DAYS;
+        let mut params = CertificateParams::default();
+        // Part of the fingerprint keeps two authorities of one trust domain apart.
+        let fingerprint = key_fingerprint(&key.verifying_key()).to_string();
+        params.distinguished_name = common_name(&format!("Eranos authority {}", &fingerprint[..16]));
+        params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = moment(before(now));
+        params.not_after = moment(not_after);
+        params.serial_number = Some(serial(entropy));
+        let certificate = params.self_signed(&Signer::new(&key))?.der().clone();
+        Ok(Self { key, fingerprint: Digest::of(&certificate), certificate, not_after })
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, Signer<'_>>, AuthorityError> {
+        Ok(Issuer::from_ca_cert_der(&self.certificate, Signer::new(&self.key))?)
+    }
+}
+
+/// The first few of many.
+fn shown(identities: &[String]) -> String {
+    let more = if identities.len() > SHOWN_MAX { ", .." } else { "" };
+    identities.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ") + more
 }
 
 /// Checks a request for a name in `trust_domain`: what [`Authority::review`] does, for whoever is not the authority.

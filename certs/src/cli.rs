@@ -15,8 +15,11 @@ use eranos_base::{Clock, Digest, OsEntropy, SystemClock, Timestamp, TrustDomain,
 use crate::{
     authority::{AUTHORITY_KEY_FILE, Approval, Authority, AuthorityError, CERTIFICATE_DAYS, Request},
     files::{FileError, pem, read_limited, write_atomic},
-    party::{self, AUTHORITY_FILE, CERTIFICATE_FILE, PEM_LEN_MAX, PartyError, REVOCATION_LIST_FILE, Role},
-    trust::day,
+    party::{
+        self, AUTHORITY_FILE, CERTIFICATE_FILE, Own, PEM_LEN_MAX, Party, PartyError, REVOCATION_LIST_FILE, Requested,
+        Role,
+    },
+    trust::{TrustError, day, validity},
 };
 
 /// What `--help` says above the list of commands.
@@ -33,7 +36,11 @@ fingerprints and approves. On one machine, for a trial:
 
 In earnest the authority lives on a machine of its own (not the coordinator's), each
 party runs `request` where it trains and sends only request.pem, and reads its
-fingerprint out over the telephone.";
+fingerprint out over the telephone.
+
+Before a certificate expires its party runs `renew`, and the operator approves as
+before: clients and coordinators that run take the new certificate.pem, and whatever
+crl.pem and ca.pem are copied beside it, without a restart.";
 
 /// Keep a certificate authority, or ask one for a certificate.
 #[derive(Debug, Subcommand)]
@@ -67,9 +74,37 @@ pub enum Command {
         /// A DNS name or address under which clients will dial the coordinator; may be repeated
         #[arg(long, requires = "coordinator", value_name = "NAME OR ADDRESS")]
         host: Vec<String>,
-        /// Renew: keep the key that is there and ask for a new certificate for it
+    },
+    /// Ask for a new certificate before the present one expires
+    ///
+    /// Writes a request for the same identity and key; have it approved, and put certificate.pem in the place of the old
+    /// one: whoever runs takes it by itself. Budget and pseudonym stay as they are. With --new-key a key is made that is
+    /// used once `install` has put it in the place of the old one, with its certificate.
+    Renew {
+        /// The party's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Make a new key too (next-key.pem, next-request.pem); the operator approves it with --replace-key
         #[arg(long)]
-        reuse_key: bool,
+        new_key: bool,
+    },
+    /// Put a new key and its certificate in the place of the old ones
+    ///
+    /// next-key.pem and next-certificate.pem become key.pem and certificate.pem. Do so before crl.pem, in which the old
+    /// certificate is revoked by then, is copied to the coordinator.
+    Install {
+        /// The party's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+    },
+    /// What a party's certificate says, until when it is valid, and how old its revocation list is
+    Show {
+        /// The party's folder
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Approve requests: compare fingerprints, then issue certificates
     ///
@@ -98,8 +133,8 @@ pub enum Command {
     },
     /// Revoke every certificate of a party
     ///
-    /// Writes the authority's crl.pem. Copy it to the coordinator, which takes it in without a restart, and to the
-    /// clients.
+    /// Writes the authority's crl.pem. Copy it to the coordinator, which cuts the party off within seconds, without a
+    /// restart, and to the clients.
     Revoke {
         /// The party's name or whole identity
         #[arg(required = true)]
@@ -107,6 +142,34 @@ pub enum Command {
         /// The authority's folder
         #[arg(long, default_value = "ca")]
         ca: PathBuf,
+    },
+    /// Write a fresh revocation list
+    ///
+    /// A list is believed as long as the authority, unless --days says less: whoever has none, or one past its date, then
+    /// lets nobody in, and the list must be renewed and copied in time. What is said here holds for later lists too.
+    Crl {
+        /// The authority's folder
+        #[arg(long, default_value = "ca")]
+        ca: PathBuf,
+        /// For how many days each list is believed
+        #[arg(long)]
+        days: Option<u32>,
+    },
+    /// Exchange the authority's key for a fresh one, while both are believed
+    ///
+    /// First without --finish: ca.pem and crl.pem hold two from then on; copy both files to every party. Then each party
+    /// runs `renew` and is approved, which the fresh key signs. Last with --finish: ca.pem and crl.pem hold the fresh one
+    /// alone; copy them once more. Nobody that runs is restarted for any of it.
+    Rollover {
+        /// The authority's folder
+        #[arg(long, default_value = "ca")]
+        ca: PathBuf,
+        /// Believe the fresh key alone, now that everybody has a certificate of it
+        #[arg(long)]
+        finish: bool,
+        /// Finish although some have no certificate of the fresh key: they are shut out
+        #[arg(long, requires = "finish")]
+        shut_out: bool,
     },
     /// List who is enrolled, until when, and who was revoked
     List {
@@ -127,11 +190,16 @@ pub fn run(command: Command) -> Result<(), UserError> {
     let mut out = io::stdout().lock();
     let result = match command {
         Command::Init { dir, trust_domain } => init(&dir, trust_domain, &mut out),
-        Command::Request { name, dir, coordinator, host, reuse_key } => {
+        Command::Request { name, dir, coordinator, host } => {
             let folder = dir.unwrap_or_else(|| PathBuf::from(&name));
             let role = if coordinator { Role::Coordinator } else { Role::Client };
-            request(&folder, role, &name, &host, reuse_key, &mut out)
+            party::request(&folder, role, &name, &host, false, &mut OsEntropy)
+                .map_err(Stop::from)
+                .and_then(|requested| say_requested(&format!("{} {name}", role.as_str()), &requested, &mut out))
         }
+        Command::Renew { dir, new_key } => renew(&dir, new_key, &mut out),
+        Command::Install { dir } => install(&dir, &mut out),
+        Command::Show { dir, json } => show(&dir, json, &mut out),
         Command::Approve { requests, ca, days, yes, fingerprint, replace_key } => {
             let consent = match (yes, fingerprint.is_empty()) {
                 (true, _) => Consent::Given,
@@ -141,6 +209,8 @@ pub fn run(command: Command) -> Result<(), UserError> {
             approve(&requests, &ca, Approval { days, replace_key }, &consent, &mut out)
         }
         Command::Revoke { name, ca } => revoke(&name, &ca, &mut out),
+        Command::Crl { ca, days } => renew_list(&ca, days, &mut out),
+        Command::Rollover { ca, finish, shut_out } => roll_over(&ca, finish, shut_out, &mut out),
         Command::List { ca, json } => list(&ca, json, &mut out),
     };
     match result {
@@ -183,23 +253,106 @@ fn init(folder: &Path, trust_domain: TrustDomain, out: &mut dyn Write) -> Result
     ))
 }
 
-fn request(
-    folder: &Path,
-    role: Role,
-    name: &str,
-    hosts: &[String],
-    reuse_key: bool,
-    out: &mut dyn Write,
-) -> Result<(), Stop> {
-    let requested = party::request(folder, role, name, hosts, reuse_key, &mut OsEntropy)?;
+fn say_requested(who: &str, requested: &Requested, out: &mut dyn Write) -> Result<(), Stop> {
     print(writeln!(
         out,
-        "{} {name}\n  {}  send it to the authority's operator\n  {}  stays here\n  fingerprint {}",
-        role.as_str(),
+        "{who}\n  {}  send it to the authority's operator\n  {}  stays here\n  fingerprint {}",
         requested.request.display(),
         requested.key.display(),
         requested.fingerprint,
     ))
+}
+
+fn renew(folder: &Path, new_key: bool, out: &mut dyn Write) -> Result<(), Stop> {
+    let requested = party::renew(folder, new_key, &mut OsEntropy)?;
+    let own = Own::load(folder)?;
+    let identity = party::uri_of(&own.certificate).unwrap_or_default();
+    let until = validity(&own.certificate).map(|(_, not_after)| day(not_after)).unwrap_or_default();
+    say_requested(&format!("{identity}, whose certificate expires on {until}"), &requested, out)
+}
+
+fn install(folder: &Path, out: &mut dyn Write) -> Result<(), Stop> {
+    let own = party::install(folder)?;
+    let until = validity(&own.certificate).map(|(_, not_after)| day(not_after)).unwrap_or_default();
+    let fingerprint = party::key_fingerprint(&own.key.verifying_key());
+    let identity = party::uri_of(&own.certificate).unwrap_or_default();
+    print(writeln!(out, "{identity} until {until}, with its new key\n  fingerprint {fingerprint}"))
+}
+
+fn show(folder: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), Stop> {
+    let party = Party::load(folder)?;
+    let now = SystemClock.now();
+    let certificate = &party.certificate;
+    let identity = party::uri_of(certificate).unwrap_or_default();
+    let of = |source| PartyError::Certificate { path: folder.join(CERTIFICATE_FILE), source };
+    let (not_before, not_after) = validity(certificate).map_err(of)?;
+    let refused = match party.anchor.verify_coordinator(certificate, now) {
+        Err(TrustError::NotForClients) => party.anchor.verify_client(certificate, now).err(),
+        other => other.err(),
+    };
+    let fingerprint = party::key_fingerprint(&party.key.verifying_key());
+    let days_left = not_after.since(now).as_secs() / (24 * 60 * 60);
+    let lists: Vec<_> = party.anchor.lists().collect();
+    if as_json {
+        let lists: Vec<_> = lists
+            .iter()
+            .map(|list| {
+                json!({
+                    "authority": list.authority.to_string(),
+                    "number": list.number,
+                    "revoked": list.n_revoked,
+                    "next_update_ms": list.next_update,
+                })
+            })
+            .collect();
+        let shown = json!({
+            "identity": identity,
+            "key_fingerprint": fingerprint.to_string(),
+            "certificate_fingerprint": Digest::of(certificate).to_string(),
+            "not_before_ms": not_before,
+            "not_after_ms": not_after,
+            "days_left": days_left,
+            "refused": refused.map(|error| error.to_string()),
+            "revocation_lists": lists,
+        });
+        return print(writeln!(out, "{shown:#}"));
+    }
+    print(writeln!(out, "{identity}\n  fingerprint {fingerprint}"))?;
+    print(writeln!(out, "  valid until {}, {days_left} days more", day(not_after)))?;
+    if let Some(error) = refused {
+        print(writeln!(out, "  NOT believed: {error}"))?;
+    }
+    for list in lists {
+        let until = list.next_update.map_or("for ever".to_owned(), |at| format!("until {}", day(at)));
+        let revoked = list.n_revoked;
+        print(writeln!(out, "  revocation list number {}, {revoked} revoked, believed {until}", list.number))?;
+    }
+    Ok(())
+}
+
+fn renew_list(ca: &Path, days: Option<u32>, out: &mut dyn Write) -> Result<(), Stop> {
+    let mut authority = Authority::open(ca)?;
+    authority.renew_list(days, SystemClock.now())?;
+    let list = authority.revocation_list_file();
+    let believed = days.map_or("as long as the authority".to_owned(), |days| format!("for {days} days"));
+    print(writeln!(out, "{}, believed {believed}: copy it to the coordinator and the clients", list.display()))
+}
+
+fn roll_over(ca: &Path, finish: bool, shut_out: bool, out: &mut dyn Write) -> Result<(), Stop> {
+    let mut authority = Authority::open(ca)?;
+    let now = SystemClock.now();
+    let next = match finish {
+        true => {
+            authority.finish_roll_over(shut_out, now)?;
+            "hold the fresh authority alone: copy both to every party"
+        }
+        false => {
+            authority.roll_over(now, &mut OsEntropy)?;
+            "hold both authorities: copy both files to every party, then have each renew its certificate"
+        }
+    };
+    let (certificates, lists) = (authority.certificate_file(), authority.revocation_list_file());
+    print(writeln!(out, "{} and {} {next}", certificates.display(), lists.display()))
 }
 
 fn approve(
@@ -332,13 +485,14 @@ fn list(ca: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), Stop> {
                     "identity": enrolled.identity,
                     "role": enrolled.role,
                     "name": enrolled.name,
-                    "state": enrolled.state(now),
+                    "state": authority.state_of(enrolled, now),
                     "serial": enrolled.serial,
                     "key_fingerprint": enrolled.key_fingerprint.to_string(),
                     "certificate_fingerprint": enrolled.certificate_fingerprint.to_string(),
                     "not_before_ms": enrolled.not_before_ms,
                     "not_after_ms": enrolled.not_after_ms,
                     "revoked_ms": enrolled.revoked_ms,
+                    "authority": enrolled.authority.to_string(),
                 })
             })
             .collect();
@@ -347,7 +501,7 @@ fn list(ca: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), Stop> {
     let width = authority.enrolments().iter().map(|enrolled| enrolled.identity.len()).max().unwrap_or(8).max(8);
     print(writeln!(out, "{:width$}  {:8}  {:10}  fingerprint of its key", "identity", "state", "until"))?;
     for enrolled in authority.enrolments() {
-        let (state, until) = (enrolled.state(now), day(enrolled.not_after_ms));
+        let (state, until) = (authority.state_of(enrolled, now), day(enrolled.not_after_ms));
         print(writeln!(out, "{:width$}  {state:8}  {until:10}  {}", enrolled.identity, enrolled.key_fingerprint))?;
     }
     Ok(())
@@ -374,7 +528,7 @@ impl From<PartyError> for UserError {
             PartyError::File(error) => return error.into(),
             PartyError::Name(_) => "choose a name of a-z, 0-9, '-', '_' and '.', such as silo-1",
             PartyError::KeyExists { .. } => {
-                "choose another --dir, or pass --reuse-key to renew the certificate of that key"
+                "choose another --dir, or ask for a new certificate with `eranos certs renew`"
             }
             PartyError::Host { .. } => "pass --host once for each name, such as --host localhost --host 127.0.0.1",
             PartyError::Hosts { role: Role::Coordinator, .. } => {
@@ -386,7 +540,13 @@ impl From<PartyError> for UserError {
             PartyError::Anchor { .. } => {
                 "get ca.pem and crl.pem from the authority's operator again, both of one authority"
             }
-            PartyError::Certificate { .. } => "ask for a new certificate with `eranos certs request --reuse-key`",
+            PartyError::Certificate { .. } => "ask for a new certificate with `eranos certs renew`",
+            PartyError::NothingToInstall { .. } => {
+                "make a new key with `eranos certs renew --new-key`, and put its certificate there"
+            }
+            PartyError::OtherIdentity { .. } => "put the certificate into the folder of its own party",
+            PartyError::ListGoesBack { .. } => "get the newest crl.pem from the authority's operator",
+            PartyError::OtherDomain { .. } => "put ca.pem back: another trust domain needs a folder of its own",
             PartyError::Encoding(_) => "choose plainer names",
         };
         Self::new(error.to_string(), next)
@@ -401,7 +561,6 @@ impl From<AuthorityError> for UserError {
             AuthorityError::Exists { .. } => "choose another --dir; an authority's key is never overwritten",
             AuthorityError::NoAuthority { .. } => "pass its folder with --ca, or make one with `eranos certs init`",
             AuthorityError::Index { .. } => "put the file back from a copy",
-            AuthorityError::Anchor(_) => "put ca.pem back from a copy",
             AuthorityError::Request(_) => "have its sender make it with `eranos certs request`",
             AuthorityError::OtherKey { .. } => {
                 "ask the party whether it changed its key; if so, approve with --replace-key, which revokes the old one"
@@ -411,6 +570,11 @@ impl From<AuthorityError> for UserError {
             AuthorityError::NobodyEnrolled { .. } => "`eranos certs list` shows who is",
             AuthorityError::Ambiguous { .. } => "pass the whole identity, as `eranos certs list` shows it",
             AuthorityError::Full => "make a new authority",
+            AuthorityError::RollingOver => "when everybody has renewed: `eranos certs rollover --finish`",
+            AuthorityError::NotRollingOver => "begin with `eranos certs rollover`, without --finish",
+            AuthorityError::StillOfPrevious { .. } => {
+                "have them run `eranos certs renew`, or pass --shut-out if they are gone"
+            }
             AuthorityError::Validity { .. } => "pass fewer --days, at least 1",
             AuthorityError::Encoding(_) => "choose plainer names",
         };

@@ -39,6 +39,21 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write().map_err(|source| FileError::new("write", path, source))
 }
 
+/// Moves a file over another, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    let renamed = fs::rename(from, to).and_then(|()| sync_folder(to));
+    renamed.map_err(|source| FileError::new("write", to, source))
+}
+
+/// Removes a file, durably; none need be there.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_folder(path),
+    };
+    removed.map_err(|source| FileError::new("remove", path, source))
+}
+
 /// Writes a secret where nothing is yet, readable by its owner alone from the first byte on.
 pub(crate) fn write_new_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut options = OpenOptions::new();

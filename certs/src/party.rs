@@ -1,17 +1,21 @@
 //! The folder of one party, a client or a coordinator: its key, made where it runs, the request it sends to the
 //! authority, and what comes back.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, PublicKeyData, SanType};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
 
 use eranos_base::{ClientId, Digest, Entropy, SigningKey, Timestamp, VerifyingKey, limits::CERTIFICATE_LEN_MAX};
 
 use crate::{
-    files::{FileError, make_folder, pem, read_limited, write_atomic, write_new_secret},
-    trust::{AnchorError, REVOCATION_LIST_LEN_MAX, TrustAnchor, TrustError},
+    files::{FileError, make_folder, pem, read_limited, rename, write_atomic, write_new_secret},
+    trust::{AUTHORITIES_MAX, AnchorError, REVOCATION_LIST_LEN_MAX, TrustAnchor, TrustError},
 };
 
 /// The private key, in PKCS #8.
@@ -20,6 +24,12 @@ pub const KEY_FILE: &str = "key.pem";
 pub const REQUEST_FILE: &str = "request.pem";
 /// The certificate.
 pub const CERTIFICATE_FILE: &str = "certificate.pem";
+/// A new key, until its certificate is installed with it.
+pub const NEXT_KEY_FILE: &str = "next-key.pem";
+/// The request for a new key's certificate.
+pub const NEXT_REQUEST_FILE: &str = "next-request.pem";
+/// The certificate of a new key, until it is installed.
+pub const NEXT_CERTIFICATE_FILE: &str = "next-certificate.pem";
 /// The authority's certificate.
 pub const AUTHORITY_FILE: &str = "ca.pem";
 /// The authority's revocation list.
@@ -110,6 +120,42 @@ pub enum PartyError {
         /// Why.
         source: TrustError,
     },
+    /// There is no new key with its certificate.
+    #[error("{} holds no {NEXT_KEY_FILE} and {NEXT_CERTIFICATE_FILE}", folder.display())]
+    NothingToInstall {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The new certificate names somebody else.
+    #[error("{} is the certificate of {found}, expected {expected}", path.display())]
+    OtherIdentity {
+        /// The new certificate's file.
+        path: PathBuf,
+        /// Whom it names.
+        found: String,
+        /// Whom the present one names.
+        expected: String,
+    },
+    /// A revocation list is older than one that was in force before.
+    #[error("{} is list number {found}, and number {seen} was in force before", path.display())]
+    ListGoesBack {
+        /// The list's file.
+        path: PathBuf,
+        /// Its number.
+        found: u64,
+        /// The highest number that was seen.
+        seen: u64,
+    },
+    /// The authority's files are of another trust domain than before.
+    #[error("{} is of the trust domain {found}, expected {expected}", path.display())]
+    OtherDomain {
+        /// The authority's certificate.
+        path: PathBuf,
+        /// Its trust domain.
+        found: String,
+        /// The trust domain so far.
+        expected: String,
+    },
     /// The certificate library refused.
     #[error("cannot encode the request: {0}")]
     Encoding(#[from] rcgen::Error),
@@ -147,31 +193,154 @@ pub fn request(
     if !hosts_fit {
         return Err(PartyError::Hosts { role, n_hosts: hosts.len() });
     }
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.extended_key_usages = vec![match role {
-        Role::Client => ExtendedKeyUsagePurpose::ClientAuth,
-        Role::Coordinator => ExtendedKeyUsagePurpose::ServerAuth,
-    }];
-    params.subject_alt_names = hosts.iter().map(|host| host_name(host)).collect::<Result<_, _>>()?;
-
     make_folder(folder)?;
     let path = folder.join(KEY_FILE);
     let key = match (path.exists(), reuse_key) {
         (true, false) => return Err(PartyError::KeyExists { path }),
         (_, true) => load_key(&path)?,
-        (false, false) => {
-            let key = SigningKey::generate(entropy);
-            write_new_secret(&path, key_pem(&key).as_bytes())?;
-            key
-        }
+        (false, false) => make_key(&path, entropy)?,
     };
-    let signer = Signer::new(&key);
-    let request = params.serialize_request(&signer)?;
-    let file = folder.join(REQUEST_FILE);
-    write_atomic(&file, pem("CERTIFICATE REQUEST", request.der()).as_bytes())?;
-    Ok(Requested { request: file, key: path, fingerprint: key_fingerprint(&key.verifying_key()) })
+    write_request(
+        &folder.join(REQUEST_FILE),
+        &path,
+        &key,
+        &Subject { role, name: name.to_owned(), hosts: hosts.to_vec() },
+    )
+}
+
+/// Asks for a new certificate of the identity that the one in `folder` names: for the same key, or with `new_key` for a
+/// key that is made here and used once [`install`] has put it in its place.
+///
+/// # Errors
+/// If there is no certificate, it is nobody's, or a file cannot be written.
+pub fn renew(folder: &Path, new_key: bool, entropy: &mut dyn Entropy) -> Result<Requested, PartyError> {
+    let own = Own::load(folder)?;
+    let path = folder.join(CERTIFICATE_FILE);
+    let subject = subject(&own.certificate)
+        .ok_or_else(|| PartyError::Content { what: "certificate of a party", path: path.clone() })?;
+    if !new_key {
+        return write_request(&folder.join(REQUEST_FILE), &folder.join(KEY_FILE), &own.key, &subject);
+    }
+    let path = folder.join(NEXT_KEY_FILE);
+    // Asked for again, it is the same key: its request may be with the operator already.
+    let key = if path.exists() { load_key(&path)? } else { make_key(&path, entropy)? };
+    write_request(&folder.join(NEXT_REQUEST_FILE), &path, &key, &subject)
+}
+
+/// Puts a new key and its certificate in the place of the present ones. Cut off anywhere, it may be done again.
+///
+/// # Errors
+/// If there is none, they do not belong together, or they are another identity's.
+pub fn install(folder: &Path) -> Result<Own, PartyError> {
+    let [key, certificate] = [NEXT_KEY_FILE, NEXT_CERTIFICATE_FILE].map(|name| folder.join(name));
+    let [old_key, old_certificate] = [KEY_FILE, CERTIFICATE_FILE].map(|name| folder.join(name));
+    if !certificate.exists() {
+        return Err(PartyError::NothingToInstall { folder: folder.to_owned() });
+    }
+    // The key goes first: where it is gone, it is in its place already.
+    let moved = if key.exists() { &key } else { &old_key };
+    let own = Own::read(moved, &certificate)?;
+    let [found, expected] = [&own.certificate, &load_certificate(&old_certificate)?].map(|der| uri_of(der));
+    if found != expected || found.is_none() {
+        let [found, expected] = [found, expected].map(|name| name.unwrap_or_else(|| "nobody".to_owned()));
+        return Err(PartyError::OtherIdentity { path: certificate, found, expected });
+    }
+    if key.exists() {
+        rename(&key, &old_key)?;
+    }
+    rename(&certificate, &old_certificate)?;
+    Ok(own)
+}
+
+/// For whom a certificate is asked.
+struct Subject {
+    role: Role,
+    name: String,
+    hosts: Vec<String>,
+}
+
+fn make_key(path: &Path, entropy: &mut dyn Entropy) -> Result<SigningKey, PartyError> {
+    let key = SigningKey::generate(entropy);
+    write_new_secret(path, key_pem(&key).as_bytes())?;
+    Ok(key)
+}
+
+fn write_request(file: &Path, key_file: &Path, key: &SigningKey, subject: &Subject) -> Result<Requested, PartyError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, subject.name.as_str());
+    params.extended_key_usages = vec![match subject.role {
+        Role::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        Role::Coordinator => ExtendedKeyUsagePurpose::ServerAuth,
+    }];
+    params.subject_alt_names = subject.hosts.iter().map(|host| host_name(host)).collect::<Result<_, _>>()?;
+    let request = params.serialize_request(&Signer::new(key))?;
+    write_atomic(file, pem("CERTIFICATE REQUEST", request.der()).as_bytes())?;
+    let fingerprint = key_fingerprint(&key.verifying_key());
+    Ok(Requested { request: file.to_owned(), key: key_file.to_owned(), fingerprint })
+}
+
+/// Whom a certificate names, to ask for another one: its holder knows that it is its own.
+fn subject(certificate: &[u8]) -> Option<Subject> {
+    let identity = uri_of(certificate)?;
+    let (_, of_role) = identity.strip_prefix("spiffe://")?.split_once('/')?;
+    let (role, name) = of_role.split_once('/')?;
+    let role = [Role::Client, Role::Coordinator].into_iter().find(|known| known.as_str() == role)?;
+    let parsed = crate::trust::parse(certificate).ok()?;
+    let host = |name: GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string()),
+            _ => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string()),
+        },
+        _ => None,
+    };
+    let hosts = crate::trust::names(&parsed).ok()?.into_iter().filter_map(host).collect();
+    Some(Subject { role, name: name.to_owned(), hosts })
+}
+
+/// The identity that a certificate names, believed or not.
+pub fn uri_of(certificate: &[u8]) -> Option<String> {
+    let parsed = crate::trust::parse(certificate).ok()?;
+    crate::trust::names(&parsed).ok()?.into_iter().find_map(|name| match name {
+        GeneralName::URI(uri) => Some(uri.to_owned()),
+        _ => None,
+    })
+}
+
+/// What a party shows and signs with.
+#[derive(Debug)]
+pub struct Own {
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// The key, in PKCS #8 (DER), as TLS takes it.
+    pub key_pkcs8: Zeroizing<Vec<u8>>,
+    /// The same key, as the protocol signs with it.
+    pub key: SigningKey,
+}
+
+impl Own {
+    /// Reads key and certificate from `folder`.
+    ///
+    /// # Errors
+    /// If a file is missing or does not hold what it should, or certificate and key do not belong together.
+    pub fn load(folder: &Path) -> Result<Self, PartyError> {
+        Self::read(&folder.join(KEY_FILE), &folder.join(CERTIFICATE_FILE))
+    }
+
+    fn read(key_path: &Path, path: &Path) -> Result<Self, PartyError> {
+        let key = load_key(key_path)?;
+        let certificate = load_certificate(path)?;
+        if key_of_certificate(&certificate) != Some(key.verifying_key()) {
+            return Err(PartyError::KeyMismatch { certificate: path.to_owned(), key: key_path.to_owned() });
+        }
+        Ok(Self { certificate, key_pkcs8: pkcs8(&key), key })
+    }
+}
+
+fn load_certificate(path: &Path) -> Result<CertificateDer<'static>, PartyError> {
+    CertificateDer::from_pem_slice(&read_limited(path, PEM_LEN_MAX)?)
+        .map_err(|_| PartyError::Content { what: "certificate", path: path.to_owned() })
 }
 
 /// A party's folder after its request was approved.
@@ -188,21 +357,13 @@ pub struct Party {
 }
 
 impl Party {
-    /// Reads key, certificate, the authority's certificate and, if there, its revocation list from `folder`.
+    /// Reads key, certificate, the authority's certificate and its revocation list from `folder`.
     ///
     /// # Errors
     /// If a file is missing or does not hold what it should, or certificate and key do not belong together.
     pub fn load(folder: &Path) -> Result<Self, PartyError> {
-        let key_path = folder.join(KEY_FILE);
-        let key = load_key(&key_path)?;
-        let path = folder.join(CERTIFICATE_FILE);
-        let certificate = CertificateDer::from_pem_slice(&read_limited(&path, PEM_LEN_MAX)?)
-            .map_err(|_| PartyError::Content { what: "certificate", path: path.clone() })?;
-        let certified = key_of_certificate(&certificate);
-        if certified != Some(key.verifying_key()) {
-            return Err(PartyError::KeyMismatch { certificate: path, key: key_path });
-        }
-        Ok(Self { certificate, key_pkcs8: pkcs8(&key), key, anchor: load_anchor(folder)? })
+        let Own { certificate, key_pkcs8, key } = Own::load(folder)?;
+        Ok(Self { certificate, key_pkcs8, key, anchor: load_anchor(folder)? })
     }
 
     /// The client's identity, as everybody else will read it from the certificate at the instant `now`.
@@ -214,22 +375,20 @@ impl Party {
     }
 }
 
-/// Reads the authority's certificate and, if there, its revocation list from `folder`: also how a revocation is taken
-/// in without a restart.
+/// Reads the authority's certificate and its revocation list from `folder`. Without a list nobody is believed.
 ///
 /// # Errors
-/// If the certificate is missing, or either cannot be used.
+/// If either is missing or cannot be used.
 pub fn load_anchor(folder: &Path) -> Result<TrustAnchor, PartyError> {
     let path = folder.join(AUTHORITY_FILE);
-    let authority = read_limited(&path, PEM_LEN_MAX)?;
+    let authority = read_limited(&path, AUTHORITIES_MAX * PEM_LEN_MAX)?;
     let list_path = folder.join(REVOCATION_LIST_FILE);
-    let revoked = match read_limited(&list_path, REVOCATION_LIST_LEN_MAX) {
-        Ok(list) => Some(list),
-        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    TrustAnchor::from_pem(&authority, revoked.as_deref()).map_err(|source| {
-        let of_list = matches!(source, AnchorError::RevocationList | AnchorError::ForeignRevocationList);
+    let lists = read_limited(&list_path, REVOCATION_LIST_LEN_MAX)?;
+    TrustAnchor::from_pem(&authority, &lists).map_err(|source| {
+        let of_list = matches!(
+            source,
+            AnchorError::RevocationList | AnchorError::ForeignRevocationList | AnchorError::NoRevocationList { .. }
+        );
         PartyError::Anchor { path: if of_list { list_path } else { path }, source }
     })
 }

@@ -1,11 +1,14 @@
 //! Who a certificate says its holder is, and whether that is to be believed.
 //!
 //! The coordinator asks at every handshake, a client asks for every certificate of a roster: the coordinator that relays
-//! it is not believed. What counts as a client's certificate is narrow: signed by the one authority directly, valid
+//! it is not believed. What counts as a client's certificate is narrow: signed by the authority directly, valid
 //! now, not revoked, for client authentication, over an Ed25519 key in canonical encoding, and with exactly one
 //! subject alternative name, the URI that is the identity.
+//!
+//! While an authority is exchanged for its successor two are trusted at once. Each needs its revocation list, and a list
+//! that is missing or past its date makes nobody believed: whoever cannot know what was revoked lets nobody in.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject};
 use webpki::{
@@ -24,11 +27,16 @@ use eranos_base::{ClientId, Digest, Timestamp, TrustDomain, VerifyingKey, limits
 /// Largest revocation list that is read, in bytes of PEM or DER: room for some 100,000 revoked certificates.
 pub const REVOCATION_LIST_LEN_MAX: usize = 8 << 20;
 
+/// Most authorities that are trusted at once: one, and its successor while everybody changes over.
+pub const AUTHORITIES_MAX: usize = 2;
+
 /// Why the authority's certificate or its revocation list cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnchorError {
-    /// The text holds no certificate, or more than one.
-    #[error("expected exactly one CERTIFICATE in the authority's PEM text, found {found}")]
+    /// The text holds no certificate, or too many.
+    #[error(
+        "expected one CERTIFICATE in the authority's PEM text, or {AUTHORITIES_MAX} while it changes, found {found}"
+    )]
     Certificate {
         /// How many there are that can be read.
         found: usize,
@@ -39,12 +47,26 @@ pub enum AnchorError {
         /// What is missing.
         why: &'static str,
     },
-    /// The text holds no revocation list.
-    #[error("expected exactly one X509 CRL in the revocation list's PEM text")]
+    /// Two authorities that do not belong together.
+    #[error("the two authorities are of {one} and {other}: only one trust domain can be trusted")]
+    TwoDomains {
+        /// The first one's trust domain.
+        one: TrustDomain,
+        /// The other's.
+        other: TrustDomain,
+    },
+    /// The text holds no revocation list that can be read.
+    #[error("expected one X509 CRL for each authority in the revocation list's PEM text")]
     RevocationList,
-    /// The revocation list is not signed by this authority.
+    /// A revocation list is not signed by any of the authorities.
     #[error("the revocation list is not signed by this authority")]
     ForeignRevocationList,
+    /// An authority has no revocation list, so that nobody can know what it revoked.
+    #[error("there is no revocation list of the authority {authority}")]
+    NoRevocationList {
+        /// SHA-256 of its certificate.
+        authority: Digest,
+    },
 }
 
 /// Why a certificate is not believed.
@@ -77,6 +99,9 @@ pub enum TrustError {
     /// The authority revoked it.
     #[error("certificate was revoked")]
     Revoked,
+    /// The revocation list is past its date: whether the certificate was revoked cannot be known.
+    #[error("the revocation list is past its date")]
+    ListExpired,
     /// It is not for client authentication.
     #[error("certificate is not for clients")]
     NotForClients,
@@ -101,12 +126,29 @@ pub enum TrustError {
     Key,
 }
 
-/// The one authority that is believed, with what it has revoked.
+/// The authority that is believed, or two while it changes, with what was revoked.
 pub struct TrustAnchor {
-    authority: CertificateDer<'static>,
-    anchor: rustls_pki_types::TrustAnchor<'static>,
-    revoked: Option<(CertificateRevocationListDer<'static>, CertRevocationList<'static>)>,
+    issuers: Vec<Issuer>,
+    anchors: Vec<rustls_pki_types::TrustAnchor<'static>>,
     trust_domain: TrustDomain,
+}
+
+/// One authority with its revocation list.
+struct Issuer {
+    certificate: CertificateDer<'static>,
+    fingerprint: Digest,
+    /// The name that certificates and lists carry, in DER.
+    subject: Vec<u8>,
+    list: RevocationList,
+}
+
+/// A revocation list whose signature was checked.
+struct RevocationList {
+    der: CertificateRevocationListDer<'static>,
+    parsed: CertRevocationList<'static>,
+    number: u64,
+    next_update: Option<Timestamp>,
+    serials: HashSet<Vec<u8>>,
 }
 
 /// What a certificate that is believed says.
@@ -118,70 +160,104 @@ pub struct ClientIdentity {
     pub key: VerifyingKey,
     /// SHA-256 of the certificate.
     pub fingerprint: Digest,
+    /// What may take the belief back.
+    pub standing: Standing,
+}
+
+/// What of a certificate decides whether it is still believed, once it was: enough to look again without its signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// SHA-256 of the authority's certificate.
+    pub authority: Digest,
+    /// The serial number, in DER's bytes.
+    pub serial: Vec<u8>,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+}
+
+/// One authority's revocation list, for whoever shows or remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListState {
+    /// SHA-256 of the authority's certificate.
+    pub authority: Digest,
+    /// The list's number, which only rises.
+    pub number: u64,
+    /// SHA-256 of the list.
+    pub digest: Digest,
+    /// How many certificates it names.
+    pub n_revoked: usize,
+    /// After which it is not believed any more.
+    pub next_update: Option<Timestamp>,
 }
 
 impl TrustAnchor {
-    /// Reads the authority's certificate and, if given, its revocation list, and checks that the one signed the other.
-    /// Without a list nothing counts as revoked. A list does not expire by its date: what makes it current is that an
-    /// operator put it there.
+    /// Reads the authority's certificate (or two, while it changes) and the revocation list of each, and checks that the
+    /// one signed the other.
     ///
     /// # Errors
-    /// If either cannot be used.
-    pub fn from_pem(authority: &[u8], revoked: Option<&[u8]>) -> Result<Self, AnchorError> {
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(authority).take(2).flatten().collect();
-        let [authority] = certificates.as_slice() else {
-            return Err(AnchorError::Certificate { found: certificates.len() });
-        };
-        let revoked = match revoked {
-            None => None,
-            Some(text) if text.len() > REVOCATION_LIST_LEN_MAX => return Err(AnchorError::RevocationList),
-            Some(text) => {
-                let mut lists = CertificateRevocationListDer::pem_slice_iter(text).take(2);
-                match (lists.next(), lists.next()) {
-                    (Some(Ok(list)), None) => Some(list),
-                    _ => return Err(AnchorError::RevocationList),
-                }
-            }
-        };
-        Self::from_der(authority.clone(), revoked)
+    /// If any cannot be used, or a list is missing.
+    pub fn from_pem(authorities: &[u8], lists: &[u8]) -> Result<Self, AnchorError> {
+        let most = AUTHORITIES_MAX + 1;
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(authorities).take(most).flatten().collect();
+        if lists.len() > REVOCATION_LIST_LEN_MAX {
+            return Err(AnchorError::RevocationList);
+        }
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(lists).take(most).collect();
+        Self::from_der(certificates, lists.map_err(|_| AnchorError::RevocationList)?)
     }
 
     /// As [`Self::from_pem`], from DER.
     ///
     /// # Errors
-    /// If either cannot be used.
+    /// If any cannot be used, or a list is missing.
     pub fn from_der(
-        authority: CertificateDer<'static>,
-        revoked: Option<CertificateRevocationListDer<'static>>,
+        authorities: Vec<CertificateDer<'static>>,
+        lists: Vec<CertificateRevocationListDer<'static>>,
     ) -> Result<Self, AnchorError> {
-        let unusable = |why| AnchorError::NotAnAuthority { why };
-        let parsed = parse(&authority).map_err(|_| unusable("it is malformed"))?;
-        if !parsed.is_ca() {
-            return Err(unusable("it may not sign certificates"));
+        if !(1..=AUTHORITIES_MAX).contains(&authorities.len()) {
+            return Err(AnchorError::Certificate { found: authorities.len() });
         }
-        let trust_domain = match names(&parsed).ok().as_deref() {
-            Some([GeneralName::URI(uri)]) => uri.strip_prefix("spiffe://").and_then(|name| name.parse().ok()),
-            _ => None,
-        };
-        let trust_domain = trust_domain.ok_or_else(|| unusable("it names no trust domain"))?;
-        let revoked = match revoked {
-            None => None,
-            Some(list) => {
-                let (rest, signed) =
-                    CertificateRevocationList::from_der(&list).map_err(|_| AnchorError::RevocationList)?;
-                if !rest.is_empty() {
-                    return Err(AnchorError::RevocationList);
+        let mut lists: Vec<Option<CertificateRevocationListDer<'static>>> = lists.into_iter().map(Some).collect();
+        let (mut issuers, mut anchors, mut domain) = (Vec::<Issuer>::new(), Vec::new(), None::<TrustDomain>);
+        let mut missing = None;
+        for certificate in authorities {
+            let unusable = |why| AnchorError::NotAnAuthority { why };
+            let anchor = anchor_from_trusted_cert(&certificate).map_err(|_| unusable("it is malformed"))?.to_owned();
+            let (subject, list) = {
+                let parsed = parse(&certificate).map_err(|_| unusable("it is malformed"))?;
+                if !parsed.is_ca() {
+                    return Err(unusable("it may not sign certificates"));
                 }
-                // A list of another authority would make every certificate's status unknown, or forgive everyone.
-                if signed.issuer() != parsed.subject() || signed.verify_signature(parsed.public_key()).is_err() {
-                    return Err(AnchorError::ForeignRevocationList);
+                let named = match names(&parsed).ok().as_deref() {
+                    Some([GeneralName::URI(uri)]) => uri.strip_prefix("spiffe://").and_then(|name| name.parse().ok()),
+                    _ => None,
+                };
+                let named: TrustDomain = named.ok_or_else(|| unusable("it names no trust domain"))?;
+                match &domain {
+                    Some(one) if *one != named => {
+                        return Err(AnchorError::TwoDomains { one: one.clone(), other: named });
+                    }
+                    _ => domain = Some(named),
                 }
-                let owned = OwnedCertRevocationList::from_der(&list).map_err(|_| AnchorError::RevocationList)?;
-                Some((list, CertRevocationList::Owned(owned)))
+                (parsed.subject().as_raw().to_vec(), take_list(&mut lists, &parsed)?)
+            };
+            let fingerprint = Digest::of(&certificate);
+            if issuers.iter().any(|other| other.subject == subject) {
+                return Err(unusable("it is there twice"));
             }
-        };
-        let anchor = anchor_from_trusted_cert(&authority).map_err(|_| unusable("it is malformed"))?.to_owned();
-        Ok(Self { authority, anchor, revoked, trust_domain })
+            anchors.push(anchor);
+            // A list of another authority shows that somebody mixed two federations up.
+            missing = missing.or(list.is_none().then_some(AnchorError::NoRevocationList { authority: fingerprint }));
+            issuers.extend(list.map(|list| Issuer { certificate, fingerprint, subject, list }));
+        }
+        if lists.iter().any(Option::is_some) {
+            return Err(AnchorError::ForeignRevocationList);
+        }
+        if let Some(missing) = missing {
+            return Err(missing);
+        }
+        let trust_domain = domain.ok_or(AnchorError::Certificate { found: 0 })?;
+        Ok(Self { issuers, anchors, trust_domain })
     }
 
     /// The trust domain within which the authority names clients.
@@ -189,14 +265,25 @@ impl TrustAnchor {
         &self.trust_domain
     }
 
-    /// The authority's certificate.
-    pub fn authority(&self) -> &CertificateDer<'static> {
-        &self.authority
+    /// The certificates of those who are believed.
+    pub fn authorities(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.issuers.iter().map(|issuer| &issuer.certificate)
     }
 
-    /// The revocation list.
-    pub fn revoked(&self) -> Option<&CertificateRevocationListDer<'static>> {
-        self.revoked.as_ref().map(|(der, _)| der)
+    /// Their revocation lists, in the same order.
+    pub fn revoked(&self) -> impl Iterator<Item = &CertificateRevocationListDer<'static>> {
+        self.issuers.iter().map(|issuer| &issuer.list.der)
+    }
+
+    /// What their revocation lists say of themselves, in the same order.
+    pub fn lists(&self) -> impl Iterator<Item = ListState> {
+        self.issuers.iter().map(|Issuer { fingerprint, list, .. }| ListState {
+            authority: *fingerprint,
+            number: list.number,
+            digest: Digest::of(&list.der),
+            n_revoked: list.serials.len(),
+            next_update: list.next_update,
+        })
     }
 
     /// Checks a client's certificate.
@@ -217,7 +304,36 @@ impl TrustAnchor {
             trust_domain: self.trust_domain.clone(),
         })?;
         let key = key(&parsed).ok_or(TrustError::Key)?;
-        Ok(ClientIdentity { id, key, fingerprint: Digest::of(certificate) })
+        let issuer = self.issuers.iter().find(|issuer| issuer.subject == parsed.issuer().as_raw());
+        let standing = Standing {
+            authority: issuer.ok_or(TrustError::ForeignAuthority)?.fingerprint,
+            serial: parsed.raw_serial().to_vec(),
+            not_after: timestamp(parsed.validity().not_after.timestamp()),
+        };
+        Ok(ClientIdentity { id, key, fingerprint: Digest::of(certificate), standing })
+    }
+
+    /// Checks a coordinator's certificate, apart from the host that it is dialled by.
+    ///
+    /// # Errors
+    /// If it is not believed at the instant `now`.
+    pub fn verify_coordinator(&self, certificate: &[u8], now: Timestamp) -> Result<(), TrustError> {
+        self.verify_chain(certificate, now, KeyUsage::server_auth())
+    }
+
+    /// Looks again at a certificate that was believed before.
+    ///
+    /// # Errors
+    /// If it is not believed any more at the instant `now`.
+    pub fn still_believes(&self, standing: &Standing, now: Timestamp) -> Result<(), TrustError> {
+        let issuer = self.issuers.iter().find(|issuer| issuer.fingerprint == standing.authority);
+        let list = &issuer.ok_or(TrustError::ForeignAuthority)?.list;
+        match list.next_update {
+            _ if list.serials.contains(&standing.serial) => Err(TrustError::Revoked),
+            _ if now > standing.not_after => Err(TrustError::Expired { not_after: standing.not_after }),
+            Some(next_update) if now >= next_update => Err(TrustError::ListExpired),
+            _ => Ok(()),
+        }
     }
 
     /// Chain, validity, revocation and purpose.
@@ -229,18 +345,17 @@ impl TrustAnchor {
     ) -> Result<(), TrustError> {
         let der = CertificateDer::from(check_len(certificate)?);
         let end_entity = EndEntityCert::try_from(&der).map_err(|_| TrustError::Malformed)?;
-        let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().map(|(_, list)| list).collect();
+        let lists: Vec<&CertRevocationList<'_>> = self.issuers.iter().map(|issuer| &issuer.list.parsed).collect();
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
             options
                 .with_depth(RevocationCheckDepth::EndEntity)
                 .with_status_policy(UnknownStatusPolicy::Deny)
-                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });
         let time = UnixTime::since_unix_epoch(Duration::from_millis(now.unix_ms()));
-        let anchors = std::slice::from_ref(&self.anchor);
         end_entity
-            .verify_for_usage(&[webpki::ring::ED25519], anchors, &[], time, usage, revocation, None)
+            .verify_for_usage(&[webpki::ring::ED25519], &self.anchors, &[], time, usage, revocation, None)
             .map(|_| ())
             .map_err(|error| trust_error(&error))
     }
@@ -250,8 +365,7 @@ impl fmt::Debug for TrustAnchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrustAnchor")
             .field("trust_domain", &self.trust_domain)
-            .field("authority", &Digest::of(&self.authority))
-            .field("has_revocation_list", &self.revoked.is_some())
+            .field("lists", &self.lists().collect::<Vec<_>>())
             .finish()
     }
 }
@@ -262,8 +376,20 @@ impl fmt::Debug for TrustAnchor {
 /// If the bytes are not a certificate.
 pub fn validity(certificate: &[u8]) -> Result<(Timestamp, Timestamp), TrustError> {
     let parsed = parse(certificate)?;
-    let ms = |seconds: i64| Timestamp::from_unix_ms(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
-    Ok((ms(parsed.validity().not_before.timestamp()), ms(parsed.validity().not_after.timestamp())))
+    let validity = parsed.validity();
+    Ok((timestamp(validity.not_before.timestamp()), timestamp(validity.not_after.timestamp())))
+}
+
+/// How long a certificate is still valid, if it is time to renew it: when a third of its time is left, and a month at
+/// most.
+///
+/// # Errors
+/// If the bytes are not a certificate.
+pub fn due_for_renewal(certificate: &[u8], now: Timestamp) -> Result<Option<Duration>, TrustError> {
+    let (not_before, not_after) = validity(certificate)?;
+    let left = not_after.since(now);
+    let warned = (not_after.since(not_before) / 3).min(RENEWAL_WARNING_MAX);
+    Ok((left <= warned).then_some(left))
 }
 
 /// A day as people write it, 2026-01-31, in UTC.
@@ -273,6 +399,51 @@ pub fn day(at: Timestamp) -> String {
         Ok(at) => at.date().to_string(),
         Err(_) => format!("{} ms after 1970", at.unix_ms()),
     }
+}
+
+fn timestamp(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_ms(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
+}
+
+/// Takes the list that this authority signed out of `lists`.
+fn take_list(
+    lists: &mut [Option<CertificateRevocationListDer<'static>>],
+    authority: &X509Certificate<'_>,
+) -> Result<Option<RevocationList>, AnchorError> {
+    for slot in lists {
+        let Some(der) = slot else { continue };
+        let list = {
+            let (rest, signed) = CertificateRevocationList::from_der(der).map_err(|_| AnchorError::RevocationList)?;
+            // A list of another authority would make every certificate's status unknown, or forgive everyone.
+            if signed.issuer() != authority.subject() {
+                continue;
+            }
+            if !rest.is_empty() {
+                return Err(AnchorError::RevocationList);
+            }
+            if signed.verify_signature(authority.public_key()).is_err() {
+                return Err(AnchorError::ForeignRevocationList);
+            }
+            let digits = signed.crl_number().map(|number| number.to_u64_digits());
+            let number = match digits.as_deref() {
+                Some([]) => 0,
+                Some([number]) => *number,
+                // Without a number nobody could tell a list from an older one.
+                _ => return Err(AnchorError::RevocationList),
+            };
+            let owned = OwnedCertRevocationList::from_der(der).map_err(|_| AnchorError::RevocationList)?;
+            RevocationList {
+                parsed: CertRevocationList::Owned(owned),
+                number,
+                next_update: signed.next_update().map(|at| timestamp(at.timestamp())),
+                serials: signed.iter_revoked_certificates().map(|entry| entry.raw_serial().to_vec()).collect(),
+                der: der.clone(),
+            }
+        };
+        *slot = None;
+        return Ok(Some(list));
+    }
+    Ok(None)
 }
 
 /// The Ed25519 key of a certificate, if it has one that is canonical and not weak.
@@ -292,14 +463,14 @@ fn check_len(certificate: &[u8]) -> Result<&[u8], TrustError> {
     }
 }
 
-fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, TrustError> {
+pub(crate) fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, TrustError> {
     match X509Certificate::from_der(check_len(certificate)?) {
         Ok(([], parsed)) => Ok(parsed),
         _ => Err(TrustError::Malformed),
     }
 }
 
-fn names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<GeneralName<'a>>, TrustError> {
+pub(crate) fn names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<GeneralName<'a>>, TrustError> {
     let extension = certificate.subject_alternative_name().map_err(|_| TrustError::Malformed)?;
     Ok(extension.map(|extension| extension.value.general_names.clone()).unwrap_or_default())
 }
@@ -311,6 +482,7 @@ fn trust_error(error: &webpki::Error) -> TrustError {
         Error::CertExpired { not_after, .. } => TrustError::Expired { not_after: at(not_after) },
         Error::CertNotValidYet { not_before, .. } => TrustError::NotYetValid { not_before: at(not_before) },
         Error::CertRevoked => TrustError::Revoked,
+        Error::CrlExpired { .. } => TrustError::ListExpired,
         Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension | Error::CaUsedAsEndEntity => {
             TrustError::NotForClients
         }
@@ -323,3 +495,6 @@ fn trust_error(error: &webpki::Error) -> TrustError {
         _ => TrustError::Malformed,
     }
 }
+
+/// The earliest that a certificate's holder is told to renew it.
+const RENEWAL_WARNING_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);

@@ -4,4 +4,5 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod life;
 mod trust;

@@ -202,23 +202,31 @@ fn a_revocation_list_of_another_authority_is_not_taken() {
     let (desk, other) = (Desk::new(), Desk::new());
     let authority = desk.authority.certificate_pem();
     let list = other.authority.revocation_list_pem().expect("a list");
-    let error = TrustAnchor::from_pem(authority.as_bytes(), Some(&list)).expect_err("a foreign list");
+    let error = TrustAnchor::from_pem(authority.as_bytes(), &list).expect_err("a foreign list");
     assert_eq!(error, AnchorError::ForeignRevocationList);
-    let error = TrustAnchor::from_pem(authority.as_bytes(), Some(b"nothing")).expect_err("no list");
-    assert_eq!(error, AnchorError::RevocationList);
+    let error = TrustAnchor::from_pem(authority.as_bytes(), b"nothing").expect_err("no list");
+    let missing = AnchorError::NoRevocationList { authority: eranos_base::Digest::of(desk.authority.certificate()) };
+    assert_eq!(error, missing);
+    // Two authorities need a list each, and there are never three.
     let both = format!("{authority}{}", other.authority.certificate_pem());
-    let error = TrustAnchor::from_pem(both.as_bytes(), None).expect_err("two authorities");
-    assert_eq!(error, AnchorError::Certificate { found: 2 });
+    let own = desk.authority.revocation_list_pem().expect("a list");
+    let error = TrustAnchor::from_pem(both.as_bytes(), &own).expect_err("one list");
+    assert!(matches!(error, AnchorError::NoRevocationList { .. }), "{error}");
+    assert!(TrustAnchor::from_pem(both.as_bytes(), &[own.clone(), list.clone()].concat()).is_ok());
+    let error = TrustAnchor::from_pem(both.repeat(2).as_bytes(), &own).expect_err("too many");
+    assert_eq!(error, AnchorError::Certificate { found: 3 });
+    let error = TrustAnchor::from_pem(authority.repeat(2).as_bytes(), &own).expect_err("one twice");
+    assert!(matches!(error, AnchorError::NotAnAuthority { .. }), "{error}");
     let mut desk = desk;
     let client = desk.enrol("silo-1", Role::Client, now());
-    let error = TrustAnchor::from_der(client, None).expect_err("a client's certificate");
+    let error = TrustAnchor::from_der(vec![client], Vec::new()).expect_err("a client's certificate");
     assert!(matches!(error, AnchorError::NotAnAuthority { .. }));
     // One damaged byte of its signature, and the list forgives nobody.
     let list = CertificateListDer::from_pem_slice(&desk.authority.revocation_list_pem().expect("a list")).expect("PEM");
     let mut damaged = list.to_vec();
     *damaged.last_mut().expect("not empty") ^= 1;
     let damaged = pem("X509 CRL", &damaged);
-    let error = TrustAnchor::from_pem(authority.as_bytes(), Some(damaged.as_bytes())).expect_err("a forged list");
+    let error = TrustAnchor::from_pem(authority.as_bytes(), damaged.as_bytes()).expect_err("a forged list");
     assert_eq!(error, AnchorError::ForeignRevocationList);
 }
 
@@ -249,6 +257,9 @@ fn a_party_without_its_files_says_which() {
     let error = Party::load(&folder).expect_err("no authority yet").to_string();
     assert!(error.contains("silo-1/ca.pem"), "{error}");
     std::fs::copy(desk.authority.certificate_file(), folder.join("ca.pem")).expect("copied");
+    let error = Party::load(&folder).expect_err("no list yet").to_string();
+    assert!(error.contains("silo-1/crl.pem"), "{error}");
+    std::fs::copy(desk.authority.revocation_list_file(), folder.join("crl.pem")).expect("copied");
     let party = Party::load(&folder).expect("complete");
     assert_eq!(party.client_identity(now()).expect("believed").key, party.key.verifying_key());
     assert!(!format!("{party:?}").contains(&format!("{:?}", &party.key_pkcs8[16..20])), "no key in Debug");

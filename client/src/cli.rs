@@ -9,10 +9,7 @@ use eranos_privacy::{
     Promise,
     budget::{SessionReport, UnitOfPrivacy},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     budget, local,
@@ -161,7 +158,7 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
         UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
     })?;
     runtime.block_on(async move {
-        let interrupted = interrupted()?;
+        let interrupted = eranos_service::interrupted()?;
         let (stop_sender, stop) = watch::channel(false);
         let (progress, mut heard) = mpsc::channel(64);
         tokio::spawn(async move {
@@ -174,6 +171,7 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
                     Progress::Phase { phase, round } => {
                         tracing::debug!(?phase, round = round.map(|round| round.0), "phase");
                     }
+                    Progress::Warning(warning) => eprintln!("{name}: {warning}"),
                     Progress::End { end, epsilon_spent } => {
                         let spent = match epsilon_spent {
                             Some(spent) => format!("epsilon spent {spent:.3}"),
@@ -188,25 +186,6 @@ fn take_part(dir: &Path) -> Result<(), UserError> {
         // What it printed last is on its way.
         let _ = printer.await;
         result.map_err(|error| error.user_error())
-    })
-}
-
-/// Resolves when the operator or the system asks the process to end. It listens from when this is called.
-///
-/// # Errors
-/// If the system does not let this process listen.
-fn interrupted() -> Result<impl Future<Output = ()>, UserError> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            UserError::new(format!("cannot listen for signals: {error}"), "check the limits of this user")
-        })
-    };
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
     })
 }
 

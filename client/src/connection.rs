@@ -13,7 +13,7 @@ use bytes::Bytes;
 use eranos_base::{
     Timestamp, UserError,
     encoding::{decode_header, encode_header},
-    limits::CHUNK_LEN,
+    limits::{CHUNK_LEN, CLOCK_SKEW_MAX},
 };
 use eranos_wire::{
     framing::{CloseCode, Decoder, Hello, Kind, Limits, Piece, Welcome, encode_opening},
@@ -286,7 +286,11 @@ fn from_close(error: &quinn::ConnectionError) -> Option<ConnectionError> {
                 CloseCode::Revoked => refused("it was revoked"),
                 CloseCode::NotAClient => refused("it names no client of this trust domain"),
                 CloseCode::Replaced => Some(ConnectionError::Replaced),
-                CloseCode::Done | CloseCode::Shutdown | CloseCode::NoHello | CloseCode::Full => None,
+                CloseCode::Done
+                | CloseCode::Shutdown
+                | CloseCode::NoHello
+                | CloseCode::Full
+                | CloseCode::Misbehaved => None,
             }
         }
         quinn::ConnectionError::ConnectionClosed(close) => {
@@ -341,8 +345,6 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 const CONNECT_TIME_GLANCE: Duration = Duration::from_secs(1);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
-/// Most that the two clocks may differ.
-const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
 /// How often a client that waits shows that it is there.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// A coordinator without a sign of life for this long is gone.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod connection;

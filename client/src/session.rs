@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError};
+use eranos_secagg::{Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -14,10 +15,11 @@ use eranos_wire::{
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, block_in_place},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, interval, sleep, sleep_until, timeout},
 };
 
 use crate::{
+    certificates::{CERTIFICATES_CHECK_EVERY, Certificates},
     connection::{Connection, ConnectionError, Connector},
     round::{Action, End, Event, Member, Phase, Round, Step},
     store::{Store, StoreError},
@@ -41,6 +43,8 @@ pub enum Progress {
         /// Epsilon spent in all; none where no guarantee is left.
         epsilon_spent: Option<f64>,
     },
+    /// Something that whoever runs it should see to.
+    Warning(String),
 }
 
 /// Why a client stops.
@@ -87,6 +91,8 @@ pub struct Session {
     pub trainer: Arc<Trainer>,
     /// How it reaches the coordinator.
     pub connector: Connector,
+    /// Whom it believes, and as whom it shows itself.
+    pub certificates: Certificates,
 }
 
 impl Session {
@@ -104,8 +110,21 @@ impl Session {
         // A client that cannot be a member hears so at once, not after hours of trying.
         link.connect_first(&mut stop).await?;
         while !*stop.borrow() {
-            let (end, returned) = self.round(link, &progress, &mut stop).await?;
+            let (end, returned) = match self.round(link, &progress, &mut stop).await {
+                // Refused by a certificate that was renewed meanwhile, as after a long sleep.
+                Err(SessionError::Connection(_)) if block_in_place(|| self.certificates.look(SystemClock.now())) => {
+                    self.renew();
+                    link = Link { connector: self.connector.clone(), connection: None };
+                    continue;
+                }
+                over => over?,
+            };
             link = returned;
+            if block_in_place(|| self.certificates.look(SystemClock.now())) {
+                self.renew();
+                link.close().await;
+                link = Link { connector: self.connector.clone(), connection: None };
+            }
             let epsilon_spent = Some(self.store.budget().epsilon_spent()).filter(|epsilon| epsilon.is_finite());
             tracing::info!(?end, epsilon_spent, "round over");
             // Nobody need watch.
@@ -129,6 +148,16 @@ impl Session {
         Ok(())
     }
 
+    /// Shows a renewed certificate from now on; budget and pseudonym are of the client, not of the certificate.
+    fn renew(&mut self) {
+        let Some((identity, certificate_key)) = self.certificates.take() else { return };
+        let statement_key = StatementKey::derive(self.store.secret(), &self.member.task);
+        let certificate = identity.fingerprint;
+        let verified = VerifiedCertifications::default();
+        let identity = Identity { id: identity.id, certificate, certificate_key, statement_key, verified };
+        Arc::make_mut(&mut self.member).identity = Arc::new(identity);
+    }
+
     async fn round(
         &mut self,
         link: Link,
@@ -142,6 +171,7 @@ impl Session {
         let mut training: Option<Cancel> = None;
         let mut wake: Option<Timestamp> = None;
         let mut place = None;
+        let mut look = interval(CERTIFICATES_CHECK_EVERY);
         loop {
             let event = tokio::select! {
                 answered = exchange.answer() => match answered {
@@ -156,6 +186,16 @@ impl Session {
                 () = sleep_until_time(wake), if wake.is_some() => {
                     wake = None;
                     Event::Wake
+                }
+                _ = look.tick() => {
+                    let changed = block_in_place(|| self.certificates.look(SystemClock.now()));
+                    if let Some(warning) = self.certificates.warning(SystemClock.now()) {
+                        let _ = progress.try_send(Progress::Warning(warning));
+                    }
+                    if !changed || round.plan().is_some() {
+                        continue;
+                    }
+                    Event::Leave { reason: "the certificates changed".to_owned() }
                 }
                 () = stopped(stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
             };

@@ -6,22 +6,23 @@ use std::{
     sync::Arc,
 };
 
-use eranos_base::{ClientId, Clock, SystemClock, Timestamp, UserError, VerifyingKey};
-use eranos_certs::{Party, TrustAnchor};
+use eranos_base::{Clock, SystemClock, UserError};
+use eranos_certs::Party;
 use eranos_ledger::{Binding, LedgerKey};
 use eranos_nn::data::Files;
 use eranos_privacy::budget::{Terms, UnitOfPrivacy};
 use eranos_secagg::{Identity, StatementKey, VerifiedCertifications};
-use eranos_wire::tls::{ClientTls, Credentials, SharedTrust, TrustMaterial};
+use eranos_wire::tls::{ClientTls, Credentials, SharedTrust};
 
 use crate::{
+    certificates::{Certificates, material},
     config::Config,
     connection::Connector,
     policy::{
         LOCAL_LEARNING_RATE_MAX_DEFAULT, LOCAL_RECORDS_MAX_DEFAULT, PARAMETERS_MAX_DEFAULT,
         PHASE_TIMEOUT_MS_MAX_DEFAULT, Policy, Unit,
     },
-    round::{CertificateCheck, Member},
+    round::Member,
     session::Session,
     store::{self, Store},
     trainer::{Pool, Trainer},
@@ -47,7 +48,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     let identity = party.client_identity(SystemClock.now()).map_err(|error| {
         let what = format!("the certificate in {} is not usable: {error}", config.certificates.display());
         let next = "check this clock and ca.pem; if they are right, ask for a new certificate with \
-                    `eranos certs request --reuse-key`";
+                    `eranos certs renew`";
         UserError::new(what, next)
     })?;
     let files =
@@ -73,15 +74,25 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
     };
     let form = files.form();
     let trainer = Arc::new(Trainer::new(files, pool));
-    let trust = TrustMaterial { authority: party.anchor.authority().clone(), revoked: party.anchor.revoked().cloned() };
     let unusable = |error: &dyn std::fmt::Display| {
         UserError::new(format!("the certificates cannot be used: {error}"), "request and install them again")
     };
-    let trust = SharedTrust::new(&trust).map_err(|error| unusable(&error))?;
-    let tls = ClientTls::new(Credentials::new(party.certificate, party.key_pkcs8), trust, Arc::new(SystemClock));
-    let connector = Connector::new(&config.coordinator, tls)?;
+    let trust = SharedTrust::new(&material(&party.anchor)).map_err(|error| unusable(&error))?;
+    let trust_domain = party.anchor.trust_domain().clone();
+    let credentials = Credentials::new(party.certificate.clone(), party.key_pkcs8);
+    let tls = ClientTls::new(credentials, trust.clone(), Arc::new(SystemClock));
+    let connector = Connector::new(&config.coordinator, tls.clone())?;
+    let certificates = Certificates::new(
+        &config.certificates,
+        &config.state,
+        party.anchor,
+        identity.clone(),
+        &party.certificate,
+        trust,
+        tls,
+    )?;
     let member = Member {
-        trust_domain: party.anchor.trust_domain().clone(),
+        trust_domain,
         identity: Arc::new(Identity {
             id: identity.id,
             certificate: identity.fingerprint,
@@ -92,11 +103,11 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
         task: config.task,
         ledger_key: store.ledger_key().clone(),
         policy,
-        trust: Arc::new(Anchor(party.anchor)),
+        trust: Arc::new(certificates.believed()),
         n_classes: config.classes,
         form,
     };
-    Ok(Session { member: Arc::new(member), store, trainer, connector })
+    Ok(Session { member: Arc::new(member), store, trainer, connector, certificates })
 }
 
 /// The binding of this client's pseudonym in its task. It may run meanwhile.
@@ -122,15 +133,6 @@ pub fn disclose(dir: &Path) -> Result<Binding, UserError> {
         certificate: identity.fingerprint,
         certificate_key: party.key.verifying_key(),
     })
-}
-
-struct Anchor(TrustAnchor);
-
-impl CertificateCheck for Anchor {
-    fn check(&self, certificate: &[u8], now: Timestamp) -> Result<(ClientId, VerifyingKey), String> {
-        let identity = self.0.verify_client(certificate, now).map_err(|error| error.to_string())?;
-        Ok((identity.id, identity.key))
-    }
 }
 
 /// What `init` writes into a client's folder.

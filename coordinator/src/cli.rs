@@ -8,11 +8,11 @@ use std::{
 use clap::Subcommand;
 use eranos_base::UserError;
 use eranos_privacy::{Promise, groups::Released, mechanism::NoiseTarget};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     export::{Exported, export},
     federation::RoundReport,
+    metrics::METRICS_ADDRESS,
     setup::{self, Coordinator, Init},
     status::{self, Status},
     task::{Contribution, Graph, Noise, Unit},
@@ -68,6 +68,9 @@ pub enum Command {
         /// The coordinator's folder
         #[arg(long, default_value = ".")]
         dir: PathBuf,
+        /// Show metrics for Prometheus, /healthz and /readyz on this port of this machine
+        #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = METRICS_ADDRESS)]
+        metrics: Option<SocketAddr>,
     },
     /// What the task has cost, whom, and where its rounds stand; whether or not it runs
     Status {
@@ -173,7 +176,7 @@ pub fn run(command: Command) -> Result<(), UserError> {
             println!("{line}");
             Ok(())
         }
-        Command::Run { dir } => arrange(&dir),
+        Command::Run { dir, metrics } => arrange(&dir, metrics),
         Command::Status { dir, json } => show(&status::status(&dir)?, json),
         Command::Disclose { dir } => {
             setup::disclose(&dir)?.iter().for_each(|binding| print!("{}", binding.encode()));
@@ -193,13 +196,13 @@ pub fn run(command: Command) -> Result<(), UserError> {
     }
 }
 
-fn arrange(dir: &Path) -> Result<(), UserError> {
+fn arrange(dir: &Path, metrics: Option<SocketAddr>) -> Result<(), UserError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         UserError::new(format!("cannot start: {error}"), "check the limits on threads of this user")
     })?;
     runtime.block_on(async {
-        let stop = interrupted()?;
-        let Coordinator { federation, server, mut reports } = setup::open(dir)?;
+        let stop = eranos_service::interrupted()?;
+        let Coordinator { federation, server, mut reports, metrics } = setup::open_with(dir, metrics)?;
         let mechanism = federation.mechanism();
         let (attempts, released) = federation.progress();
         println!(
@@ -211,6 +214,9 @@ fn arrange(dir: &Path) -> Result<(), UserError> {
         );
         if !mechanism.has_noise() {
             println!("{NO_NOISE}");
+        }
+        if let Some(address) = metrics {
+            println!("metrics on http://{address}/metrics");
         }
         if attempts > 0 {
             println!("going on after {released} released rounds in {attempts} attempts");
@@ -339,23 +345,4 @@ pub fn train(released: &Released) -> Option<String> {
         100.0 * accuracy.value,
         100.0 * accuracy.deviation
     ))
-}
-
-/// Resolves when the operator or the system asks the process to end. It listens from when this is called.
-///
-/// # Errors
-/// If the system does not let this process listen.
-fn interrupted() -> Result<impl Future<Output = ()>, UserError> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            UserError::new(format!("cannot listen for signals: {error}"), "check the limits of this user")
-        })
-    };
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

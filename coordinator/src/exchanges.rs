@@ -95,6 +95,11 @@ impl<R> Exchanges<R> {
         }
     }
 
+    /// Breaks off whatever the client waits for, and forgets what it was told.
+    pub fn forget(&mut self, id: &ClientId) {
+        self.latest.remove(id);
+    }
+
     /// Clients with a pending request.
     pub fn pending(&self) -> impl Iterator<Item = &ClientId> {
         self.latest.iter().filter(|(_, exchange)| matches!(exchange.state, State::Pending(_))).map(|(id, _)| id)

@@ -45,6 +45,7 @@ use tokio::{
 use crate::{
     entries::{self, Attempts},
     exchanges::{AnswerFrame, Arrival, Exchanges},
+    metrics::MetricsListener,
     model::{Model, ModelError, TestFigures},
     objects::{self, Objects},
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
@@ -69,6 +70,9 @@ pub enum FederationError {
     /// The socket through which it says how it does.
     #[error("cannot open its status socket: {0}")]
     Status(std::io::Error),
+    /// The port where it shows metrics.
+    #[error("cannot open its port for metrics: {0}")]
+    Metrics(std::io::Error),
     /// Its ledger.
     #[error(transparent)]
     Ledger(#[from] AppendError),
@@ -166,6 +170,7 @@ pub struct Federation {
     /// For how many one may be.
     attempts_per_client_max: u32,
     status: Option<StatusSocket>,
+    metrics: Option<MetricsListener>,
     round: Round,
     round_ref: RoundRef,
     exchanges: Exchanges<Reply>,
@@ -381,6 +386,7 @@ impl Federation {
             debited: debits.into_iter().map(|(id, debit)| (id, debit.attempts)).collect(),
             attempts_per_client_max,
             status,
+            metrics: None,
             round: Round::Over,
             round_ref,
             exchanges: Exchanges::default(),
@@ -401,6 +407,11 @@ impl Federation {
             certificates: BTreeMap::new(),
             shown: BTreeMap::new(),
         })
+    }
+
+    /// Shows metrics while it runs.
+    pub fn showing_metrics(self, metrics: Option<MetricsListener>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The mechanism of every attempt, but for an adaptive clip.
@@ -425,10 +436,11 @@ impl Federation {
     pub async fn run(mut self, mut server: Server, stop: impl Future<Output = ()>) -> Result<Summary, FederationError> {
         let (upload_sender, mut uploads) = mpsc::channel::<Upload>(UPLOADS_QUEUED_MAX);
         // Removed when this ends, however it does.
-        let (_serving, mut asks) = match self.status.take().map(StatusSocket::serve) {
-            Some(served) => served.map_err(FederationError::Status)?,
-            None => unreachable!("a federation runs once"),
-        };
+        let (ask, mut asks) = mpsc::channel(ASKS_QUEUED_MAX);
+        let status = self.status.take().map(|socket| socket.serve(ask.clone()));
+        let _status = status.transpose().map_err(FederationError::Status)?;
+        let metrics = self.metrics.take().map(|listener| listener.serve(ask, server.figures()));
+        let _metrics = metrics.transpose().map_err(FederationError::Metrics)?;
         let mut stop = std::pin::pin!(stop);
         let mut stopping = false;
         self.next_round()?;
@@ -500,7 +512,7 @@ impl Federation {
                 () = tokio::time::sleep_until(deadline) => break,
             };
             let Some(incoming) = incoming else { break };
-            if let Incoming::Disconnected { id } = &incoming {
+            if let Incoming::Disconnected { id } | Incoming::Revoked { id, .. } = &incoming {
                 self.directory.remove(id);
             }
             self.receive(incoming, uploads)?;
@@ -530,10 +542,14 @@ impl Federation {
             round: self.round_ref.round.0,
             phase: phase.to_owned(),
             phase_left_ms: self.wake.map_or(0, |at| at.since(SystemClock.now()).as_millis() as u64),
+            released: self.released,
+            attempts: self.n_attempts,
+            epsilon: Some(self.epsilon()).filter(|epsilon| epsilon.is_finite()),
             cohort: self.current.cohort.len(),
             waiting: self.late.len() + select,
             dropped: self.current.dropped.keys().map(|id| id.name().to_owned()).collect(),
-            connected: server.n_connected(),
+            dropped_total: self.totals.n_dropped as u64,
+            connected: server.figures().n_connected(),
             bytes_up: self.current.bytes_up,
             bytes_down: self.current.bytes_down,
             bytes_up_total,
@@ -653,6 +669,8 @@ impl Federation {
                 }
                 Ok(())
             }
+            Incoming::Revoked { id, why, .. } => self.revoked(&id, &why.to_string()),
+            Incoming::TrustChanged { .. } => Ok(()),
             Incoming::Request { from, kind, header, body, reply } => {
                 self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64;
                 let request = Digest::of_parts(&[&[kind.0], &header]);
@@ -681,6 +699,23 @@ impl Federation {
                 }
             }
         }
+    }
+
+    /// A client that is not believed any more waits for nothing, and nobody waits for it: it dropped out.
+    fn revoked(&mut self, id: &ClientId, why: &str) -> Result<(), FederationError> {
+        let phase = self.round.phase().map_or("settle", Phase::name);
+        self.current.gone(id, phase);
+        if let Some((previous, ..)) = &mut self.previous {
+            previous.gone(id, "unmask");
+        }
+        self.late.remove(id);
+        self.exchanges.forget(id);
+        if let Some(upload) = self.uploads.remove(id) {
+            upload.abort();
+        }
+        // Unknown from now on: what is still on its way from it is not heard.
+        let Some(from) = self.directory.remove(id) else { return Ok(()) };
+        self.feed(Event::Message { from, message: Message::Abort(why.to_owned()) })
     }
 
     fn request(
@@ -858,7 +893,8 @@ impl Federation {
             again.abort();
         }
         self.current.bytes_up += packed.len() as u64;
-        if round != self.round_ref {
+        // Of another round, or of somebody who was revoked since it was read.
+        if round != self.round_ref || !self.directory.contains_key(&from.id) {
             return Ok(());
         }
         self.feed(Event::Message { from, message: Message::MaskedInput { packed, finished } })
@@ -1084,6 +1120,18 @@ impl Federation {
         self.totals.bytes_down += counted.bytes_down;
         (report.bytes_up, report.bytes_down) = (counted.bytes_up, counted.bytes_down);
         report.dropped = counted.dropped.into_iter().collect();
+        tracing::info!(
+            round = report.round,
+            released = report.released,
+            aborted = report.aborted,
+            selected = report.n_selected,
+            dropped = report.dropped.len(),
+            epsilon = report.epsilon,
+            bytes_up = report.bytes_up,
+            bytes_down = report.bytes_down,
+            took_ms = report.took.as_millis() as u64,
+            "round over"
+        );
         let (reports, test_set) = (self.reports.clone(), self.test_set.clone());
         tokio::task::spawn_blocking(move || {
             report.test_accuracy = test_set.and_then(|set| model.evaluate(&set).ok()).map(|e| e.accuracy);
@@ -1247,6 +1295,8 @@ const WAKE_AGAIN: Duration = Duration::from_millis(250);
 const FRAME_OVERHEAD: usize = eranos_wire::framing::HEAD_LEN;
 /// Uploads read and not yet handled; each holds one vector.
 const UPLOADS_QUEUED_MAX: usize = UPLOAD_GRANTS_MAX;
+/// Questions how things stand that wait for an answer.
+const ASKS_QUEUED_MAX: usize = 4;
 /// Durations kept of each phase.
 const HISTORY_LEN_MAX: usize = 32;
 /// Most certificates held, about a kilobyte each: two for every client of the largest roster. Whoever connects beyond that

@@ -1,60 +1,75 @@
 //! The coordinator's socket: QUIC with mutual TLS, one exchange a stream, answers that may come late.
 //!
-//! Every wait and every count has a named bound. Whoever connects holds at most one handshake, one connection and a few
-//! streams; headers are read under the limits of `wire`, bodies only when the federation asks for them.
+//! Every wait and every count has a named bound in [`limits`](crate::limits). Whoever connects holds at most one handshake,
+//! one connection and a few [`streams`](crate::streams). What the operator copies into the folder of certificates takes
+//! effect within a second: a certificate that is not believed any more has no connection any more.
 
 use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, UdpSocket},
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Clock, Digest, Entropy, OsEntropy, UserError,
+    ClientId, Clock, Digest, Entropy, OsEntropy, Timestamp, UserError,
     encoding::{decode_header, encode_header},
-    limits::CHUNK_LEN,
+    limits::CLOCK_SKEW_MAX,
 };
-use eranos_certs::{ClientIdentity, Party, TrustAnchor};
+use eranos_certs::{
+    ClientIdentity, Own, Party, Standing, TrustAnchor, TrustError,
+    trust::{ListState, validity},
+    watch::{OwnWatch, TrustWatch},
+};
 use eranos_wire::{
     Request,
-    framing::{CloseCode, Decoder, FrameError, Hello, Kind, Limits, Piece, StreamCode, Welcome, encode_head},
-    tls::{self, Credentials, SharedTrust, TrustMaterial},
+    framing::{CloseCode, Hello, Kind, Limits, StreamCode, Welcome},
+    tls::{self, Credentials, ServerIdentity, SharedTrust, TrustMaterial},
 };
-use quinn::{
-    Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, RecvStream, SendStream, TransportConfig,
-    VarInt,
-};
+use quinn::{Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, TransportConfig, VarInt};
 use tokio::{
     sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc},
     task::JoinHandle,
     time::timeout,
 };
 
+use crate::{
+    limits::*,
+    offences::{Offence, Offences},
+    streams::read_opening,
+};
+
+pub use crate::streams::{BodyError, BodyReader, Reply};
+
 /// What a server needs.
 pub struct ServerOptions {
     listen: SocketAddr,
     party: Party,
     certificates: PathBuf,
+    state: PathBuf,
     connections_max: usize,
     clock: Arc<dyn Clock>,
 }
 
 impl ServerOptions {
-    /// A server on `listen` for about `clients_max` clients. The revocation list in the folder `certificates` is read
-    /// again whenever it changes.
+    /// A server on `listen` for about `clients_max` clients. The folder `certificates`, from which `party` was read, is
+    /// looked at again and again; what has to be remembered of it lies in the folder `state`.
     pub fn new(
         listen: SocketAddr,
         party: Party,
         certificates: PathBuf,
+        state: PathBuf,
         clients_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Self {
         // Reconnecting clients have two for a moment.
-        Self { listen, party, certificates, connections_max: 2 * clients_max + CONNECTIONS_SPARE, clock }
+        Self { listen, party, certificates, state, connections_max: 2 * clients_max + CONNECTIONS_SPARE, clock }
     }
 }
 
@@ -85,6 +100,20 @@ pub enum Incoming {
         /// Who.
         id: ClientId,
     },
+    /// A client's certificate is not believed any more, and its connection was cut.
+    Revoked {
+        /// Who.
+        id: ClientId,
+        /// SHA-256 of the certificate.
+        certificate: Digest,
+        /// Why: it was revoked, it expired, or its authority is not believed any more.
+        why: TrustError,
+    },
+    /// Other revocation lists, or another authority, are in force from now on.
+    TrustChanged {
+        /// The lists.
+        lists: Vec<ListState>,
+    },
 }
 
 /// The open socket.
@@ -99,7 +128,14 @@ pub struct Server {
 struct Shared {
     anchor: Mutex<Arc<TrustAnchor>>,
     trust: SharedTrust,
-    connections: Mutex<BTreeMap<ClientId, Connection>>,
+    /// Whether a revocation list is past its date, so that nobody can be let in.
+    stale: AtomicBool,
+    n_cut: AtomicU64,
+    /// Until when the certificate that is shown is valid.
+    own_not_after: Mutex<Timestamp>,
+    connections: Mutex<BTreeMap<ClientId, Admission>>,
+    connects: Mutex<BTreeMap<ClientId, Bucket>>,
+    offences: Arc<Offences>,
     /// Those that have shown their certificate and not yet said Hello.
     greeting: Mutex<BTreeMap<ClientId, Connection>>,
     slots: Arc<Semaphore>,
@@ -110,28 +146,76 @@ struct Shared {
     answering: Arc<RwLock<()>>,
 }
 
+/// A connection that stands, with what may end it.
+struct Admission {
+    connection: Connection,
+    certificate: Digest,
+    standing: Standing,
+}
+
+/// What the server says of itself to whoever watches.
+#[derive(Clone)]
+pub struct ServerFigures(Arc<Shared>);
+
+impl ServerFigures {
+    /// How many clients are connected.
+    pub fn n_connected(&self) -> usize {
+        lock(&self.0.connections).len()
+    }
+
+    /// How many handshakes are under way.
+    pub fn n_handshakes(&self) -> usize {
+        HANDSHAKES_MAX - self.0.handshakes.available_permits().min(HANDSHAKES_MAX)
+    }
+
+    /// What was refused.
+    pub fn offences(&self) -> &Offences {
+        &self.0.offences
+    }
+
+    /// The revocation lists in force.
+    pub fn lists(&self) -> Vec<ListState> {
+        lock(&self.0.anchor).lists().collect()
+    }
+
+    /// Whether a revocation list is past its date, so that nobody is let in.
+    pub fn is_stale(&self) -> bool {
+        self.0.stale.load(Ordering::Relaxed)
+    }
+
+    /// How many connections were cut because their certificate was not believed any more.
+    pub fn n_cut(&self) -> u64 {
+        self.0.n_cut.load(Ordering::Relaxed)
+    }
+
+    /// Until when the certificate that is shown is valid.
+    pub fn certificate_not_after(&self) -> Timestamp {
+        *lock(&self.0.own_not_after)
+    }
+}
+
 impl Server {
     /// Opens the socket. Must be called inside a runtime.
     ///
     /// # Errors
     /// If the port is in use or the certificates cannot be used.
     pub fn bind(options: ServerOptions) -> Result<Self, UserError> {
-        let ServerOptions { listen, party, certificates, connections_max, clock } = options;
+        let ServerOptions { listen, party, certificates, state, connections_max, clock } = options;
         let unusable = |error: &dyn std::fmt::Display| {
             UserError::new(format!("the coordinator's certificates cannot be used: {error}"), "request them again")
         };
-        let material = material(&party.anchor);
-        let trust = SharedTrust::new(&material).map_err(|error| unusable(&error))?;
-        // The same after a restart: clients that wait for the killed process learn at once that it forgot them (RFC 9000,
-        // section 10.3), and need not wait until they are idle for too long.
-        let reset_secret = Digest::of_parts(&[b"eranos/coordinator/stateless-reset/v1", &party.key_pkcs8]);
-        let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_secret.as_bytes());
+        let watch = TrustWatch::new(&certificates, &state, party.anchor).map_err(UserError::from)?;
+        let anchor = watch.anchor().clone();
+        let trust = SharedTrust::new(&material(&anchor)).map_err(|error| unusable(&error))?;
+        let (_, own_not_after) = validity(&party.certificate).map_err(|error| unusable(&error))?;
         let credentials = Credentials::new(party.certificate, party.key_pkcs8);
-        let config = tls::server_config(&credentials, &trust, clock.clone()).map_err(|error| unusable(&error))?;
+        let identity = ServerIdentity::new(&credentials).map_err(|error| unusable(&error))?;
+        let config = tls::server_config(&identity, &trust, clock.clone()).map_err(|error| unusable(&error))?;
         let config = quinn::crypto::rustls::QuicServerConfig::try_from(config).map_err(|error| unusable(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
         config.transport_config(Arc::new(transport()));
         config.max_incoming(HANDSHAKES_MAX);
+        config.incoming_buffer_size(EARLY_BYTES_MAX).incoming_buffer_size_total(EARLY_BYTES_TOTAL_MAX);
         let socket = socket(listen).map_err(|error| {
             let next = match error.kind() {
                 io::ErrorKind::AddrInUse => "stop the other program, or choose another port in coordinator.toml",
@@ -141,15 +225,20 @@ impl Server {
         })?;
         let local_address = socket.local_addr().unwrap_or(listen);
         let runtime = Arc::new(quinn::TokioRuntime);
-        let mut endpoint_config = EndpointConfig::new(Arc::new(reset_key));
+        let mut endpoint_config = EndpointConfig::new(Arc::new(reset_key(&state)?));
         endpoint_config.cid_generator(|| Box::new(RandomIds));
         let endpoint = Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(|error| UserError::new(format!("cannot listen on {listen}: {error}"), "choose another address"))?;
         let (sender, incoming) = mpsc::channel(INCOMING_QUEUED_MAX);
         let shared = Arc::new(Shared {
-            anchor: Mutex::new(Arc::new(party.anchor)),
+            stale: AtomicBool::new(is_stale(&anchor, clock.now())),
+            anchor: Mutex::new(anchor),
             trust,
+            n_cut: AtomicU64::new(0),
+            own_not_after: Mutex::new(own_not_after),
             connections: Mutex::default(),
+            connects: Mutex::default(),
+            offences: Arc::default(),
             greeting: Mutex::default(),
             slots: Arc::new(Semaphore::new(connections_max)),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
@@ -157,10 +246,9 @@ impl Server {
             clock,
             answering: Arc::default(),
         });
-        let tasks = vec![
-            tokio::spawn(accept(endpoint.clone(), shared.clone())),
-            tokio::spawn(watch_revocations(certificates, shared.clone())),
-        ];
+        let watch = Watch { trust: watch, own: OwnWatch::new(&certificates), identity };
+        let tasks =
+            vec![tokio::spawn(accept(endpoint.clone(), shared.clone())), tokio::spawn(watch.keep(shared.clone()))];
         Ok(Self { endpoint, incoming, tasks, local_address, shared })
     }
 
@@ -169,9 +257,9 @@ impl Server {
         self.local_address
     }
 
-    /// How many clients are connected.
-    pub fn n_connected(&self) -> usize {
-        lock(&self.shared.connections).len()
+    /// What the server says of itself, as long as somebody asks.
+    pub fn figures(&self) -> ServerFigures {
+        ServerFigures(self.shared.clone())
     }
 
     /// Returns when every answer so far has arrived, or its client is gone.
@@ -212,8 +300,23 @@ impl ConnectionIdGenerator for RandomIds {
     }
 }
 
+/// The key of this folder's stateless resets. The same after a restart: clients that wait for the killed process learn at
+/// once that it forgot them (RFC 9000, section 10.3), and need not wait until they are idle for too long. It is no other
+/// coordinator's: whoever has it can end connections.
+fn reset_key(state: &Path) -> Result<ring::hmac::Key, UserError> {
+    let path = state.join(RESET_KEY_FILE);
+    let secret = crate::setup::read_or_make_seed(&path).map_err(|error| {
+        UserError::new(format!("cannot read or make {}: {error}", path.display()), "check the folder and its owner")
+    })?;
+    Ok(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &*secret))
+}
+
 fn material(anchor: &TrustAnchor) -> TrustMaterial {
-    TrustMaterial { authority: anchor.authority().clone(), revoked: anchor.revoked().cloned() }
+    TrustMaterial { authorities: anchor.authorities().cloned().collect(), revoked: anchor.revoked().cloned().collect() }
+}
+
+fn is_stale(anchor: &TrustAnchor, now: Timestamp) -> bool {
+    anchor.lists().any(|list| list.next_update.is_some_and(|at| now >= at))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -246,8 +349,15 @@ fn transport() -> TransportConfig {
 
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     while let Some(incoming) = endpoint.accept().await {
+        let address = incoming.remote_address();
+        if shared.stale.load(Ordering::Relaxed) {
+            // Nobody can know who was revoked. Said once, where the list is looked at.
+            incoming.refuse();
+            continue;
+        }
         // Under load an address must be shown to be real before anything is kept for it.
         if shared.handshakes.available_permits() < HANDSHAKES_MAX / 2 && !incoming.remote_address_validated() {
+            shared.offences.note(Offence::UnvalidatedAddress, &address, &"many handshakes are under way");
             if incoming.retry().is_err() {
                 tracing::debug!("an address that was to be validated already is");
             }
@@ -255,13 +365,12 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
         }
         // A place among the connections is only for those who are admitted: strangers would take them all.
         let Ok(handshake) = shared.handshakes.clone().try_acquire_owned() else {
-            tracing::warn!(address = %incoming.remote_address(), "no room for another handshake");
+            shared.offences.note(Offence::HandshakeFlood, &address, &"no room for another handshake");
             incoming.refuse();
             continue;
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            let address = incoming.remote_address();
             let admitted = timeout(HANDSHAKE_TIME_MAX, admit(incoming, &shared)).await;
             drop(handshake);
             match admitted {
@@ -269,8 +378,9 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
                     serve(connection, id, &shared).await;
                     drop(slot);
                 }
-                Ok(Err(reason)) => tracing::info!(%address, reason, "turned away"),
-                Err(_) => tracing::info!(%address, "turned away: too slow"),
+                Ok(Err(Some((offence, why)))) => shared.offences.note(offence, &address, &why),
+                Ok(Err(None)) => {}
+                Err(_) => shared.offences.note(Offence::SlowHandshake, &address, &"no Hello in time"),
             }
         });
     }
@@ -283,64 +393,108 @@ struct Admitted {
     slot: OwnedSemaphorePermit,
 }
 
+/// Why somebody is not let in; nothing if there is nobody to let in any more.
+type Refused = Option<(Offence, String)>;
+
 /// Handshake, identity, Hello. Only its answer means that the client is admitted.
-async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitted, String> {
-    let connection = incoming.await.map_err(|error| error.to_string())?;
-    let refuse = |code: CloseCode, reason: String| {
+async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitted, Refused> {
+    let connection = match incoming.await {
+        Ok(connection) => connection,
+        Err(error @ (quinn::ConnectionError::TransportError(_) | quinn::ConnectionError::VersionMismatch)) => {
+            return Err(Some((Offence::Stranger, error.to_string())));
+        }
+        Err(quinn::ConnectionError::TimedOut) => {
+            return Err(Some((Offence::SlowHandshake, "silent in the handshake".to_owned())));
+        }
+        // The other side thought better of it.
+        Err(_) => return Err(None),
+    };
+    let refuse = |code: CloseCode, offence: Offence, why: String| {
         connection.close(code.number().into(), b"");
-        Err(reason)
+        Err(Some((offence, why)))
     };
     let Some(certificate) = tls::peer_certificate(connection.peer_identity()) else {
-        return refuse(CloseCode::NotAClient, "no certificate".to_owned());
+        return refuse(CloseCode::NotAClient, Offence::Stranger, "no certificate".to_owned());
     };
     let anchor = lock(&shared.anchor).clone();
     let identity = match anchor.verify_client(&certificate, shared.clock.now()) {
         Ok(identity) => identity,
-        Err(error) => return refuse(CloseCode::NotAClient, error.to_string()),
+        Err(error) => return refuse(CloseCode::NotAClient, Offence::Stranger, error.to_string()),
     };
-    let _greeting = Greeting::begin(shared, &identity.id, &connection);
+    let id = identity.id.clone();
+    if !may_connect(&shared.connects, &id, Instant::now()) {
+        return refuse(CloseCode::Full, Offence::ConnectsTooOften, id.to_string());
+    }
+    let _greeting = Greeting::begin(shared, &id, &connection);
     let Ok((send, receive)) = connection.accept_bi().await else {
-        return refuse(CloseCode::NoHello, "no Hello".to_owned());
+        return refuse(CloseCode::NoHello, Offence::NoHello, format!("{id}: gone before Hello"));
     };
     let only_hello = |kind: Kind| (kind == Kind::HELLO).then_some(Limits::HELLO);
-    let hello = match read_opening(receive, only_hello).await {
+    let hello = match read_opening(receive, only_hello, &id, &shared.offences).await {
         Ok((_, header, _)) => decode_header::<Hello>(&header).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let hello = match hello {
         Ok(hello) => hello,
-        Err(error) => return refuse(CloseCode::NoHello, error),
+        Err(error) => return refuse(CloseCode::NoHello, Offence::NoHello, format!("{id}: {error}")),
     };
     let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
-        tracing::warn!(client = %identity.id, "no room for another connection");
-        return refuse(CloseCode::Full, "no room".to_owned());
+        return refuse(CloseCode::Full, Offence::NoRoom, id.to_string());
     };
-    tracing::debug!(client = %identity.id, software = hello.software, "admitted");
-    let welcome = Welcome { admitted: true, coordinator: SOFTWARE.to_owned(), now: shared.clock.now() };
-    let id = identity.id.clone();
+    tracing::debug!(client = %id, software = hello.software, "admitted");
+    let now = shared.clock.now();
+    let skew = now.since(hello.now).max(hello.now.since(now));
+    if skew > CLOCK_SKEW_MAX {
+        // It is told the time, and leaves by itself: who of the two is wrong is not ours to decide.
+        shared.offences.note(Offence::ClockSkew, &id, &format_args!("clocks differ by {} s", skew.as_secs()));
+    }
+    let welcome = Welcome { admitted: true, coordinator: SOFTWARE.to_owned(), now };
+    let admission = Admission {
+        connection: connection.clone(),
+        certificate: identity.fingerprint,
+        standing: identity.standing.clone(),
+    };
     let before = {
         let mut connections = lock(&shared.connections);
-        // The list may have changed since the handshake. `watch_revocations` puts the new one in force before it waits
-        // for this lock: a client that it does not find here is found by this check.
+        // The list may have changed since the handshake. The watch puts the new one in force before it waits for this
+        // lock: a client that it does not find here is found by this check.
         let anchor = lock(&shared.anchor).clone();
-        if let Err(error) = anchor.verify_client(&certificate, shared.clock.now()) {
-            return refuse(CloseCode::Revoked, error.to_string());
+        if let Err(error) = anchor.still_believes(&identity.standing, now) {
+            return refuse(CloseCode::Revoked, Offence::Stranger, format!("{id}: {error}"));
         }
-        connections.insert(id.clone(), connection.clone())
+        connections.insert(id.clone(), admission)
     };
     if let Some(before) = before {
-        before.close(CloseCode::Replaced.number().into(), b"");
-    }
-    // A revocation may have come while the client said Hello.
-    if lock(&shared.anchor).verify_client(&certificate, shared.clock.now()).is_err() {
-        lock(&shared.connections).remove(&id);
-        return refuse(CloseCode::Revoked, "certificate revoked".to_owned());
+        before.connection.close(CloseCode::Replaced.number().into(), b"");
     }
     let connected = Incoming::Connected { identity, certificate: certificate.to_vec() };
-    shared.incoming.send(connected).await.map_err(|_| "shutting down".to_owned())?;
-    let header = encode_header(&welcome).map_err(|error| error.to_string())?;
-    Reply::new(send, shared).send(Kind::HELLO, header.into(), Bytes::new());
+    // Shutting down otherwise.
+    shared.incoming.send(connected).await.map_err(|_| None)?;
+    let header = encode_header(&welcome).map_err(|_| None)?;
+    Reply::new(send, &shared.answering).send(Kind::HELLO, header.into(), Bytes::new());
     Ok(Admitted { connection, id, slot })
+}
+
+/// How many connections a certificate may still make at once.
+#[derive(Clone, Copy)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn refilled(self, now: Instant) -> f64 {
+        let gained = now.duration_since(self.at).as_secs_f64() * f64::from(CONNECTS_PER_SECOND);
+        (self.left + gained).min(f64::from(CONNECTS_BURST))
+    }
+}
+
+fn may_connect(connects: &Mutex<BTreeMap<ClientId, Bucket>>, id: &ClientId, now: Instant) -> bool {
+    let mut connects = lock(connects);
+    let left = connects.get(id).map_or(f64::from(CONNECTS_BURST), |bucket| bucket.refilled(now));
+    let may = left >= 1.0;
+    connects.insert(id.clone(), Bucket { left: if may { left - 1.0 } else { left }, at: now });
+    may
 }
 
 /// Keeps one identity from taking the handshakes of all: of its connections without Hello only the newest lives.
@@ -370,29 +524,33 @@ impl Drop for Greeting<'_> {
 
 /// Reads the requests of one connection until it is gone.
 async fn serve(connection: Connection, id: ClientId, shared: &Arc<Shared>) {
+    let n_offences = Arc::new(AtomicU32::new(0));
     while let Ok((send, receive)) = connection.accept_bi().await {
-        let (shared, from, reply) = (shared.clone(), id.clone(), Reply::new(send, shared));
+        let (shared, from, reply) = (shared.clone(), id.clone(), Reply::new(send, &shared.answering));
+        let (connection, n_offences) = (connection.clone(), n_offences.clone());
         tokio::spawn(async move {
-            let opening = timeout(OPENING_TIME_MAX, read_opening(receive, Request::limits)).await;
-            match opening {
+            let opening = read_opening(receive, Request::limits, &from, &shared.offences);
+            let (offence, why, code) = match timeout(OPENING_TIME_MAX, opening).await {
                 Ok(Ok((kind, header, body))) => {
                     // The receiver is gone only when the coordinator is.
                     let _ = shared.incoming.send(Incoming::Request { from, kind, header, body, reply }).await;
+                    return;
                 }
-                Ok(Err(error)) => {
-                    tracing::warn!(client = %from, %error, "bad frame");
-                    reply.reset(StreamCode::BadFrame);
-                }
-                Err(_) => {
-                    tracing::warn!(client = %from, "a request that never came");
-                    reply.reset(StreamCode::TooSlow);
-                }
+                Ok(Err(error)) => (Offence::BadFrame, error.to_string(), StreamCode::BadFrame),
+                Err(_) => (Offence::TooSlow, "a request that never came".to_owned(), StreamCode::TooSlow),
+            };
+            shared.offences.note(offence, &from, &why);
+            reply.reset(code);
+            if n_offences.fetch_add(1, Ordering::Relaxed) + 1 == OFFENCES_PER_CONNECTION_MAX {
+                shared.offences.note(Offence::Misbehaved, &from, &"too many bad exchanges on one connection");
+                connection.close(CloseCode::Misbehaved.number().into(), b"");
             }
         });
     }
     let newest = {
         let mut connections = lock(&shared.connections);
-        let newest = connections.get(&id).is_some_and(|other| other.stable_id() == connection.stable_id());
+        let of_this = |newest: &Admission| newest.connection.stable_id() == connection.stable_id();
+        let newest = connections.get(&id).is_some_and(of_this);
         if newest {
             connections.remove(&id);
         }
@@ -404,241 +562,113 @@ async fn serve(connection: Connection, id: ClientId, shared: &Arc<Shared>) {
     }
 }
 
-/// Reads a changed revocation list, and cuts the connections of those it names: revocation alone would not.
-async fn watch_revocations(certificates: PathBuf, shared: Arc<Shared>) {
-    let mut every = tokio::time::interval(REVOCATION_CHECK_EVERY);
-    loop {
-        every.tick().await;
-        let certificates = certificates.clone();
-        let loaded = tokio::task::spawn_blocking(move || eranos_certs::party::load_anchor(&certificates)).await;
-        let anchor = match loaded {
-            Ok(Ok(anchor)) => Arc::new(anchor),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the revocation list cannot be read; the one read last stays in force");
-                continue;
-            }
-            Err(_) => continue,
-        };
-        let before = lock(&shared.anchor).clone();
-        if before.revoked() == anchor.revoked() {
-            continue;
-        }
-        if anchor.revoked().is_none() {
-            // Without a list everyone would be forgiven.
-            tracing::warn!("the revocation list is gone; the one read last stays in force");
-            continue;
-        }
-        if let Err(error) = shared.trust.replace(&material(&anchor)) {
-            tracing::warn!(%error, "the revocation list cannot be used; the one read last stays in force");
-            continue;
-        }
-        *lock(&shared.anchor) = anchor.clone();
-        let now = shared.clock.now();
-        for (id, connection) in lock(&shared.connections).iter() {
-            let certificate = tls::peer_certificate(connection.peer_identity());
-            if certificate.is_none_or(|certificate| anchor.verify_client(&certificate, now).is_err()) {
-                tracing::info!(client = %id, "certificate revoked: connection cut");
-                connection.close(CloseCode::Revoked.number().into(), b"");
-            }
-        }
-    }
+/// What is looked at again and again in the folder of certificates.
+struct Watch {
+    trust: TrustWatch,
+    own: OwnWatch,
+    identity: ServerIdentity,
 }
 
-type Limiter = fn(Kind) -> Option<Limits>;
-
-async fn read_opening(mut stream: RecvStream, limits: Limiter) -> Result<(Kind, Vec<u8>, BodyReader), BodyError> {
-    let mut decoder = Decoder::new(limits);
-    let mut input = Bytes::new();
-    loop {
-        if let Some(Piece::Opening { kind, header, body_len }) = decoder.decode(&mut input)? {
-            if body_len == 0 {
-                // Nobody reads on where there is no body, so what follows the frame would never be found.
-                expect_end(&mut stream, &mut decoder, &mut input).await?;
-            }
-            return Ok((kind, header, BodyReader { stream, decoder, input, len: body_len }));
-        }
-        input = next_chunk(&mut stream).await?.ok_or(BodyError::Cut)?;
-    }
-}
-
-async fn expect_end(
-    stream: &mut RecvStream,
-    decoder: &mut Decoder<Limiter>,
-    input: &mut Bytes,
-) -> Result<(), BodyError> {
-    loop {
-        decoder.decode(input)?;
-        match next_chunk(stream).await? {
-            Some(chunk) => *input = chunk,
-            None => return Ok(()),
-        }
-    }
-}
-
-async fn next_chunk(stream: &mut RecvStream) -> Result<Option<Bytes>, BodyError> {
-    let chunk = stream.read_chunk(CHUNK_LEN, true).await.map_err(|_| BodyError::Cut)?;
-    Ok(chunk.map(|chunk| chunk.bytes))
-}
-
-/// Why a body was not read.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The bytes are no frame.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// The stream ended early.
-    #[error("stream cut off")]
-    Cut,
-    /// The body has another length than expected.
-    #[error("body of {found} bytes, expected {expected}")]
-    Length {
-        /// Its length.
-        found: u64,
-        /// The length expected.
-        expected: u64,
-    },
-    /// The client was too slow.
-    #[error("no bytes within {} s", CHUNK_TIME_MAX.as_secs())]
-    TooSlow,
-}
-
-/// A request's body, still on its way: nothing is read before it is asked for, which holds the client back.
-pub struct BodyReader {
-    stream: RecvStream,
-    decoder: Decoder<Limiter>,
-    input: Bytes,
-    len: u64,
-}
-
-impl BodyReader {
-    /// The length that the frame claims.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there is no body.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Reads the whole body, which must have `len` bytes.
-    ///
-    /// # Errors
-    /// If it has another length, is cut off, or stalls.
-    pub async fn read_all(mut self, len: usize) -> Result<Vec<u8>, BodyError> {
-        if self.len != len as u64 {
-            // A stream that is gone need not be stopped.
-            let _ = self.stream.stop(StreamCode::BodyUnwanted.number().into());
-            return Err(BodyError::Length { found: self.len, expected: len as u64 });
-        }
-        let mut body = Vec::with_capacity(len);
+impl Watch {
+    /// Puts in force what changed, and cuts the connections of those who are not believed any more: revocation alone
+    /// would not.
+    async fn keep(mut self, shared: Arc<Shared>) {
+        let mut every = tokio::time::interval(CERTIFICATES_CHECK_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut warned = None;
         loop {
-            while let Some(piece) = self.decoder.decode(&mut self.input)? {
-                if let Piece::Body(bytes) = piece {
-                    body.extend_from_slice(&bytes);
+            every.tick().await;
+            let looked = tokio::task::spawn_blocking(move || {
+                let (trust, own) = (self.trust.look(), self.own.look());
+                (self, trust, own)
+            });
+            let Ok((watch, trust, own)) = looked.await else {
+                tracing::error!("certificates are not looked at any more: restart the coordinator");
+                return;
+            };
+            self = watch;
+            match trust {
+                Ok(None) => {}
+                Ok(Some(anchor)) => trust_now(&shared, anchor).await,
+                Err(error) => tracing::error!(%error, "revocation lists cannot be used; those before stay in force"),
+            }
+            match own {
+                Ok(None) => {}
+                Ok(Some(own)) => self.show(&shared, own),
+                Err(error) => tracing::error!(%error, "the certificate cannot be used; the one before stays in force"),
+            }
+            let now = shared.clock.now();
+            let anchor = lock(&shared.anchor).clone();
+            let stale = is_stale(&anchor, now);
+            if stale && !shared.stale.swap(stale, Ordering::Relaxed) {
+                tracing::error!(
+                    "the revocation list is past its date: nobody is let in until there is a newer crl.pem"
+                );
+            }
+            shared.stale.store(stale, Ordering::Relaxed);
+            let left = lock(&shared.own_not_after).since(now);
+            if left < RENEWAL_WARNING && warned.is_none_or(|at: Instant| at.elapsed() > RENEWAL_WARNING_EVERY) {
+                tracing::warn!(days = left.as_secs() / 86_400, "the certificate expires soon: `eranos certs renew`");
+                warned = Some(Instant::now());
+            }
+            cut_whoever_is_not_believed(&shared, &anchor, now).await;
+        }
+    }
+
+    fn show(&self, shared: &Shared, own: Own) {
+        let Ok((_, not_after)) = validity(&own.certificate) else { return };
+        match self.identity.replace(&Credentials::new(own.certificate, own.key_pkcs8)) {
+            Ok(()) => {
+                let before = std::mem::replace(&mut *lock(&shared.own_not_after), not_after);
+                if before != not_after {
+                    tracing::info!(until = %eranos_certs::trust::day(not_after), "another certificate is shown");
                 }
             }
-            let chunk = timeout(CHUNK_TIME_MAX, next_chunk(&mut self.stream)).await;
-            match chunk.map_err(|_| BodyError::TooSlow)?? {
-                Some(chunk) => self.input = chunk,
-                None => break,
-            }
-        }
-        self.decoder.finish()?;
-        Ok(body)
-    }
-}
-
-/// Where an answer goes. Dropped unused, it breaks the exchange off, and the client asks again.
-pub struct Reply {
-    stream: Option<SendStream>,
-    answering: Arc<RwLock<()>>,
-}
-
-impl Reply {
-    /// A reply that nobody waits for.
-    #[cfg(test)]
-    pub(crate) fn to_nobody() -> Self {
-        Self { stream: None, answering: Arc::new(RwLock::const_new(())) }
-    }
-
-    fn new(stream: SendStream, shared: &Shared) -> Self {
-        Self { stream: Some(stream), answering: shared.answering.clone() }
-    }
-
-    /// Sends the answer in the background; header and body may be shared by many answers.
-    pub fn send(mut self, kind: Kind, header: Bytes, body: Bytes) {
-        let Some(mut stream) = self.stream.take() else { return };
-        let head = match encode_head(kind, header.len(), body.len() as u64) {
-            Ok(head) => head,
-            Err(error) => {
-                tracing::error!(%error, "an answer exceeds its limit");
-                return;
-            }
-        };
-        // None is given while a server waits for those before, at its end.
-        let answering = self.answering.clone().try_read_owned().ok();
-        tokio::spawn(async move {
-            let _answering = answering;
-            let write = async {
-                stream.write_all(&head).await?;
-                stream.write_all_chunks(&mut [header, body]).await?;
-                stream.finish().ok();
-                // Whether it arrived is the client's to say, by its next request.
-                stream.stopped().await.ok();
-                Ok::<_, quinn::WriteError>(())
-            };
-            if !matches!(timeout(ANSWER_TIME_MAX, write).await, Ok(Ok(()))) {
-                tracing::debug!("an answer was not taken");
-            }
-        });
-    }
-
-    fn reset(mut self, code: StreamCode) {
-        if let Some(mut stream) = self.stream.take() {
-            // A stream that is gone need not be reset.
-            let _ = stream.reset(code.number().into());
+            Err(error) => tracing::error!(%error, "the certificate cannot be used; the one before stays in force"),
         }
     }
 }
 
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if let Some(mut stream) = self.stream.take() {
-            // A stream that is gone need not be reset.
-            let _ = stream.reset(StreamCode::NoAnswer.number().into());
+async fn trust_now(shared: &Shared, anchor: Arc<TrustAnchor>) {
+    if let Err(error) = shared.trust.replace(&material(&anchor)) {
+        tracing::error!(%error, "revocation lists cannot be used; those before stay in force");
+        return;
+    }
+    let lists: Vec<ListState> = anchor.lists().collect();
+    *lock(&shared.anchor) = anchor;
+    for list in &lists {
+        tracing::info!(authority = %list.authority, number = list.number, revoked = list.n_revoked, "revocation list");
+    }
+    // The receiver is gone only when the coordinator is.
+    let _ = shared.incoming.send(Incoming::TrustChanged { lists }).await;
+}
+
+async fn cut_whoever_is_not_believed(shared: &Shared, anchor: &TrustAnchor, now: Timestamp) {
+    let mut cut = Vec::new();
+    lock(&shared.connections).retain(|id, admission| match anchor.still_believes(&admission.standing, now) {
+        Ok(()) => true,
+        Err(why) => {
+            // Whose list is past its date is not its clients' to mend: they come back when there is another.
+            let code = if why == TrustError::ListExpired { CloseCode::Shutdown } else { CloseCode::Revoked };
+            admission.connection.close(code.number().into(), b"");
+            cut.push((id.clone(), admission.certificate, why));
+            false
         }
+    });
+    for (id, certificate, why) in cut {
+        shared.n_cut.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(client = %id, why = %why, "connection cut");
+        // The receiver is gone only when the coordinator is.
+        let _ = shared.incoming.send(Incoming::Revoked { id, certificate, why }).await;
     }
 }
 
 const SOFTWARE: &str = concat!("eranos-coordinator ", env!("CARGO_PKG_VERSION"));
+/// The secret behind stateless resets, in the state folder.
+const RESET_KEY_FILE: &str = "reset.seed";
 /// Bytes of a connection's id.
 const CONNECTION_ID_LEN: usize = 8;
-/// Connections beyond two for each client of a cohort: newcomers, and those who were just turned away.
-const CONNECTIONS_SPARE: usize = 64;
-/// Handshakes under way at once; each holds some tens of kilobytes.
-const HANDSHAKES_MAX: usize = 256;
-/// Longest time from a connection's first packet to its Hello.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest time for a request's header, and its end where there is no body.
-const OPENING_TIME_MAX: Duration = Duration::from_secs(30);
-/// Longest time without a byte inside a body.
-const CHUNK_TIME_MAX: Duration = Duration::from_secs(30);
-/// Longest time for writing an answer, a checkpoint over a slow line included.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(600);
-/// A connection without a sign of life for this long is gone; clients send keep-alives.
-const IDLE_TIME_MAX_MS: u32 = 30_000;
-/// Exchanges of one connection at once: one, and the one that replaces it.
-const STREAMS_PER_CONNECTION_MAX: u32 = 4;
-/// Bytes of one stream that may wait unread.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// Bytes of one connection that may wait unread.
-const CONNECTION_WINDOW: u32 = 2 << 20;
-/// Bytes of one connection that may wait for acknowledgement.
-const SEND_WINDOW: u64 = 2 << 20;
-/// Requests read and not yet handled.
-const INCOMING_QUEUED_MAX: usize = 1024;
-/// The size asked for the socket's buffers.
-const SOCKET_BUFFER_LEN: usize = 4 << 20;
-/// How often the revocation list is looked at.
-const REVOCATION_CHECK_EVERY: Duration = Duration::from_secs(2);
+/// How long before its certificate expires the coordinator says so,
+const RENEWAL_WARNING: Duration = Duration::from_secs(30 * 86_400);
+/// and how often.
+const RENEWAL_WARNING_EVERY: Duration = Duration::from_secs(86_400);

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     federation::{Federation, FederationError, LEDGER, RoundReport, catch_up},
+    metrics::{METRICS_ADDRESS, MetricsListener},
     server::{Server, ServerOptions},
     store::{self, Resume, SqliteStore, StateStore},
     task::{Contribution, Graph, Metrics, NO_SPARSE_GRAPH, Task},
@@ -51,6 +52,9 @@ pub struct Config {
     pub task: PathBuf,
     /// Database, model, ledger.
     pub state: PathBuf,
+    /// The address on this machine where metrics are shown; nowhere if left out.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Config {
@@ -84,6 +88,8 @@ pub struct Coordinator {
     pub server: Server,
     /// What becomes of each round.
     pub reports: mpsc::Receiver<RoundReport>,
+    /// Where metrics are shown.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Reads everything in a coordinator's folder, opens its state and its socket. Must be called inside a runtime.
@@ -91,7 +97,17 @@ pub struct Coordinator {
 /// # Errors
 /// If anything is missing or does not fit together; the error says what to do.
 pub fn open(dir: &Path) -> Result<Coordinator, UserError> {
+    open_with(dir, None)
+}
+
+/// As [`open`]; with metrics at an address on this machine, whatever the configuration says of them.
+///
+/// # Errors
+/// As [`open`], or if metrics cannot be shown there.
+pub fn open_with(dir: &Path, metrics: Option<SocketAddr>) -> Result<Coordinator, UserError> {
     let config = Config::read(dir)?;
+    let listener = metrics.or(config.metrics).map(MetricsListener::bind).transpose()?;
+    let metrics = listener.as_ref().and_then(|listener| listener.local_address().ok());
     let task = Task::read(&config.task)?;
     if dir.join(NEXT_LEDGER_KEY).exists() {
         // A rotation that was cut off.
@@ -104,8 +120,10 @@ pub fn open(dir: &Path) -> Result<Coordinator, UserError> {
     let (sender, reports) = mpsc::channel(REPORTS_QUEUED_MAX);
     let federation = Federation::open(&config.state, &config.task, task, trust_domain, signer, sender)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let server = Server::bind(ServerOptions::new(config.listen, party, config.certificates, clients_max, clock))?;
-    Ok(Coordinator { federation, server, reports })
+    let options = ServerOptions::new(config.listen, party, config.certificates, config.state, clients_max, clock);
+    let server = Server::bind(options)?;
+    let federation = federation.showing_metrics(listener);
+    Ok(Coordinator { federation, server, reports, metrics })
 }
 
 /// What `init` writes into a coordinator's folder.
@@ -188,7 +206,9 @@ pub fn init(init: &Init, trust_domain: &str) -> Result<String, UserError> {
          # What is trained, and under which promise.\n\
          task = \"task.toml\"\n\
          # Database, model and ledger.\n\
-         state = {:?}\n",
+         state = {:?}\n\
+         # Metrics for Prometheus, /healthz and /readyz, over HTTP without a password: on this machine alone.\n\
+         # metrics = \"{METRICS_ADDRESS}\"\n",
         init.listen, init.state
     );
     let task = task_text(init);
@@ -471,6 +491,16 @@ fn enter_rotation(
     };
     ledger.rotate(index, &entry, new.clone())?;
     Ok(())
+}
+
+/// The secret seed in a file, made if there is none.
+pub(crate) fn read_or_make_seed(path: &Path) -> std::io::Result<zeroize::Zeroizing<[u8; 32]>> {
+    if !path.exists() {
+        make_seed(path)?;
+    }
+    let bytes = zeroize::Zeroizing::new(fs::read(path)?);
+    let seed = bytes.as_slice().try_into().map_err(|_| std::io::Error::other("it is not 32 bytes"))?;
+    Ok(zeroize::Zeroizing::new(seed))
 }
 
 /// Makes a secret seed that its owner alone may read, and returns when it is durable, its name too: what it signs is worth

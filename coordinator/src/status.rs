@@ -28,10 +28,11 @@ use tokio::{
     io::AsyncWriteExt,
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
+    limits::ACCEPT_AGAIN,
     setup::Config,
     store::{self, SqliteStore, StateStore},
 };
@@ -97,12 +98,20 @@ pub struct Live {
     pub phase: String,
     /// By when the phase ends at the latest, in milliseconds from now.
     pub phase_left_ms: u64,
+    /// Rounds released.
+    pub released: u32,
+    /// Attempts, released or not.
+    pub attempts: u32,
+    /// Epsilon that they were charged, against the coordinator with its colluders; null without noise.
+    pub epsilon: Option<f64>,
     /// How many clients were selected for the round.
     pub cohort: usize,
     /// How many have checked in and are in no round yet.
     pub waiting: usize,
     /// Who dropped out of the round.
     pub dropped: Vec<String>,
+    /// Drop-outs of the rounds before, since the process began.
+    pub dropped_total: u64,
     /// How many are connected.
     pub connected: usize,
     /// Bytes received in this round.
@@ -264,15 +273,23 @@ impl StatusSocket {
         Ok(Self { listener, path })
     }
 
-    /// Takes questions, one at a time. Must be called inside a runtime.
+    /// Takes questions, one at a time, and puts them into `asks`. Must be called inside a runtime.
     ///
     /// # Errors
     /// If the runtime does not take the socket.
-    pub(crate) fn serve(self) -> io::Result<(Serving, mpsc::Receiver<Ask>)> {
+    pub(crate) fn serve(self, asks: mpsc::Sender<Ask>) -> io::Result<Serving> {
         let listener = tokio::net::UnixListener::from_std(self.listener)?;
-        let (asks, received) = mpsc::channel(1);
         let task = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
+            loop {
+                let mut stream = match listener.accept().await {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // As when there are no file descriptors left: there may be some in a moment.
+                        tracing::warn!(%error, "the status socket does not accept");
+                        sleep(ACCEPT_AGAIN).await;
+                        continue;
+                    }
+                };
                 let (ask, answer) = oneshot::channel();
                 if asks.send(ask).await.is_err() {
                     break;
@@ -283,7 +300,7 @@ impl StatusSocket {
                 let _ = timeout(ANSWER_TIME_MAX, stream.write_all(&text)).await;
             }
         });
-        Ok((Serving { task, path: self.path }, received))
+        Ok(Serving { task, path: self.path })
     }
 }
 
@@ -372,15 +389,20 @@ mod tests {
         fs::create_dir(&long).expect("made");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let _guard = runtime.enter();
-        let (serving, mut asks) = StatusSocket::open(&long).expect("a socket").serve().expect("served");
+        let (sender, mut asks) = mpsc::channel(1);
+        let serving = StatusSocket::open(&long).expect("a socket").serve(sender).expect("served");
         let live = Live {
             process: 1,
             round: 7,
             phase: "select".to_owned(),
             phase_left_ms: 1,
+            released: 5,
+            attempts: 6,
+            epsilon: Some(0.5),
             cohort: 0,
             waiting: 3,
             dropped: vec!["party-2".to_owned()],
+            dropped_total: 2,
             connected: 3,
             bytes_up: 1,
             bytes_down: 2,

@@ -1,5 +1,7 @@
 //! Every bound of the system that more than one crate must agree on, with what raising it costs.
 
+use std::time::Duration;
+
 /// Longest name of a task or client, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
 /// Longest trust domain, in bytes (SPIFFE-ID, section 2.1).
@@ -26,3 +28,6 @@ pub const CANONICAL_LEN_MAX: usize = 1 << 20;
 pub const CERTIFICATE_LEN_MAX: usize = 8 << 10;
 /// Longest free text that a peer may send (a refusal's reason), in bytes.
 pub const REASON_LEN_MAX: usize = 512;
+/// Most that the clocks of a client and its coordinator may differ. A larger difference would let certificates and
+/// revocation lists be believed that much longer than they say.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);

@@ -349,8 +349,10 @@ pub enum CloseCode {
     Shutdown = 4,
     /// The connection did not begin with a [`Hello`] in time.
     NoHello = 5,
-    /// The coordinator has no room for another connection.
+    /// The coordinator has no room for another connection, or this client has connected too often.
     Full = 6,
+    /// Too many exchanges were no frames, or never came.
+    Misbehaved = 7,
 }
 
 impl CloseCode {
@@ -362,7 +364,7 @@ impl CloseCode {
     /// The code of a number.
     pub fn from_number(number: u64) -> Option<Self> {
         use CloseCode::*;
-        [Done, Replaced, Revoked, NotAClient, Shutdown, NoHello, Full]
+        [Done, Replaced, Revoked, NotAClient, Shutdown, NoHello, Full, Misbehaved]
             .into_iter()
             .find(|code| u64::from(code.number()) == number)
     }
@@ -574,7 +576,7 @@ mod tests {
         for number in 0..10 {
             assert_eq!(
                 CloseCode::from_number(number).map(|code| u64::from(code.number())),
-                (number < 7).then_some(number)
+                (number < 8).then_some(number)
             );
             assert_eq!(
                 StreamCode::from_number(number).map(|code| u64::from(code.number())),

@@ -1,9 +1,10 @@
 //! The TLS configurations of both sides: TLS 1.3 with ring, certificates on both sides, nothing resumed.
 //!
-//! One authority signs everybody's certificate, with Ed25519. Session tickets, stored sessions and 0-RTT are off on both
-//! sides: a resumed session skips the certificate, so that a revoked client would come back. Authority and revocation
-//! list live in a [`SharedTrust`], which may be replaced while connections come and go; a handshake that begins later
-//! consults the new ones. A connection that already stands is not cut by that: whoever owns it must close it.
+//! One authority signs everybody's certificate, with Ed25519; while it is exchanged for its successor, both do. Session
+//! tickets, stored sessions and 0-RTT are off on both sides: a resumed session skips the certificate, so that a revoked
+//! client would come back. Authorities and revocation lists live in a [`SharedTrust`], a side's own certificate in a
+//! [`ServerIdentity`] or a [`ClientTls`]; all may be replaced while connections come and go, and a handshake that begins
+//! later consults the new ones. A connection that already stands is not cut by that: whoever owns it must close it.
 
 use std::{
     any::Any,
@@ -21,12 +22,12 @@ use rustls::{
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
     pki_types::{
         CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
-        pem::PemObject,
     },
     server::{
-        NoServerSessionStorage, WebPkiClientVerifier,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
     time_provider::TimeProvider,
 };
 
@@ -40,12 +41,6 @@ pub const CHAIN_LEN_MAX: usize = 4;
 /// Why a TLS configuration could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// PEM text without what was looked for, or with too many of it.
-    #[error("no usable {what} in the PEM text")]
-    Pem {
-        /// What was looked for.
-        what: &'static str,
-    },
     /// The authority's certificate or the revocation list is malformed.
     #[error("the authority's {what} is malformed: {source}")]
     Trust {
@@ -71,25 +66,6 @@ impl Credentials {
         Self { certificate, key_pkcs8 }
     }
 
-    /// Reads one certificate and one key from PEM text.
-    ///
-    /// # Errors
-    /// If either is missing.
-    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let certificate =
-            CertificateDer::from_pem_slice(certificate).map_err(|_| TlsError::Pem { what: "certificate" })?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem { what: "private key" })?;
-        let mut key = PrivateKeyDer::Pkcs8(key);
-        let key_pkcs8 = zeroize::Zeroizing::new(key.secret_der().to_vec());
-        zeroize::Zeroize::zeroize(&mut key);
-        Ok(Self { certificate, key_pkcs8 })
-    }
-
-    /// The certificate.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
-    }
-
     fn chain_and_key(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_pkcs8.to_vec()));
         (vec![self.certificate.clone()], key)
@@ -102,35 +78,13 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Whom a handshake believes: the one authority, and what it has revoked.
+/// Whom a handshake believes: the authority, or two while it changes, and what they have revoked.
 #[derive(Clone, Debug)]
 pub struct TrustMaterial {
-    /// The authority's certificate.
-    pub authority: CertificateDer<'static>,
-    /// Its revocation list. Without one nothing counts as revoked.
-    pub revoked: Option<CertificateRevocationListDer<'static>>,
-}
-
-impl TrustMaterial {
-    /// Reads exactly one authority's certificate and, if given, one revocation list from PEM text.
-    ///
-    /// # Errors
-    /// If one is missing, or there is more than one.
-    pub fn from_pem(authority: &[u8], revoked: Option<&[u8]>) -> Result<Self, TlsError> {
-        let pem = |what| TlsError::Pem { what };
-        let mut certificates = CertificateDer::pem_slice_iter(authority);
-        let (Some(Ok(authority)), None) = (certificates.next(), certificates.next()) else {
-            return Err(pem("authority certificate"));
-        };
-        let revoked = match revoked {
-            None => None,
-            Some(text) => {
-                let list = CertificateRevocationListDer::from_pem_slice(text);
-                Some(list.map_err(|_| pem("revocation list"))?)
-            }
-        };
-        Ok(Self { authority, revoked })
-    }
+    /// The authorities' certificates.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// The revocation list of each. Whoever's authority has none is not believed, nor anybody once it is past its date.
+    pub revoked: Vec<CertificateRevocationListDer<'static>>,
 }
 
 /// Trust that many configurations share and that can be replaced while they are in use.
@@ -172,36 +126,77 @@ impl Verifiers {
     fn new(material: &TrustMaterial) -> Result<Self, TlsError> {
         let trust = |what, source: Box<dyn std::error::Error + Send + Sync>| TlsError::Trust { what, source };
         let mut roots = RootCertStore::empty();
-        roots.add(material.authority.clone()).map_err(|error| trust("certificate", error.into()))?;
+        for authority in &material.authorities {
+            roots.add(authority.clone()).map_err(|error| trust("certificate", error.into()))?;
+        }
+        if material.revoked.len() != material.authorities.len() {
+            // Without any list the library would ask for none.
+            return Err(trust("revocation list", "there is not one for each authority".into()));
+        }
         let roots = Arc::new(roots);
         let provider = Arc::new(provider());
-        // The revocation list does not expire by its date: what makes it current is that the operator put it there.
         let of_clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .with_crls(material.revoked.clone())
+            .enforce_revocation_expiration()
             .build()
             .map_err(|error| trust("revocation list", error.into()))?;
         let of_servers = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .with_crls(material.revoked.clone())
+            .enforce_revocation_expiration()
             .build()
             .map_err(|error| trust("revocation list", error.into()))?;
         Ok(Self { of_clients, of_servers })
     }
 }
 
+/// The certificate that a coordinator shows in every handshake that begins from now on.
+#[derive(Clone, Debug)]
+pub struct ServerIdentity(Arc<RwLock<Arc<CertifiedKey>>>);
+
+impl ServerIdentity {
+    /// Shows this certificate.
+    ///
+    /// # Errors
+    /// If certificate and key do not belong together.
+    pub fn new(credentials: &Credentials) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(RwLock::new(Arc::new(certified_key(credentials)?)))))
+    }
+
+    /// Shows this one from now on. The one before stays if the new one cannot be used.
+    ///
+    /// # Errors
+    /// If certificate and key do not belong together.
+    pub fn replace(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        let key = Arc::new(certified_key(credentials)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServerIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn certified_key(credentials: &Credentials) -> Result<CertifiedKey, TlsError> {
+    let (chain, key) = credentials.chain_and_key();
+    Ok(CertifiedKey::from_der(chain, key, &provider())?)
+}
+
 /// The coordinator's side: demands a client certificate of the shared authority.
 ///
 /// # Errors
-/// If certificate and key do not belong together.
+/// If the library does not take the configuration.
 pub fn server_config(
-    credentials: &Credentials,
+    identity: &ServerIdentity,
     trust: &SharedTrust,
     clock: Arc<dyn Clock>,
 ) -> Result<rustls::ServerConfig, TlsError> {
-    let (chain, key) = credentials.chain_and_key();
     let mut config = rustls::ServerConfig::builder_with_details(Arc::new(provider()), Arc::new(ClockTime(clock)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(CurrentClientVerifier(trust.clone())))
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::new(identity.clone()));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -212,7 +207,7 @@ pub fn server_config(
 /// The client's side: what it needs for any number of attempts to connect.
 #[derive(Clone)]
 pub struct ClientTls {
-    credentials: Option<Arc<Credentials>>,
+    credentials: Option<Arc<RwLock<Arc<Credentials>>>>,
     trust: SharedTrust,
     clock: Arc<dyn Clock>,
 }
@@ -220,7 +215,7 @@ pub struct ClientTls {
 impl ClientTls {
     /// A client with a certificate.
     pub fn new(credentials: Credentials, trust: SharedTrust, clock: Arc<dyn Clock>) -> Self {
-        Self { credentials: Some(Arc::new(credentials)), trust, clock }
+        Self { credentials: Some(Arc::new(RwLock::new(Arc::new(credentials)))), trust, clock }
     }
 
     /// A client without certificate, which every coordinator turns away: good for asking whether one is there.
@@ -228,9 +223,16 @@ impl ClientTls {
         Self { credentials: None, trust, clock }
     }
 
-    /// The client's certificate.
-    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.credentials.as_ref().map(|credentials| credentials.certificate())
+    /// Shows these in every attempt from now on, of every clone of this. A client without certificate stays without.
+    pub fn replace(&self, credentials: Credentials) {
+        if let Some(shared) = &self.credentials {
+            *shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+        }
+    }
+
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        let shared = self.credentials.as_ref()?;
+        Some(shared.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// The clock against which certificates are checked.
@@ -252,7 +254,7 @@ impl ClientTls {
             // "Dangerous" is the door to any verifier of one's own; this one adds a record to webpki's and skips nothing.
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match &self.credentials {
+        let mut config = match self.credentials() {
             Some(credentials) => {
                 let (chain, key) = credentials.chain_and_key();
                 builder.with_client_auth_cert(chain, key)?

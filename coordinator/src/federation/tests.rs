@@ -316,3 +316,53 @@ async fn a_vector_that_comes_twice_is_added_once_and_its_client_stays_in_the_rou
         assert_eq!(arrival, Arrival::Pending, "it waits for the survivors");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_revoked_waits_for_nothing_and_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut federation = federation(dir.path());
+    // While it waits for the next round, and after it was selected for one.
+    let (gone, asked) = come_late(&mut federation, "gone");
+    federation.directory.insert(gone.clone(), federation.late[&gone].0.clone());
+    come_late(&mut federation, "honest");
+    federation.revoked(&gone, "revoked").expect("handled");
+    assert!(federation.late.keys().all(|id| id.name() == "honest"));
+    let (selected, _) = come_late(&mut federation, "selected");
+    federation.directory.insert(selected.clone(), federation.late[&selected].0.clone());
+    federation.next_round().expect("a round");
+    assert_eq!(cohort(&federation), ["honest", "selected"]);
+    federation.revoked(&selected, "revoked").expect("handled");
+    assert_eq!(cohort(&federation), ["honest"]);
+    let (arrival, _) = federation.exchanges.arrive(&gone, asked, true, Reply::to_nobody());
+    assert_eq!(arrival, Arrival::New, "what it waited for is broken off");
+
+    // In the middle of a round, with its vector half read and whole.
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut federation = self::federation(dir.path());
+    let mut clients = granted(&mut federation);
+    for (peer, _) in &clients {
+        federation.directory.insert(peer.id.clone(), peer.clone());
+    }
+    let (gone, ready) = clients.remove(1);
+    let (alive, broken_off) = oneshot::channel::<()>();
+    let reading = tokio::spawn(async move {
+        let _alive = alive;
+        std::future::pending().await
+    });
+    federation.uploads.insert(gone.id.clone(), reading);
+    federation.revoked(&gone.id, "revoked").expect("handled");
+    assert!(broken_off.await.is_err(), "nothing more of it is read");
+    assert_eq!(federation.current.dropped.get(&gone.id), Some(&"masked_input"), "it dropped out");
+    let x = vec![0; federation.mechanism.common().d_pad as usize];
+    let (_, upload) = ready.mask(&x).expect("honest");
+    let place = federation.places.clone().acquire_owned().await.expect("open");
+    let (round, finished, packed) = (federation.round_ref, upload.finished.to_bytes(), Some(upload.packed.clone()));
+    federation.uploaded(Upload { from: gone, round, finished, packed, place }).expect("handled");
+    for (peer, ready) in clients {
+        assert!(matches!(federation.round, Round::MaskedInput(_)), "the others are waited for");
+        let (_, upload) = ready.mask(&x).expect("honest");
+        let message = Message::MaskedInput { packed: upload.packed.clone(), finished: upload.finished.to_bytes() };
+        ask(&mut federation, &peer, 4, message);
+    }
+    let Round::Consistency(_) = &federation.round else { panic!("it is waited for, though it cannot come") };
+}

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError};
-use eranos_secagg::{Identity, StatementKey};
+use eranos_secagg::{Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -291,7 +291,8 @@ impl Session {
         let Some((identity, certificate_key)) = self.certificates.take() else { return };
         let statement_key = StatementKey::derive(self.store.secret(), &self.member.task);
         let certificate = identity.fingerprint;
-        let identity = Identity { id: identity.id, certificate, certificate_key, statement_key };
+        let verified = VerifiedCertifications::default();
+        let identity = Identity { id: identity.id, certificate, certificate_key, statement_key, verified };
         Arc::make_mut(&mut self.member).identity = Arc::new(identity);
     }
 

@@ -11,7 +11,7 @@ use eranos_certs::{ClientIdentity, Party};
 use eranos_ledger::{Binding, LedgerKey, WitnessKey};
 use eranos_nn::data::Files;
 use eranos_privacy::budget::{Terms, UnitOfPrivacy};
-use eranos_secagg::{Identity, StatementKey};
+use eranos_secagg::{Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::tls::{ClientTls, Credentials, SharedTrust};
 
 use crate::{
@@ -79,6 +79,7 @@ pub fn open(dir: &Path, pool: Option<Pool>) -> Result<Session, UserError> {
             certificate: identity.fingerprint,
             certificate_key: party.key,
             statement_key,
+            verified: VerifiedCertifications::default(),
         }),
         task: config.task,
         ledger_key: store.ledger_key().clone(),

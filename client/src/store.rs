@@ -196,12 +196,23 @@ impl Store {
         replace(&path, note).map_err(|source| StoreError::Io { path, source })
     }
 
-    /// Keeps credentials that were believed, each under its digest. They are a cache: what is lost is fetched again.
+    /// Keeps credentials that were believed, each under its digest. They are a cache: what is lost is fetched again. Of those
+    /// kept before some give way to them, where there would be too many.
     ///
     /// # Errors
     /// If they cannot be written.
     pub fn remember(&mut self, credentials: Vec<(Digest, Credential)>) -> Result<(), StoreError> {
         let dir = self.dir.join(CREDENTIALS);
+        let n_excess = (self.credentials.len() + credentials.len()).saturating_sub(CREDENTIALS_MAX);
+        for digest in self.credentials.keys().take(n_excess).copied().collect::<Vec<_>>() {
+            let path = dir.join(digest.to_string());
+            if let Err(source) = fs::remove_file(&path)
+                && source.kind() != io::ErrorKind::NotFound
+            {
+                return Err(StoreError::Io { path, source });
+            }
+            Arc::make_mut(&mut self.credentials).remove(&digest);
+        }
         for (digest, credential) in credentials {
             if self.credentials.len() >= CREDENTIALS_MAX || credential.certificate.len() > CERTIFICATE_LEN_MAX {
                 continue;
@@ -337,8 +348,8 @@ const CHECKPOINT: &str = "ledger-checkpoint";
 const LEDGER_KEYS: &str = "ledger-keys";
 const EVIDENCE: &str = "evidence-";
 const CREDENTIALS: &str = "credentials";
-/// Most credentials kept; about a kilobyte each.
-const CREDENTIALS_MAX: usize = 10_000;
+/// Most credentials kept; about a kilobyte each. Tests would write thousands of files.
+const CREDENTIALS_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
 
 #[cfg(test)]
 mod tests;

@@ -32,8 +32,8 @@ use eranos_privacy::{
     mechanism::{NoiseTarget, RecordTarget, design},
 };
 use eranos_secagg::{
-    Advertised, GraphKind, Identity, Quorum, Sharers, StatementKey, Survivors, Terms, UnidentifiedEntry,
-    roster::entries_from_bytes, share_keys::parts_from_bytes,
+    Advertised, GraphKind, Identity, Member, Quorum, ShownRoster, ShownSharers, StatementKey, Survivors, Terms,
+    VerifiedCertifications, share_keys::parts_from_bytes,
 };
 use eranos_wire::{
     Answer,
@@ -146,17 +146,12 @@ pub(crate) fn measure(size: &Size) -> Used {
         coordinator.hear(i, false, || Message::Advertise { advert: client.advert().to_bytes().to_vec(), possession });
     }
     used.phases.push(coordinator.phase("advertise_keys"));
-    let entries = coordinator.answers().pop().map(|(_, answer)| match answer {
-        Answer::Roster(roster) => entries_from_bytes(&roster.entries).unwrap(),
-        _ => panic!("no roster"),
-    });
-    let whole = |(entry, client): (UnidentifiedEntry, &Advertised)| {
-        let own = client.entry();
-        entry.identify(&own.credential(), own.id, own.key).unwrap()
+    let members: Vec<Member> = clients.iter().map(|client| client.entry().member()).collect();
+    let share = |(client, (_, answer)): (Advertised, (usize, Answer))| {
+        let Answer::Roster(roster) = answer else { panic!("no roster") };
+        client.share_keys(ShownRoster::from_bytes(&roster.roster).unwrap(), members.clone(), &mut OsEntropy).unwrap()
     };
-    let entries: Vec<_> = entries.unwrap().into_iter().zip(&clients).map(whole).collect();
-    let shared: Vec<_> =
-        clients.into_iter().map(|client| client.share_keys(entries.clone(), &mut OsEntropy).unwrap()).collect();
+    let shared: Vec<_> = clients.into_iter().zip(coordinator.answers()).map(share).collect();
 
     for (i, client) in shared.iter().enumerate() {
         coordinator.hear(i, false, || Message::ShareKeys(client.bundle().to_bytes()));
@@ -165,7 +160,7 @@ pub(crate) fn measure(size: &Size) -> Used {
     let receive = |(client, (_, answer)): (eranos_secagg::SharedKeys, (usize, Answer))| {
         let Answer::Sharers(message) = answer else { panic!("no U2") };
         let parts = parts_from_bytes(&message.parts).unwrap();
-        client.receive(&Sharers::from_bytes(&message.sharers).unwrap(), &parts).unwrap()
+        client.receive(&ShownSharers::from_bytes(&message.sharers, size.clients).unwrap(), &parts).unwrap()
     };
     let mut ready: BTreeMap<usize, _> =
         shared.into_iter().zip(coordinator.answers()).map(receive).enumerate().collect();
@@ -288,6 +283,7 @@ fn identity(spec: &RoundSpec, i: usize) -> Arc<Identity> {
         certificate: Digest::of(&i.to_le_bytes()),
         certificate_key: SigningKey::generate(&mut OsEntropy),
         statement_key: StatementKey::derive(&OsEntropy.bytes(), &spec.task),
+        verified: VerifiedCertifications::default(),
     })
 }
 

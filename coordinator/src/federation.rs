@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{
     ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
-    VerifyingKey, limits::UPLOAD_GRANTS_MAX,
+    VerifyingKey,
+    limits::{COHORT_LEN_MAX, UPLOAD_GRANTS_MAX},
 };
 use eranos_certs::{TrustAnchor, TrustError};
 use eranos_ledger::{
@@ -27,6 +28,7 @@ use eranos_privacy::{
     groups::Released,
     mechanism::{ClientTarget, RecordTarget, design, design_client},
 };
+use eranos_secagg::ShortName;
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
@@ -182,12 +184,16 @@ pub struct Federation {
     round_ref: RoundRef,
     exchanges: Exchanges<Reply>,
     directory: BTreeMap<ClientId, Peer>,
-    /// Certificates of those who connected since the round began, by digest: a roster may name one that was renewed.
+    /// Certificates of those who connected since the round began, by digest: a roster may name one that was renewed. At most
+    /// [`CERTIFICATES_MAX`].
     certificates: BTreeMap<Digest, Vec<u8>>,
     /// What witnesses have cosigned of the ledger.
     cosigned: CosignedFolder,
     /// How many entries of the ledger each client knew when it checked in last.
     known: BTreeMap<ClientId, u64>,
+    /// Answers with credentials of this round's roster, by the names asked for: most clients ask for the same, and all of
+    /// them share one's bytes. At most [`SHOWN_MAX`].
+    shown: BTreeMap<Vec<[u8; ShortName::LEN]>, AnswerFrame>,
     /// Check-ins that came while a round was under way.
     late: BTreeMap<ClientId, (Peer, CheckIn)>,
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
@@ -434,6 +440,7 @@ impl Federation {
             warned: None,
             excluded: BTreeSet::new(),
             certificates: BTreeMap::new(),
+            shown: BTreeMap::new(),
         })
     }
 
@@ -630,8 +637,8 @@ impl Federation {
         for (_, upload) in std::mem::take(&mut self.uploads) {
             upload.abort();
         }
-        let present: BTreeSet<Digest> = self.directory.values().map(|peer| peer.certificate).collect();
-        self.certificates.retain(|digest, _| present.contains(digest));
+        self.forget_certificates();
+        self.shown.clear();
         self.current = Current::default();
         self.cosigned.refresh(&self.ledger);
         let checkpoint = self.model.checkpoint();
@@ -722,7 +729,12 @@ impl Federation {
         match incoming {
             Incoming::Connected { identity, certificate } => {
                 let peer = Peer { id: identity.id.clone(), key: identity.key, certificate: identity.fingerprint };
-                self.certificates.insert(peer.certificate, certificate);
+                if self.certificates.len() >= CERTIFICATES_MAX {
+                    self.forget_certificates();
+                }
+                if self.certificates.len() < CERTIFICATES_MAX {
+                    self.certificates.insert(peer.certificate, certificate);
+                }
                 self.directory.insert(identity.id, peer);
                 Ok(())
             }
@@ -894,14 +906,33 @@ impl Federation {
             self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
             return;
         };
+        if let Some(frame) = self.shown.get(&fetch.credentials) {
+            let frame = frame.clone();
+            self.answer_with(std::slice::from_ref(to), false, &frame);
+            return;
+        }
         let wanted = fetch.credentials.iter().take(CREDENTIALS_PER_FETCH_MAX);
-        let show = |digest| {
-            let eranos_secagg::Credential { certificate, statement_key, certification } = *phase.credential(digest)?;
+        let show = |name: &[u8; ShortName::LEN]| {
+            let shown = phase.credential(ShortName(*name))?;
+            let eranos_secagg::Credential { certificate, statement_key, certification } = *shown;
             let certificate = self.certificates.get(&certificate)?.clone();
             Some(Credential { certificate, statement_key, certification })
         };
         let credentials = wanted.filter_map(show).collect();
-        self.answer(to, Credentials { credentials }.into(), Bytes::new());
+        let Ok(frame) = AnswerFrame::new(&Credentials { credentials }.into(), Bytes::new()) else {
+            tracing::error!("credentials exceed a frame's limit");
+            return;
+        };
+        self.answer_with(std::slice::from_ref(to), false, &frame);
+        if self.shown.len() < SHOWN_MAX && fetch.credentials.len() <= CREDENTIALS_PER_FETCH_MAX {
+            self.shown.insert(fetch.credentials.clone(), frame);
+        }
+    }
+
+    /// Keeps the certificates of those alone who are known by them.
+    fn forget_certificates(&mut self) {
+        let present: BTreeSet<Digest> = self.directory.values().map(|peer| peer.certificate).collect();
+        self.certificates.retain(|digest, _| present.contains(digest));
     }
 
     /// Reads an upload in the background, if the client was granted one. A grant may be taken back while what was read waits
@@ -1174,9 +1205,13 @@ impl Federation {
             tracing::error!(kind = answer.kind(), "an answer exceeds its limit");
             return;
         };
+        self.answer_with(to, answer.is_to_check_in(), &frame);
+    }
+
+    fn answer_with(&mut self, to: &[ClientId], is_to_check_in: bool, frame: &AnswerFrame) {
         for to in to {
-            if let Some(reply) = self.exchanges.answer(to, answer.is_to_check_in(), &frame) {
-                self.current.bytes_down += frame_len(&frame);
+            if let Some(reply) = self.exchanges.answer(to, is_to_check_in, frame) {
+                self.current.bytes_down += frame_len(frame);
                 send(reply, frame.clone());
             }
         }
@@ -1431,6 +1466,11 @@ const UPLOADS_QUEUED_MAX: usize = UPLOAD_GRANTS_MAX;
 const ASKS_QUEUED_MAX: usize = 4;
 /// Durations kept of each phase.
 const HISTORY_LEN_MAX: usize = 32;
+/// Most certificates held, about a kilobyte each: two for every client of the largest roster. Whoever connects beyond that
+/// stays in no roster whose members have not seen it.
+const CERTIFICATES_MAX: usize = 2 * COHORT_LEN_MAX;
+/// Most answers with credentials held: what the largest roster fetches that has seen nobody, twice.
+const SHOWN_MAX: usize = 2 * COHORT_LEN_MAX.div_ceil(CREDENTIALS_PER_FETCH_MAX);
 /// Durations needed before their median says anything.
 const HISTORY_LEN_MIN: usize = 3;
 /// How long a coordinator that is done stays to say so.

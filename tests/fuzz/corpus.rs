@@ -122,7 +122,7 @@ pub(crate) fn secagg() -> Vec<Vec<u8>> {
     }
     for (_, answer, _) in recorded().answers.iter().filter(|(i, ..)| *i == 0) {
         match answer {
-            Answer::Roster(message) => inputs.push(message.entries.clone()),
+            Answer::Roster(message) => inputs.push(message.roster.clone()),
             Answer::Sharers(message) => inputs.extend([message.sharers.clone(), message.parts.clone()]),
             Answer::Survivors(message) => inputs.push(message.survivors.clone()),
             Answer::Quorum(message) => inputs.push(message.quorum.clone()),

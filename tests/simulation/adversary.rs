@@ -8,8 +8,9 @@ use std::{
 use bytes::Bytes;
 use eranos_base::{ClientId, Context, Digest, Position, SessionId, Signature, SigningKey, StatementKind, VerifyingKey};
 use eranos_secagg::{
-    AddressedPart, Advert, Finished, Identity, Roster, RosterEntry, SharePart, Sharers, Survivors, Terms,
-    roster::{entries_from_bytes, entries_to_bytes},
+    AddressedPart, Advert, Finished, Identity, Roster, RosterEntry, SharePart, Sharers, ShortName, ShownRoster,
+    ShownSharers, Survivors, Terms,
+    roster::show_unchecked,
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
 use eranos_wire::{
@@ -30,10 +31,14 @@ pub(crate) struct Adversary {
     pub(crate) victim: ClientId,
     /// The certificate keys by identity.
     pub(crate) keys: BTreeMap<ClientId, VerifyingKey>,
-    /// What rosters name by digest, with whom it is of.
-    credentials: BTreeMap<Digest, (ClientId, Credential)>,
+    /// Whose credentials rosters name.
+    credentials: BTreeMap<ClientId, Credential>,
+    /// What it received of adverts.
+    entries: Arc<Mutex<BTreeMap<ClientId, RosterEntry>>>,
     /// The roster that it showed in place of the honest one.
     shown: Mutex<Vec<RosterEntry>>,
+    /// What it received of the bundles.
+    bundles: Arc<Mutex<BTreeMap<Position, Digest>>>,
     pub(crate) plan: Option<RoundPlan>,
     pub(crate) roster: Option<Roster>,
     pub(crate) context: Option<Context>,
@@ -58,11 +63,12 @@ impl Adversary {
                 statement_key: statement_key.verifying_key(),
                 certification: statement_key.certify(&setup.trust_domain, &setup.task, certificate_key),
             };
-            (credential.digest(), (id.clone(), credential))
+            (id.clone(), credential)
         };
         let credentials = world.clients.iter().map(credential).collect();
         let shown = Mutex::default();
-        Self { setup: world.setup.clone(), victim, keys, credentials, shown, plan: None, roster: None, context: None }
+        let (setup, entries, bundles) = (world.setup.clone(), world.entries.clone(), world.bundles.clone());
+        Self { setup, victim, keys, credentials, entries, shown, bundles, plan: None, roster: None, context: None }
     }
 
     /// Takes in an honest answer.
@@ -79,7 +85,8 @@ impl Adversary {
                 self.roster = Some(roster);
             }
             Answer::Sharers(sharers) => {
-                let sharers = Sharers::from_bytes(&sharers.sharers).unwrap();
+                let n1 = self.roster.as_ref().unwrap().n1();
+                let sharers = ShownSharers::from_bytes(&sharers.sharers, n1).unwrap();
                 self.context = self.context.map(|context| context.with_sharers(sharers.root()));
             }
             _ => {}
@@ -94,16 +101,15 @@ impl Adversary {
         self.context.expect("the plan was seen")
     }
 
-    /// The entries of a roster, whole.
+    /// The entries of a roster, whole, whatever of it the victim was shown.
     pub(crate) fn entries(&self, roster: &advertise_keys::Roster) -> Vec<RosterEntry> {
-        let entries = entries_from_bytes(&roster.entries).unwrap();
-        entries
-            .into_iter()
-            .map(|entry| {
-                let (id, credential) = &self.credentials[&entry.credential];
-                entry.identify(&credential.digested(), id.clone(), self.keys[id]).unwrap()
-            })
-            .collect()
+        let shown = ShownRoster::from_bytes(&roster.roster).unwrap();
+        let entries = self.entries.lock().unwrap();
+        let named = |name: &ShortName| {
+            let of = |entry: &&RosterEntry| ShortName::of(&shown.digest, &entry.credential().digest()) == *name;
+            entries.values().find(of).expect("the coordinator took its advert").clone()
+        };
+        shown.names.iter().map(named).collect()
     }
 
     // As the coordinator, with its real ledger key.
@@ -124,7 +130,7 @@ impl Adversary {
         Debit::sign(self.setup.ledger_key(), &plan.context(), client, vectors)
     }
 
-    /// Another roster, in order and signed, if it is one at all.
+    /// Another roster, in order and signed.
     pub(crate) fn reroster(&self, answer: &mut Answer, change: impl FnOnce(&mut Vec<RosterEntry>)) {
         self.reorder(answer, |entries| {
             change(entries);
@@ -132,24 +138,28 @@ impl Adversary {
         });
     }
 
-    /// Another roster, as it is.
+    /// Another roster, as it is, and signed.
     pub(crate) fn reorder(&self, answer: &mut Answer, change: impl FnOnce(&mut Vec<RosterEntry>)) {
         if let Answer::Roster(message) = answer {
             let mut entries = self.entries(message);
             change(&mut entries);
-            message.entries = entries_to_bytes(&entries);
-            *self.shown.lock().unwrap() = entries.clone();
-            if let Ok(roster) = Roster::assemble(self.terms(), entries) {
-                message.signature = self.setup.ledger_key().sign(&roster.statement());
-            }
+            *message = self.roster_under(self.plan.as_ref().unwrap(), &entries);
+            *self.shown.lock().unwrap() = entries;
         }
+    }
+
+    /// What it shows the victim of these entries as a roster under `plan`, signed.
+    pub(crate) fn roster_under(&self, plan: &RoundPlan, entries: &[RosterEntry]) -> advertise_keys::Roster {
+        let (shown, _) = show_unchecked(&plan.terms().unwrap(), entries, &self.victim);
+        let statement = plan.context().with_roster(shown.digest).statement(StatementKind::Roster, Position::NONE, &[]);
+        advertise_keys::Roster { roster: shown.to_bytes(), signature: self.setup.ledger_key().sign(&statement) }
     }
 
     /// The credentials of the roster that it showed, or those of the cohort, all of which a client asks for in its first
     /// round; `outsiders` are certificates of others than the cohort.
     pub(crate) fn show(&self, answer: &mut Answer, outsiders: &[Vec<u8>]) {
         if let Answer::Credentials(message) = answer {
-            let cohort = self.credentials.values().map(|(_, credential)| &credential.certificate);
+            let cohort = self.credentials.values().map(|credential| &credential.certificate);
             let certificates: Vec<_> = cohort.chain(outsiders).collect();
             let show = |entry: &RosterEntry| {
                 let certificate =
@@ -160,8 +170,7 @@ impl Adversary {
             let shown = self.shown.lock().unwrap();
             message.credentials = shown.iter().filter_map(show).collect();
             if shown.is_empty() {
-                let cohort: BTreeMap<_, _> = self.credentials.values().cloned().collect();
-                message.credentials = cohort.into_values().collect();
+                message.credentials = self.credentials.values().cloned().collect();
             }
         }
     }
@@ -173,12 +182,16 @@ impl Adversary {
         change: impl FnOnce(&mut Vec<(Position, Digest)>, &mut Vec<AddressedPart>),
     ) {
         if let Answer::Sharers(message) = answer {
-            let mut members = Sharers::from_bytes(&message.sharers).unwrap().members().to_vec();
+            let roster = self.roster.as_ref().unwrap();
+            let sharers = ShownSharers::from_bytes(&message.sharers, roster.n1()).unwrap();
+            let bundles = self.bundles.lock().unwrap();
+            let mut members = sharers.set().iter().map(|position| (position, bundles[&position])).collect();
             let mut parts = parts_from_bytes(&message.parts).unwrap();
             change(&mut members, &mut parts);
-            let sharers = Sharers::new(members).unwrap();
-            let signature = self.setup.ledger_key().sign(&sharers.statement(self.roster.as_ref().unwrap()));
-            *message = share_keys::Sharers { sharers: sharers.to_bytes(), signature, parts: parts_to_bytes(&parts) };
+            let sharers = Sharers::new(roster.n1(), members).unwrap();
+            let signature = self.setup.ledger_key().sign(&sharers.statement(roster));
+            let sharers = sharers.shown_to(roster.position_of(&self.victim).unwrap()).to_bytes();
+            *message = share_keys::Sharers { sharers, signature, parts: parts_to_bytes(&parts) };
         }
     }
 

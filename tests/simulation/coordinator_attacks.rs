@@ -15,7 +15,7 @@ use eranos_privacy::{
 };
 use eranos_secagg::{
     Advert, Advertised, Identity, Quorum, Refusal, RosterEntry, RosterError, StatementKey, ThresholdError,
-    advert::AdvertError, roster::EntryError,
+    VerifiedCertifications, advert::AdvertError, roster::EntryError,
 };
 use eranos_wire::{
     Answer, Request,
@@ -106,7 +106,8 @@ fn outsider(setup: &Setup, authority: &SigningKey) -> (Arc<Identity>, Vec<u8>) {
     let certificate_key = SigningKey::from_seed(&[7; 32]);
     let certificate = certificate(authority, &id, &certificate_key.verifying_key());
     let statement_key = StatementKey::derive(&[7; 32], &setup.task);
-    (Arc::new(Identity { id, certificate: Digest::of(&certificate), certificate_key, statement_key }), certificate)
+    let (digest, verified) = (Digest::of(&certificate), VerifiedCertifications::default());
+    (Arc::new(Identity { id, certificate: digest, certificate_key, statement_key, verified }), certificate)
 }
 
 fn advertise(adversary: &Adversary, identity: &Arc<Identity>) -> RosterEntry {
@@ -188,7 +189,14 @@ fn a_roster_that_is_not_the_cohorts_is_refused() {
 fn a_roster_in_any_other_order_than_its_pseudonyms_is_refused() {
     // The ledger keeps the order. One of names would tell an outsider which pseudonyms of two tasks are one client's.
     fn check(context: &'static str, order: fn(&mut Vec<RosterEntry>)) {
-        let world = deceive(context, |_| {}, move |adversary, answer, _| adversary.reorder(answer, order));
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, _| {
+                adversary.reorder(answer, order);
+                adversary.show(answer, &[]);
+            },
+        );
         check_refusal(&world, context, true, false, |kind| {
             matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Order { .. })))
         });
@@ -207,6 +215,7 @@ fn a_roster_with_the_victims_entry_replaced_is_refused() {
     let identity = world.clients[VICTIM].member.identity.clone();
     alter_answers(&mut world, VICTIM, move |adversary, answer, _| {
         adversary.reroster(answer, |entries| entries[VICTIM] = advertise(adversary, &identity));
+        adversary.show(answer, &[]);
     });
     world.begin(1);
     world.run();
@@ -275,9 +284,9 @@ fn a_member_is_whom_its_certificate_names() {
             adversary.show(answer, &[certificate]);
         },
     );
-    // Its name is not sent at all: the victim has another R1 than the one that was signed.
+    // Its name is not sent at all: the victim comes to another R1 than the one that was signed.
     check_refusal(&world, "another's name", true, false, |kind| {
-        matches!(kind, RefusalKind::NotSigned { what: "roster" })
+        matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Digest)))
     });
     assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::ShareKeys(_))));
     assert!(world.clients[VICTIM].credentials.is_empty());
@@ -285,7 +294,7 @@ fn a_member_is_whom_its_certificate_names() {
 
 #[test]
 fn a_credential_that_is_not_the_one_named_is_refused_and_names_nobody() {
-    // The roster is the honest one: what is wrong is what is shown for the digests in it.
+    // The roster is the honest one: what is wrong is what is shown for the names in it.
     fn check(context: &'static str, change: impl Fn(&mut Vec<Credential>) + 'static) {
         let world = deceive(
             context,
@@ -488,11 +497,6 @@ fn a_u2_that_does_not_fit_is_refused() {
         |refusal| matches!(refusal, Refusal::OwnBundleAltered),
     );
     check(
-        "outside the roster",
-        |members, _| members[4].0 = Position(77),
-        |refusal| matches!(refusal, Refusal::SharersMalformed),
-    );
-    check(
         "a part missing",
         |_, parts| {
             parts.remove(1);
@@ -563,6 +567,32 @@ fn sets_that_the_pinned_key_did_not_sign_are_refused() {
 }
 
 #[test]
+fn a_u2_whose_bytes_are_another_than_those_signed_is_refused() {
+    // Its bitmap, the root over the bundles, and the proof of the victim's own, each with a bit flipped or cut.
+    fn check(context: &'static str, change: fn(&mut Vec<u8>), expect: Expect) {
+        let world = deceive(
+            context,
+            |_| {},
+            move |_, answer, _| {
+                if let Answer::Sharers(message) = answer {
+                    change(&mut message.sharers);
+                }
+            },
+        );
+        check_refusal(&world, context, true, false, expect);
+        assert!(!world.clients[VICTIM].sent().any(|request| matches!(request, Request::Ready(_))), "{context}");
+    }
+    let not_signed: Expect = |kind| matches!(kind, RefusalKind::NotSigned { what } if what.contains("shared keys"));
+    check("a member less", |bytes| bytes[0] ^= 1 << 4, not_signed);
+    check("another root", |bytes| bytes[1] ^= 1, not_signed);
+    check("a position past the roster", |bytes| bytes[0] |= 1 << 5, |kind| matches!(kind, RefusalKind::Decode(_)));
+    let altered: Expect = |kind| matches!(kind, RefusalKind::SecureSum(Refusal::OwnBundleAltered));
+    check("another proof", |bytes| *bytes.last_mut().unwrap() ^= 1, altered);
+    check("a shorter proof", |bytes| bytes.truncate(bytes.len() - 32), altered);
+    check("a longer proof", |bytes| bytes.extend([0; 32]), altered);
+}
+
+#[test]
 fn a_victim_with_a_u2_of_its_own_signs_no_survivors() {
     // It masks against another set than all others do: the sum of its pairwise masks would be known to the adversary.
     let mut world = World::new(24, FIVE);
@@ -616,7 +646,7 @@ fn victims_context(world: &World, adversary: &Adversary) -> eranos_base::Context
             (Position(i), digest)
         })
         .collect();
-    let sharers = eranos_secagg::Sharers::new(bundles).unwrap();
+    let sharers = eranos_secagg::Sharers::new(bundles.len(), bundles).unwrap();
     let context = roster.context().with_sharers(sharers.root());
     let statement = context.statement(eranos_base::StatementKind::Ready, Position(VICTIM as u16), &[]);
     key.verify(&statement, &ready.unwrap()).expect("the victim's READY names its own U2");
@@ -895,7 +925,7 @@ fn messages_that_are_none_are_refused() {
     let garble: [Garble; 6] = [
         ("roster", false, |answer| {
             if let Answer::Roster(m) = answer {
-                m.entries.truncate(100)
+                m.roster.truncate(100)
             }
         }),
         ("sharers", false, |answer| {

@@ -225,27 +225,40 @@ fn another_model_for_one_client_ends_its_round_before_keys_are_shared() {
         },
     );
     assert!(world.settled_without(&[]));
-    let roster = shown.lock().unwrap().clone().unwrap();
-    // Weights chosen for one victim would make the others' gradients vanish, and the sum the victim's own.
-    let world = deceive(
-        "two models",
-        |_| {},
-        move |adversary, answer, body| match answer {
-            Answer::Configure(_) => {
-                let other = Bytes::from(vec![0x3f; body.len()]);
-                adversary.replan(answer, |plan| plan.checkpoint = Digest::of(&other));
-                *body = other;
-            }
-            Answer::Aborted(_) => *answer = roster.clone(),
-            _ => adversary.show(answer, &[]),
-        },
-    );
-    check_refusal(&world, "two models", true, false, |kind| {
+    let Some(Answer::Roster(roster)) = shown.lock().unwrap().clone() else { panic!("no roster") };
+    // Weights chosen for one victim would make the others' gradients vanish, and the sum the victim's own. Their roster is
+    // shown to it as it is, or signed again under the victim's plan.
+    let check = |context: &str, signed_again: bool, expect: fn(&RefusalKind) -> bool| {
+        let (roster, mut told) = (roster.clone(), None);
+        let world = deceive(
+            context,
+            |_| {},
+            move |adversary, answer, body| match answer {
+                Answer::Configure(_) => {
+                    let other = Bytes::from(vec![0x3f; body.len()]);
+                    adversary.replan(answer, |plan| {
+                        plan.checkpoint = Digest::of(&other);
+                        told = Some(plan.clone());
+                    });
+                    *body = other;
+                }
+                Answer::Aborted(_) if signed_again => {
+                    let entries = adversary.entries(&roster);
+                    *answer = adversary.roster_under(told.as_ref().unwrap(), &entries).into();
+                }
+                Answer::Aborted(_) => *answer = roster.clone().into(),
+                _ => adversary.show(answer, &[]),
+            },
+        );
+        check_refusal(&world, context, true, false, expect);
+        let shared = |request: &Request| matches!(request, Request::ShareKeys(_) | Request::MaskedInput(_));
+        assert!(!world.clients[VICTIM].sent().any(shared));
+        assert!(world.settled_without(&[VICTIM]));
+    };
+    check("two models", false, |kind| matches!(kind, RefusalKind::NotSigned { what: "roster" }));
+    check("two models, signed again", true, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Entry { .. })))
     });
-    let shared = |request: &Request| matches!(request, Request::ShareKeys(_) | Request::MaskedInput(_));
-    assert!(!world.clients[VICTIM].sent().any(shared));
-    assert!(world.settled_without(&[VICTIM]));
 }
 
 #[test]

@@ -154,6 +154,7 @@ fn parts_from_beyond_the_neighbors_or_fewer_than_theirs_are_refused() {
 fn a_roster_in_another_order_is_refused_on_the_sparse_graph_too() {
     let world = deceive_in_sparse("order", |adversary, answer, _| {
         adversary.reorder(answer, |entries| entries.swap(5, 6));
+        adversary.show(answer, &[]);
     });
     check_refusal(&world, "order", true, false, |kind| {
         matches!(kind, RefusalKind::SecureSum(Refusal::Roster(RosterError::Order { .. })))

@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Digest, Entropy, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, TaskId, Timestamp,
-    TrustDomain, VerifyingKey,
+    ClientId, Digest, Entropy, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, TaskId,
+    Timestamp, TrustDomain, VerifyingKey,
     encoding::{Canonical, CanonicalReader},
 };
 use eranos_client::{
@@ -43,7 +43,9 @@ use eranos_privacy::{
     budget::{Terms, UnitOfPrivacy},
     mechanism::{NoiseTarget, RecordTarget, design},
 };
-use eranos_secagg::{GraphKind, Identity, StatementKey};
+use eranos_secagg::{
+    Advert, Bundle, GraphKind, Identity, RosterEntry, ShortName, StatementKey, VerifiedCertifications,
+};
 use eranos_wire::{
     Answer, Request, RoundPlan,
     messages::{
@@ -103,6 +105,10 @@ pub(crate) struct World {
     pub(crate) on_answer: Option<AnswerHook>,
     /// Alters what a client requests: a malicious client.
     pub(crate) on_request: Option<RequestHook>,
+    /// Each client's entry as its advert reached the coordinator.
+    pub(crate) entries: Arc<Mutex<BTreeMap<ClientId, RosterEntry>>>,
+    /// The hash of each client's bundle as it reached the coordinator, by position in a full roster.
+    pub(crate) bundles: Arc<Mutex<BTreeMap<Position, Digest>>>,
     /// With what probability in percent an answer is lost and its request sent again.
     pub(crate) loss_percent: u64,
     /// How long the coordinator waits in each phase.
@@ -304,6 +310,8 @@ impl World {
             coordinator,
             on_answer: None,
             on_request: None,
+            entries: Arc::default(),
+            bundles: Arc::default(),
             loss_percent: 0,
             phase_wait: PHASE_WAIT,
             queue,
@@ -585,6 +593,18 @@ impl World {
         if let Some(hook) = &mut self.on_request {
             hook(from, &mut request, &mut body);
         }
+        if let Request::Advertise(message) = &request
+            && let Ok(advert) = Advert::from_bytes(&message.advert)
+        {
+            let Peer { id, key, certificate } = peer.clone();
+            self.entries.lock().unwrap().insert(id.clone(), RosterEntry { id, certificate, key, advert });
+        }
+        if let Request::ShareKeys(message) = &request
+            && let Ok(bundle) = Bundle::from_bytes(&message.bundle)
+        {
+            let position = Position(from as u16);
+            self.bundles.lock().unwrap().insert(position, bundle.digest(position));
+        }
         let digest = Digest::of_parts(&[&[request.kind()], &request.encode().unwrap()]);
         let exchange = self.clients[from].exchange;
         match self.coordinator.exchanges.arrive(&peer.id, digest, request.kind() == CHECK_IN, (from, exchange)) {
@@ -640,9 +660,9 @@ impl World {
                     self.answer(&from.id, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
                     return;
                 };
-                let show = |digest| {
+                let show = |name: &[u8; ShortName::LEN]| {
                     let eranos_secagg::Credential { certificate, statement_key, certification } =
-                        *phase.credential(digest)?;
+                        *phase.credential(ShortName(*name))?;
                     let shown = self.clients.iter().find(|client| Digest::of(&client.certificate) == certificate)?;
                     Some(Credential { certificate: shown.certificate.clone(), statement_key, certification })
                 };
@@ -813,7 +833,13 @@ impl Client {
         .unwrap();
         let parameters = setup.mechanism.common();
         let member = Member {
-            identity: Arc::new(Identity { id, certificate: Digest::of(&certificate), certificate_key, statement_key }),
+            identity: Arc::new(Identity {
+                id,
+                certificate: Digest::of(&certificate),
+                certificate_key,
+                statement_key,
+                verified: VerifiedCertifications::default(),
+            }),
             trust_domain: setup.trust_domain.clone(),
             task: setup.task.clone(),
             ledger_key: setup.signer.ledger_key(),

@@ -4,6 +4,7 @@
 use eranos_base::{Digest, encoding::DecodeError};
 use eranos_ledger::witnessed::DemandError;
 use eranos_privacy::budget::BudgetError;
+use eranos_secagg::ShortName;
 use eranos_wire::{
     messages::{
         RoundRef,
@@ -96,8 +97,8 @@ pub enum RefusalKind {
     /// A credential of the roster that the coordinator does not show.
     #[error("credential {credential} of the roster is not shown")]
     CredentialMissing {
-        /// Its digest.
-        credential: Digest,
+        /// Its name in the roster.
+        credential: ShortName,
     },
     /// More credentials than were asked for.
     #[error("credentials are shown that were not asked for")]

@@ -1,11 +1,11 @@
-//! `advertise_keys`: the roster comes. It names each member's credential by its digest; those that this client has not seen
-//! are fetched. Every certificate, signature and key is checked before a share is sealed.
+//! `advertise_keys`: the roster comes. It names each member's credential; those that this client has not seen are fetched.
+//! Every certificate, signature and key is checked before a share is sealed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use eranos_base::{Digest, Entropy, Position, StatementKind, Timestamp};
 use eranos_privacy::Promise;
-use eranos_secagg::{Advertised, RosterEntry, RosterError, UnidentifiedEntry, roster::entries_from_bytes};
+use eranos_secagg::{Advertised, Member, RosterError, ShortName, ShownRoster};
 use eranos_wire::{
     Answer,
     messages::{
@@ -27,24 +27,34 @@ pub struct AdvertiseKeys {
 
 /// A roster whose credentials are being fetched.
 struct Asked {
-    roster: Roster,
-    entries: Vec<UnidentifiedEntry>,
+    shown: ShownRoster,
+    /// Under what the credentials that it names are kept, where they are.
+    known: BTreeMap<ShortName, Digest>,
     /// Still to be asked for; the last of them are.
-    unknown: Vec<Digest>,
-    fetched: BTreeMap<Digest, Credential>,
+    unknown: Vec<ShortName>,
+    fetched: BTreeMap<ShortName, Credential>,
 }
 
 impl Asked {
+    fn new(shown: ShownRoster, kept: &BTreeMap<Digest, Credential>) -> Self {
+        let named: BTreeSet<ShortName> = shown.names.iter().copied().collect();
+        let known = kept.keys().map(|digest| (ShortName::of(&shown.digest, digest), *digest));
+        let known: BTreeMap<_, _> = known.filter(|(name, _)| named.contains(name)).collect();
+        let unknown = shown.names.iter().filter(|name| !known.contains_key(name)).copied().collect();
+        Self { shown, known, unknown, fetched: BTreeMap::new() }
+    }
+
     /// What one exchange asks for.
-    fn asking(&self) -> &[Digest] {
+    fn asking(&self) -> &[ShortName] {
         &self.unknown[self.unknown.len().saturating_sub(CREDENTIALS_PER_FETCH_MAX)..]
     }
 
-    /// Takes in exactly the credentials asked for: whatever else is shown in place of one is not it, by its digest.
+    /// Takes in exactly the credentials asked for: whatever else is shown in place of one has another name.
     fn take(&mut self, credentials: Vec<Credential>) -> Result<(), RefusalKind> {
         let mut shown = credentials.into_iter();
         for asked in self.asking().to_vec() {
-            let credential = shown.next().filter(|credential| credential.digest() == asked);
+            let is_asked = |credential: &Credential| ShortName::of(&self.shown.digest, &credential.digest()) == asked;
+            let credential = shown.next().filter(is_asked);
             let credential = credential.ok_or(RefusalKind::CredentialMissing { credential: asked })?;
             self.fetched.insert(asked, credential);
         }
@@ -63,21 +73,13 @@ impl AdvertiseKeys {
 
     pub(super) fn handle(mut self, event: Event, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
         match (event, self.asked.take()) {
-            (Event::Answer { answer: Answer::Roster(roster), .. }, None) => {
-                let entries = match entries_from_bytes(&roster.entries) {
-                    Ok(entries) => entries,
-                    Err(error) => return self.common.refuse(RefusalKind::Decode(error)),
-                };
-                let (n1, n_max) = (entries.len(), usize::from(self.common.plan.mechanism.common().n_max));
-                // Before anything is fetched for them: the plan bounds what a client holds.
-                if n1 > n_max {
-                    return self.common.refuse(RefusalKind::SecureSum(RosterError::TooMany { n1, n_max }.into()));
+            (Event::Answer { answer: Answer::Roster(roster), .. }, None) => match self.read(&roster) {
+                Ok(shown) => {
+                    let asked = Asked::new(shown, &self.common.memory.credentials);
+                    self.fetch(asked, now, entropy)
                 }
-                let known = &self.common.memory.credentials;
-                let digests = entries.iter().map(|entry| entry.credential);
-                let unknown = digests.filter(|digest| !known.contains_key(digest)).collect();
-                self.fetch(Asked { roster, entries, unknown, fetched: BTreeMap::new() }, now, entropy)
-            }
+                Err(kind) => self.common.refuse(kind),
+            },
             (Event::Answer { answer: Answer::Credentials(Credentials { credentials }), .. }, Some(mut asked)) => {
                 match asked.take(credentials) {
                     Ok(()) => self.fetch(asked, now, entropy),
@@ -97,62 +99,74 @@ impl AdvertiseKeys {
         }
     }
 
+    /// What is shown of a roster that the coordinator signed, and no larger than the plan says: it bounds what is fetched.
+    fn read(&self, roster: &Roster) -> Result<ShownRoster, RefusalKind> {
+        let shown = ShownRoster::from_bytes(&roster.roster)?;
+        let (n1, n_max) = (shown.names.len(), usize::from(self.common.plan.mechanism.common().n_max));
+        if n1 > n_max {
+            return Err(RefusalKind::SecureSum(RosterError::TooMany { n1, n_max }.into()));
+        }
+        let context = self.common.plan.context().with_roster(shown.digest);
+        let statement = context.statement(StatementKind::Roster, Position::NONE, &[]);
+        let key = self.common.member.ledger_key.key();
+        key.verify(&statement, &roster.signature).map_err(|_| RefusalKind::NotSigned { what: "roster" })?;
+        Ok(shown)
+    }
+
     /// Asks for the next credentials that are not known, or goes on with all of them.
     fn fetch(mut self, asked: Asked, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
         if asked.unknown.is_empty() {
             return self.share_keys(asked, now, entropy);
         }
-        let request = FetchCredentials { round: self.common.round_ref(), credentials: asked.asking().to_vec() };
+        let request = FetchCredentials {
+            round: self.common.round_ref(),
+            credentials: asked.asking().iter().map(|name| name.0).collect(),
+        };
         self.asked = Some(asked);
         (Round::AdvertiseKeys(self), vec![send(request)])
     }
 
     fn share_keys(self, asked: Asked, now: Timestamp, entropy: &mut dyn Entropy) -> (Round, Vec<Action>) {
-        let Asked { roster, entries, fetched, .. } = asked;
-        let entries = match self.identify(entries, &fetched, now) {
-            Ok(entries) => entries,
+        let members = match self.members(&asked, now) {
+            Ok(members) => members,
             Err(kind) => return self.common.refuse(kind),
         };
-        let shared = match self.advertised.share_keys(entries, entropy) {
+        let Asked { shown, fetched, .. } = asked;
+        let shared = match self.advertised.share_keys(shown, members, entropy) {
             Ok(shared) => shared,
             Err(refusal) => return self.common.refuse(RefusalKind::SecureSum(refusal)),
         };
-        let key = self.common.member.ledger_key.key();
-        let statement = shared.roster().context().statement(StatementKind::Roster, Position::NONE, &[]);
-        if key.verify(&statement, &roster.signature).is_err() {
-            return self.common.refuse(RefusalKind::NotSigned { what: "roster" });
-        }
         let bundle = shared.bundle().to_bytes();
+        let believed = fetched.into_values().map(|credential| (credential.digest(), credential)).collect();
         let actions = vec![
-            // Each was asked for by the roster, and believed as it stands there.
-            Action::Remember(fetched.into_iter().collect()),
+            // R1, which is signed, is of these.
+            Action::Remember(believed),
             send(share_keys::ShareKeys { round: self.common.round_ref(), bundle }),
             Action::Note(Phase::ShareKeys),
         ];
         (Round::ShareKeys(ShareKeys::new(self.common, shared, self.contribution)), actions)
     }
 
-    /// Makes every entry whole by its credential, whose certificate is checked: it says who the member is, and with which
+    /// Who the roster's members are, by their credentials, whose certificates are checked: they say who each is, and with which
     /// key it signs.
-    fn identify(
-        &self,
-        entries: Vec<UnidentifiedEntry>,
-        fetched: &BTreeMap<Digest, Credential>,
-        now: Timestamp,
-    ) -> Result<Vec<RosterEntry>, RefusalKind> {
-        let known = &self.common.memory.credentials;
-        entries
-            .into_iter()
-            .map(|entry| {
-                let missing = RefusalKind::CredentialMissing { credential: entry.credential };
-                let credential = known.get(&entry.credential).or_else(|| fetched.get(&entry.credential));
-                let Some(credential) = credential else { return Err(missing) };
-                let digested = credential.digested();
-                let checked = self.common.member.trust.check(&credential.certificate, now);
-                let (id, key) =
-                    checked.map_err(|reason| RefusalKind::Certificate { certificate: digested.certificate, reason })?;
-                entry.identify(&digested, id, key).ok_or(missing)
-            })
-            .collect()
+    fn members(&self, asked: &Asked, now: Timestamp) -> Result<Vec<Member>, RefusalKind> {
+        let member = |name: &ShortName| {
+            let missing = RefusalKind::CredentialMissing { credential: *name };
+            let kept = asked.known.get(name).and_then(|digest| {
+                let credential = self.common.memory.credentials.get(digest)?;
+                // What is kept is checked like what is shown.
+                (credential.digest() == *digest).then_some(credential)
+            });
+            let Some(credential) = kept.or_else(|| asked.fetched.get(name)) else { return Err(missing) };
+            let digested = credential.digested();
+            let (id, key) = self
+                .common
+                .member
+                .trust
+                .check(&credential.certificate, now)
+                .map_err(|reason| RefusalKind::Certificate { certificate: digested.certificate, reason })?;
+            Ok(Member { id, key, credential: digested })
+        };
+        asked.shown.names.iter().map(member).collect()
     }
 }

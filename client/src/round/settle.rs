@@ -63,7 +63,7 @@ fn is_this_round(phase: &Unmask, entry: &Attempt) -> Result<(), &'static str> {
     same(close(declared.coordinator, promised.coordinator) && close(declared.outsider, promised.outsider), "epsilon")?;
     let roster = entry.roster.as_ref().ok_or("roster")?;
     same(roster.digest == phase.roster.digest(), "roster")?;
-    let seen = phase.roster.entries().iter().map(|member| member.advert.statement_key);
+    let seen = phase.roster.members().iter().map(|member| member.credential.statement_key);
     same(roster.participants.iter().map(|participant| participant.pseudonym).eq(seen), "list of participants")?;
     // The budget is that of the round's beginning: this attempt comes on top.
     let charged = common.memory.budget.n_charged_in(plan.session) + 1;

@@ -1,7 +1,7 @@
 //! `share_keys`: U2 comes with the parts addressed to this client; they are opened and held.
 
 use eranos_base::Timestamp;
-use eranos_secagg::{SharedKeys, Sharers, share_keys::parts_from_bytes};
+use eranos_secagg::{SharedKeys, ShownSharers, share_keys::parts_from_bytes};
 use eranos_wire::{Answer, messages::share_keys};
 use zeroize::Zeroizing;
 
@@ -32,7 +32,9 @@ impl ShareKeys {
     }
 
     fn receive(self, message: &share_keys::Sharers, now: Timestamp) -> (Round, Vec<Action>) {
-        let decoded = Sharers::from_bytes(&message.sharers).and_then(|s| Ok((s, parts_from_bytes(&message.parts)?)));
+        let n1 = self.shared.roster().n1();
+        let decoded = ShownSharers::from_bytes(&message.sharers, n1);
+        let decoded = decoded.and_then(|sharers| Ok((sharers, parts_from_bytes(&message.parts)?)));
         let (sharers, parts) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => return self.common.refuse(RefusalKind::Decode(error)),

@@ -225,6 +225,30 @@ fn credentials_are_kept_under_the_digest_of_what_is_there() {
 }
 
 #[test]
+fn credentials_of_the_last_roster_take_the_place_of_older_ones() {
+    let dir = folder(&[]);
+    let credential = |i: u8| {
+        let (statement_key, certification) = (VerifyingKey([i; 32]), Signature([i; 64]));
+        let credential = Credential { certificate: vec![i; 300], statement_key, certification };
+        (credential.digest(), credential)
+    };
+    let mut store = open(dir.path()).expect("made");
+    let there = |store: &Store, i| store.memory().credentials.contains_key(&credential(i).0);
+    for roster in [0..6, 6..12, 12..18] {
+        store.remember(roster.clone().map(credential).collect()).expect("kept");
+        let (kept, on_disk) = (store.memory().credentials.len(), fs::read_dir(dir.path().join(CREDENTIALS)));
+        assert!(kept <= CREDENTIALS_MAX && roster.clone().all(|i| there(&store, i)), "{roster:?}: {kept}");
+        assert_eq!(on_disk.expect("there").count(), kept, "what gave way is gone from the disk too");
+    }
+    assert_eq!(store.memory().credentials.len(), CREDENTIALS_MAX);
+    // A roster larger than all that is kept: part of it.
+    store.remember((20..40).map(credential).collect()).expect("kept");
+    assert_eq!(store.memory().credentials.len(), CREDENTIALS_MAX);
+    drop(store);
+    assert_eq!(open(dir.path()).expect("there").memory().credentials.len(), CREDENTIALS_MAX);
+}
+
+#[test]
 fn the_ledgers_newest_key_is_kept_and_a_checkpoint_of_the_one_before_can_be_read() {
     let signer =
         |seed| LedgerSigner::new("example.org/ledger".parse().expect("a name"), SigningKey::from_seed(&[seed; 32]));

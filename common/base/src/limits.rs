@@ -10,8 +10,8 @@ pub const TRUST_DOMAIN_LEN_MAX: usize = 255;
 pub const COHORT_LEN_MAX: usize = 10_000;
 /// Most coordinates of one masked vector, after padding. A client holds two such vectors of `i64` while it trains.
 pub const VECTOR_LEN_MAX: usize = 1 << 26;
-/// Largest control header of a frame, in bytes: a roster of [`COHORT_LEN_MAX`] clients, of 208 bytes each, or as many
-/// credentials as are fetched at once. A client holds one at a time.
+/// Largest control header of a frame, in bytes: as many credentials as are fetched at once. (A roster of
+/// [`COHORT_LEN_MAX`] clients, of whom 1,000 share keys with each, has 0.5 MB.) A client holds one at a time.
 pub const HEADER_LEN_MAX: usize = 8 << 20;
 /// Largest control header of a client's request, in bytes: a bundle of 1,023 parts is 217 KB. The coordinator holds one
 /// per open exchange.

@@ -78,8 +78,16 @@ impl VerifyingKey {
     /// # Errors
     /// If it is not.
     pub fn check(&self) -> Result<(), SigningError> {
+        self.checked().map(|_| ())
+    }
+
+    /// The key after [`VerifyingKey::check`], with its point, for whoever verifies under it again and again.
+    ///
+    /// # Errors
+    /// If it is not canonical, or of small order.
+    pub fn checked(&self) -> Result<CheckedKey, SigningError> {
         let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| SigningError::PublicKey)?;
-        if is_suspect(&self.0) || key.is_weak() { Err(SigningError::PublicKey) } else { Ok(()) }
+        if is_suspect(&self.0) || key.is_weak() { Err(SigningError::PublicKey) } else { Ok(CheckedKey(key)) }
     }
 
     /// Verifies `signature` over `message`, strictly (no small-order keys or nonces).
@@ -102,6 +110,32 @@ pub fn key_fingerprint(key: &VerifyingKey) -> Digest {
 /// Everything of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410, section 4).
 const SPKI_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
+/// A public key in canonical encoding and not of small order, with its point: to find that takes a square root.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CheckedKey(ed25519_dalek::VerifyingKey);
+
+impl CheckedKey {
+    /// The key's bytes.
+    pub fn key(&self) -> VerifyingKey {
+        VerifyingKey(self.0.to_bytes())
+    }
+
+    /// As [`VerifyingKey::verify`].
+    ///
+    /// # Errors
+    /// If it does not verify.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), SigningError> {
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        self.0.verify_strict(message, &signature).map_err(|_| SigningError::Signature)
+    }
+}
+
+impl fmt::Debug for CheckedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CheckedKey({})", self.key())
+    }
+}
+
 /// The index of the first of `signed` (key, message, signature) that does not verify. All together they take about a
 /// third of the time that they take one by one, which happens only if one of them fails.
 ///
@@ -122,14 +156,31 @@ pub fn first_unverified(signed: &[(VerifyingKey, Vec<u8>, Signature)]) -> Option
         }
     });
     let keys: Option<Vec<_>> = keys.collect();
-    let messages: Vec<_> = signed.iter().map(|(_, message, _)| &message[..]).collect();
-    let signatures: Vec<_> =
-        signed.iter().map(|(.., signature)| ed25519_dalek::Signature::from_bytes(&signature.0)).collect();
-    let any_suspect = signatures.iter().any(|signature| is_suspect(signature.r_bytes()));
-    match keys.map(|keys| ed25519_dalek::verify_batch(&messages, &signatures, &keys)) {
-        Some(Ok(())) if !any_suspect => None,
+    let statements = || signed.iter().map(|(_, message, signature)| (&message[..], signature));
+    match keys {
+        Some(keys) if verify_together(&keys, statements()) => None,
         _ => signed.iter().position(|(key, message, signature)| key.verify(message, signature).is_err()),
     }
+}
+
+/// As [`first_unverified`], under keys that were read before.
+pub fn first_unverified_under(signed: &[(&CheckedKey, Vec<u8>, Signature)]) -> Option<usize> {
+    let keys: Vec<_> = signed.iter().map(|(key, ..)| key.0).collect();
+    if verify_together(&keys, signed.iter().map(|(_, message, signature)| (&message[..], signature))) {
+        return None;
+    }
+    signed.iter().position(|(key, message, signature)| key.verify(message, signature).is_err())
+}
+
+/// Whether all of these verify in one equation. False says nothing of any one of them.
+fn verify_together<'a>(
+    keys: &[ed25519_dalek::VerifyingKey],
+    statements: impl Iterator<Item = (&'a [u8], &'a Signature)>,
+) -> bool {
+    let (messages, signatures): (Vec<_>, Vec<_>) =
+        statements.map(|(message, signature)| (message, ed25519_dalek::Signature::from_bytes(&signature.0))).unzip();
+    let any_suspect = signatures.iter().any(|signature| is_suspect(signature.r_bytes()));
+    !any_suspect && ed25519_dalek::verify_batch(&messages, &signatures, keys).is_ok()
 }
 
 /// Whether `point` is no canonical encoding, or that of a point of small order. Decompression accepts y >= p = 2^255 - 19
@@ -238,6 +289,21 @@ mod tests {
 
     use super::*;
 
+    type Signed = (VerifyingKey, Vec<u8>, Signature);
+
+    /// [`first_unverified`], after making sure that it says the same under keys that were read before.
+    fn judge(signed: &[Signed]) -> Option<usize> {
+        let keys: Result<Vec<_>, _> = signed.iter().map(|(key, ..)| key.checked()).collect();
+        let first = first_unverified(signed);
+        if let Ok(keys) = keys {
+            assert!(keys.iter().zip(signed).all(|(checked, (key, ..))| checked.key() == *key));
+            let under =
+                keys.iter().zip(signed).map(|(key, (_, message, signature))| (key, message.clone(), *signature));
+            assert_eq!(first_unverified_under(&under.collect::<Vec<_>>()), first);
+        }
+        first
+    }
+
     fn point(bytes: &[u8]) -> EdwardsPoint {
         CompressedEdwardsY::from_slice(bytes).expect("32 bytes").decompress().expect("a point")
     }
@@ -291,43 +357,41 @@ mod tests {
             (key.verifying_key(), message.clone(), key.sign(&message))
         };
         let signed: Vec<_> = keys.iter().enumerate().map(sign).collect();
-        assert_eq!((first_unverified(&signed), first_unverified(&[])), (None, None));
+        assert_eq!((judge(&signed), judge(&[])), (None, None));
         for bad in 0..20 {
             for byte in [0, 31, 32, 63] {
                 let mut forged = signed.clone();
                 forged[bad].2.0[byte] ^= 1;
                 forged[19].2.0[40] ^= 1;
-                assert_eq!(first_unverified(&forged), Some(bad));
+                assert_eq!(judge(&forged), Some(bad));
             }
             let mut of_another = signed.clone();
             of_another[bad].0 = keys[(bad + 1) % 20].verifying_key();
-            assert_eq!(first_unverified(&of_another), Some(bad));
+            assert_eq!(judge(&of_another), Some(bad));
         }
         // Two that are wrong by opposite amounts: their plain sum would be right.
         let mut opposite = signed.clone();
         opposite[3].1 = signed[4].1.clone();
         opposite[4].1 = signed[3].1.clone();
-        assert_eq!(first_unverified(&opposite), Some(3));
+        assert_eq!(judge(&opposite), Some(3));
         // The identity as key and nonce, with s = 0, "signs" everything.
         let (mut identity, mut everything) = ([0; 32], [0; 64]);
         (identity[0], everything[0]) = (1, 1);
         let mut weak = signed;
         weak[5] = (VerifyingKey(identity), b"anything".to_vec(), Signature(everything));
-        assert_eq!(first_unverified(&weak), Some(5));
+        assert_eq!(judge(&weak), Some(5));
     }
-
-    type Signed = (VerifyingKey, Vec<u8>, Signature);
 
     #[test]
     fn a_point_of_small_order_makes_nothing_pass_for_anothers_signature() {
         let keys: Vec<_> = (0..20).map(|i| SigningKey::from_seed(&[i; 32])).collect();
         let sign = |(i, key): (u8, &SigningKey)| (key.verifying_key(), vec![i; 40], key.sign(&[i; 40]));
         let signed: Vec<_> = (0..).zip(&keys).map(sign).collect();
-        assert_eq!(first_unverified(&signed), None);
+        assert_eq!(judge(&signed), None);
         let check = |what: &str, change: &dyn Fn(&mut [Signed])| {
             let mut changed = signed.clone();
             change(&mut changed);
-            assert_eq!(first_unverified(&changed), Some(7), "{what}");
+            assert_eq!(judge(&changed), Some(7), "{what}");
             let (key, message, signature) = &changed[7];
             assert!(key.verify(message, signature).is_err(), "{what}");
         };
@@ -369,14 +433,14 @@ mod tests {
                 let mut signed = honest.clone();
                 signed[5].2 = sign_with_torsion(&keys[5], &[message; 9], torsion);
                 assert!(signed[5].0.verify(&signed[5].1, &signed[5].2).is_err(), "one by one");
-                match first_unverified(&signed) {
+                match judge(&signed) {
                     None => n_passed += 1,
                     Some(5) => n_refused += 1,
                     Some(other) => panic!("{other} is named for it"),
                 }
                 // A forged one beside it is found, whatever its nonce does to the batch.
                 add(&mut signed[3].2.0[..32], -torsion);
-                assert_eq!(first_unverified(&signed), Some(3));
+                assert_eq!(judge(&signed), Some(3));
             }
             let plain = sign_with_torsion(&keys[5], &[message; 9], EIGHT_TORSION[0]);
             assert_eq!(honest[5].0.verify(&honest[5].1, &plain), Ok(()), "without torsion it is an honest signature");

@@ -13,7 +13,7 @@ use eranos_base::{
 use zeroize::Zeroizing;
 
 use crate::{
-    AgreementKey, Refusal, RosterEntry, SharedKeys, Terms,
+    AgreementKey, Member, Refusal, RosterEntry, SharedKeys, ShownRoster, Terms, VerifiedCertifications,
     agreement::{AgreementSecret, derive},
     reader::Reader,
     shamir::Secret,
@@ -82,6 +82,8 @@ pub struct Identity {
     pub certificate_key: SigningKey,
     /// The statement key of the task.
     pub statement_key: StatementKey,
+    /// What it has verified of others in this task.
+    pub verified: VerifiedCertifications,
 }
 
 impl Identity {
@@ -173,8 +175,7 @@ impl Advert {
 
     /// Verifies the signature and the certification by the certificate's public key.
     pub(crate) fn verify(&self, terms: &Terms, certificate_key: &VerifyingKey) -> Result<(), AdvertError> {
-        let [(_, statement, signature), _] = self.signed(terms, certificate_key);
-        certificate_key.verify(&statement, &signature).map_err(|_| AdvertError::Signature)?;
+        certificate_key.verify(&self.statement(terms), &self.signature).map_err(|_| AdvertError::Signature)?;
         verify_certification(
             &terms.trust_domain,
             &terms.task,
@@ -185,20 +186,9 @@ impl Advert {
         .map_err(|_| AdvertError::Certification)
     }
 
-    /// Checks that the statement key is canonical and not of small order.
-    pub(crate) fn check(&self) -> Result<(), AdvertError> {
-        self.statement_key.check().map_err(|_| AdvertError::Certification)
-    }
-
-    /// What the certificate's key signed: the advert, and the statement key.
-    pub(crate) fn signed(
-        &self,
-        terms: &Terms,
-        certificate_key: &VerifyingKey,
-    ) -> [(VerifyingKey, Vec<u8>, Signature); 2] {
-        let advert = terms.context().statement(StatementKind::Advert, Position::NONE, &self.body());
-        let certified = statement_key_certification(&terms.trust_domain, &terms.task, &self.statement_key);
-        [(*certificate_key, advert, self.signature), (*certificate_key, certified, self.certification)]
+    /// What the certificate's key signed.
+    pub(crate) fn statement(&self, terms: &Terms) -> Vec<u8> {
+        terms.context().statement(StatementKind::Advert, Position::NONE, &self.body())
     }
 
     fn body(&self) -> Vec<u8> {
@@ -301,14 +291,20 @@ impl Advertised {
         }
     }
 
-    /// Takes the roster and seals a share of each secret to every other member. The caller has checked each entry's
-    /// certificate (chain, validity, revocation, identity) and put its public key into the entry.
+    /// Takes the roster and seals a share of each secret to every member with whom this client shares keys. `members` are
+    /// those that the roster names, in its order; the caller has checked the certificate of each (chain, validity,
+    /// revocation, identity).
     ///
     /// # Errors
     /// If the roster is refused, does not contain this client's entry unchanged, or one of its keys leads to a zero
     /// shared secret. The secrets are wiped.
-    pub fn share_keys(self, entries: Vec<RosterEntry>, entropy: &mut dyn Entropy) -> Result<SharedKeys, Refusal> {
-        SharedKeys::build(self, entries, entropy)
+    pub fn share_keys(
+        self,
+        shown: ShownRoster,
+        members: Vec<Member>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<SharedKeys, Refusal> {
+        SharedKeys::build(self, shown, members, entropy)
     }
 }
 

@@ -1,9 +1,20 @@
 //! consistency: every survivor signs, once, one set of survivors (U3). Two quorums meet in an honest signer, so no two
 //! honest clients ever release shares for different sets.
+//!
+//! A client signs only after it has verified the READY of every member of U3 of whom it holds shares: on the complete graph
+//! of all, on a sparse one of its neighbors. More would protect nobody. Let v be honest, and masked against U2. Its seed
+//! can be rebuilt only if one of its honest neighbors w released a share, for fewer than t of its neighbors are corrupt; w
+//! did so under a quorum for its own U2 and U3 with v in it, after v's READY had named that U2. v signs one READY, so both
+//! masked against the same set. The quorum, of all clients, leaves one U2 and one U3 for which shares are released at all.
+//! So whoever's seed can be rebuilt masked against that U2, and the masks between two honest members of U3 stay on their
+//! vectors until both are in the sum, as if everybody had seen every READY. What READYs of strangers add is that a client
+//! notices that others were deceived; their own neighbors notice it, and release nothing.
 
 use std::{fmt, sync::Arc};
 
-use eranos_base::{Context, Position, Signature, StatementKind, encoding::DecodeError, signing::first_unverified};
+use eranos_base::{
+    Context, Position, Signature, StatementKind, encoding::DecodeError, signing::first_unverified_under,
+};
 
 use crate::{
     Arrival, Incomplete, Masked, Misbehaviour, PositionSet, Refusal, Roster, UnmaskAnswer, Unmasker,
@@ -14,9 +25,9 @@ use crate::{
     thresholds::ROSTER_LEN_MAX,
 };
 
-/// U3, with the READY of every member.
+/// U3 with the READYs of its members: of all, or, as a client is shown it, of those who share keys with it, and its own.
 ///
-/// Bytes: the bitmap of U3 (see [`PositionSet`]), then the READY (64) of each member in ascending order.
+/// Bytes: the bitmap of U3 (see [`PositionSet`]), then the READYs (64) in ascending order of position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survivors {
     set: PositionSet,
@@ -24,7 +35,7 @@ pub struct Survivors {
 }
 
 impl Survivors {
-    /// `readies` in ascending order of the set's positions.
+    /// `readies` of all members, in ascending order.
     pub(crate) fn new(set: PositionSet, readies: Vec<Signature>) -> Self {
         Self { set, readies }
     }
@@ -38,13 +49,20 @@ impl Survivors {
     /// Reads the survivors of a roster of `n1` clients.
     ///
     /// # Errors
-    /// If the bytes are not exactly a bitmap and a signature for each of its members.
+    /// If the bytes are not exactly a bitmap and no more signatures than it has members.
     pub fn from_bytes(bytes: &[u8], n1: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("survivors", bytes);
         let set = PositionSet::from_bytes(reader.bytes(n1.div_ceil(8))?, n1)?;
-        let readies = (0..set.len()).map(|_| reader.signature()).collect::<Result<_, _>>()?;
+        let readies = reader.signatures(set.len())?;
         reader.finish()?;
         Ok(Self { set, readies })
+    }
+
+    /// What the client at `position` is shown of a whole one.
+    #[must_use]
+    pub fn shown_to(&self, roster: &Roster, position: Position) -> Self {
+        let shown = self.readies().filter(|(of, _)| roster.deals_with(position, *of));
+        Self { set: self.set.clone(), readies: shown.map(|(_, ready)| *ready).collect() }
     }
 
     /// The members.
@@ -52,7 +70,7 @@ impl Survivors {
         &self.set
     }
 
-    /// Each member with its READY, in ascending order.
+    /// Each member with its READY, in ascending order, where all are there.
     pub fn readies(&self) -> impl Iterator<Item = (Position, &Signature)> + Clone {
         self.set.iter().zip(&self.readies)
     }
@@ -68,8 +86,8 @@ impl Masked {
     /// caller makes it durable before it is sent.
     ///
     /// # Errors
-    /// If U3 is not within U2, smaller than max(q, u_min), without this client or with fewer than t of its neighbors, or a
-    /// member's READY is not its signature over the U2 that this client masked against.
+    /// If U3 is not within U2, smaller than max(q, u_min), without this client or with fewer than t of its neighbors, or the
+    /// READY of one of them is missing or not its signature over the U2 that this client masked against.
     pub fn sign(self, survivors: &Survivors) -> Result<Consistent, Refusal> {
         let set = &survivors.set;
         if set.n1() != self.roster.n1() {
@@ -86,7 +104,11 @@ impl Masked {
             return Err(Refusal::NotASurvivor);
         }
         self.roster.check_neighbors(self.position, set)?;
-        let readies = survivors.readies().map(|(position, ready)| (position, Vec::new(), ready));
+        let of: Vec<_> = set.iter().filter(|of| self.roster.deals_with(self.position, *of)).collect();
+        if survivors.readies.len() != of.len() {
+            return Err(Refusal::ReadiesMissing { expected: of.len(), found: survivors.readies.len() });
+        }
+        let readies = of.into_iter().zip(&survivors.readies).map(|(position, ready)| (position, Vec::new(), ready));
         if let Some(position) = self.roster.first_unverified(self.context, StatementKind::Ready, readies) {
             return Err(Refusal::ReadySignature { position });
         }
@@ -202,15 +224,15 @@ impl Quorum {
             let position = *position;
             // Strictly ascending: none twice. `None` is below every position.
             let ascends = last.replace(position) < Some(position);
-            match roster.entry(position) {
-                Some(entry) if ascends && survivors.contains(position) => {
+            match roster.keys(position) {
+                Some(keys) if ascends && survivors.contains(position) => {
                     let statement = consistency_statement(context, position, survivors);
-                    signed.push((entry.advert.statement_key, statement, *signature));
+                    signed.push((&keys.statement, statement, *signature));
                 }
                 _ => return Err(Refusal::QuorumSignature { position }),
             }
         }
-        match first_unverified(&signed) {
+        match first_unverified_under(&signed) {
             Some(index) => Err(Refusal::QuorumSignature { position: self.0[index].0 }),
             None => Ok(()),
         }
@@ -224,9 +246,9 @@ fn verify_one(
     survivors: &PositionSet,
     signature: &Signature,
 ) -> bool {
-    let Some(entry) = roster.entry(position) else { return false };
+    let Some(keys) = roster.keys(position) else { return false };
     let statement = consistency_statement(context, position, survivors);
-    entry.advert.statement_key.verify(&statement, signature).is_ok()
+    keys.statement.verify(&statement, signature).is_ok()
 }
 
 /// The coordinator that collects consistency statements.
@@ -253,7 +275,7 @@ impl ConsistencyCollector {
         Self { roster, context, sharers, survivors, statements, hashes, complaints, sum }
     }
 
-    /// U3 and its READYs: what every survivor is sent.
+    /// U3 and all its READYs, of which each survivor is shown a part.
     pub fn survivors(&self) -> &Survivors {
         &self.survivors
     }

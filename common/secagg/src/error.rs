@@ -17,6 +17,12 @@ pub enum Refusal {
         /// This client.
         id: ClientId,
     },
+    /// The fresh keys of somebody who shares keys with this client are not shown.
+    #[error("the fresh keys of client {position} are not shown")]
+    NotShown {
+        /// Whose.
+        position: Position,
+    },
     /// This client's entry is not the one it sent.
     #[error("the roster's entry for this client is not the one it sent")]
     OwnEntryAltered,
@@ -26,8 +32,8 @@ pub enum Refusal {
         /// The peer.
         peer: Position,
     },
-    /// The set of those who shared (U2) names someone outside the roster, or someone twice.
-    #[error("the set of clients who shared keys is not a list of roster positions")]
+    /// The set of those who shared (U2) is of another roster.
+    #[error("the set of clients who shared keys is of another roster")]
     SharersMalformed,
     /// U2 is smaller than the plan's least number of survivors.
     #[error("only {n_sharers} clients shared keys, the plan needs {u_min}")]
@@ -104,6 +110,14 @@ pub enum Refusal {
     /// This client sent its vector and is not among the survivors.
     #[error("this client sent its vector but is not among the survivors")]
     NotASurvivor,
+    /// Other READYs than those of the survivors who share keys with this client, and its own.
+    #[error("{found} READYs of survivors are shown, expected {expected}")]
+    ReadiesMissing {
+        /// How many survivors share keys with it, itself included.
+        expected: usize,
+        /// How many are shown.
+        found: usize,
+    },
     /// A survivor's READY is not its signature over the U2 that this client masked against.
     #[error("client {position} did not mask against the same set of clients")]
     ReadySignature {

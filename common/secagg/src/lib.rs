@@ -74,8 +74,10 @@ pub use graph::{Graph, GraphError, SparseParameters};
 pub use masked_input::{Accumulator, Finished, Masked, Ready, Upload};
 pub use packing::Bits;
 pub use positions::PositionSet;
-pub use roster::{Credential, Roster, RosterEntry, RosterError, UnidentifiedEntry};
-pub use share_keys::{AddressedPart, Bundle, Routed, SharePart, ShareRouter, SharedKeys, Sharers};
+pub use roster::{
+    Credential, FreshKeys, Member, Roster, RosterEntry, RosterError, ShortName, ShownRoster, VerifiedCertifications,
+};
+pub use share_keys::{AddressedPart, Bundle, Routed, SharePart, ShareRouter, SharedKeys, Sharers, ShownSharers};
 pub use terms::Terms;
 pub use thresholds::{ThresholdError, Thresholds};
 pub use unmask::{Sum, UnmaskAnswer, Unmasker};

@@ -74,11 +74,11 @@ impl Ready {
             return Err(Refusal::VectorLength { expected: terms.dimension.len(), found: x.len() });
         }
         let r1 = self.context.roster;
-        let key = |position: Position| (position, &self.roster.entries()[position.index()].advert.s_pk);
+        let key = |position: Position| self.roster.fresh_keys(position).map(|advert| (position, &advert.s_pk));
         let mut masks = vec![(Sign::Plus, MaskKey::of_seed(&self.seed, &r1, self.position))];
         let neighbors = self.roster.graph().neighbors(self.position);
         for peer in neighbors.into_iter().filter(|peer| self.sharers.contains(*peer)) {
-            let mask = MaskKey::of_pair(&self.masking_key, &r1, key(self.position), key(peer))
+            let mask = MaskKey::of_pair(&self.masking_key, &r1, key(self.position)?, key(peer)?)
                 .ok_or(Refusal::ZeroSharedSecret { peer })?;
             masks.push((Sign::of_pair(self.position, peer), mask));
         }
@@ -210,7 +210,7 @@ impl Accumulator {
         let (n1, terms) = (routed.roster.n1(), routed.roster.terms());
         Self {
             context: routed.roster.context().with_sharers(routed.sharers.root()),
-            sharers: PositionSet::of(n1, routed.sharers.members().iter().map(|(position, _)| *position)),
+            sharers: routed.sharers.set().clone(),
             readies: vec![None; n1],
             finished: vec![None; n1],
             sum: Lanes::zeros(terms.dimension, terms.bits),

@@ -41,6 +41,24 @@ impl<'a> Reader<'a> {
         Ok(Signature(self.array()?))
     }
 
+    /// The digests that the rest consists of, at most `max`.
+    pub(crate) fn digests(&mut self, max: usize) -> Result<Vec<Digest>, DecodeError> {
+        let n_digests = self.rest.len() / Digest::LEN;
+        if n_digests > max {
+            return Err(DecodeError::Limit { what: self.what, len: n_digests as u64, max: max as u64 });
+        }
+        (0..n_digests).map(|_| self.digest()).collect()
+    }
+
+    /// The signatures that the rest consists of, at most `max`.
+    pub(crate) fn signatures(&mut self, max: usize) -> Result<Vec<Signature>, DecodeError> {
+        let n_signatures = self.rest.len() / 64;
+        if n_signatures > max {
+            return Err(DecodeError::Limit { what: self.what, len: n_signatures as u64, max: max as u64 });
+        }
+        (0..n_signatures).map(|_| self.signature()).collect()
+    }
+
     /// A count of at most `max`.
     pub(crate) fn count(&mut self, max: usize) -> Result<usize, DecodeError> {
         let count = usize::from(self.u16()?);

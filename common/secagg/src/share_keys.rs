@@ -11,8 +11,8 @@ use ring::aead;
 use zeroize::Zeroizing;
 
 use crate::{
-    Accumulator, AgreementKey, Arrival, Identity, Incomplete, Misbehaviour, PositionSet, Ready, Refusal, Roster,
-    RosterEntry, RosterError, ThresholdError,
+    Accumulator, AgreementKey, Arrival, Identity, Incomplete, Member, Misbehaviour, PositionSet, Ready, Refusal,
+    Roster, RosterError, ShownRoster, ThresholdError,
     advert::Advertised,
     agreement::{AgreementSecret, derive, position_bytes},
     merkle,
@@ -278,68 +278,128 @@ impl Bundle {
 }
 
 /// U2: those whose bundle arrived, and the hash of each bundle.
-///
-/// Bytes: count (u16), then position (u16) and bundle hash (32) of each, positions ascending strictly.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sharers(Vec<(Position, Digest)>);
+pub struct Sharers {
+    set: PositionSet,
+    bundles: Vec<Digest>,
+    /// Over the canonical encodings of position and bundle hash.
+    tree: merkle::Tree,
+}
 
 impl Sharers {
-    /// The set of these members, each with the hash of its bundle.
+    /// The set of these members of a roster of `n1`, each with the hash of its bundle.
     ///
     /// # Errors
-    /// If the positions do not ascend strictly, or are more than a roster has clients.
-    pub fn new(members: Vec<(Position, Digest)>) -> Result<Self, DecodeError> {
-        let what = "sharers";
-        if members.len() > ROSTER_LEN_MAX {
-            return Err(DecodeError::Limit { what, len: members.len() as u64, max: ROSTER_LEN_MAX as u64 });
+    /// If the positions do not ascend strictly within the roster.
+    pub fn new(n1: usize, members: Vec<(Position, Digest)>) -> Result<Self, DecodeError> {
+        let set = PositionSet::of(n1, members.iter().map(|(position, _)| *position));
+        if set.len() != members.len() || !strictly_ascending(members.iter().map(|(position, _)| *position)) {
+            return Err(DecodeError::Malformed { what: "sharers" });
         }
-        if !strictly_ascending(members.iter().map(|(position, _)| *position)) {
-            return Err(DecodeError::Malformed { what });
-        }
-        Ok(Self(members))
+        let tree = merkle::Tree::new(members.iter().map(|(position, bundle)| sharer_leaf(*position, bundle)).collect());
+        Ok(Self { set, bundles: members.into_iter().map(|(_, bundle)| bundle).collect(), tree })
     }
 
-    /// The set's bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(2 + self.0.len() * 34);
-        bytes.extend_from_slice(&(self.0.len() as u16).to_le_bytes());
-        for (position, bundle) in &self.0 {
-            bytes.extend_from_slice(&position_bytes(*position));
-            bytes.extend_from_slice(bundle.as_bytes());
-        }
-        bytes
-    }
-
-    /// Reads a set.
-    ///
-    /// # Errors
-    /// If the bytes are not exactly one.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new("sharers", bytes);
-        let count = reader.count(ROSTER_LEN_MAX)?;
-        let members =
-            (0..count).map(|_| Ok((reader.position()?, reader.digest()?))).collect::<Result<_, DecodeError>>()?;
-        reader.finish()?;
-        Self::new(members)
+    /// The members.
+    pub fn set(&self) -> &PositionSet {
+        &self.set
     }
 
     /// The members, each with the hash of its bundle.
-    pub fn members(&self) -> &[(Position, Digest)] {
-        &self.0
+    pub fn members(&self) -> impl Iterator<Item = (Position, Digest)> + '_ {
+        self.set.iter().zip(self.bundles.iter().copied())
     }
 
-    /// The Merkle root (RFC 6962) over the canonical encodings of position and bundle hash: what READY signs.
+    /// SHA-256 over the canonical encoding of the set's bitmap and the Merkle root (RFC 6962) of its members' bundles: what
+    /// READY signs.
     pub fn root(&self) -> Digest {
-        let leaf = |(position, bundle): &(Position, Digest)| {
-            Canonical::new(SHARER_DOMAIN).u16(position.0).digest(bundle).finish()
+        sharers_root(&self.set, &self.tree.root())
+    }
+
+    /// What the client at `position` is shown of it.
+    pub fn shown_to(&self, position: Position) -> ShownSharers {
+        let path = match self.set.contains(position) {
+            true => self.tree.proof(&[n_below(&self.set, position)]),
+            false => Vec::new(),
         };
-        merkle::root(&self.0.iter().map(leaf).collect::<Vec<_>>())
+        ShownSharers { set: self.set.clone(), bundles: self.tree.root(), path }
     }
 
     /// The bytes that the coordinator signs for this set.
     pub fn statement(&self, roster: &Roster) -> Vec<u8> {
-        roster.context().with_sharers(self.root()).statement(StatementKind::Sharers, Position::NONE, &[])
+        sharers_statement(roster, self.root())
     }
+}
+
+/// U2 as one of its members is shown it: who is in it, and that the member's own bundle is the one that it made. The hashes
+/// of other bundles would tell it nothing: each part of them that it gets is signed by its dealer.
+///
+/// Bytes: the bitmap of U2 (see [`PositionSet`]), the Merkle root over the bundles (32), the proof that the own one is in
+/// it (32 each, see [`merkle::Tree::proof`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownSharers {
+    set: PositionSet,
+    bundles: Digest,
+    path: Vec<Digest>,
+}
+
+impl ShownSharers {
+    /// The bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let path = self.path.iter().flat_map(|node| node.0);
+        self.set.as_bytes().iter().copied().chain(self.bundles.0).chain(path).collect()
+    }
+
+    /// Reads what a member of a roster of `n1` is shown.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly that.
+    pub fn from_bytes(bytes: &[u8], n1: usize) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("sharers", bytes);
+        let set = PositionSet::from_bytes(reader.bytes(n1.div_ceil(8))?, n1)?;
+        let bundles = reader.digest()?;
+        let path = reader.digests(PATH_LEN_MAX)?;
+        reader.finish()?;
+        Ok(Self { set, bundles, path })
+    }
+
+    /// The members.
+    pub fn set(&self) -> &PositionSet {
+        &self.set
+    }
+
+    /// [`Sharers::root`].
+    pub fn root(&self) -> Digest {
+        sharers_root(&self.set, &self.bundles)
+    }
+
+    /// The bytes that the coordinator signs for this set.
+    pub fn statement(&self, roster: &Roster) -> Vec<u8> {
+        sharers_statement(roster, self.root())
+    }
+
+    /// Whether the bundle of the member at `position` is the one of this hash.
+    fn has_bundle(&self, position: Position, bundle: &Digest) -> bool {
+        let shown = [(n_below(&self.set, position), sharer_leaf(position, bundle))];
+        merkle::root_from(self.set.len(), &shown, &self.path) == Some(self.bundles)
+    }
+}
+
+fn sharers_root(set: &PositionSet, bundles: &Digest) -> Digest {
+    Digest::of(&Canonical::new(SHARERS_DOMAIN).field(set.as_bytes()).digest(bundles).finish())
+}
+
+fn sharer_leaf(position: Position, bundle: &Digest) -> Digest {
+    merkle::leaf_hash(&Canonical::new(SHARER_DOMAIN).u16(position.0).digest(bundle).finish())
+}
+
+fn sharers_statement(roster: &Roster, root: Digest) -> Vec<u8> {
+    roster.context().with_sharers(root).statement(StatementKind::Sharers, Position::NONE, &[])
+}
+
+/// How many members of the set stand before `position`.
+fn n_below(set: &PositionSet, position: Position) -> usize {
+    set.iter().take_while(|member| *member < position).count()
 }
 
 /// Both shares that one dealer gave this client. Wiped when dropped.
@@ -364,14 +424,13 @@ pub struct SharedKeys {
 impl SharedKeys {
     pub(crate) fn build(
         advertised: Advertised,
-        entries: Vec<RosterEntry>,
+        shown: ShownRoster,
+        members: Vec<Member>,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, Refusal> {
         let own_entry = advertised.entry();
         let Advertised { terms, identity, secrets, advert } = advertised;
-        let roster = Roster::assemble(terms, entries)?;
-        let position =
-            roster.position_of(&identity.id).ok_or_else(|| Refusal::NotInRoster { id: identity.id.clone() })?;
+        let (roster, position) = Roster::of_shown(terms, shown, members, &identity.id, &identity.verified)?;
         if roster.entry(position) != Some(&own_entry) {
             return Err(Refusal::OwnEntryAltered);
         }
@@ -395,7 +454,7 @@ impl SharedKeys {
         let mut opening_keys: Vec<_> = roster.positions().map(|_| None).collect();
         let mut parts = Vec::with_capacity(peers.len());
         for ((peer, seed), key) in peers.into_iter().zip(&seed_shares).zip(&key_shares) {
-            let peer_pk = &roster.entries()[peer.index()].advert.c_pk;
+            let peer_pk = &roster.fresh_keys(peer)?.c_pk;
             let shared = secrets.c.agree(peer_pk).ok_or(Refusal::ZeroSharedSecret { peer })?;
             let (own, peer_end) = ((position, &advert.c_pk), (peer, peer_pk));
             opening_keys[peer.index()] = Some(share_key(&shared, &context.roster, peer_end, own));
@@ -442,22 +501,22 @@ impl SharedKeys {
     /// # Errors
     /// If U2 is smaller than u_min, lacks this client, has another hash for its bundle, has fewer than t of its neighbors,
     /// or has one whose signed part did not arrive and verify; or a part is from someone else. The secrets are wiped.
-    pub fn receive(self, sharers: &Sharers, parts: &[AddressedPart]) -> Result<Ready, Refusal> {
-        let n1 = self.roster.n1();
-        let members = PositionSet::of(n1, sharers.0.iter().map(|(position, _)| *position));
-        if members.len() != sharers.0.len() {
+    pub fn receive(self, sharers: &ShownSharers, parts: &[AddressedPart]) -> Result<Ready, Refusal> {
+        let (n1, members) = (self.roster.n1(), &sharers.set);
+        if members.n1() != n1 {
             return Err(Refusal::SharersMalformed);
         }
         let u_min = self.roster.thresholds().u_min();
         if members.len() < u_min {
             return Err(Refusal::TooFewSharers { n_sharers: members.len(), u_min });
         }
-        let own = sharers.0.iter().find(|(position, _)| *position == self.position);
-        let (_, own_digest) = own.ok_or(Refusal::NotASharer)?;
-        if *own_digest != self.bundle.digest(self.position) {
+        if !members.contains(self.position) {
+            return Err(Refusal::NotASharer);
+        }
+        if !sharers.has_bundle(self.position, &self.bundle.digest(self.position)) {
             return Err(Refusal::OwnBundleAltered);
         }
-        self.roster.check_neighbors(self.position, &members)?;
+        self.roster.check_neighbors(self.position, members)?;
         let graph = self.roster.graph();
         let mut by_dealer: Vec<Option<&AddressedPart>> = vec![None; n1];
         for part in parts {
@@ -488,7 +547,7 @@ impl SharedKeys {
         }
         Ok(Ready::new(
             (self.roster, self.identity, self.position),
-            (members, sharers.root()),
+            (members.clone(), sharers.root()),
             (self.masking_key, self.seed),
             held,
             complaints,
@@ -625,10 +684,9 @@ impl ShareRouter {
         }
         let digests = self.roster.positions().zip(&self.bundles);
         let members = digests.filter_map(|(position, bundle)| Some((position, bundle.as_ref()?.digest(position))));
-        // In order of position, and no more than the roster has.
-        let sharers = Sharers(members.collect());
-        let set = PositionSet::of(self.roster.n1(), sharers.0.iter().map(|(position, _)| *position));
-        if let Some((dealer, n_shares)) = self.roster.first_out_of_reach(&set, &set) {
+        // Unwrap safety: in order of position, and none that the roster lacks.
+        let sharers = Sharers::new(self.roster.n1(), members.collect()).expect("ascending positions");
+        if let Some((dealer, n_shares)) = self.roster.first_out_of_reach(&sharers.set, &sharers.set) {
             return Err(Incomplete::Shares { dealer, n_shares, threshold: self.roster.thresholds().threshold() });
         }
         Ok(Routed { roster: self.roster, sharers, bundles: self.bundles })
@@ -697,7 +755,10 @@ const SHARE_HASH_DOMAIN: &[u8] = b"eranos/secagg/v1/share-hash";
 const SHARE_HASHES_DOMAIN: &[u8] = b"eranos/secagg/v1/share-hashes";
 const SHARE_INFO: &[u8] = b"eranos/secagg/v1/share";
 const BUNDLE_DOMAIN: &str = "eranos/secagg/v1/bundle";
+const SHARERS_DOMAIN: &str = "eranos/secagg/v1/sharers";
 const SHARER_DOMAIN: &str = "eranos/secagg/v1/sharer";
+/// Most nodes in the proof of one bundle: a tree of [`ROSTER_LEN_MAX`] leaves is no higher.
+const PATH_LEN_MAX: usize = ROSTER_LEN_MAX.next_power_of_two().trailing_zeros() as usize;
 
 #[cfg(test)]
 mod tests {
@@ -764,18 +825,32 @@ mod tests {
     }
 
     #[test]
-    fn sharers_are_strict() {
-        let digest = Digest::of(b"bundle");
-        let sharers = Sharers::new(vec![(Position(0), digest), (Position(4), digest)]).expect("ascending");
-        assert_eq!(Sharers::from_bytes(&sharers.to_bytes()), Ok(sharers.clone()));
-        assert!(Sharers::new(vec![(Position(4), digest), (Position(0), digest)]).is_err());
-        assert!(Sharers::new(vec![(Position(4), digest), (Position(4), digest)]).is_err());
-        let bytes = sharers.to_bytes();
-        for len in 0..bytes.len() {
-            assert!(Sharers::from_bytes(&bytes[..len]).is_err());
+    fn sharers_are_strict_and_show_each_member_its_own_bundle() {
+        let digest = |i: u16| Digest::of(&i.to_le_bytes());
+        let of = |members: &[u16]| Sharers::new(7, members.iter().map(|i| (Position(*i), digest(*i))).collect());
+        let sharers = of(&[0, 2, 4, 6]).expect("ascending");
+        for malformed in [&[4, 0][..], &[4, 4], &[0, 7]] {
+            assert!(of(malformed).is_err(), "{malformed:?}");
         }
-        assert!(Sharers::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
-        let other = Sharers::new(vec![(Position(0), digest), (Position(5), digest)]).expect("ascending");
-        assert_ne!(sharers.root(), other.root());
+        for position in sharers.set().iter() {
+            let shown = sharers.shown_to(position);
+            assert_eq!((shown.root(), shown.set()), (sharers.root(), sharers.set()));
+            assert!(shown.has_bundle(position, &digest(position.0)));
+            assert!(!shown.has_bundle(position, &digest(position.0 + 1)));
+            let other = Position((position.0 + 2) % 8);
+            assert!(!shown.has_bundle(other, &digest(position.0)) && !shown.has_bundle(other, &digest(other.0)));
+            let bytes = shown.to_bytes();
+            assert_eq!(ShownSharers::from_bytes(&bytes, 7), Ok(shown));
+            for len in (0..bytes.len()).filter(|len| *len != 33 && *len != 65) {
+                assert!(ShownSharers::from_bytes(&bytes[..len], 7).is_err(), "{len}");
+            }
+            let longer = [&bytes[..], &[0; 32 * PATH_LEN_MAX]].concat();
+            assert!(matches!(ShownSharers::from_bytes(&longer, 7), Err(DecodeError::Limit { .. })));
+        }
+        // Both who is in it and what they sent is in its root.
+        let mut members: Vec<_> = sharers.members().collect();
+        members[1].1 = digest(9);
+        let roots = [of(&[0, 2, 4]), of(&[0, 2, 5, 6]), Sharers::new(7, members)].map(|s| s.expect("ascending").root());
+        assert!(!roots.contains(&sharers.root()));
     }
 }

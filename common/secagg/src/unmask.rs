@@ -194,8 +194,9 @@ impl Unmasker {
     /// each neighbor that did. Its secret is rebuilt, and checked.
     fn masks_of(&self, dealer: Position) -> Result<Vec<(Sign, MaskKey)>, Incomplete> {
         let (secret, r1) = (self.rebuild(dealer)?, self.context.roster);
-        let advert = &self.roster.entries()[dealer.index()].advert;
         let not_as_committed = Incomplete::Dealer { dealer, blame: Blame::Commitment { dealer } };
+        let fresh_keys = |of| self.roster.fresh_keys(of).map_err(|_| not_as_committed.clone());
+        let advert = fresh_keys(dealer)?;
         if self.survivors.contains(dealer) {
             let commitment: Digest = seed_commitment(&secret);
             if !bool::from(commitment.as_bytes().ct_eq(advert.seed_commitment.as_bytes())) {
@@ -210,7 +211,7 @@ impl Unmasker {
         let neighbors = self.roster.graph().neighbors(dealer).into_iter();
         let survivors = neighbors.filter(|neighbor| self.survivors.contains(*neighbor));
         let mask = |survivor: Position| {
-            let survivor_pk = &self.roster.entries()[survivor.index()].advert.s_pk;
+            let survivor_pk = &fresh_keys(survivor)?.s_pk;
             // The roster admits no key with which an agreement gives zero.
             let mask = MaskKey::of_pair(&secret, &r1, (dealer, &advert.s_pk), (survivor, survivor_pk))
                 .ok_or(Incomplete::Dealer { dealer: survivor, blame: Blame::Commitment { dealer: survivor } })?;
@@ -293,7 +294,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Advertised, GraphKind, Identity, RosterEntry, StatementKey, Terms, shamir::Coordinate, terms::Dimension,
+        Advertised, GraphKind, Identity, RosterEntry, StatementKey, Terms, VerifiedCertifications, shamir::Coordinate,
+        terms::Dimension,
     };
 
     /// Four clients, of whom the first `n_survivors` survive. Client 0 commits to one secret and deals the shares that `deal`
@@ -325,6 +327,7 @@ mod tests {
                 certificate: Digest::of(&[i as u8]),
                 certificate_key: SigningKey::generate(entropy),
                 statement_key: StatementKey::derive(&entropy.bytes(), &terms.task),
+                verified: VerifiedCertifications::default(),
             })
         };
         let mut clients: Vec<Advertised> =

@@ -2,7 +2,7 @@
 
 use eranos_base::SigningKey;
 use eranos_secagg::{
-    Advertised, Identity, Ready, SharedKeys, Sharers, StatementKey, roster::entries_from_bytes,
+    Advertised, Identity, Ready, SharedKeys, ShownRoster, ShownSharers, StatementKey, VerifiedCertifications,
     share_keys::parts_from_bytes,
 };
 use tokio::sync::oneshot;
@@ -144,8 +144,8 @@ fn heard(federation: &mut Federation, peer: &Peer, n: u8) -> Answer {
     Answer::decode(frame.kind, &frame.header).expect("an answer")
 }
 
-/// A round of four clients, each of whom has sent READY and holds a grant.
-fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
+/// A round of four clients, all of whom have advertised their keys.
+fn advertised(federation: &mut Federation) -> (Vec<Peer>, Vec<Advertised>) {
     federation.next_round().expect("a round");
     let (trust_domain, task) = (federation.trust_domain.clone(), federation.task.name.clone());
     let identity = |i: u8| {
@@ -154,6 +154,7 @@ fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
             certificate: Digest::of(&[i]),
             certificate_key: SigningKey::from_seed(&[i + 1; 32]),
             statement_key: StatementKey::derive(&[i; 32], &task),
+            verified: VerifiedCertifications::default(),
         })
     };
     let mut identities: Vec<_> = (0..4).map(identity).collect();
@@ -177,20 +178,60 @@ fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
         let (advert, possession) = (client.advert().to_bytes().to_vec(), identities[i].possession(&terms));
         ask(federation, &peers[i], 1, Message::Advertise { advert, possession });
     }
+    (peers, clients)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_ask_for_the_same_credentials_share_one_answers_bytes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut federation = federation(dir.path());
+    let (peers, clients) = advertised(&mut federation);
+    // What they connected with.
+    federation.certificates = (0..4).map(|i: u8| (Digest::of(&[i]), vec![i])).collect();
+    let Answer::Roster(roster) = heard(&mut federation, &peers[0], 1) else { panic!("a roster") };
+    let names = ShownRoster::from_bytes(&roster.roster).expect("a roster").names;
+    let mut show = |peer: usize, names: &[ShortName]| {
+        let credentials: Vec<_> = names.iter().map(|name| name.0).collect();
+        let (id, request) = (&peers[peer].id, Digest::of(credentials.as_flattened()));
+        let fetch = FetchCredentials { round: federation.round_ref, credentials };
+        federation.exchanges.arrive(id, request, false, Reply::to_nobody());
+        federation.show_credentials(id, &fetch);
+        let (arrival, _) = federation.exchanges.arrive(id, request, false, Reply::to_nobody());
+        let Arrival::Answered(frame) = arrival else { panic!("still waiting: {arrival:?}") };
+        let answer = Answer::decode(frame.kind, &frame.header).expect("an answer");
+        let Answer::Credentials(Credentials { credentials }) = answer else { panic!("{answer:?}") };
+        (frame.header.as_ptr(), credentials.iter().map(Credential::digest).collect::<Vec<_>>())
+    };
+    let all: Vec<_> = clients.iter().map(|client| client.entry().credential().digest()).collect();
+    let (first, shown) = show(0, &names);
+    assert_eq!(shown, all);
+    for other in 1..4 {
+        assert_eq!(show(other, &names), (first, all.clone()), "client {other}");
+    }
+    // Whoever asks for something else gets that.
+    let (alone, shown) = show(1, &names[2..3]);
+    assert!(alone != first && shown == all[2..3]);
+    assert_eq!(show(2, &[ShortName([7; 8])]).1, []);
+    // And nobody gets in another round what was asked for in this.
+    assert_eq!(federation.shown.len(), 3);
+    federation.next_round().expect("a round");
+    assert!(federation.shown.is_empty());
+}
+
+/// The same, each of whom has sent READY and holds a grant.
+fn granted(federation: &mut Federation) -> Vec<(Peer, Ready)> {
+    let (peers, clients) = advertised(federation);
     let Answer::Roster(roster) = heard(federation, &peers[0], 1) else { panic!("a roster") };
-    let own: Vec<_> = clients.iter().map(Advertised::entry).collect();
-    let entries = entries_from_bytes(&roster.entries).expect("a roster").into_iter().zip(&own);
-    let entries =
-        entries.map(|(entry, own)| entry.identify(&own.credential(), own.id.clone(), own.key).expect("its own"));
-    let entries: Vec<_> = entries.collect();
-    let share = |client: Advertised| client.share_keys(entries.clone(), &mut OsEntropy).expect("honest");
+    let members: Vec<_> = clients.iter().map(|client| client.entry().member()).collect();
+    let shown = ShownRoster::from_bytes(&roster.roster).expect("a roster");
+    let share = |client: Advertised| client.share_keys(shown.clone(), members.clone(), &mut OsEntropy).expect("honest");
     let clients: Vec<_> = clients.into_iter().map(share).collect();
     for (peer, client) in peers.iter().zip(&clients) {
         ask(federation, peer, 2, Message::ShareKeys(client.bundle().to_bytes()));
     }
     let receive = |(peer, client): (Peer, SharedKeys)| {
         let Answer::Sharers(message) = heard(federation, &peer, 2) else { panic!("U2") };
-        let sharers = Sharers::from_bytes(&message.sharers).expect("U2");
+        let sharers = ShownSharers::from_bytes(&message.sharers, 4).expect("U2");
         let parts = parts_from_bytes(&message.parts).expect("parts");
         let ready: Ready = client.receive(&sharers, &parts).expect("honest");
         ask(federation, &peer, 3, Message::Ready(ready.ready()));

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use eranos_base::{ClientId, Signature, Timestamp};
-use eranos_secagg::{Advert, Roster, RosterEntry, advert::verify_possession, roster::entries_to_bytes};
+use eranos_base::{ClientId, Position, Signature, Timestamp};
+use eranos_secagg::{Advert, Graph, Roster, RosterEntry, advert::verify_possession};
 use eranos_wire::messages::{abort::Aborted, advertise_keys};
 
 use super::{
@@ -91,8 +91,17 @@ impl AdvertiseKeys {
             Err(error) => return self.aborting().end(error.to_string(), actions),
         };
         let signature = self.common.spec.key.sign(&roster.statement());
-        let entries = entries_to_bytes(roster.entries());
-        actions.push(answer_all(members(&roster), advertise_keys::Roster { entries, signature }));
+        let show = roster.show();
+        let message = |position| advertise_keys::Roster { roster: show(position).to_bytes(), signature };
+        match roster.graph() {
+            // Everybody is shown the same.
+            Graph::Complete { .. } => actions.push(answer_all(members(&roster), message(Position(0)))),
+            Graph::Sparse { .. } => {
+                let answers = roster.positions().zip(roster.members());
+                actions.extend(answers.map(|(position, member)| answer(&member.id, message(position))));
+            }
+        }
+        drop(show);
         let common = self.common.enter(Phase::ShareKeys, roster.n1(), now, &mut actions);
         ShareKeys::begin(common, roster, actions)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use eranos_base::{Position, Timestamp, limits::UPLOAD_GRANTS_MAX};
-use eranos_secagg::{Accumulator, Finished, Roster};
+use eranos_secagg::{Accumulator, Finished, Graph, Roster};
 use eranos_wire::messages::{abort::Aborted, masked_input};
 
 use super::{
@@ -156,8 +156,20 @@ impl CollectInputs {
         };
         let survivors = collector.survivors();
         let signature = self.common.spec.key.sign(&survivors.statement(&collector.context()));
-        let message = masked_input::Survivors { survivors: survivors.to_bytes(), signature };
-        actions.push(answer_all(identities(&self.roster, survivors.set().iter()), message));
+        match self.roster.graph() {
+            // Everybody is shown the same.
+            Graph::Complete { .. } => {
+                let message = masked_input::Survivors { survivors: survivors.to_bytes(), signature };
+                actions.push(answer_all(identities(&self.roster, survivors.set().iter()), message));
+            }
+            Graph::Sparse { .. } => {
+                for position in survivors.set().iter() {
+                    let Some(entry) = self.roster.entry(position) else { continue };
+                    let survivors = survivors.shown_to(&self.roster, position).to_bytes();
+                    actions.push(answer(&entry.id, masked_input::Survivors { survivors, signature }));
+                }
+            }
+        }
         let common = self.common.enter(Phase::Consistency, survivors.set().len(), now, &mut actions);
         (Round::Consistency(CollectStatements::new(common, self.roster, collector)), actions)
     }

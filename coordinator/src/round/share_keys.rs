@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eranos_base::{ClientId, Digest, Timestamp};
-use eranos_secagg::{Bundle, Credential, Roster, ShareRouter, share_keys::parts_to_bytes};
+use eranos_base::{ClientId, Timestamp};
+use eranos_secagg::{Bundle, Credential, Roster, ShareRouter, ShortName, share_keys::parts_to_bytes};
 use eranos_wire::messages::{abort::Aborted, share_keys};
 
 use super::{
@@ -16,8 +16,8 @@ use super::{
 pub struct ShareKeys {
     common: Common,
     router: ShareRouter,
-    /// What the roster names by digest.
-    credentials: BTreeMap<Digest, Credential>,
+    /// What the roster names.
+    credentials: BTreeMap<ShortName, Credential>,
     /// By position: who sent a bundle or left. Nobody else is waited for.
     settled: Vec<bool>,
     /// By position: how many bundles were looked at.
@@ -27,8 +27,9 @@ pub struct ShareKeys {
 impl ShareKeys {
     pub(super) fn begin(common: Common, roster: Roster, mut actions: Vec<Action>) -> (Round, Vec<Action>) {
         let (settled, n_bundles) = (vec![false; roster.n1()], vec![0; roster.n1()]);
-        let credentials = roster.entries().iter().map(|entry| entry.credential());
-        let credentials = credentials.map(|credential| (credential.digest(), credential)).collect();
+        let credentials = roster.members().iter().map(|member| member.credential);
+        let name = |credential: &Credential| ShortName::of(&roster.digest(), &credential.digest());
+        let credentials = credentials.map(|credential| (name(&credential), credential)).collect();
         let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), credentials, settled, n_bundles };
         // From here on the ledger can name who stood in the roster.
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
@@ -38,9 +39,9 @@ impl ShareKeys {
         (Round::ShareKeys(phase), rest.into_iter().chain(answers).collect())
     }
 
-    /// The credential of this digest, if the roster names it.
-    pub fn credential(&self, digest: &Digest) -> Option<&Credential> {
-        self.credentials.get(digest)
+    /// The credential of this name, if the roster has it.
+    pub fn credential(&self, name: ShortName) -> Option<&Credential> {
+        self.credentials.get(&name)
     }
 
     pub(super) fn handle(mut self, event: Event, now: Timestamp) -> (Round, Vec<Action>) {
@@ -79,17 +80,16 @@ impl ShareKeys {
             Ok(routed) => routed,
             Err(incomplete) => return aborting.end(incomplete.to_string(), actions),
         };
-        let sharers = routed.sharers().clone();
+        let sharers = routed.sharers();
         let signature = self.common.spec.key.sign(&sharers.statement(&roster));
-        for entry in roster.entries() {
-            let position = roster.position_of(&entry.id).filter(|p| sharers.members().iter().any(|(q, _)| q == p));
-            match position {
-                Some(position) => {
+        for (position, entry) in roster.positions().zip(roster.entries()) {
+            match sharers.set().contains(position) {
+                true => {
                     let parts = parts_to_bytes(&routed.parts_for(position));
-                    let message = share_keys::Sharers { sharers: sharers.to_bytes(), signature, parts };
-                    actions.push(answer(&entry.id, message));
+                    let sharers = sharers.shown_to(position).to_bytes();
+                    actions.push(answer(&entry.id, share_keys::Sharers { sharers, signature, parts }));
                 }
-                None => {
+                false => {
                     let reason = "no shares in time".to_owned();
                     actions.push(answer(&entry.id, Aborted { reason: reason.clone().into() }));
                     let note = Note::Dropped { id: entry.id.clone(), phase: Phase::ShareKeys, reason };
@@ -97,7 +97,7 @@ impl ShareKeys {
                 }
             }
         }
-        let common = self.common.enter(Phase::MaskedInput, sharers.members().len(), now, &mut actions);
+        let common = self.common.enter(Phase::MaskedInput, sharers.set().len(), now, &mut actions);
         let phase = CollectInputs::new(common, roster, routed.accumulate());
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         (Round::MaskedInput(phase), actions)

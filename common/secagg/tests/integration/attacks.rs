@@ -6,7 +6,7 @@ use eranos_base::{Digest, Entropy, Position, RoundNumber, SessionId, Signature, 
 use eranos_secagg::{
     AddressedPart, Advert, Advertised, Arrival, Blame, Identity, Incomplete, Misbehaviour, PositionSet, Quorum,
     Refusal, Roster, RosterEntry, RosterError, SharePart, Sharers, StatementKey, Survivors, ThresholdError,
-    UnmaskAnswer, advert::AdvertError, packing::PackingError, roster::EntryError,
+    UnmaskAnswer, VerifiedCertifications, advert::AdvertError, packing::PackingError, roster::EntryError,
 };
 
 use crate::federation::{Federation, federation, id, position};
@@ -18,8 +18,8 @@ fn ten(seed: u64) -> Federation {
 }
 
 fn sharers_of(routed: &eranos_secagg::Routed, keep: impl Fn(usize) -> bool) -> Sharers {
-    let members = routed.sharers().members().iter().filter(|(position, _)| keep(position.index()));
-    Sharers::new(members.copied().collect()).expect("ascending")
+    let members = routed.sharers().members().filter(|(position, _)| keep(position.index()));
+    Sharers::new(routed.sharers().set().n1(), members.collect()).expect("ascending")
 }
 
 /// Survivors as a malicious coordinator writes them.
@@ -36,7 +36,7 @@ fn u2_equivocation_with_the_victim_alone_with_the_corrupt_is_refused() {
     let (mut clients, router) = federation.shared(&[]);
     let routed = router.close().expect("everybody shared");
     let parts: Vec<_> = routed.parts_for(position(3)).into_iter().filter(|part| part.dealer.0 < 3).collect();
-    let refusal = clients.remove(3).receive(&sharers_of(&routed, |i| i <= 3), &parts);
+    let refusal = clients.remove(3).receive(&sharers_of(&routed, |i| i <= 3).shown_to(position(3)), &parts);
     assert_eq!(refusal.map(|_| ()), Err(Refusal::TooFewSharers { n_sharers: 4, u_min: 7 }));
 }
 
@@ -52,8 +52,8 @@ fn u2_equivocation_with_those_that_will_be_declared_dropped_is_refused_by_all() 
     for (i, client) in clients.into_iter().enumerate() {
         let u2 = if i == 3 { &victims } else { &everyone };
         let mut parts = routed.parts_for(position(i));
-        parts.retain(|part| u2.members().iter().any(|(member, _)| *member == part.dealer));
-        let client = client.receive(u2, &parts).expect("large enough, and every part is signed");
+        parts.retain(|part| u2.set().contains(part.dealer));
+        let client = client.receive(&u2.shown_to(position(i)), &parts).expect("large enough, and every part is signed");
         readies.push((i, client.ready()));
         masked.push(client.mask(&federation.input(i)).expect("the plan's length").0);
     }
@@ -82,15 +82,15 @@ fn a_u2_that_lacks_the_client_or_alters_its_bundle_or_withholds_a_part_is_refuse
         let routed = router.close().expect("everybody shared");
         let mut parts = routed.parts_for(position(0));
         let sharers = change(&routed, &mut parts);
-        assert_eq!(clients.remove(0).receive(&sharers, &parts).map(|_| ()), Err(expect));
+        assert_eq!(clients.remove(0).receive(&sharers.shown_to(position(0)), &parts).map(|_| ()), Err(expect));
     };
     let whole = |routed: &eranos_secagg::Routed| routed.sharers().clone();
     check(&|routed, _| sharers_of(routed, |i| i != 0), Refusal::NotASharer);
     check(
         &|routed, _| {
-            let mut members = routed.sharers().members().to_vec();
+            let mut members: Vec<_> = routed.sharers().members().collect();
             members[0].1 = Digest::of(b"another bundle");
-            Sharers::new(members).expect("ascending")
+            Sharers::new(4, members).expect("ascending")
         },
         Refusal::OwnBundleAltered,
     );
@@ -129,9 +129,9 @@ fn a_u2_that_lacks_the_client_or_alters_its_bundle_or_withholds_a_part_is_refuse
     );
     check(
         &|routed, _| {
-            let mut members = routed.sharers().members().to_vec();
+            let mut members: Vec<_> = routed.sharers().members().collect();
             members.push((Position(4), Digest::ZERO));
-            Sharers::new(members).expect("ascending")
+            Sharers::new(5, members).expect("ascending")
         },
         Refusal::SharersMalformed,
     );
@@ -217,7 +217,8 @@ fn survivors_outside_u2_too_few_or_without_the_client_are_refused() {
     let mut masked = Vec::new();
     let mut readies = Vec::new();
     for (i, client) in clients.into_iter().enumerate().take(5) {
-        let client = client.receive(routed.sharers(), &routed.parts_for(position(i))).expect("honest");
+        let client =
+            client.receive(&routed.sharers().shown_to(position(i)), &routed.parts_for(position(i))).expect("honest");
         readies.push((i, client.ready()));
         masked.push(client.mask(&federation.input(i)).expect("the plan's length").0);
     }
@@ -383,8 +384,8 @@ fn bundles_are_complete_signed_and_single() {
     assert_eq!(router.accept(position(0), bundle.clone()), Ok(Arrival::New));
     assert_eq!(router.accept(position(0), bundle), Ok(Arrival::Again));
     // A second dealing of the same secrets is signed evidence.
-    let entries = federation.over_the_wire(&federation.entries());
-    let again = federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(99)).expect("honest");
+    let entries = federation.entries();
+    let again = federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(99)).expect("honest");
     let error = router.accept(position(0), again.bundle().clone()).expect_err("another bundle");
     assert_eq!(error.blame(), Some(Blame::Equivocation { position: position(0), message: "bundle" }));
 }
@@ -423,7 +424,7 @@ fn shares_that_do_not_open_become_a_complaint_and_the_sum_stays_exact() {
     // The bundle's hash is of what was sent: its dealer, whose state has the honest one, refuses; the others go on.
     let mut ready = Vec::new();
     for (i, client) in clients.into_iter().enumerate() {
-        match client.receive(routed.sharers(), &routed.parts_for(position(i))) {
+        match client.receive(&routed.sharers().shown_to(position(i)), &routed.parts_for(position(i))) {
             Ok(client) => ready.push((i, client)),
             Err(refusal) => assert_eq!((i, refusal), (1, Refusal::OwnBundleAltered)),
         }
@@ -495,9 +496,9 @@ fn more_complaints_than_colluders_name_the_dealer_and_the_complainer() {
 /// What client 0 says to a roster, honest but for `change`.
 fn refusal_of_roster(change: impl FnOnce(&Federation, &mut Vec<RosterEntry>)) -> Option<Refusal> {
     let federation = federation(5, 1, 4, 6, 20, 15);
-    let mut entries = federation.over_the_wire(&federation.entries());
+    let mut entries = federation.entries();
     change(&federation, &mut entries);
-    federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(1)).err()
+    federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err()
 }
 
 #[test]
@@ -547,6 +548,7 @@ fn two_tasks_of_one_cohort_show_its_clients_in_unrelated_orders() {
                 certificate: Digest::of(&[i as u8]),
                 certificate_key: SigningKey::from_seed(&key.seed()),
                 statement_key: StatementKey::derive(secret, &of_task.terms.task),
+                verified: VerifiedCertifications::default(),
             };
             let seed = &mut eranos_base::SeededEntropy::new(i as u64);
             Advertised::begin(of_task.terms.clone(), Arc::new(identity), seed).entry()
@@ -621,6 +623,44 @@ fn resigned(federation: &Federation, i: usize, mut advert: Advert) -> Advert {
 }
 
 #[test]
+fn what_was_verified_of_a_credential_in_one_round_hides_no_forgery_in_the_next() {
+    // Client 0 has gone through a round with all of them, and verifies in the next what it has not verified yet.
+    let first = federation(5, 1, 4, 6, 20, 15);
+    let share = |federation: &Federation, change: &dyn Fn(&mut Vec<RosterEntry>)| {
+        let mut entries = federation.entries();
+        change(&mut entries);
+        federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err()
+    };
+    assert_eq!(share(&first, &|_| ()), None);
+    let second = first.with_terms(|terms| terms.round = RoundNumber(2));
+    let entry = |i, error: AdvertError| {
+        Some(Refusal::Roster(RosterError::Entry { id: id(5, i), error: EntryError::Advert(error) }))
+    };
+    let resign = |entries: &mut Vec<RosterEntry>, change: &dyn Fn(&mut Advert)| {
+        let mut advert = entries[2].advert.clone();
+        change(&mut advert);
+        entries[2].advert = resigned(&second, 2, advert);
+    };
+    let another = second.entries()[3].advert.certification;
+    let refusal = share(&second, &|entries| resign(entries, &|advert| advert.certification = another));
+    assert_eq!(refusal, entry(2, AdvertError::Certification));
+    let refusal = share(&second, &|entries| resign(entries, &|advert| advert.certification.0[7] ^= 1));
+    assert_eq!(refusal, entry(2, AdvertError::Certification));
+    // An advert of the first round is none of the second, whatever was verified beside it.
+    let old = first.entries()[2].advert.clone();
+    assert_eq!(share(&second, &|entries| entries[2].advert = old.clone()), entry(2, AdvertError::Signature));
+    assert_eq!(share(&second, &|entries| entries[2].advert.signature.0[7] ^= 1), entry(2, AdvertError::Signature));
+    // The same keys, certified for one task, count for no other.
+    let other = second.with_terms(|terms| terms.task = "letters".parse().expect("name"));
+    let refusal = share(&other, &|entries| {
+        let certification = first.entries()[2].advert.certification;
+        entries[2].advert = resigned(&other, 2, Advert { certification, ..entries[2].advert.clone() });
+    });
+    assert_eq!(refusal, entry(2, AdvertError::Certification));
+    assert_eq!(share(&second, &|_| ()), None);
+}
+
+#[test]
 fn a_client_gives_every_coordinator_message_a_different_r1() {
     let federation = federation(5, 1, 4, 6, 20, 16);
     let entries = federation.entries();
@@ -640,8 +680,8 @@ fn replayed_into(change: impl Fn(&mut eranos_secagg::Terms)) {
     let then = federation(5, 1, 4, 6, 20, 17);
     let now = then.with_terms(change);
     // Adverts.
-    let entries = then.over_the_wire(&then.entries());
-    let refusal = now.advertise(0).share_keys(entries.clone(), &mut eranos_base::SeededEntropy::new(1)).err();
+    let entries = then.entries();
+    let refusal = now.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err();
     let error = EntryError::Advert(AdvertError::Signature);
     assert_eq!(refusal, Some(Refusal::Roster(RosterError::Entry { id: entries[0].id.clone(), error })));
     for entry in &entries {
@@ -657,7 +697,7 @@ fn replayed_into(change: impl Fn(&mut eranos_secagg::Terms)) {
     let routed = router.close().expect("everybody shared");
     let mut parts = routed.parts_for(position(0));
     parts[1] = old_routed.parts_for(position(0))[1].clone();
-    let refusal = clients.remove(0).receive(routed.sharers(), &parts).err();
+    let refusal = clients.remove(0).receive(&routed.sharers().shown_to(position(0)), &parts).err();
     assert_eq!(refusal, Some(Refusal::PartSignature { dealer: position(2) }));
     // READYs and vectors.
     let (old_ready, _) = then.ready();

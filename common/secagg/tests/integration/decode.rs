@@ -1,8 +1,8 @@
 //! Every decoder of this crate over the same bytes. The fuzz targets of the repository read this file too.
 
 use eranos_secagg::{
-    AddressedPart, Advert, Bundle, Finished, PositionSet, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry,
-    UnmaskAnswer, mask::Lanes, packing, roster, share_keys, terms::Dimension,
+    AddressedPart, Advert, Bundle, Finished, PositionSet, Quorum, SharePart, ShownRoster, ShownSharers, Survivors,
+    UnmaskAnswer, mask::Lanes, packing, share_keys, terms::Dimension,
 };
 
 /// The roster's size where a decoder has to know it.
@@ -18,14 +18,12 @@ pub(crate) fn decode_by_all(bytes: &[u8]) -> usize {
         }
     };
     check(Advert::from_bytes(bytes).ok().map(|advert| advert.to_bytes().to_vec()));
-    check(UnidentifiedEntry::from_bytes(bytes).ok().map(|entry| entry.to_bytes()));
-    let entries = roster::entries_from_bytes(bytes).ok();
-    check(entries.map(|entries| entries.iter().flat_map(UnidentifiedEntry::to_bytes).collect()));
+    check(ShownRoster::from_bytes(bytes).ok().map(|shown| shown.to_bytes()));
     check(SharePart::from_bytes(bytes).ok().map(|part| part.to_bytes().to_vec()));
     check(AddressedPart::from_bytes(bytes).ok().map(|part| part.to_bytes()));
     check(Bundle::from_bytes(bytes).ok().map(|bundle| bundle.to_bytes()));
     check(share_keys::parts_from_bytes(bytes).ok().map(|parts| share_keys::parts_to_bytes(&parts)));
-    check(Sharers::from_bytes(bytes).ok().map(|sharers| sharers.to_bytes()));
+    check(ShownSharers::from_bytes(bytes, N1).ok().map(|sharers| sharers.to_bytes()));
     check(Finished::from_bytes(bytes).ok().map(|finished| finished.to_bytes()));
     check(Survivors::from_bytes(bytes, N1).ok().map(|survivors| survivors.to_bytes()));
     check(Quorum::from_bytes(bytes).ok().map(|quorum| quorum.to_bytes()));

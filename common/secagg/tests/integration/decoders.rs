@@ -2,13 +2,13 @@
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_secagg::{
-    AddressedPart, Advert, Bundle, Finished, Quorum, SharePart, Sharers, Survivors, UnidentifiedEntry, UnmaskAnswer,
-    agreement::AgreementKeyError, roster, share_keys,
+    AddressedPart, Advert, Bundle, Finished, Quorum, SharePart, ShownRoster, ShownSharers, Survivors, UnmaskAnswer,
+    agreement::AgreementKeyError, share_keys,
 };
 
 use crate::{
     decode::{N1, decode_by_all},
-    federation::{federation, position},
+    federation::{federation, position, sparse},
 };
 
 /// One valid message of each kind.
@@ -22,13 +22,13 @@ fn corpus() -> Vec<Vec<u8>> {
     let (mut signed, quorum, ..) = federation.consistent(&[2]);
     vec![
         entries[0].advert.to_bytes().to_vec(),
-        UnidentifiedEntry::from(&entries[0]).to_bytes(),
-        roster::entries_to_bytes(&entries),
+        federation.roster().show()(position(1)).to_bytes(),
+        sparse(12, 1, 11, 4, 23, 1).roster().show()(position(1)).to_bytes(),
         clients[0].bundle().parts()[0].to_bytes().to_vec(),
         clients[0].bundle().to_bytes(),
         routed.parts_for(position(1))[0].to_bytes(),
         share_keys::parts_to_bytes(&routed.parts_for(position(1))),
-        routed.sharers().to_bytes(),
+        routed.sharers().shown_to(position(1)).to_bytes(),
         masked[0].1.finished.to_bytes(),
         masked[0].1.packed.clone(),
         collector.survivors().to_bytes(),
@@ -96,13 +96,17 @@ fn an_advert_with_a_non_canonical_or_small_order_key_is_refused() {
 fn lists_that_claim_more_than_a_roster_holds_are_refused_before_they_are_read() {
     let many = [0xff; 4096];
     for error in [
-        Sharers::from_bytes(&many).map(|_| ()),
+        ShownSharers::from_bytes(&many, 10_001).map(|_| ()),
+        ShownSharers::from_bytes(&[0; 1024], 8).map(|_| ()),
+        Survivors::from_bytes(&[1; 1024], 8).map(|_| ()),
         Quorum::from_bytes(&many).map(|_| ()),
         UnmaskAnswer::from_bytes(&many).map(|_| ()),
         Finished::from_bytes(&many).map(|_| ()),
         share_keys::parts_from_bytes(&vec![0; 10_001 * AddressedPart::LEN]).map(|_| ()),
         Bundle::from_bytes(&vec![0; 10_001 * SharePart::LEN]).map(|_| ()),
-        roster::entries_from_bytes(&vec![0; 10_001 * UnidentifiedEntry::LEN]).map(|_| ()),
+        ShownRoster::from_bytes(&many).map(|_| ()),
+        // More proof than members.
+        ShownRoster::from_bytes(&[0; 32 + 4 + 32]).map(|_| ()),
         Survivors::from_bytes(&many, 10_001).map(|_| ()),
     ] {
         assert!(matches!(error, Err(eranos_base::encoding::DecodeError::Limit { .. })), "{error:?}");

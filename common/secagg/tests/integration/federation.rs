@@ -8,8 +8,8 @@ use eranos_base::{
 };
 use eranos_secagg::{
     Accumulator, Advertised, Arrival, Bits, Bundle, ConsistencyCollector, Consistent, Finished, GraphKind, Identity,
-    Masked, Quorum, Ready, Roster, RosterEntry, ShareRouter, SharedKeys, Sharers, StatementKey, Survivors, Terms,
-    Unmasker, Upload, roster, share_keys, terms::Dimension,
+    Masked, Quorum, Ready, Refusal, Roster, RosterEntry, ShareRouter, SharedKeys, ShownRoster, ShownSharers,
+    StatementKey, Survivors, Terms, Unmasker, Upload, VerifiedCertifications, roster, share_keys, terms::Dimension,
 };
 
 pub(crate) struct Federation {
@@ -40,7 +40,8 @@ pub(crate) fn federation(n1: usize, f: usize, u_min: usize, dimension: usize, bi
     keys.sort_by_key(|(_, statement_key)| statement_key.verifying_key());
     let identity = |(i, (certificate_key, statement_key)): (usize, (SigningKey, StatementKey))| {
         let certificate = Digest::of(format!("certificate {i}").as_bytes());
-        Arc::new(Identity { id: id(n1, i), certificate, certificate_key, statement_key })
+        let verified = VerifiedCertifications::default();
+        Arc::new(Identity { id: id(n1, i), certificate, certificate_key, statement_key, verified })
     };
     let identities = keys.into_iter().enumerate().map(identity).collect();
     Federation { terms: Arc::new(terms), identities, seed }
@@ -81,14 +82,16 @@ impl Federation {
         self.advertised().iter().map(Advertised::entry).collect()
     }
 
-    /// The entries as a client reads them, with what it knows of each.
-    pub(crate) fn over_the_wire(&self, entries: &[RosterEntry]) -> Vec<RosterEntry> {
-        let read = roster::entries_from_bytes(&roster::entries_to_bytes(entries)).expect("our own bytes");
-        let identify = |(entry, whole): (roster::UnidentifiedEntry, &RosterEntry)| {
-            let holder = self.identities.iter().find(|identity| identity.id == whole.id).expect("a member");
-            entry.identify(&whole.credential(), whole.id.clone(), holder.certificate_key.verifying_key())
-        };
-        read.into_iter().zip(entries).map(|pair| identify(pair).expect("its credential")).collect()
+    /// Client `i` after it was shown these entries, over the wire, by a coordinator that checks nothing.
+    pub(crate) fn deal(
+        &self,
+        i: usize,
+        entries: &[RosterEntry],
+        entropy: &mut dyn Entropy,
+    ) -> Result<SharedKeys, Refusal> {
+        let (shown, members) = roster::show_unchecked(&self.terms, entries, &self.identities[i].id);
+        let shown = ShownRoster::from_bytes(&shown.to_bytes()).expect("our own bytes");
+        self.advertise(i).share_keys(shown, members, entropy)
     }
 
     pub(crate) fn roster(&self) -> Arc<Roster> {
@@ -97,17 +100,17 @@ impl Federation {
 
     /// Client `i` after share_keys.
     pub(crate) fn share(&self, i: usize) -> SharedKeys {
-        self.share_among(i, self.over_the_wire(&self.entries()))
+        self.share_among(i, &self.entries())
     }
 
-    fn share_among(&self, i: usize, entries: Vec<RosterEntry>) -> SharedKeys {
-        self.advertise(i).share_keys(entries, &mut self.entropy(i, 1)).expect("an honest roster")
+    fn share_among(&self, i: usize, entries: &[RosterEntry]) -> SharedKeys {
+        self.deal(i, entries, &mut self.entropy(i, 1)).expect("an honest roster")
     }
 
     /// Everybody after share_keys, and the coordinator with the bundles of all but `dropped`.
     pub(crate) fn shared(&self, dropped: &[usize]) -> (Vec<SharedKeys>, ShareRouter) {
-        let entries = self.over_the_wire(&self.entries());
-        let clients: Vec<_> = (0..self.identities.len()).map(|i| self.share_among(i, entries.clone())).collect();
+        let entries = self.entries();
+        let clients: Vec<_> = (0..self.identities.len()).map(|i| self.share_among(i, &entries)).collect();
         let mut router = ShareRouter::new(self.roster());
         for (i, client) in clients.iter().enumerate().filter(|(i, _)| !dropped.contains(i)) {
             let bundle = Bundle::from_bytes(&client.bundle().to_bytes()).expect("our own bytes");
@@ -121,7 +124,8 @@ impl Federation {
         let (clients, router) = self.shared(&[]);
         let routed = router.close().expect("everybody shared");
         let receive = |(i, client): (usize, SharedKeys)| {
-            let sharers = Sharers::from_bytes(&routed.sharers().to_bytes()).expect("our own bytes");
+            let sharers = routed.sharers().shown_to(position(i)).to_bytes();
+            let sharers = ShownSharers::from_bytes(&sharers, self.identities.len()).expect("our own bytes");
             let parts = share_keys::parts_to_bytes(&routed.parts_for(position(i)));
             client.receive(&sharers, &share_keys::parts_from_bytes(&parts).expect("our own bytes")).expect("honest")
         };
@@ -156,10 +160,11 @@ impl Federation {
 
     /// The survivors having signed, and the coordinator with a quorum.
     pub(crate) fn consistent(&self, dropped: &[usize]) -> (Vec<(usize, Consistent)>, Quorum, Unmasker, Context) {
-        let (clients, mut collector) = self.uploaded(dropped);
+        let ((clients, mut collector), roster) = (self.uploaded(dropped), self.roster());
         let mut signed = Vec::new();
         for (i, client) in clients.into_iter().enumerate().filter(|(i, _)| !dropped.contains(i)) {
-            let survivors = Survivors::from_bytes(&collector.survivors().to_bytes(), self.identities.len());
+            let survivors = collector.survivors().shown_to(&roster, position(i)).to_bytes();
+            let survivors = Survivors::from_bytes(&survivors, self.identities.len());
             let client = client.sign(&survivors.expect("our own bytes")).expect("honest");
             assert_eq!(collector.accept(position(i), &client.signature()), Ok(Arrival::New));
             signed.push((i, client));

@@ -1,8 +1,11 @@
 //! Every message of a round with one bit flipped, and every message cut short: never taken as valid.
 
-use eranos_secagg::{Advert, Bundle, Finished, Quorum, Sharers, Survivors, UnmaskAnswer, roster, share_keys};
+use eranos_secagg::{
+    Advert, Bundle, Finished, Quorum, RosterEntry, ShortName, ShownRoster, ShownSharers, Survivors, UnmaskAnswer,
+    share_keys,
+};
 
-use crate::federation::{Federation, federation, position};
+use crate::federation::{Federation, federation, position, sparse};
 
 fn four() -> Federation {
     federation(4, 1, 3, 5, 23, 1)
@@ -33,26 +36,35 @@ fn no_spoiled_advert_is_taken() {
     let entry = federation.entries().remove(1);
     check(&entry.advert.to_bytes(), |bytes| {
         let Ok(advert) = Advert::from_bytes(bytes) else { return false };
-        eranos_secagg::RosterEntry { advert, ..entry.clone() }.verify(&federation.terms).is_ok()
+        RosterEntry { advert, ..entry.clone() }.verify(&federation.terms).is_ok()
     });
 }
 
-#[test]
-fn no_spoiled_roster_leads_to_the_same_r1() {
-    let federation = four();
-    let r1 = federation.roster().digest();
-    // The client's caller looks a credential up by its digest; one that is not there ends the round.
-    let entries = federation.entries();
-    let known = |entry: roster::UnidentifiedEntry| {
-        let whole = entries.iter().find(|whole| whole.credential().digest() == entry.credential)?;
-        entry.identify(&whole.credential(), whole.id.clone(), whole.key)
+/// The client's caller looks a credential up by its name; one that is not there ends the round.
+fn taken_as(federation: &Federation, entries: &[RosterEntry], bytes: &[u8]) -> Option<eranos_base::Digest> {
+    let shown = ShownRoster::from_bytes(bytes).ok()?;
+    let named = |name: &ShortName| {
+        let of = |entry: &&RosterEntry| ShortName::of(&shown.digest, &entry.credential().digest()) == *name;
+        entries.iter().find(of).map(RosterEntry::member)
     };
-    check(&roster::entries_to_bytes(&entries), |bytes| {
-        let Ok(entries) = roster::entries_from_bytes(bytes) else { return false };
-        let Some(entries) = entries.into_iter().map(known).collect::<Option<Vec<_>>>() else { return false };
-        let client = federation.advertise(0).share_keys(entries, &mut eranos_base::SeededEntropy::new(1));
-        client.is_ok_and(|client| client.roster().digest() == r1)
-    });
+    let members = shown.names.iter().map(named).collect::<Option<Vec<_>>>()?;
+    let client = federation.advertise(0).share_keys(shown, members, &mut eranos_base::SeededEntropy::new(1)).ok()?;
+    Some(client.roster().digest())
+}
+
+#[test]
+fn no_spoiled_roster_is_taken() {
+    let federation = four();
+    let roster = federation.roster();
+    let shown = roster.show()(position(0)).to_bytes();
+    check(&shown, |bytes| taken_as(&federation, roster.entries(), bytes).is_some());
+    assert_eq!(taken_as(&federation, roster.entries(), &shown), Some(roster.digest()));
+    // On the sparse graph some of twelve are strangers to each other, and the proof is not empty.
+    let sparse = sparse(12, 1, 11, 5, 23, 1);
+    let roster = sparse.roster();
+    let shown = roster.show()(position(0));
+    assert!(!shown.proof.is_empty() && shown.keys.len() < 12);
+    check(&shown.to_bytes(), |bytes| taken_as(&sparse, roster.entries(), bytes).is_some());
 }
 
 #[test]
@@ -69,11 +81,11 @@ fn no_spoiled_u2_or_part_is_taken() {
     let federation = four();
     let (clients, router) = federation.shared(&[]);
     let root = router.close().expect("everybody shared");
-    let (sharers, parts) = (root.sharers().clone(), root.parts_for(position(0)));
+    let (sharers, parts) = (root.sharers().shown_to(position(0)), root.parts_for(position(0)));
     drop(clients);
     check(&sharers.to_bytes(), |bytes| {
-        let Ok(spoiled) = Sharers::from_bytes(bytes) else { return false };
-        // The hash of another's bundle shows only in the root, which every READY names.
+        let Ok(spoiled) = ShownSharers::from_bytes(bytes, 4) else { return false };
+        // Who is in it shows only in the root, which every READY names.
         let same_root = spoiled.root() == sharers.root();
         same_root && federation.share(0).receive(&spoiled, &parts).is_ok()
     });

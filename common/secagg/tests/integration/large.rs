@@ -25,11 +25,11 @@ fn three_hundred_clients_of_whom_twenty_drop_sum_exactly() {
 fn a_roster_too_large_for_the_complete_graph_is_refused_on_it_and_taken_on_the_sparse_one() {
     let complete = federation(1025, 5, 1015, 1, 16, 2);
     let entries = complete.entries();
-    let refusal = complete.advertise(0).share_keys(entries.clone(), &mut SeededEntropy::new(1)).err();
+    let refusal = complete.deal(0, &entries, &mut SeededEntropy::new(1)).err();
     let too_large = RosterError::Thresholds(ThresholdError::CompleteTooLarge { n1: 1025 });
     assert_eq!(refusal, Some(Refusal::Roster(too_large)));
     let sparse = complete.with_terms(|terms| terms.graph = eranos_secagg::GraphKind::Sparse);
-    let shared = sparse.advertise(0).share_keys(entries, &mut SeededEntropy::new(1)).expect("an honest roster");
+    let shared = sparse.deal(0, &entries, &mut SeededEntropy::new(1)).expect("an honest roster");
     let Graph::Sparse { degree, .. } = shared.roster().graph() else { panic!("a sparse graph") };
     assert_eq!(shared.bundle().parts().len(), *degree);
 }

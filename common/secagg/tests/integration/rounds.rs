@@ -13,7 +13,8 @@ use std::{
 use eranos_base::{Entropy, OsEntropy, Position, SeededEntropy};
 use eranos_secagg::{
     Advertised, Arrival, Bundle, Consistent, Finished, Graph, GraphKind, Incomplete, Masked, Quorum, Ready, Roster,
-    RosterError, ShareRouter, SharedKeys, Sharers, Survivors, ThresholdError, Thresholds, UnmaskAnswer,
+    RosterError, ShareRouter, SharedKeys, ShownRoster, ShownSharers, Survivors, ThresholdError, Thresholds,
+    UnmaskAnswer,
     share_keys::{parts_from_bytes, parts_to_bytes},
 };
 
@@ -181,15 +182,19 @@ fn go(schedule: &Schedule, federation: &Federation, dice: &mut Dice, graph: &mut
         Err(error) => return End::Roster(error),
     };
     *graph = roster.graph().clone();
-    let (n1, read) = (members.len(), federation.over_the_wire(&entries));
+    let n1 = members.len();
     let at = |i: usize| position(members.binary_search(&i).expect("a member"));
+
+    let show = roster.show();
 
     // share_keys. A message in four comes twice: an answer was lost.
     let mut router = ShareRouter::new(roster.clone());
     let mut shared: Vec<Option<SharedKeys>> = (0..n).map(|_| None).collect();
     for i in dice.shuffled(schedule.send(BeforeShares)) {
         let mut entropy = SeededEntropy::new(dice.next());
-        let client = advertised[i].take().expect("it advertised").share_keys(read.clone(), &mut entropy);
+        let shown = ShownRoster::from_bytes(&show(at(i)).to_bytes()).expect("our own bytes");
+        let client = advertised[i].take().expect("it advertised");
+        let client = client.share_keys(shown, roster.members().to_vec(), &mut entropy);
         let client = client.expect("an honest roster");
         assert_eq!(client.roster().digest(), roster.digest());
         for &arrival in dice.arrivals() {
@@ -206,7 +211,8 @@ fn go(schedule: &Schedule, federation: &Federation, dice: &mut Dice, graph: &mut
     // masked_input, READY first.
     let mut ready: Vec<Option<Ready>> = (0..n).map(|_| None).collect();
     for i in schedule.send(BeforeReady) {
-        let sharers = Sharers::from_bytes(&routed.sharers().to_bytes()).expect("our own bytes");
+        let sharers = routed.sharers().shown_to(at(i)).to_bytes();
+        let sharers = ShownSharers::from_bytes(&sharers, n1).expect("our own bytes");
         let parts = parts_from_bytes(&parts_to_bytes(&routed.parts_for(at(i)))).expect("our own bytes");
         let client = shared[i].take().expect("it shared").receive(&sharers, &parts).expect("an honest U2");
         assert_eq!(client.complaints(), []);
@@ -236,10 +242,11 @@ fn go(schedule: &Schedule, federation: &Federation, dice: &mut Dice, graph: &mut
     };
 
     // consistency.
-    let survivors = collector.survivors().to_bytes();
+    let survivors = collector.survivors().clone();
     let mut signed: Vec<Option<Consistent>> = (0..n).map(|_| None).collect();
     for i in dice.shuffled(schedule.send(BeforeStatement)) {
-        let survivors = Survivors::from_bytes(&survivors, n1).expect("our own bytes");
+        let shown = survivors.shown_to(&roster, at(i)).to_bytes();
+        let survivors = Survivors::from_bytes(&shown, n1).expect("our own bytes");
         let client = masked[i].take().expect("it sent its vector").sign(&survivors).expect("honest survivors");
         for &arrival in dice.arrivals() {
             assert_eq!(collector.accept(at(i), &client.signature()), Ok(arrival));

@@ -144,7 +144,7 @@ fn a_client_whose_peers_mirror_keys_is_masked_as_before() {
     // n1 = 10, f = 3. Client 0 advertises the mirror of client 7's masking key. It stands on the other side of client 3, so
     // that were masks made of the shared secret alone, what it adds to client 3's vector would take off what 7 adds.
     let federation = ten(45);
-    let mut entries = federation.over_the_wire(&federation.entries());
+    let mut entries = federation.entries();
     let mut advert: Advert = entries[0].advert.clone();
     advert.s_pk = mirrored(&entries[7].advert.s_pk);
     let body = &advert.to_bytes()[..Advert::LEN - 64];
@@ -152,7 +152,7 @@ fn a_client_whose_peers_mirror_keys_is_masked_as_before() {
     advert.signature = federation.identities[0].certificate_key.sign(&statement);
     entries[0].advert = advert;
     let share = |i: usize| {
-        let client = federation.advertise(i).share_keys(entries.clone(), &mut SeededEntropy::new(7 + i as u64));
+        let client = federation.deal(i, &entries, &mut SeededEntropy::new(7 + i as u64));
         client.expect("every signature holds, and all keys are distinct")
     };
     // What the victim receives: of the mirror nothing that opens, signed by it.
@@ -177,7 +177,8 @@ fn a_client_whose_peers_mirror_keys_is_masked_as_before() {
         let members = (0..10).filter(|i| !without.contains(i));
         let members = members.map(|i| (position(i), if i == 3 { bundle } else { Digest::ZERO })).collect();
         let parts: Vec<_> = parts.iter().filter(|part| !without.contains(&part.dealer.index())).cloned().collect();
-        let ready = victim.receive(&Sharers::new(members).expect("ascending"), &parts).expect("large enough");
+        let sharers = Sharers::new(10, members).expect("ascending").shown_to(position(3));
+        let ready = victim.receive(&sharers, &parts).expect("large enough");
         ready.mask(&federation.input(3)).expect("the plan's length").1.packed
     };
     assert_ne!(masked(&[]), masked(&[0, 7]), "the two masks cancel");

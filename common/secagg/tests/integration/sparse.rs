@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use eranos_base::{Digest, Position, SeededEntropy, StatementKind};
 use eranos_secagg::{
-    AddressedPart, Arrival, Bundle, Graph, GraphError, Incomplete, Misbehaviour, PositionSet, Refusal, Roster,
-    RosterError, Routed, SharePart, Sharers, Survivors, ThresholdError, UnmaskAnswer,
+    AddressedPart, Arrival, Bundle, FreshKeys, Graph, GraphError, Incomplete, Member, Misbehaviour, PositionSet,
+    Quorum, Refusal, Roster, RosterError, Routed, SharePart, SharedKeys, Sharers, ShownRoster, Survivors,
+    ThresholdError, UnmaskAnswer, advert::AdvertError, roster::EntryError,
 };
 
 use crate::federation::{Federation, federation, position, sparse};
@@ -92,7 +93,7 @@ fn shares_that_a_coordinator_brings_from_beyond_the_neighbors_are_refused() {
     let routed = router.close().expect("everybody shared");
     let mut parts = routed.parts_for(victim);
     parts.push(AddressedPart::from(&part));
-    let refusal = clients.remove(5).receive(routed.sharers(), &parts).err();
+    let refusal = clients.remove(5).receive(&routed.sharers().shown_to(position(5)), &parts).err();
     assert_eq!(refusal, Some(Refusal::ForeignPart { dealer: stranger, holder: victim }));
 }
 
@@ -106,7 +107,7 @@ fn shares_that_a_coordinator_keeps_from_a_neighbor_are_missed() {
     let far = around(&federation.roster(), position(5), [4, -4]);
     parts.retain(|part| !far.contains(&part.dealer));
     assert_eq!(parts.len(), 6);
-    let refusal = clients.remove(5).receive(routed.sharers(), &parts).err();
+    let refusal = clients.remove(5).receive(&routed.sharers().shown_to(position(5)), &parts).err();
     assert_eq!(refusal, Some(Refusal::PartMissing { dealer: *far.iter().min().expect("two") }));
 }
 
@@ -144,14 +145,14 @@ fn a_ring_in_another_order_than_the_rosters_is_refused() {
         .map(|part| AddressedPart::from(&part))
         .collect();
     let foreign = *chosen.iter().find(|dealer| !roster.graph().contains(position(0), **dealer)).expect("one");
-    let refusal = clients.remove(0).receive(routed.sharers(), &parts).err();
+    let refusal = clients.remove(0).receive(&routed.sharers().shown_to(position(0)), &parts).err();
     assert_eq!(refusal, Some(Refusal::ForeignPart { dealer: foreign, holder: position(0) }));
 
     // The list itself has one order, and each client computes the ring from the R1 that it computes.
-    let mut entries = federation.over_the_wire(&federation.entries());
+    let mut entries = federation.entries();
     entries.swap(3, 4);
     let id = entries[4].id.clone();
-    let refusal = federation.advertise(0).share_keys(entries, &mut SeededEntropy::new(1)).err();
+    let refusal = federation.deal(0, &entries, &mut SeededEntropy::new(1)).err();
     assert_eq!(refusal, Some(Refusal::Roster(RosterError::Order { id })));
     let mut entries = federation.entries();
     entries[47].certificate = Digest::of(b"renewed");
@@ -160,11 +161,108 @@ fn a_ring_in_another_order_than_the_rosters_is_refused() {
 }
 
 #[test]
+fn a_client_is_shown_its_neighbors_keys_and_takes_no_others() {
+    let federation = forty_eight(14);
+    let roster = federation.roster();
+    let show = roster.show();
+    // What client 5 says to what it is shown, honest but for `change`.
+    let refusal = |change: &dyn Fn(&mut ShownRoster, &mut Vec<Member>)| {
+        let (mut shown, mut members) = (show(position(5)), roster.members().to_vec());
+        change(&mut shown, &mut members);
+        federation.advertise(5).share_keys(shown, members, &mut SeededEntropy::new(1)).err()
+    };
+    let refused = |error: RosterError| Some(Refusal::Roster(error));
+    assert_eq!(refusal(&|_, _| ()), None);
+    let shown = show(position(5));
+    assert_eq!((shown.names.len(), shown.keys.len()), (48, 9));
+    assert!(shown.proof.len() > 9 && shown.proof.len() < 30, "{}", shown.proof.len());
+
+    // A wrong, short or long proof.
+    for at in 0..shown.proof.len() {
+        assert_eq!(refusal(&|shown, _| shown.proof[at].0[7] ^= 1), refused(RosterError::Digest), "node {at}");
+    }
+    assert_eq!(refusal(&|shown, _| shown.proof.truncate(shown.proof.len() - 1)), refused(RosterError::Digest));
+    assert_eq!(refusal(&|shown, _| shown.proof.push(Digest::ZERO)), refused(RosterError::Digest));
+    assert_eq!(refusal(&|shown, _| shown.proof.swap(0, 1)), refused(RosterError::Digest));
+    // Keys of another position: two neighbors' exchanged, and a stranger's in a neighbor's place.
+    assert_eq!(refusal(&|shown, _| shown.keys.swap(0, 1)), refused(RosterError::Digest));
+    let stranger = around(&roster, position(5), [5])[0];
+    let strangers = FreshKeys::from(roster.entry(stranger).expect("a member"));
+    assert_eq!(refusal(&|shown, _| shown.keys[0] = strangers.clone()), refused(RosterError::Digest));
+    let doubled = refusal(&|shown, _| shown.keys[0] = shown.keys[1].clone());
+    assert!(matches!(doubled, Some(Refusal::Roster(RosterError::Duplicate { what: "agreement key", .. }))));
+    // Fewer or more than the neighbors'.
+    let keys = |found| refused(RosterError::Keys { expected: 9, found });
+    assert_eq!(refusal(&|shown, _| shown.keys.truncate(8)), keys(8));
+    assert_eq!(refusal(&|shown, _| shown.keys.push(strangers.clone())), keys(10));
+    assert_eq!(refusal(&|shown, _| shown.keys.clear()), keys(0));
+    let everybodys = roster.entries().iter().map(FreshKeys::from).collect::<Vec<_>>();
+    assert_eq!(refusal(&|shown, _| shown.keys.clone_from(&everybodys)), keys(48));
+    // Another R1: another ring and so other neighbors, whose keys these are not.
+    let other = refusal(&|shown, _| shown.digest.0[7] ^= 1);
+    assert!(matches!(other, Some(Refusal::Roster(RosterError::Digest))), "{other:?}");
+
+    // A list of members that is not the one in R1: a stranger under another name, with another certificate, statement key or
+    // certification, doubled, or left out.
+    let at = index(stranger);
+    let renamed: eranos_base::ClientId = "spiffe://example.org/client/other".parse().expect("identity");
+    assert_eq!(refusal(&|_, members| members[at].id = renamed.clone()), refused(RosterError::Digest));
+    let certificate = Digest::of(b"renewed");
+    assert_eq!(refusal(&|_, members| members[at].credential.certificate = certificate), refused(RosterError::Digest));
+    assert_eq!(refusal(&|_, members| members[at].credential.certification.0[7] ^= 1), refused(RosterError::Digest));
+    let doubled = refusal(&|_, members| members[at] = members[(at + 1) % 48].clone());
+    assert!(matches!(doubled, Some(Refusal::Roster(RosterError::Duplicate { what: "identity", .. }))), "{doubled:?}");
+    let doubled = refusal(&|_, members| members[at].id = members[(at + 1) % 48].id.clone());
+    assert!(matches!(doubled, Some(Refusal::Roster(RosterError::Duplicate { what: "identity", .. }))), "{doubled:?}");
+    let left_out = refusal(&|_, members| drop(members.remove(at)));
+    assert!(matches!(left_out, Some(Refusal::Roster(RosterError::Keys { .. } | RosterError::Digest))), "{left_out:?}");
+}
+
+#[test]
+fn every_neighbor_of_a_member_sees_that_its_keys_are_not_signed() {
+    // The coordinator lists a client that is not there, with keys of its own making: all who share keys with it refuse, and
+    // whoever does not shares no key with it.
+    let federation = forty_eight(15);
+    let mut entries = federation.entries();
+    entries[20].advert.nonce[0] ^= 1;
+    let mut n_refused = 0;
+    for i in (0..48).filter(|i| *i != 20) {
+        match federation.deal(i, &entries, &mut SeededEntropy::new(1)) {
+            Ok(client) => {
+                assert!(!client.roster().graph().contains(position(i), position(20)), "client {i}");
+                assert!(client.bundle().parts().iter().all(|part| part.holder != position(20)));
+            }
+            Err(refusal) => {
+                let error = EntryError::Advert(AdvertError::Signature);
+                assert_eq!(refusal, Refusal::Roster(RosterError::Entry { id: entries[20].id.clone(), error }));
+                n_refused += 1;
+            }
+        }
+    }
+    assert_eq!(n_refused, 8);
+}
+
+#[test]
+fn a_strangers_statement_key_without_a_certification_is_refused_by_all() {
+    // It counts in the quorum, whoever shares keys with its owner.
+    let federation = forty_eight(16);
+    let mut entries = federation.entries();
+    entries[20].advert.certification.0[7] ^= 1;
+    for i in (0..48).filter(|i| *i != 20) {
+        let refusal = federation.deal(i, &entries, &mut SeededEntropy::new(1)).err();
+        let Some(Refusal::Roster(RosterError::Entry { id, error: EntryError::Advert(_) })) = refusal else {
+            panic!("client {i}: {refusal:?}")
+        };
+        assert_eq!(id, entries[20].id);
+    }
+}
+
+#[test]
 fn a_roster_for_which_no_sparse_graph_is_safe_is_refused() {
     // With 7 of 10 corrupt no threshold keeps from them what they must not learn and leaves the others enough.
     let weak = sparse(10, 7, 9, 6, 20, 7);
-    let entries = weak.over_the_wire(&weak.entries());
-    let refusal = weak.advertise(0).share_keys(entries, &mut SeededEntropy::new(1)).err();
+    let entries = weak.entries();
+    let refusal = weak.deal(0, &entries, &mut SeededEntropy::new(1)).err();
     let infeasible = GraphError::Infeasible { n: 10, n_corrupt: 7, n_dropped: 1 };
     assert_eq!(refusal, Some(Refusal::Roster(RosterError::Thresholds(ThresholdError::Graph(infeasible)))));
     // On the complete graph the same numbers are safe.
@@ -174,8 +272,8 @@ fn a_roster_for_which_no_sparse_graph_is_safe_is_refused() {
 
 /// A U2 without these.
 fn sharers_without(routed: &Routed, without: &[Position]) -> Sharers {
-    let members = routed.sharers().members().iter().filter(|(position, _)| !without.contains(position));
-    Sharers::new(members.copied().collect()).expect("ascending")
+    let members = routed.sharers().members().filter(|(position, _)| !without.contains(position));
+    Sharers::new(routed.sharers().set().n1(), members.collect()).expect("ascending")
 }
 
 #[test]
@@ -189,7 +287,7 @@ fn a_client_whose_neighbors_are_said_to_have_dropped_out_masks_nothing() {
     let sharers = sharers_without(&routed, &dropped);
     let mut parts = routed.parts_for(position(5));
     parts.retain(|part| !dropped.contains(&part.dealer));
-    let refusal = clients.remove(5).receive(&sharers, &parts).err();
+    let refusal = clients.remove(5).receive(&sharers.shown_to(position(5)), &parts).err();
     assert_eq!(refusal, Some(Refusal::TooFewNeighbors { n_neighbors: 2, threshold: 3 }));
     // An honest coordinator sees it as soon.
     let dropped: Vec<_> = dropped.into_iter().map(index).collect();
@@ -208,7 +306,7 @@ fn a_client_whose_neighbors_are_said_to_have_sent_nothing_signs_nothing() {
     let mut bytes = set.as_bytes().to_vec();
     let (ready, _) = federation.ready();
     bytes.extend(kept.clone().flat_map(|position| ready[index(position)].ready().0));
-    let survivors = Survivors::from_bytes(&bytes, 48).expect("well-formed");
+    let survivors = Survivors::from_bytes(&bytes, 48).expect("well-formed").shown_to(&roster, position(5));
     for kept in kept {
         let upload = &clients[index(kept)].1;
         assert_eq!(accumulator.accept(kept, &upload.packed, &upload.finished), Ok(Arrival::New));
@@ -216,6 +314,79 @@ fn a_client_whose_neighbors_are_said_to_have_sent_nothing_signs_nothing() {
     let refusal = clients.remove(5).0.sign(&survivors).err();
     assert_eq!(refusal, Some(Refusal::TooFewNeighbors { n_neighbors: 2, threshold: 3 }));
     let Err(Incomplete::Shares { n_shares: 2, threshold: 3, .. }) = accumulator.close() else { panic!("out of reach") };
+}
+
+#[test]
+fn a_client_with_a_u2_of_its_own_is_given_away_by_none_of_its_neighbors_though_strangers_go_on() {
+    let federation = many_may_drop(12);
+    let (roster, victim) = (federation.roster(), position(5));
+    let strangers = around(&roster, victim, 13..=35);
+    let (clients, router) = federation.shared(&[]);
+    let routed = router.close().expect("everybody shared");
+    // The victim is told that a stranger dropped out: it masks as before, and says READY for another U2 than all others.
+    let (everyone, victims) = (routed.sharers().clone(), sharers_without(&routed, &strangers[..1]));
+    let receive = |(i, client): (usize, SharedKeys)| {
+        let u2 = if i == 5 { &victims } else { &everyone };
+        client.receive(&u2.shown_to(position(i)), &routed.parts_for(position(i))).expect("each U2 alone is in order")
+    };
+    let clients: Vec<_> = clients.into_iter().enumerate().map(receive).collect();
+    let everybody = PositionSet::of(48, (0..48).map(position));
+    let readies: Vec<u8> = clients.iter().flat_map(|client| client.ready().0).collect();
+    let whole = [everybody.as_bytes(), &readies].concat();
+    let whole = Survivors::from_bytes(&whole, 48).expect("well-formed");
+    let (mut signed, mut statements) = (Vec::new(), Vec::new());
+    for (i, client) in clients.into_iter().enumerate().filter(|(i, _)| *i != 5) {
+        let (client, _) = client.mask(&federation.input(i)).expect("the plan's length");
+        let shown = whole.shown_to(&roster, position(i));
+        match client.sign(&shown) {
+            Ok(client) => {
+                statements.push((position(i), client.signature()));
+                signed.push(client);
+            }
+            Err(refusal) => {
+                assert_eq!(refusal, Refusal::ReadySignature { position: victim });
+                assert!(roster.graph().contains(position(i), victim), "client {i}");
+            }
+        }
+    }
+    // Only its 24 neighbors were shown its READY. The other 23 are no quorum here; were they one, they hold no share of it.
+    assert_eq!(signed.len(), 23);
+    let quorum = Quorum::new(statements);
+    for client in signed {
+        let refusal = client.release(&quorum).err();
+        assert_eq!(refusal, Some(Refusal::QuorumTooSmall { n_signatures: 23, quorum: 25 }));
+    }
+    for stranger in strangers {
+        assert!(!roster.graph().contains(stranger, victim));
+    }
+}
+
+#[test]
+fn a_client_signs_no_survivors_without_the_ready_of_each_neighbor_and_its_own() {
+    let federation = forty_eight(13);
+    let roster = federation.roster();
+    let (_, collector) = federation.uploaded(&[20]);
+    let shown = collector.survivors().shown_to(&roster, position(5)).to_bytes();
+    let n_shown = roster.graph().neighbors(position(5)).iter().filter(|peer| index(**peer) != 20).count() + 1;
+    assert_eq!(shown.len(), 6 + 64 * n_shown);
+    let refusal = |bytes: &[u8]| {
+        let survivors = Survivors::from_bytes(bytes, 48).expect("well-formed");
+        federation.uploaded(&[20]).0.remove(5).sign(&survivors).err()
+    };
+    assert_eq!(refusal(&shown), None);
+    let missing = |found| Some(Refusal::ReadiesMissing { expected: n_shown, found });
+    assert_eq!(refusal(&shown[..shown.len() - 64]), missing(n_shown - 1));
+    assert_eq!(refusal(&[&shown[..], &[0; 64]].concat()), missing(n_shown + 1));
+    assert_eq!(refusal(&collector.survivors().to_bytes()), missing(47));
+    // A stranger's in a neighbor's place, and two neighbors' exchanged.
+    let stranger = around(&roster, position(5), [5])[0];
+    let (_, ready) = collector.survivors().readies().find(|(of, _)| *of == stranger).expect("a survivor");
+    let mut foreign = shown.clone();
+    foreign[6..70].copy_from_slice(&ready.0);
+    assert!(matches!(refusal(&foreign), Some(Refusal::ReadySignature { .. })));
+    let mut exchanged = shown.clone();
+    exchanged[6..134].rotate_left(64);
+    assert!(matches!(refusal(&exchanged), Some(Refusal::ReadySignature { .. })));
 }
 
 #[test]

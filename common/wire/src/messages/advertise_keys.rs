@@ -20,12 +20,12 @@ pub struct Advertise {
     pub possession: Signature,
 }
 
-/// The roster, in its order. A client recomputes R1 from it.
+/// The roster, as the client is shown it, which recomputes R1 from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
-    /// `eranos_secagg::roster::entries_to_bytes`: the credential's digest and the fresh keys of every member.
+    /// `eranos_secagg::ShownRoster`: R1, by what each member's credential is found, and fresh keys with their proof.
     #[serde(with = "blob")]
-    pub entries: Vec<u8>,
+    pub roster: Vec<u8>,
     /// The coordinator's signature over R1.
     pub signature: Signature,
 }
@@ -35,19 +35,18 @@ pub struct Roster {
 pub struct FetchCredentials {
     /// The round.
     pub round: RoundRef,
-    /// Their digests, at most [`CREDENTIALS_PER_FETCH_MAX`].
-    pub credentials: Vec<Digest>,
+    /// Their `eranos_secagg::ShortName`s in this roster, at most [`CREDENTIALS_PER_FETCH_MAX`].
+    pub credentials: Vec<[u8; eranos_secagg::ShortName::LEN]>,
 }
 
 /// The credentials asked for, in the order asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
-    /// One for each digest.
+    /// One for each name.
     pub credentials: Vec<Credential>,
 }
 
-/// What of a member is the same in every round of a task. Its digest is what a roster names, so that it is what it is
-/// whoever shows it, and may be kept.
+/// What of a member is the same in every round of a task, and may be kept: the roster's digest binds it, whoever showed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
     /// The certificate, in DER.
@@ -70,7 +69,7 @@ impl Credential {
         }
     }
 
-    /// By what a roster names it.
+    /// Under what it is kept.
     pub fn digest(&self) -> Digest {
         self.digested().digest()
     }

@@ -28,7 +28,7 @@ pub struct MaskedInput {
     pub finished: Vec<u8>,
 }
 
-/// The survivors, with the READY of every one of them.
+/// The survivors, with the READYs of those who share keys with the client, and its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Survivors {
     /// `eranos_secagg::Survivors`: U3 as a bitmap over the roster, and the READYs.

@@ -18,7 +18,7 @@ pub struct ShareKeys {
 /// U2, and what its members sent to this client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sharers {
-    /// `eranos_secagg::Sharers`: positions and bundle hashes.
+    /// `eranos_secagg::ShownSharers`: who is in U2, and that the client's own bundle is.
     #[serde(with = "blob")]
     pub sharers: Vec<u8>,
     /// The coordinator's signature over the root of U2.

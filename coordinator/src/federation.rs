@@ -700,7 +700,8 @@ impl Federation {
             self.round_ref.round.0,
             spent.len(),
         );
-        tracing::warn!(there, needed, spent = names, "too few clients are left");
+        // No warning of the log: the two lines below are one, and once is enough.
+        tracing::info!(there, needed, spent = names, "too few clients are left");
         if let Some(warnings) = &self.warnings {
             let next = "it waits for others to join as long as it runs; or end it: the model so far can be exported, and \
                         another task may allow each client more (privacy.client_epsilon_max)";

@@ -352,7 +352,7 @@ async fn whoever_is_revoked_waits_for_nothing_and_nobody_waits_for_it() {
     federation.uploads.insert(gone.id.clone(), reading);
     federation.revoked(&gone.id, "revoked").expect("handled");
     assert!(broken_off.await.is_err(), "nothing more of it is read");
-    assert_eq!(federation.current.dropped.get(&gone.id), Some(&"masked_input"), "it dropped out");
+    assert_eq!(federation.current.dropped().get(&gone.id), Some(&"masked_input"), "it dropped out");
     let x = vec![0; federation.mechanism.common().d_pad as usize];
     let (_, upload) = ready.mask(&x).expect("honest");
     let place = federation.places.clone().acquire_owned().await.expect("open");

@@ -63,7 +63,7 @@ pub(crate) struct CanaryOptions {
     /// The claim that is audited: epsilon of the one round, at delta 1e-5
     #[arg(long, default_value_t = 2.0)]
     epsilon: f64,
-    /// Let loss and accuracy travel beside the model, as a task's [metrics] do: the clip then is of all of it together
+    /// Let loss and accuracy travel beside the model, as a task's metrics do: the clip then is of all of it together
     #[arg(long)]
     metrics: bool,
     /// Print one JSON object

@@ -104,6 +104,9 @@ fn an_authority_is_exchanged_certificates_are_renewed_and_a_client_is_revoked_wh
     assert!(coordinator.0.wait().unwrap().success());
     drop(clients);
     run(&dir, "eranos audit verify federation/state/ledger --key federation/ledger.pub");
+    // It was entered that it is revoked, though the coordinator was not started again.
+    run(&dir, "eranos coordinator disclose --dir federation > openings");
+    run(&dir, "grep -A 2 '^change: client-revoked' openings | grep -q '^client: .*/party-4$'");
     // Nobody lost count: what a client spent is what the ledger charges, over all its certificates.
     let one = budget(&dir, 1);
     assert!(one["attempts_charged"].as_u64() >= one["receipts"].as_u64() && receipts(1) > 2, "{one}");

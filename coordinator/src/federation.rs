@@ -161,6 +161,8 @@ pub struct Federation {
     rotations: Vec<(VerifyingKey, u64)>,
     attempts: Attempts,
     members: Members,
+    /// Whom to believe by now, while it is not entered yet whom that revokes.
+    trust: Option<Arc<TrustAnchor>>,
     /// As the task was opened with it; an adaptive clip goes on from there.
     mechanism: Mechanism,
     model: Model,
@@ -404,6 +406,7 @@ impl Federation {
             rotations,
             attempts,
             members,
+            trust: None,
             mechanism,
             model,
             model_state: resume.model,
@@ -514,6 +517,7 @@ impl Federation {
             }
         }
         self.dismiss(&mut server, &upload_sender, &mut asks).await?;
+        block_in_place(|| self.enter_revocations())?;
         if self.is_done() {
             block_in_place(|| self.state_privacy())?;
         }
@@ -758,7 +762,10 @@ impl Federation {
                 }
             }
             Incoming::Revoked { id, why, .. } => self.revoked(&id, &why.to_string()),
-            Incoming::TrustChanged { .. } => Ok(()),
+            Incoming::TrustChanged { anchor } => {
+                self.trust = Some(anchor);
+                Ok(())
+            }
             Incoming::Request { from, kind, header, body, reply } => {
                 self.current.bytes_up += (header.len() + FRAME_OVERHEAD) as u64;
                 let request = Digest::of_parts(&[&[kind.0], &header]);
@@ -1051,6 +1058,11 @@ impl Federation {
         self.enter_members(&changes)
     }
 
+    /// Enters whom revocation lists that came meanwhile revoke: behind the attempt whose roster may still name them.
+    fn enter_revocations(&mut self) -> Result<(), FederationError> {
+        self.trust.take().map_or(Ok(()), |anchor| self.record_revocations(&anchor))
+    }
+
     fn enter_members(&mut self, changes: &[Member]) -> Result<(), FederationError> {
         if changes.is_empty() {
             return Ok(());
@@ -1183,6 +1195,7 @@ impl Federation {
         }
         block_in_place(|| self.ledger.append(index, entry).map(|_| ()))?;
         self.attempts.count(&Entry::parse(&entry.leaf, entry.attachment.as_deref())?, &self.task.name);
+        self.enter_revocations()?;
         Ok(index)
     }
 

@@ -111,8 +111,8 @@ pub enum Incoming {
     },
     /// Other revocation lists, or another authority, are in force from now on.
     TrustChanged {
-        /// The lists.
-        lists: Vec<ListState>,
+        /// Whom to believe.
+        anchor: Arc<TrustAnchor>,
     },
 }
 
@@ -641,12 +641,12 @@ async fn trust_now(shared: &Shared, anchor: Arc<TrustAnchor>) {
         return;
     }
     let lists: Vec<ListState> = anchor.lists().collect();
-    *lock(&shared.anchor) = anchor;
+    *lock(&shared.anchor) = anchor.clone();
     for list in &lists {
         tracing::info!(authority = %list.authority, number = list.number, revoked = list.n_revoked, "revocation list");
     }
     // The receiver is gone only when the coordinator is.
-    let _ = shared.incoming.send(Incoming::TrustChanged { lists }).await;
+    let _ = shared.incoming.send(Incoming::TrustChanged { anchor }).await;
 }
 
 async fn cut_whoever_is_not_believed(shared: &Shared, anchor: &TrustAnchor, now: Timestamp) {

@@ -1016,6 +1016,7 @@ fn an_attachment_that_is_not_the_one_that_the_entry_names_is_no_receipt() {
             |kind| matches!(kind, RefusalKind::Ledger(what) if what.contains("not the one that it names")),
         );
         assert_eq!(world.clients[VICTIM].budget.n_receipts(), 0, "{context}");
+        assert!(world.clients[VICTIM].evidence.is_empty(), "{context}: the signed checkpoint is the true one");
     }
 }
 

@@ -127,6 +127,12 @@ fn a_rotation_that_the_known_key_did_not_sign_or_that_forks_the_ledger_is_not_fo
     check_refused("in what the old key signed", false, |message, world| {
         message.receipts = vec![forged(&world.setup.signer, signer(world, 2), 1, 0)];
     });
+    // A wrong proof beside the true checkpoint convicts nobody.
+    check_refused("is not in the log", false, |message, _| {
+        let mut receipt = Receipt::decode(&message.receipts[0].0).expect("a receipt");
+        receipt.inclusion[0].0[0] ^= 1;
+        message.receipts[0] = Blob(receipt.encode());
+    });
     // Two notes may be two histories, even where both continue what the client knows.
     check_refused("more than one checkpoint", false, |message, _| {
         let mut receipt = Receipt::decode(&message.receipts[0].0).expect("a receipt");

@@ -84,7 +84,9 @@ impl Select {
         let mut checkpoint = Vec::new();
         for receipt in receipts {
             let verified = receipt.verify(None, &key, self.memory.checkpoint.as_ref());
-            verified.map_err(|error| (error.to_string(), Some(receipt.checkpoint.clone())))?;
+            verified.map_err(|error| {
+                (error.to_string(), error.is_of_two_histories().then(|| receipt.checkpoint.clone()))
+            })?;
             checkpoint = receipt.checkpoint;
         }
         // The key first: whoever has both can read a checkpoint of either.

@@ -18,9 +18,11 @@ pub(super) fn settle(phase: &Unmask, receipt: &[u8], attachment: &[u8]) -> (Roun
     let verified = match receipt.verify(attachment, &common.member.ledger_key, common.memory.checkpoint.as_ref()) {
         Ok(verified) => verified,
         Err(error) => {
-            // With the checkpoint kept so far it may prove a fork to anybody.
             let (round, mut actions) = common.refuse(RefusalKind::Ledger(error.to_string()));
-            actions.insert(0, Action::KeepEvidence(receipt.checkpoint));
+            if error.is_of_two_histories() {
+                // With the checkpoint kept so far it may prove a fork to anybody.
+                actions.insert(0, Action::KeepEvidence(receipt.checkpoint));
+            }
             return (round, actions);
         }
     };

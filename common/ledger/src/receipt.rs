@@ -94,6 +94,14 @@ pub enum ReceiptError {
     },
 }
 
+impl ReceiptError {
+    /// Whether the checkpoint, which the ledger's key signed, was not shown to continue the client's own: they may be of two
+    /// histories, and both are kept. An entry's place, form or attachment that is wrong convicts nobody.
+    pub const fn is_of_two_histories(&self) -> bool {
+        matches!(self, Self::Rewind { .. } | Self::Fork { .. } | Self::OldSize { .. })
+    }
+}
+
 impl Receipt {
     /// The canonical encoding: entry, index (`u64`), note, audit path, old size (`u64`), consistency proof; each proof
     /// as its count (`u32`) and its hashes.

@@ -105,10 +105,10 @@ fn check_metrics(metrics: &str) {
     // Whoever reads the figures learns nothing of anybody.
     assert!(!metrics.contains("party"), "{metrics}");
     // Every name is documented.
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md")).unwrap();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
     for line in metrics.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
-        assert!(page.contains(&format!("`{name}`")), "docs/operating.md does not know {name}");
+        assert!(page.contains(&format!("`{name}`")), "docs/operations.md does not know {name}");
     }
 }
 

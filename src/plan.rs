@@ -1,21 +1,25 @@
 //! `eranos plan`: what a schedule costs in epsilon, and which noise a promise needs, before anybody runs anything.
 //!
 //! Nothing private is read here, and nothing is charged: the arithmetic is that of the clients and the ledger
-//! (`eranos_privacy`), and beside it the least epsilon there is, by privacy loss distributions.
+//! (`eranos_privacy`), and beside it the least epsilon there is, by privacy loss distributions. What is solved for is sized
+//! as the coordinator sizes a task's rounds ([`Contribution::mechanism`]).
 
 use std::{fs, path::PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use eranos_base::UserError;
-use eranos_coordinator::task::Graph;
+use eranos_coordinator::{
+    setup::{LOCAL_TRAINING, METRICS, SILO_TRAINING},
+    task::{Contribution, Graph, Noise, Sizing, Unit},
+};
 use eranos_privacy::{
-    Accountant, Event, MechanismError, NoiseVariance, Probability, Promise,
+    Accountant, Event, Groups, Mechanism, MechanismError, NoiseVariance, Probability, Promise, View as Viewpoint,
     accountant::{
         calibrate::{self, AccountantKind, CalibrationError, Target},
         pld, zcdp,
     },
-    mechanism::{NoiseTarget, RecordTarget, design, padded},
-    rounding, wrap,
+    groups::Metrics,
+    mechanism::{NoiseTarget, SiloTraining},
 };
 use eranos_secagg::Thresholds;
 use serde_json::json;
@@ -31,15 +35,6 @@ pub(crate) enum Command {
     Solve(SolveOptions),
 }
 
-/// What is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Unit {
-    /// One record of one client, added or removed
-    Record,
-    /// One client's whole update, replaced by zero
-    Client,
-}
-
 #[derive(Args)]
 pub(crate) struct SpendOptions {
     /// What is protected
@@ -51,7 +46,7 @@ pub(crate) struct SpendOptions {
     /// With what probability each record (or client) is sampled: a decimal or a fraction
     #[arg(long, default_value = "1", value_parser = probability)]
     sampling_probability: Probability,
-    /// Rounds, those that fail included
+    /// Rounds, those that fail included; where silos take steps of their own, each step of each round
     #[arg(long)]
     rounds: u64,
     /// The delta of the promise
@@ -82,9 +77,21 @@ pub(crate) struct SolveOptions {
     /// Its delta
     #[arg(long, default_value_t = 1e-5)]
     delta: f64,
-    /// Rounds, those that fail included
+    /// Who adds the noise: all clients together, or each all of it by itself, which costs more
+    #[arg(long, value_enum, default_value = "distributed")]
+    noise: Noise,
+    /// Rounds to release
     #[arg(long)]
     rounds: u32,
+    /// Attempts allowed for them, every one of them charged [default: as many as rounds]
+    #[arg(long)]
+    attempts: Option<u32>,
+    /// Steps that each silo takes by itself in a round, unit record and noise local only [default: 5]
+    #[arg(long)]
+    local_steps: Option<u32>,
+    /// Loss and accuracy travel beside the model, with this share of the clip's square
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = METRICS_SHARE)]
+    metrics: Option<f64>,
     /// With what probability each record (or client) is sampled: a decimal or a fraction
     #[arg(long, default_value = "1", value_parser = probability)]
     sampling_probability: Probability,
@@ -121,7 +128,7 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
         Command::Solve(options) => (solve(&options)?, options.json, options.plot),
     };
     if let Some(path) = plot {
-        fs::write(&path, draw(&report.event, report.rounds)).map_err(|error| {
+        fs::write(&path, draw(&report.headline)).map_err(|error| {
             UserError::new(format!("cannot write {}: {error}", path.display()), "name a file in a folder that exists")
         })?;
     }
@@ -129,12 +136,11 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
     Ok(())
 }
 
-/// What is printed, and the releases of the headline, for the drawing.
+/// What is printed, and what the headline's adversary sees, for the drawing.
 struct Report {
     lines: Vec<String>,
     json: serde_json::Value,
-    event: Event,
-    rounds: u64,
+    headline: View,
 }
 
 fn spend(options: &SpendOptions) -> Result<Report, UserError> {
@@ -164,10 +170,8 @@ fn spend(options: &SpendOptions) -> Result<Report, UserError> {
         Some(clients) => z * (f64::from(clients) / f64::from(clients - options.max_colluders)).sqrt(),
         None => z,
     };
-    let views = [
-        View::new(COORDINATOR, event(z), z, rounds, delta, 0.0),
-        View::new(RECIPIENT, event(outsider), outsider, rounds, delta, 0.0),
-    ];
+    let view = |who, z| View::new(who, z, Releases::new(event(z), rounds, 0.0), delta);
+    let views = [view(COORDINATOR, z), view(RECIPIENT, outsider)];
     let [headline, _] = &views;
     let epsilon_zcdp = zcdp::epsilon(&[(event(z), rounds)], delta);
 
@@ -188,6 +192,7 @@ fn spend(options: &SpendOptions) -> Result<Report, UserError> {
     } else {
         lines.push("one party adds all the noise: the same for everyone outside it".into());
     }
+    lines.extend(headline.releases.table());
     let json = json!({
         "unit": unit_name(unit),
         "noise_multiplier": z,
@@ -199,7 +204,51 @@ fn spend(options: &SpendOptions) -> Result<Report, UserError> {
         "epsilon_zcdp": finite(epsilon_zcdp),
         "views": views.iter().map(View::json).collect::<Vec<_>>(),
     });
-    Ok(Report { lines, json, event: event(z), rounds })
+    let [headline, _] = views;
+    Ok(Report { lines, json, headline })
+}
+
+/// Releases under one noise, by both accountants that know sampling.
+struct Releases {
+    renyi: Accountant,
+    event: Event,
+    n: u64,
+    /// With what probability the analysis of one of them does not hold.
+    failure: f64,
+}
+
+impl Releases {
+    fn new(event: Event, n: u64, failure: f64) -> Self {
+        let mut renyi = Accountant::new();
+        renyi.compose_curve(&event.rdp(), n, failure);
+        Self { renyi, event, n, failure }
+    }
+
+    /// Epsilon at `delta` by Renyi divergences and by privacy losses.
+    fn epsilons(&self, delta: f64) -> [f64; 2] {
+        let epsilon_rdp = self.renyi.epsilon(delta);
+        // Failures are paid out of delta; the larger epsilon is on the side of caution.
+        let paid = if self.failure > 0.0 { self.n as f64 * self.failure * (1.0 + epsilon_rdp.exp()) } else { 0.0 };
+        [epsilon_rdp, pld::epsilon(&[(self.event, self.n)], delta - paid)]
+    }
+
+    /// Epsilon over delta, a decade a point.
+    fn curve(&self) -> impl Iterator<Item = (f64, [f64; 2])> {
+        (DECADES_MIN..=DECADES_MAX).map(|decades| {
+            let delta = 10f64.powi(-decades);
+            (delta, self.epsilons(delta))
+        })
+    }
+
+    /// The same for a person.
+    fn table(&self) -> [String; 3] {
+        let mut rows = ["delta      ", "epsilon_rdp", "epsilon_pld"].map(str::to_owned);
+        for (delta, [rdp, pld]) in self.curve() {
+            let cells = [format!("{delta:.0e}"), brief(rdp), brief(pld)];
+            rows.iter_mut().zip(cells).for_each(|(row, cell)| *row += &format!("{cell:>8}"));
+        }
+        rows
+    }
 }
 
 /// One adversary's view of a schedule.
@@ -208,22 +257,17 @@ struct View {
     noise_multiplier: f64,
     epsilon_rdp: f64,
     epsilon_pld: f64,
+    releases: Releases,
 }
 
 impl View {
-    /// `failure` is the probability with which the analysis of a round does not hold.
-    fn new(who: &'static str, event: Event, noise_multiplier: f64, rounds: u64, delta: f64, failure: f64) -> Self {
-        let mut accountant = Accountant::new();
-        accountant.compose_curve(&event.rdp(), rounds, failure);
-        let epsilon_rdp = accountant.epsilon(delta);
-        // Failures are paid out of delta; the larger epsilon is on the side of caution.
-        let paid = if failure > 0.0 { rounds as f64 * failure * (1.0 + epsilon_rdp.exp()) } else { 0.0 };
-        let epsilon_pld = pld::epsilon(&[(event, rounds)], delta - paid);
-        Self { who, noise_multiplier, epsilon_rdp, epsilon_pld }
+    fn new(who: &'static str, noise_multiplier: f64, releases: Releases, delta: f64) -> Self {
+        let [epsilon_rdp, epsilon_pld] = releases.epsilons(delta);
+        Self { who, noise_multiplier, epsilon_rdp, epsilon_pld, releases }
     }
 
     fn line(&self) -> String {
-        let Self { who, noise_multiplier: z, epsilon_rdp, epsilon_pld } = self;
+        let Self { who, noise_multiplier: z, epsilon_rdp, epsilon_pld, .. } = self;
         format!(
             "against {who}: noise multiplier {z:.3}, epsilon_rdp {}, epsilon_pld {}",
             shown(*epsilon_rdp),
@@ -237,81 +281,75 @@ impl View {
             "noise_multiplier": self.noise_multiplier,
             "epsilon_rdp": finite(self.epsilon_rdp),
             "epsilon_pld": finite(self.epsilon_pld),
+            "curve": self.releases.curve().map(|(delta, [rdp, pld])| {
+                json!({ "delta": delta, "epsilon_rdp": finite(rdp), "epsilon_pld": finite(pld) })
+            }).collect::<Vec<_>>(),
         })
     }
 }
 
-/// The setting that keeps a promise, for either unit.
-struct Solution {
-    /// The noise of the promised shares over the sensitivity.
-    noise_multiplier: f64,
-    /// Protected by that many shares.
-    event: Box<dyn Fn(u32) -> Event>,
-    /// With what probability the analysis of one round does not hold.
-    failure: f64,
-    /// sg: one share's standard deviation, on the integer grid.
-    share_deviation: f64,
-    d_pad: u32,
-    bits: u32,
-    wrap_probability: f64,
-    /// By how many clips the sum is divided: the longest possible update is one clip.
-    divisor: f64,
-}
-
 fn solve(options: &SolveOptions) -> Result<Report, UserError> {
-    let SolveOptions { unit, epsilon, delta, rounds, clients, max_colluders, parameters, .. } = *options;
-    let survivors_min = options.survivors_min.unwrap_or(clients.saturating_sub(1));
-    if survivors_min > clients {
-        return Err(UserError::new(
-            format!("{survivors_min} survivors of {clients} clients"),
-            "name at most as many with --survivors-min as with --clients",
-        ));
-    }
-    if survivors_min.saturating_sub(max_colluders) < 2 {
-        return Err(UserError::new(
-            format!("{survivors_min} survivors of whom {max_colluders} may collude leave fewer than 2 honest ones"),
-            "name more clients with --clients, or fewer colluders with --max-colluders",
-        ));
-    }
+    let SolveOptions { unit, noise, epsilon, delta, rounds, clients, max_colluders, .. } = *options;
+    let plan = Planned::new(options)?;
+    let Planned { survivors_min, attempts, contribution, .. } = plan;
+    let steps = match contribution {
+        Contribution::Records { local: Some(local), .. } => local.steps,
+        Contribution::Records { local: None, .. } | Contribution::Update(_) => 1,
+    };
     let least = |accountant| {
-        let q = options.sampling_probability.to_f64();
-        let target = Target { epsilon, delta, rounds: rounds.into(), sampling_probability: q, accountant };
+        let (q, rounds) = (options.sampling_probability.to_f64(), u64::from(attempts) * u64::from(steps));
+        let target = Target { epsilon, delta, rounds, sampling_probability: q, accountant };
         calibrate::noise_multiplier(&target).map_err(|error| uncalibrated(&error))
     };
     // Both first: they refuse what is out of range, in the words of the command line.
     let (least_rdp, least_pld) = (least(AccountantKind::Rdp)?, least(AccountantKind::Pld)?);
-    let solution = match unit {
-        Unit::Record => solve_record(options, survivors_min)?,
-        Unit::Client => solve_client(options, survivors_min, least_rdp)?,
+    let mechanism = plan.mechanism(survivors_min, attempts)?;
+    let view = |who, viewpoint| {
+        let shares = mechanism.shares(viewpoint, survivors_min.into()).unwrap_or_else(|| mechanism.promised_shares());
+        let n = u64::from(mechanism.n_releases());
+        let releases =
+            Releases::new(mechanism.event(shares), u64::from(attempts) * n, mechanism.cut_probability() / n as f64);
+        View::new(who, mechanism.noise_multiplier(shares), releases, delta)
     };
-    let shares = u32::from(survivors_min - max_colluders);
-    let multiplier =
-        |shares_counted: u32| solution.noise_multiplier * (f64::from(shares_counted) / f64::from(shares)).sqrt();
-    let view = |who, shares| {
-        View::new(who, (solution.event)(shares), multiplier(shares), rounds.into(), delta, solution.failure)
-    };
-    let views = [view(COORDINATOR, shares), view(RECIPIENT, survivors_min.into())];
+    let views = [view(COORDINATOR, Viewpoint::CoordinatorWithColluders), view(RECIPIENT, Viewpoint::Outsider)];
 
-    // What all survivors add, over what the longest possible update is, both as vectors of the model's length.
-    let noise_to_signal = multiplier(survivors_min.into()) * f64::from(parameters).sqrt() / solution.divisor;
-    let bytes = (u64::from(solution.d_pad) * u64::from(solution.bits)).div_ceil(8);
+    let common = mechanism.common();
+    let noise_multiplier = mechanism.promised_noise_multiplier();
+    let share_deviation = common.noise.share_variance().map_or(0.0, NoiseVariance::deviation);
+    let noise_to_signal = mechanism.noise_to_signal(survivors_min.into());
+    let bytes = (u64::from(common.d_pad) * u64::from(common.bits)).div_ceil(8);
+    let wrap_probability = match &mechanism {
+        Mechanism::Record(mechanism) => mechanism.wrap_probability(),
+        Mechanism::Client(mechanism) => mechanism.wrap_probability(),
+    };
+    let costs = plan.costs(&mechanism)?;
     let mut lines = vec![
         promise(unit, options.sampling_probability),
-        format!("target: epsilon {epsilon} at delta {delta:e} over {rounds} rounds"),
+        format!("target: epsilon {epsilon} at delta {delta:e} over {attempts} attempts for {rounds} rounds"),
         format!(
-            "noise multiplier {:.3} (least by Renyi divergences {least_rdp:.3}, by privacy losses {least_pld:.3})",
-            solution.noise_multiplier
+            "noise multiplier {noise_multiplier:.3} (least by Renyi divergences {least_rdp:.3}, by privacy losses \
+             {least_pld:.3})"
         ),
     ];
+    if noise == Noise::Local {
+        let of_steps = if steps > 1 { format!("; {steps} steps a round are each charged") } else { String::new() };
+        lines.push(format!("each client adds all of the noise that protects it{of_steps}"));
+    }
     lines.extend(views.iter().map(View::line));
-    lines.push(format!("each client adds noise of deviation {:.1} on the grid", solution.share_deviation));
+    lines.push(format!("each client adds noise of deviation {share_deviation:.1} on the grid"));
+    lines.push(COSTS_HEAD.into());
+    lines.extend(costs.iter().map(Cost::line));
     lines.push(format!("noise to signal in a round: {noise_to_signal:.2}"));
+    if let Some(share) = options.metrics {
+        let more = 100.0 * (1.0 / common.groups.model.root() - 1.0);
+        lines.push(format!("loss and accuracy with a share of {share} make the model's noise {more:.2} % larger"));
+    }
     lines.push(format!(
-        "{} bits a coordinate, {bytes} bytes a client and round, wraps around with probability {:.1e}",
-        solution.bits, solution.wrap_probability
+        "{} bits a coordinate, {bytes} bytes a client and round, wraps around with probability {wrap_probability:.1e}",
+        common.bits
     ));
     let thresholds = options.graph.thresholds(clients, max_colluders, survivors_min);
-    let mut warnings = warnings(options, &solution, noise_to_signal);
+    let mut warnings = warnings(options, &plan, noise_to_signal);
     match thresholds {
         Ok(t) => lines.push(format!(
             "{}: each client shares keys with {} others, {} of whom rebuild a secret; {} statements are a quorum",
@@ -325,18 +363,23 @@ fn solve(options: &SolveOptions) -> Result<Report, UserError> {
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     let json = json!({
         "unit": unit_name(unit),
+        "noise": common.noise.name(),
         "epsilon": epsilon,
         "delta": delta,
         "rounds": rounds,
+        "attempts": attempts,
+        "local_steps": (steps > 1 || options.local_steps.is_some()).then_some(steps),
+        "metrics_share": options.metrics,
         "sampling_probability": options.sampling_probability.to_f64(),
-        "noise_multiplier": solution.noise_multiplier,
+        "noise_multiplier": noise_multiplier,
         "noise_multiplier_least_rdp": least_rdp,
         "noise_multiplier_least_pld": least_pld,
         "views": views.iter().map(View::json).collect::<Vec<_>>(),
-        "share_deviation": solution.share_deviation,
+        "share_deviation": share_deviation,
+        "costs": costs.iter().map(Cost::json).collect::<Vec<_>>(),
         "noise_to_signal": noise_to_signal,
-        "bits": solution.bits,
-        "wrap_probability": solution.wrap_probability,
+        "bits": common.bits,
+        "wrap_probability": wrap_probability,
         "bytes_per_client": bytes,
         "graph": graph_name(options.graph),
         "degree": thresholds.as_ref().ok().map(Thresholds::degree),
@@ -344,134 +387,212 @@ fn solve(options: &SolveOptions) -> Result<Report, UserError> {
         "quorum": thresholds.as_ref().ok().map(Thresholds::quorum),
         "warnings": warnings,
     });
-    Ok(Report { lines, json, event: (solution.event)(shares), rounds: rounds.into() })
+    let [headline, _] = views;
+    Ok(Report { lines, json, headline })
 }
 
-/// Unit = record: the mechanism that the clients themselves would check.
-fn solve_record(options: &SolveOptions, survivors_min: u16) -> Result<Solution, UserError> {
+/// A task that nobody runs yet.
+struct Planned<'a> {
+    options: &'a SolveOptions,
+    survivors_min: u16,
+    attempts: u32,
+    contribution: Contribution,
+    groups: Groups,
+    noise: NoiseTarget,
+}
+
+impl<'a> Planned<'a> {
+    fn new(options: &'a SolveOptions) -> Result<Self, UserError> {
+        let SolveOptions { epsilon, rounds, clients, max_colluders, .. } = *options;
+        let survivors_min = options.survivors_min.unwrap_or(clients.saturating_sub(1));
+        if survivors_min > clients {
+            return Err(UserError::new(
+                format!("{survivors_min} survivors of {clients} clients"),
+                "name at most as many with --survivors-min as with --clients",
+            ));
+        }
+        if survivors_min.saturating_sub(max_colluders) < 2 {
+            return Err(UserError::new(
+                format!("{survivors_min} survivors of whom {max_colluders} may collude leave fewer than 2 honest ones"),
+                "name more clients with --clients, or fewer colluders with --max-colluders",
+            ));
+        }
+        let attempts = options.attempts.unwrap_or(rounds);
+        if attempts < rounds {
+            return Err(UserError::new(
+                format!("{attempts} attempts for {rounds} rounds"),
+                "name at least as many with --attempts as with --rounds",
+            ));
+        }
+        let noise = match options.noise {
+            Noise::Distributed => NoiseTarget::Distributed { epsilon },
+            Noise::Local => NoiseTarget::Local { epsilon },
+            Noise::None => {
+                return Err(UserError::new(
+                    "without noise no epsilon is kept",
+                    "name --noise distributed or --noise local",
+                ));
+            }
+        };
+        let metrics = options.metrics.map(|share| Metrics::new(METRICS.loss_max, share)).transpose();
+        let groups = metrics.and_then(|metrics| Groups::new(metrics, None)).map_err(|error| {
+            UserError::new(format!("--metrics: {error}"), "name a share above 0, below 1, such as 0.01")
+        })?;
+        Ok(Self { options, survivors_min, attempts, contribution: contribution(options)?, groups, noise })
+    }
+
+    /// What the coordinator would run with this least number of survivors and so many attempts.
+    fn mechanism(&self, survivors_min: u16, attempts: u32) -> Result<Mechanism, UserError> {
+        let SolveOptions { parameters, clients, max_colluders, delta, .. } = *self.options;
+        let sizing = Sizing {
+            groups: self.groups,
+            // Epsilon knows nothing of the clip's length.
+            l2_clip_norm: 1.0,
+            n_parameters: parameters,
+            clients_max: clients,
+            survivors_min,
+            max_colluders,
+            attempts_max: attempts,
+            noise: self.noise,
+            delta,
+        };
+        self.contribution.mechanism(&sizing).map_err(|error| undesigned(&error))
+    }
+
+    /// What the noise would be if nobody dropped out, nobody colluded, or no attempt failed.
+    fn costs(&self, mechanism: &Mechanism) -> Result<[Cost; 4], UserError> {
+        let SolveOptions { clients, max_colluders, rounds, .. } = *self.options;
+        let planned = mechanism.noise_multiplier(1);
+        let cost = |what, planned_at: u32, least: u32, each: f64| {
+            let all = each * f64::from(clients).sqrt();
+            Cost { what, planned: planned_at, least, each, all, saves: 1.0 - each / planned }
+        };
+        // No plan has k = 0. Its noise would be that of the same promised multiplier over all u_min shares.
+        let shares = mechanism.shares(Viewpoint::Outsider, self.survivors_min.into()).unwrap_or(1);
+        let honest = mechanism.promised_noise_multiplier() / f64::from(shares).sqrt();
+        let of = |mechanism: Mechanism| mechanism.noise_multiplier(1);
+        let (all_live, none_failed) =
+            (of(self.mechanism(clients, self.attempts)?), of(self.mechanism(self.survivors_min, rounds)?));
+        Ok([
+            cost("as planned", 0, 0, planned),
+            cost("survivors_min", self.survivors_min.into(), clients.into(), all_live),
+            cost("max_colluders", max_colluders.into(), 0, honest),
+            cost("attempts", self.attempts, rounds, none_failed),
+        ])
+    }
+}
+
+/// The noise of a plan, or of one that expects less trouble of one kind.
+struct Cost {
+    what: &'static str,
+    /// The plan's number, and the one at which it costs nothing; both 0 for the plan itself.
+    planned: u32,
+    least: u32,
+    /// One client's noise over the sensitivity.
+    each: f64,
+    /// That of all clients together, none having dropped out.
+    all: f64,
+    /// Which part of the plan's noise would not be needed.
+    saves: f64,
+}
+
+impl Cost {
+    fn line(&self) -> String {
+        let Self { what, planned, least, each, all, saves } = self;
+        let (change, saved) = match planned == &0 {
+            true => ((*what).to_owned(), String::new()),
+            false => (format!("{what} {least} for {planned}"), format!("{:>9.1} %", saves * 100.0)),
+        };
+        format!("  {change:<28}{each:>8.3}{all:>10.3}{saved}")
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Self { what, planned, least, each, all, saves } = self;
+        let number = |n: u32| (*planned > 0).then_some(n);
+        json!({
+            "what": what,
+            "planned": number(*planned),
+            "least": number(*least),
+            "noise_multiplier_each": each,
+            "noise_multiplier_all": all,
+            "saves": saves,
+        })
+    }
+}
+
+/// What a client puts into the sum.
+fn contribution(options: &SolveOptions) -> Result<Contribution, UserError> {
+    let SolveOptions { unit, noise, clients, sampling_probability, local_steps, .. } = *options;
+    if local_steps.is_some() && (unit, noise) != (Unit::Record, Noise::Local) {
+        return Err(UserError::new(
+            "--local-steps counts only where each silo adds its own noise in each of its steps",
+            "name it with --unit record and --noise local: elsewhere epsilon does not depend on it",
+        ));
+    }
+    if unit == Unit::Client {
+        if sampling_probability != Probability::ONE {
+            return Err(UserError::new(
+                "with unit client this version samples nobody",
+                "leave --sampling-probability out; `eranos plan spend` says what a sampled schedule would cost",
+            ));
+        }
+        return Ok(Contribution::Update(LOCAL_TRAINING));
+    }
     let Some(records) = options.records else {
         return Err(UserError::new("the number of records is not known", "name it with --records, or --unit client"));
     };
-    let lot = options.sampling_probability.to_f64() * f64::from(records);
+    let (record_bound, local) = (records.div_ceil(clients.into()), noise == Noise::Local);
+    let lot = sampling_probability.to_f64() * f64::from(if local { record_bound } else { records });
     if lot < 1.0 {
+        let whose = if local { " at a silo" } else { "" };
         return Err(UserError::new(
-            format!("{records} records give less than one sampled record a round"),
+            format!("{records} records give less than one sampled record a round{whose}"),
             "name more with --records, or a larger --sampling-probability",
         ));
     }
-    let target = RecordTarget {
-        groups: eranos_privacy::Groups::default(),
-        l2_clip_norm: 1.0,
-        n_parameters: options.parameters,
-        sampling_probability: options.sampling_probability,
+    let steps = local_steps.unwrap_or(SILO_TRAINING.steps);
+    Ok(Contribution::Records {
+        sampling_probability,
         expected_lot: lot.round() as u32,
-        record_bound: records.div_ceil(options.clients.into()),
-        local: None,
-        n_max: options.clients,
-        u_min: survivors_min,
-        max_colluders: options.max_colluders,
-        max_attempts: options.rounds,
-        noise: NoiseTarget::Distributed { epsilon: options.epsilon },
-        delta: options.delta,
-    };
-    let mechanism = design(&target).map_err(|error| undesigned(&error))?;
-    let p = mechanism.parameters().clone();
-    let event = mechanism.clone();
-    Ok(Solution {
-        noise_multiplier: mechanism.promised_noise_multiplier(),
-        event: Box::new(move |shares| event.event(shares)),
-        failure: mechanism.cut_probability(),
-        share_deviation: p.noise.share_variance().map_or(0.0, NoiseVariance::deviation),
-        d_pad: p.d_pad,
-        bits: p.bits.into(),
-        wrap_probability: mechanism.wrap_probability(),
-        divisor: f64::from(p.expected_lot),
-    })
-}
-
-/// Unit = client: every client sends, with probability q its clipped update and else zero, and its noise in any case.
-/// The scale is the least at which rounding widens the update by 0.8 %, sC = 4 sqrt d.
-fn solve_client(options: &SolveOptions, survivors_min: u16, least: f64) -> Result<Solution, UserError> {
-    let q = options.sampling_probability.to_f64();
-    let d_pad = padded(options.parameters, &eranos_privacy::Groups::default())
-        .map_err(|error| UserError::new(error.to_string(), "name another model's number with --parameters"))?;
-    let (d, n) = (f64::from(d_pad), f64::from(options.clients));
-    let scaled_clip = CLIP_OVER_ROOT_D * d.sqrt();
-    let l2_sensitivity = rounding::l2_bound(scaled_clip, d_pad, (-0.5f64).exp());
-    let l1_sensitivity = rounding::l1_bound(l2_sensitivity, d_pad);
-    let shares = u32::from(survivors_min - options.max_colluders);
-    // The discrete noise costs a little more than the Gaussian for which the multiplier is the least.
-    let event = move |deviation: f64, shares: u32| Event::DiscreteGaussianSum {
-        sampling_probability: q,
-        l2_sensitivity,
-        l1_sensitivity,
-        share_variance: deviation * deviation,
-        shares,
-        dimension: d_pad,
-    };
-    let epsilon = |deviation: f64| {
-        let mut accountant = Accountant::new();
-        accountant.compose(&event(deviation, shares), options.rounds.into());
-        accountant.epsilon(options.delta)
-    };
-    let around = least * l2_sensitivity / f64::from(shares).sqrt();
-    let deviation = calibrate::least(around.max(8.0) / 2.0, around.max(8.0) * 2.0, 1e-3, |deviation| {
-        deviation >= DEVIATION_MIN && epsilon(deviation) <= options.epsilon
-    })
-    .ok_or_else(|| {
-        uncalibrated(&CalibrationError::Unreachable {
-            max: 2.0 * least,
-            epsilon: options.epsilon,
-            delta: options.delta,
-            rounds: options.rounds.into(),
-        })
-    })?;
-    let variance = (n * scaled_clip).powi(2) / d + n * deviation * deviation;
-    let bits = wrap::bits_needed(variance, n, d);
-    Ok(Solution {
-        noise_multiplier: deviation * f64::from(shares).sqrt() / l2_sensitivity,
-        event: Box::new(move |shares| event(deviation, shares)),
-        failure: 0.0,
-        share_deviation: deviation,
-        d_pad,
-        bits,
-        wrap_probability: wrap::wrap_probability(bits, variance, n, d),
-        divisor: q * f64::from(survivors_min),
+        record_bound,
+        local: local.then_some(SiloTraining { steps, ..SILO_TRAINING }),
     })
 }
 
 /// What makes the setting a bad one, and what would work instead.
-fn warnings(options: &SolveOptions, solution: &Solution, noise_to_signal: f64) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if options.unit == Unit::Client && options.sampling_probability != Probability::ONE {
-        warnings
-            .push("client-level plans with sampling can be computed, not run: this version runs them without".into());
-    }
-    if solution.bits > BITS_MAX {
-        warnings.push(format!("{} bits a coordinate are more than the {BITS_MAX} that a plan may have", solution.bits));
-    }
+fn warnings(options: &SolveOptions, plan: &Planned<'_>, noise_to_signal: f64) -> Vec<String> {
     if noise_to_signal <= HARMFUL {
-        return warnings;
+        return Vec::new();
     }
     let word = if noise_to_signal > HOPELESS { "hopeless" } else { "hard" };
-    warnings.push(format!(
+    let trouble = format!(
         "{word}: in every round the noise is {noise_to_signal:.1} times as long as the longest possible update"
-    ));
-    // At the same multiplier the ratio falls with the divisor, and with the root of the model's size.
-    let needed = (solution.divisor * noise_to_signal / HARMFUL / options.sampling_probability.to_f64()).ceil();
-    let parameters = (f64::from(options.parameters) * (HARMFUL / noise_to_signal).powi(2)).floor();
+    );
+    let excess = noise_to_signal / HARMFUL;
+    let parameters = (f64::from(options.parameters) / excess.powi(2)).floor();
     let smaller =
         if parameters >= MODEL_MIN { format!(", or with a model of {parameters} parameters") } else { String::new() };
-    let larger = match options.unit {
-        Unit::Record => format!("{needed} records of all clients together"),
-        Unit::Client => {
+    let larger = match (plan.contribution, options.noise) {
+        // At the same multiplier the ratio falls with the lot;
+        (Contribution::Records { .. }, _) => {
+            let records = f64::from(options.records.unwrap_or(0));
+            format!("{} records of all clients together", (records * excess).ceil())
+        }
+        // with the clients, whose shares become smaller as they become more; and with their root, where none does.
+        (Contribution::Update(_), noise) => {
+            let needed = f64::from(plan.survivors_min) * if noise == Noise::Local { excess.powi(2) } else { excess };
             format!(
-                "{needed} clients, or with these clients and as many records, if those are what is protected (--unit record)"
+                "{} clients, or with these clients and as many records, if those are what is protected (--unit record)",
+                needed.ceil()
             )
         }
     };
-    warnings.push(format!("it would be as long, where training is known to work, with {larger}{smaller}"));
-    warnings
+    let shared = if options.noise == Noise::Local {
+        "; noise that all add together (--noise distributed) needs less"
+    } else {
+        ""
+    };
+    vec![trouble, format!("it would be as long, where training is known to work, with {larger}{smaller}{shared}")]
 }
 
 fn uncalibrated(error: &CalibrationError) -> UserError {
@@ -485,27 +606,25 @@ fn uncalibrated(error: &CalibrationError) -> UserError {
 fn undesigned(error: &MechanismError) -> UserError {
     let next = match error {
         MechanismError::Unreachable { .. } | MechanismError::Unbounded { .. } => {
-            "name a larger epsilon or delta, fewer rounds, or fewer records at each client"
+            "name a larger epsilon or delta, fewer attempts, or fewer records at each client"
         }
         MechanismError::SumTooWide { .. } => "name fewer records, or a smaller model with --parameters",
+        MechanismError::NotRun { .. } => "leave --metrics out: a silo's own steps measure nothing",
         _ => "name another number for it",
     };
     UserError::new(error.to_string(), next)
 }
 
 /// Epsilon over delta, by both accountants that know sampling.
-fn draw(event: &Event, rounds: u64) -> String {
-    let deltas = || (0..=DRAWN_POINTS).map(|i| 10f64.powf(-12.0 + 10.0 * f64::from(i) / f64::from(DRAWN_POINTS)));
-    let mut accountant = Accountant::new();
-    accountant.compose(event, rounds);
-    let curves = [
-        Curve { name: "Renyi divergences", points: deltas().map(|delta| (delta, accountant.epsilon(delta))).collect() },
-        Curve {
-            name: "privacy losses",
-            points: deltas().map(|delta| (delta, pld::epsilon(&[(*event, rounds)], delta))).collect(),
-        },
-    ];
-    svg(&format!("epsilon over {rounds} rounds"), "delta", "epsilon", &curves)
+fn draw(headline: &View) -> String {
+    let deltas = (0..=DRAWN_POINTS).map(|i| 10f64.powf(-12.0 + 10.0 * f64::from(i) / f64::from(DRAWN_POINTS)));
+    let points: Vec<_> = deltas.map(|delta| (delta, headline.releases.epsilons(delta))).collect();
+    let curve = |name, pick: fn(&[f64; 2]) -> f64| Curve {
+        name,
+        points: points.iter().map(|(delta, epsilons)| (*delta, pick(epsilons))).collect(),
+    };
+    let curves = [curve("Renyi divergences", |[rdp, _]| *rdp), curve("privacy losses", |[_, pld]| *pld)];
+    svg(&format!("epsilon over {} rounds", headline.releases.n), "delta", "epsilon", &curves)
 }
 
 /// The unit, its neighbouring relation, and against whom its sampling amplifies.
@@ -554,6 +673,11 @@ fn shown(epsilon: f64) -> String {
     if epsilon.is_finite() { format!("{epsilon:.3}") } else { "none can be claimed".into() }
 }
 
+/// The same in a cell of a table.
+fn brief(epsilon: f64) -> String {
+    if epsilon.is_finite() { format!("{epsilon:.3}") } else { "-".into() }
+}
+
 /// JSON has no infinity: null.
 fn finite(epsilon: f64) -> Option<f64> {
     epsilon.is_finite().then_some(epsilon)
@@ -583,13 +707,14 @@ const fn common_divisor(mut a: u64, mut b: u64) -> u64 {
 
 const COORDINATOR: &str = "the coordinator and its colluders";
 const RECIPIENT: &str = "recipients of the model";
-/// sC over sqrt d.
-const CLIP_OVER_ROOT_D: f64 = 4.0;
-/// The least deviation of a share on the grid.
-const DEVIATION_MIN: f64 = 4.0;
-/// The most bits of a coordinate in a plan.
-const BITS_MAX: u32 = 32;
-/// Up to this ratio of noise to signal training is known to work: the demo's is 0.95.
+/// What stands above the costs.
+const COSTS_HEAD: &str = "noise over the sensitivity      each  all live     saves";
+/// The share of what is measured in the task that `eranos coordinator init` writes.
+const METRICS_SHARE: &str = "0.01";
+/// The curve goes from 10^-3 to 10^-10.
+const DECADES_MIN: i32 = 3;
+const DECADES_MAX: i32 = 10;
+/// Up to this ratio of noise to signal training is known to work: the demo's is 0.96.
 const HARMFUL: f64 = 1.0;
 /// Above this ratio it is known not to.
 const HOPELESS: f64 = 5.0;

@@ -2,6 +2,11 @@
 
 use std::process::Command;
 
+use eranos_privacy::{
+    Groups, Mechanism, Probability, Promise,
+    groups::Metrics,
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, SiloTraining, design, design_client},
+};
 use serde_json::Value;
 
 /// Runs `eranos plan` with these arguments; gives its status and what it printed.
@@ -27,7 +32,10 @@ fn spend_says_what_dp_sgd_on_mnist_costs() {
                     noise multiplier 1.1, 14062 rounds, delta 1e-5\n\
                     epsilon_rdp 2.597: Renyi divergences, what budgets and ledgers are charged by\n\
                     epsilon_pld 2.382: privacy losses, for a schedule fixed in advance\n\
-                    one party adds all the noise: the same for everyone outside it\n";
+                    one party adds all the noise: the same for everyone outside it\n\
+                    delta          1e-3    1e-4    1e-5    1e-6    1e-7    1e-8    1e-9   1e-10\n\
+                    epsilon_rdp   1.860   2.256   2.597   2.905   3.191   3.447   3.695   3.926\n\
+                    epsilon_pld   1.620   2.029   2.382   2.697   2.985   3.251   3.501   3.736\n";
     assert_eq!(shown, expected);
     // Of seven shares a recipient of the model knows none, the coordinator with its colluder one.
     let report = json("spend --noise-multiplier 3.77 --sampling-probability 1/4 --rounds 155 --clients 7");
@@ -56,9 +64,9 @@ fn solve_finds_the_demos_plan_and_warns_of_hopeless_ones() {
 
     // Ten clients cannot hide one of them; a promise that holds is no help if nothing is learnt.
     let (ok, shown, _) = plan("solve --unit client --epsilon 4 --rounds 150 --clients 10");
-    assert!(ok && shown.contains("\nwarning: hopeless: in every round the noise is 583.8 times as long as"), "{shown}");
+    assert!(ok && shown.contains("\nwarning: hopeless: in every round the noise is 588.4 times as long as"), "{shown}");
     assert!(
-        shown.contains("\nwarning: it would be as long, where training is known to work, with 5254 clients, or "),
+        shown.contains("\nwarning: it would be as long, where training is known to work, with 5296 clients, or "),
         "{shown}"
     );
     assert!(
@@ -72,6 +80,111 @@ fn solve_finds_the_demos_plan_and_warns_of_hopeless_ones() {
     // With as many as it says, and what changes with their number, it is about what it says.
     let enough = json("solve --unit client --epsilon 4 --rounds 150 --clients 5300");
     assert!(enough["noise_to_signal"].as_f64().unwrap() < 1.0, "{enough}");
+}
+
+/// The figures of a report are those of the mechanism that a task's rounds would run with.
+fn is_of(report: &Value, mechanism: &Mechanism, survivors: u32) {
+    let (common, shares) = (mechanism.common(), mechanism.promised_shares());
+    for (name, expected) in [
+        ("noise_multiplier", mechanism.noise_multiplier(shares)),
+        ("share_deviation", common.noise.share_variance().expect("noise").deviation()),
+        ("noise_to_signal", mechanism.noise_to_signal(survivors)),
+        ("bits", common.bits.into()),
+        ("bytes_per_client", (f64::from(common.d_pad) * f64::from(common.bits) / 8.0).ceil()),
+    ] {
+        let found = report[name].as_f64().unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-12, "{name} is {found}, not {expected}: {report}");
+    }
+    let headline = report["views"][0]["epsilon_rdp"].as_f64().unwrap();
+    assert!((headline - mechanism.epsilon()).abs() < 1e-9, "{headline}, not {}", mechanism.epsilon());
+}
+
+fn records(groups: Groups, noise: NoiseTarget, local: Option<SiloTraining>, u_min: u16, attempts: u32) -> Mechanism {
+    let target = RecordTarget {
+        groups,
+        l2_clip_norm: 1.0,
+        n_parameters: 10_000,
+        sampling_probability: Probability::QUARTER,
+        expected_lot: if local.is_some() { 188 } else { 1500 },
+        record_bound: 750,
+        local,
+        n_max: 8,
+        u_min,
+        max_colluders: 1,
+        max_attempts: attempts,
+        noise,
+        delta: 1e-5,
+    };
+    design(&target).expect("reachable").into()
+}
+
+fn clients(noise: NoiseTarget) -> Mechanism {
+    let target = ClientTarget {
+        groups: Groups::default(),
+        l2_clip_norm: 1.0,
+        n_parameters: 10_000,
+        n_max: 10,
+        u_min: 9,
+        max_colluders: 1,
+        training: LocalTraining { steps: 1, batch_size: 1, learning_rate: 0.1 },
+        max_attempts: 20,
+        noise,
+        delta: 1e-5,
+    };
+    design_client(&target).expect("reachable").into()
+}
+
+#[test]
+fn solve_sizes_every_mode_as_a_task_is_sized() {
+    let (distributed, local) = (NoiseTarget::Distributed { epsilon: 4.0 }, NoiseTarget::Local { epsilon: 4.0 });
+    let of_records =
+        "solve --epsilon 4 --rounds 20 --sampling-probability 1/4 --clients 8 --records 6000 --parameters 10000";
+    let bare = json(of_records);
+    is_of(&bare, &records(Groups::default(), distributed, None, 7, 20), 7);
+
+    // What is measured takes its share from the model, and costs no epsilon.
+    let groups = Groups::new(Some(Metrics::new(4.0, 0.04).unwrap()), None).unwrap();
+    let measured = json(&format!("{of_records} --metrics 0.04"));
+    is_of(&measured, &records(groups, distributed, None, 7, 20), 7);
+    let ratio = |report: &Value| report["noise_to_signal"].as_f64().unwrap();
+    assert!((ratio(&measured) / ratio(&bare) - 0.96f64.powf(-0.5)).abs() < 1e-9, "{measured}");
+
+    // Each of a silo's own steps is charged.
+    let own = SiloTraining { steps: 3, learning_rate: 0.5, update_clip_norm: 1.0 };
+    let report = json(&format!("{of_records} --noise local --local-steps 3"));
+    let silos = records(Groups::default(), local, Some(own), 7, 20);
+    is_of(&report, &silos, 7);
+    let all_of_it = silos.noise_multiplier(1) * 100.0 / 188.0 / (3.0f64 * 7.0).sqrt();
+    assert!((ratio(&report) / all_of_it - 1.0).abs() < 0.01, "{report}, not {all_of_it}");
+
+    let of_clients = "solve --unit client --epsilon 4 --rounds 20 --clients 10 --parameters 10000";
+    is_of(&json(of_clients), &clients(distributed), 9);
+    is_of(&json(&format!("{of_clients} --noise local")), &clients(local), 9);
+}
+
+#[test]
+fn solve_shows_what_dropouts_colluders_and_retries_cost() {
+    let report = json(
+        "solve --epsilon 4 --rounds 20 --attempts 25 --sampling-probability 1/4 --clients 8 --survivors-min 6 \
+         --records 6000 --parameters 10000",
+    );
+    let each = |survivors_min, attempts| {
+        let noise = NoiseTarget::Distributed { epsilon: 4.0 };
+        records(Groups::default(), noise, None, survivors_min, attempts).noise_multiplier(1)
+    };
+    // Without colluders as many shares would count as with one more survivor.
+    let expected = [each(6, 25), each(8, 25), each(7, 25), each(6, 20)];
+    let costs = report["costs"].as_array().unwrap();
+    assert_eq!(costs.len(), expected.len());
+    for (cost, expected) in costs.iter().zip(expected) {
+        let number = |name: &str| cost[name].as_f64().unwrap();
+        // Each is rounded up to a thousandth of the sensitivity.
+        assert!((number("noise_multiplier_each") - expected).abs() < 1.1e-3, "{cost}, not {expected}");
+        let all = number("noise_multiplier_each") * 8f64.sqrt();
+        assert!((number("noise_multiplier_all") - all).abs() < 1e-9, "{cost}");
+        assert!((number("saves") - (1.0 - number("noise_multiplier_each") / each(6, 25))).abs() < 1e-9, "{cost}");
+    }
+    assert!(costs.iter().skip(1).all(|cost| cost["saves"].as_f64().unwrap() > 0.03), "{report}");
 }
 
 #[test]
@@ -132,6 +245,15 @@ fn what_cannot_be_planned_is_said_in_two_lines() {
         ),
         ("solve --epsilon 1 --rounds 9 --clients 8 --survivors-min 9", "9 survivors of 8 clients\n"),
         ("solve --epsilon 1 --rounds 9 --clients 8", "the number of records is not known\n"),
+        ("solve --epsilon 1 --rounds 9 --attempts 8 --clients 8 --records 60", "8 attempts for 9 rounds\n"),
+        ("solve --epsilon 1 --rounds 9 --clients 8 --noise none --records 60", "without noise no epsilon is kept\n"),
+        ("solve --epsilon 1 --rounds 9 --clients 8 --local-steps 2 --records 60", "--local-steps counts only where "),
+        ("solve --epsilon 1 --rounds 9 --clients 8 --metrics 2 --records 60", "--metrics: "),
+        ("solve --epsilon 4 --rounds 9 --clients 8 --metrics --noise local --records 6000", "metrics or an adaptive "),
+        (
+            "solve --unit client --epsilon 1 --rounds 9 --clients 8 --sampling-probability 1/2",
+            "with unit client this version samples nobody\n",
+        ),
         ("solve --epsilon 1 --rounds 0 --clients 8 --records 60", "rounds is 0, expected 1 to 2^24\n"),
         ("solve --epsilon 0.001 --rounds 100000 --clients 8 --records 60", "no noise multiplier up to 100000 reaches "),
     ] {

@@ -23,11 +23,7 @@ use eranos_ledger::{
     statement,
 };
 use eranos_nn::{DataFile, DataSpec, Dataset, ModelSpec};
-use eranos_privacy::{
-    Mechanism, Promise, RotationSeed,
-    groups::Released,
-    mechanism::{ClientTarget, RecordTarget, design, design_client},
-};
+use eranos_privacy::{Mechanism, Promise, RotationSeed, groups::Released};
 use eranos_secagg::ShortName;
 use eranos_wire::{
     Answer, Request,
@@ -57,7 +53,7 @@ use crate::{
     server::{BodyReader, Incoming, Reply, Server},
     status::{self, Ask, Live, StatusSocket},
     store::{self, ClosedRound, Member, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
-    task::{Contribution, Task},
+    task::{Sizing, Task},
 };
 
 /// The ledger's name in the folder of a coordinator's state.
@@ -1346,38 +1342,19 @@ fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     let noise = privacy.noise_target().map_err(|error| failed(&error))?;
     let n_parameters = u32::try_from(n_parameters).unwrap_or(u32::MAX);
     let groups = task.groups().map_err(|error| failed(&error))?;
-    match task.contribution().map_err(|(what, next)| UserError::new(what, next))? {
-        Contribution::Records { sampling_probability, expected_lot, record_bound, local } => design(&RecordTarget {
-            groups,
-            l2_clip_norm: task.training.l2_clip_norm,
-            n_parameters,
-            sampling_probability,
-            expected_lot,
-            record_bound,
-            local,
-            n_max: cohort.clients_max,
-            u_min: cohort.survivors_min,
-            max_colluders: cohort.max_colluders,
-            max_attempts: task.schedule.attempts_max,
-            noise,
-            delta: privacy.delta,
-        })
-        .map(Mechanism::from),
-        Contribution::Update(training) => design_client(&ClientTarget {
-            groups,
-            l2_clip_norm: task.training.l2_clip_norm,
-            n_parameters,
-            n_max: cohort.clients_max,
-            u_min: cohort.survivors_min,
-            max_colluders: cohort.max_colluders,
-            training,
-            max_attempts: task.schedule.attempts_max,
-            noise,
-            delta: privacy.delta,
-        })
-        .map(Mechanism::from),
-    }
-    .map_err(|error| failed(&error))
+    let contribution = task.contribution().map_err(|(what, next)| UserError::new(what, next))?;
+    let sizing = Sizing {
+        groups,
+        l2_clip_norm: task.training.l2_clip_norm,
+        n_parameters,
+        clients_max: cohort.clients_max,
+        survivors_min: cohort.survivors_min,
+        max_colluders: cohort.max_colluders,
+        attempts_max: task.schedule.attempts_max,
+        noise,
+        delta: privacy.delta,
+    };
+    contribution.mechanism(&sizing).map_err(|error| failed(&error))
 }
 
 /// Makes the model durable, before any row names it.

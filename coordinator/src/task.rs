@@ -7,9 +7,9 @@ use eranos_base::{TaskId, UserError, limits::COHORT_LEN_MAX};
 use eranos_ledger::Words;
 use eranos_nn::{LearningRateSchedule, OptimizerSpec, model::Source};
 use eranos_privacy::{
-    Groups, Probability,
+    Groups, Mechanism, MechanismError, Probability,
     groups::{self, AdaptiveClip, Share},
-    mechanism::{LocalTraining, NoiseTarget, SiloTraining},
+    mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, SiloTraining, design, design_client},
 };
 use eranos_secagg::{GraphKind, ThresholdError, Thresholds};
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -199,6 +199,70 @@ impl Contribution {
         let (sampling_probability, expected_lot) = (Probability::QUARTER, (record_bound / 4).max(1));
         Self::Records { sampling_probability, expected_lot, record_bound, local: Some(training) }
     }
+
+    /// The mechanism of least noise for it: what a task's rounds run with, and what `eranos plan` shows beforehand.
+    ///
+    /// # Errors
+    /// If the sizing is out of range, or no noise keeps its promise.
+    pub fn mechanism(&self, sizing: &Sizing) -> Result<Mechanism, MechanismError> {
+        let Sizing { groups, l2_clip_norm, n_parameters, clients_max, survivors_min, .. } = *sizing;
+        let Sizing { max_colluders, attempts_max, noise, delta, .. } = *sizing;
+        let (n_max, u_min, max_attempts) = (clients_max, survivors_min, attempts_max);
+        match *self {
+            Self::Records { sampling_probability, expected_lot, record_bound, local } => design(&RecordTarget {
+                groups,
+                l2_clip_norm,
+                n_parameters,
+                sampling_probability,
+                expected_lot,
+                record_bound,
+                local,
+                n_max,
+                u_min,
+                max_colluders,
+                max_attempts,
+                noise,
+                delta,
+            })
+            .map(Mechanism::from),
+            Self::Update(training) => design_client(&ClientTarget {
+                groups,
+                l2_clip_norm,
+                n_parameters,
+                n_max,
+                u_min,
+                max_colluders,
+                training,
+                max_attempts,
+                noise,
+                delta,
+            })
+            .map(Mechanism::from),
+        }
+    }
+}
+
+/// What else decides how much noise there is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizing {
+    /// What travels beside the gradient or update.
+    pub groups: Groups,
+    /// C.
+    pub l2_clip_norm: f64,
+    /// Coordinates of the model.
+    pub n_parameters: u32,
+    /// The most clients in a round.
+    pub clients_max: u16,
+    /// The least number of survivors of a round.
+    pub survivors_min: u16,
+    /// The most identities that may work with the coordinator.
+    pub max_colluders: u16,
+    /// Attempts over which the promise holds.
+    pub attempts_max: u32,
+    /// The promise.
+    pub noise: NoiseTarget,
+    /// Its delta.
+    pub delta: f64,
 }
 
 /// The unit of privacy.

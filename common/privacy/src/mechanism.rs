@@ -191,6 +191,14 @@ pub trait Promise {
         (f64::from(common.d_pad) * f64::from(survivors) * common.noise.added_variance()).sqrt()
     }
 
+    /// How long the noise of `survivors` clients is in the mean gradient or update, over the longest that can be: what training
+    /// has to bear. Both as vectors of the model's length, after the model's share of the clip.
+    fn noise_to_signal(&self, survivors: u32) -> f64 {
+        let common = self.common();
+        let of_coordinate = self.restored_noise_deviation(survivors) * self.restoring_factor(survivors);
+        of_coordinate * f64::from(common.n_parameters).sqrt() / (common.l2_clip_norm * common.groups.model.root())
+    }
+
     /// Whether anybody adds noise. Without it nothing is promised, and epsilon is infinite.
     fn has_noise(&self) -> bool {
         self.common().noise != Noise::None
@@ -430,6 +438,13 @@ impl Promise for Mechanism {
         match self {
             Self::Record(mechanism) => mechanism.figures_factor(survivors),
             Self::Client(mechanism) => mechanism.figures_factor(survivors),
+        }
+    }
+
+    fn noise_to_signal(&self, survivors: u32) -> f64 {
+        match self {
+            Self::Record(mechanism) => mechanism.noise_to_signal(survivors),
+            Self::Client(mechanism) => mechanism.noise_to_signal(survivors),
         }
     }
 }

@@ -324,6 +324,18 @@ impl Promise for RecordMechanism {
     fn figures_factor(&self, survivors: u32) -> f64 {
         f64::from(self.0.n_max) / f64::from(survivors)
     }
+
+    /// Of a silo's own steps the gradients may all point one way, and the noise does not: it falls with the root of the steps,
+    /// and with that of the silos.
+    fn noise_to_signal(&self, survivors: u32) -> f64 {
+        let p = &self.0;
+        let (noises, mean) = match p.local {
+            Some(local) => (1.0, f64::from(local.steps) * f64::from(survivors)),
+            None => (f64::from(survivors), 1.0),
+        };
+        let of_coordinate = (f64::from(p.d_pad) * noises * p.noise.added_variance() / mean).sqrt() * self.lot_factor();
+        of_coordinate * f64::from(p.n_parameters).sqrt() / (p.l2_clip_norm * p.groups.model.root())
+    }
 }
 
 impl TryFrom<RecordParameters> for RecordMechanism {

@@ -922,13 +922,15 @@ impl Federation {
             let certificate = self.certificates.get(&certificate)?.clone();
             Some(Credential { certificate, statement_key, certification })
         };
-        let credentials = wanted.filter_map(show).collect();
+        let credentials: Vec<Credential> = wanted.filter_map(show).collect();
+        // Whose certificate is not here may come back with it: that answer is no one else's.
+        let is_whole = credentials.len() == fetch.credentials.len();
         let Ok(frame) = AnswerFrame::new(&Credentials { credentials }.into(), Bytes::new()) else {
             tracing::error!("credentials exceed a frame's limit");
             return;
         };
         self.answer_with(std::slice::from_ref(to), false, &frame);
-        if self.shown.len() < SHOWN_MAX && fetch.credentials.len() <= CREDENTIALS_PER_FETCH_MAX {
+        if is_whole && self.shown.len() < SHOWN_MAX {
             self.shown.insert(fetch.credentials.clone(), frame);
         }
     }

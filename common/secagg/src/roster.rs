@@ -111,7 +111,7 @@ pub(crate) struct MemberKeys {
 /// Certifications of statement keys that were verified. They are the same in every round of a task, and are verified in
 /// the first one. What is not there is verified again: nothing but time depends on it.
 ///
-/// It holds the last roster's, and of those before what [`CERTIFICATIONS_MAX`] leaves room for.
+/// At most [`CERTIFICATIONS_MAX`], whichever: those of the last roster may be verified again.
 #[derive(Debug, Default)]
 pub struct VerifiedCertifications(Mutex<BTreeMap<Digest, Arc<MemberKeys>>>);
 

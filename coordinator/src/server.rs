@@ -425,7 +425,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
     let anchor = lock(&shared.anchor).clone();
     let identity = match anchor.verify_client(&certificate, shared.clock.now()) {
         Ok(identity) => identity,
-        Err(error) => return refuse(CloseCode::NotAClient, Offence::Stranger, error.to_string()),
+        Err(error) => return refuse(close_code(&error, CloseCode::NotAClient), Offence::Stranger, error.to_string()),
     };
     let id = identity.id.clone();
     if !may_connect(&shared.connects, &id, Instant::now()) {
@@ -466,7 +466,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
         // lock: a client that it does not find here is found by this check.
         let anchor = lock(&shared.anchor).clone();
         if let Err(error) = anchor.still_believes(&identity.standing, now) {
-            return refuse(CloseCode::Revoked, Offence::Stranger, format!("{id}: {error}"));
+            return refuse(close_code(&error, CloseCode::Revoked), Offence::Stranger, format!("{id}: {error}"));
         }
         connections.insert(id.clone(), admission)
     };
@@ -654,9 +654,7 @@ async fn cut_whoever_is_not_believed(shared: &Shared, anchor: &TrustAnchor, now:
     lock(&shared.connections).retain(|id, admission| match anchor.still_believes(&admission.standing, now) {
         Ok(()) => true,
         Err(why) => {
-            // Whose list is past its date is not its clients' to mend: they come back when there is another.
-            let code = if why == TrustError::ListExpired { CloseCode::Shutdown } else { CloseCode::Revoked };
-            admission.connection.close(code.number().into(), b"");
+            admission.connection.close(close_code(&why, CloseCode::Revoked).number().into(), b"");
             cut.push((id.clone(), admission.certificate, why));
             false
         }
@@ -666,6 +664,17 @@ async fn cut_whoever_is_not_believed(shared: &Shared, anchor: &TrustAnchor, now:
         tracing::warn!(client = %id, why = %why, "connection cut");
         // The receiver is gone only when the coordinator is.
         let _ = shared.incoming.send(Incoming::Revoked { id, certificate, why }).await;
+    }
+}
+
+/// What somebody hears whose certificate is not believed, also if the list changed only after the handshake; `otherwise` if no
+/// list is the reason.
+fn close_code(why: &TrustError, otherwise: CloseCode) -> CloseCode {
+    match why {
+        TrustError::Revoked => CloseCode::Revoked,
+        // Whose list is past its date is not its clients' to mend: they come back when there is another.
+        TrustError::ListExpired => CloseCode::Shutdown,
+        _ => otherwise,
     }
 }
 

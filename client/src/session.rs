@@ -197,25 +197,12 @@ impl Session {
                 link.close().await;
                 link = Link::new(&self.connector);
             }
-            match played.end {
-                End::Settled { .. } | End::KeyRotated => rest = Backoff::between_rounds(),
-                End::ComeBackLater { when: ComeBack::TaskOver, .. } => break,
-                End::ComeBackLater { when: ComeBack::AfterMs(ms), .. } => {
-                    let asked = Duration::from_millis(ms.into());
-                    pause(asked.clamp(BACKOFF_MIN, COME_BACK_TIME_MAX), &mut stop).await;
-                }
-                End::ComeBackLater { when: ComeBack::Spent, reason } => {
+            match what_next(&played.end, &mut rest) {
+                Ok(Some(rest)) => pause(rest, &mut stop).await,
+                Ok(None) => break,
+                Err(error) => {
                     link.close().await;
-                    return Err(SessionError::Spent(reason));
-                }
-                End::ComeBackLater { when: ComeBack::Never, reason } => {
-                    link.close().await;
-                    return Err(SessionError::TurnedAway(reason));
-                }
-                End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
-                End::Refused(refusal) if refusal.waits_for_people() => pause(WAIT_FOR_PEOPLE, &mut stop).await,
-                End::Aborted { .. } | End::Left { .. } | End::Refused(_) => {
-                    pause(rest.next(&mut OsEntropy), &mut stop).await;
+                    return Err(error);
                 }
             }
         }
@@ -223,7 +210,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes part in one round that begins within `wait`, if the owner's conditions hold now.
+    /// Takes part in one round that begins within `wait`, if the owner's conditions hold now. A certificate that is renewed
+    /// meanwhile is for the next time.
     ///
     /// # Errors
     /// If this client cannot be a member, its state cannot be written, or it refuses the plan.
@@ -249,30 +237,19 @@ impl Session {
             let left = begins_by.saturating_duration_since(Instant::now()).min(CHECK_IN_TIME_MAX);
             let played = self.round(link, left, &progress, &mut stop).await?;
             link = played.link;
-            let mut next = rest.next(&mut OsEntropy);
+            let next = match what_next(&played.end, &mut rest) {
+                Ok(Some(_)) if matches!(played.end, End::Settled { .. }) => break Once::Released,
+                Ok(Some(next)) => next,
+                Ok(None) => break Once::TaskOver,
+                Err(error) => {
+                    link.close().await;
+                    return Err(error);
+                }
+            };
             let reason = match played.end {
-                End::Settled { .. } => break Once::Released,
-                End::ComeBackLater { when: ComeBack::TaskOver, .. } => break Once::TaskOver,
-                End::ComeBackLater { when: ComeBack::Spent, reason } => {
-                    link.close().await;
-                    return Err(SessionError::Spent(reason));
-                }
-                End::ComeBackLater { when: ComeBack::Never, reason } => {
-                    link.close().await;
-                    return Err(SessionError::TurnedAway(reason));
-                }
-                End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal)),
-                End::ComeBackLater { when: ComeBack::AfterMs(ms), reason } => {
-                    next = next.max(Duration::from_millis(ms.into()));
-                    reason.to_string()
-                }
-                End::Refused(refusal) if refusal.waits_for_people() => {
-                    next = next.max(WAIT_FOR_PEOPLE);
-                    refusal.to_string()
-                }
                 End::Left { reason } => reason,
                 End::Aborted { reason } => reason.to_string(),
-                end @ (End::KeyRotated | End::Refused(_)) => end.to_string(),
+                end => end.to_string(),
             };
             if played.began {
                 break Once::NoResult { reason };
@@ -576,6 +553,28 @@ impl Backoff {
         let jitter = f64::from(u16::from_le_bytes(drawn)) / f64::from(u16::MAX);
         full.mul_f64(0.5 + jitter / 2.0)
     }
+}
+
+/// How long to rest after a round that ended so; nothing if the task is over.
+///
+/// # Errors
+/// If there is nothing to come back for.
+fn what_next(end: &End, rest: &mut Backoff) -> Result<Option<Duration>, SessionError> {
+    Ok(match end {
+        End::Settled { .. } | End::KeyRotated => {
+            *rest = Backoff::between_rounds();
+            Some(Duration::ZERO)
+        }
+        End::ComeBackLater { when, reason } => match when {
+            ComeBack::TaskOver => None,
+            ComeBack::AfterMs(ms) => Some(Duration::from_millis((*ms).into()).clamp(BACKOFF_MIN, COME_BACK_TIME_MAX)),
+            ComeBack::Spent => return Err(SessionError::Spent(reason.clone())),
+            ComeBack::Never => return Err(SessionError::TurnedAway(reason.clone())),
+        },
+        End::Refused(refusal) if refusal.is_final() => return Err(SessionError::Refused(refusal.clone())),
+        End::Refused(refusal) if refusal.waits_for_people() => Some(WAIT_FOR_PEOPLE),
+        End::Refused(_) | End::Aborted { .. } | End::Left { .. } => Some(rest.next(&mut OsEntropy)),
+    })
 }
 
 async fn pause(duration: Duration, stop: &mut watch::Receiver<bool>) {

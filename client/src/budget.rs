@@ -5,7 +5,9 @@
 //! its charge is on disk, so that no byte has left, nor ever will, of an attempt that is reserved by a process which is gone:
 //! whoever opens the budget next, or is asked to take part in a round, gives it back. That a process is there it shows by a
 //! lock on a file beside the budget, one for each session that it takes part in, which the system lets go of however the
-//! process ends. No clock and nobody's word decides: a process that is stopped or slow keeps what it reserved.
+//! process ends. No clock and nobody's word decides: a process that is stopped or slow keeps what it reserved. Files of locks come
+//! and go under the folder's lock alone. If somebody else removes one, its owner loses what it had reserved then, for the
+//! worst a round, and makes the file anew before it reserves again.
 
 use std::{
     collections::HashMap,
@@ -25,7 +27,7 @@ use eranos_privacy::{
 };
 use zeroize::Zeroizing;
 
-use crate::store::{StoreError, private, replace, sync_dir};
+use crate::store::{StoreError, private, private_dir, replace, sync_dir};
 
 /// A budget and the file that it is kept in.
 pub(crate) struct BudgetFile {
@@ -49,7 +51,7 @@ impl BudgetFile {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             UserError::new(format!("cannot {what} in {}: {error}", dir.display()), "check the folder and its owner")
         };
-        fs::create_dir_all(dir)
+        private_dir(dir)
             .and_then(|()| sync_dir(dir.parent().unwrap_or(dir)))
             .map_err(|error| failed("make the client's budget", &error))?;
         let folder = Arc::new(File::open(dir).map_err(|error| failed("open the budget's folder", &error))?);
@@ -127,8 +129,19 @@ impl BudgetFile {
             }
             tracing::info!(%session, round = round.0, "gives back what a client that is gone had reserved");
             self.write(|budget| budget.give_back(session, round))?;
-            if hold.is_some() {
-                fs::remove_file(&path).map_err(io)?;
+        }
+        let folder = self.path.with_file_name("");
+        self.sweep(&folder).map_err(|source| StoreError::Io { path: folder, source })
+    }
+
+    /// Removes the files whose locks nobody holds any more: a process that was killed leaves its own. Under the folder's lock.
+    fn sweep(&self, folder: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_hold = name.starts_with(HOLD) && !self.holds.keys().any(|session| self.hold_path(*session) == path);
+            if is_hold && File::open(&path)?.try_lock().is_ok() {
+                fs::remove_file(path)?;
             }
         }
         Ok(())
@@ -140,13 +153,15 @@ impl BudgetFile {
     /// # Errors
     /// If the file cannot be made or locked, or another process does not let go of the budget.
     pub(crate) fn hold(&mut self, session: SessionId) -> Result<(), StoreError> {
-        if self.holds.contains_key(&session) {
+        let path = self.hold_path(session);
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        if let Some(hold) = self.holds.get(&session)
+            && is_at(hold, &path).map_err(io)?
+        {
             return Ok(());
         }
         // Under the folder's lock, so that nobody takes away in between what is not locked yet.
         let _lock = Locked::take(&self.folder, &self.path)?;
-        let path = self.hold_path(session);
-        let io = |source| StoreError::Io { path: path.clone(), source };
         let hold = private().append(true).open(&path).map_err(io)?;
         match hold.try_lock() {
             Ok(()) => drop(self.holds.insert(session, hold)),
@@ -190,10 +205,25 @@ impl BudgetFile {
 
 impl Drop for BudgetFile {
     fn drop(&mut self) {
-        // Who looks for it finds none, and gives back what may be reserved: this process does nothing more.
-        for session in self.holds.keys() {
-            let _ = fs::remove_file(self.hold_path(*session));
+        // Who looks for it finds none, and gives back what may be reserved: this process does nothing more. What it does not get
+        // to remove, whoever opens the budget next removes.
+        let Ok(_lock) = Locked::take(&self.folder, &self.path) else { return };
+        for (session, hold) in &self.holds {
+            let path = self.hold_path(*session);
+            if is_at(hold, &path).unwrap_or(false) {
+                let _ = fs::remove_file(path);
+            }
         }
+    }
+}
+
+/// Whether the open file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((open.dev(), open.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -218,13 +248,12 @@ fn damaged(path: &Path, error: &BudgetError) -> UserError {
 
 fn read_on(file: &mut File, path: &Path, budget: &mut Arc<Budget>) -> Result<(), StoreError> {
     let io = |source| StoreError::Io { path: path.to_owned(), source };
-    let (open, there) = (file.metadata().map_err(io)?, fs::metadata(path).map_err(io)?);
     // A copy that was moved here, or a folder that was: what is written to the file still open, nobody would ever read.
-    if (open.dev(), open.ino()) != (there.dev(), there.ino()) {
+    if !is_at(file, path).map_err(io)? {
         return Err(io(io::Error::other("another file was put in its place")));
     }
     let known = budget.n_bytes();
-    if open.len() < known {
+    if file.metadata().map_err(io)?.len() < known {
         return Err(io(io::Error::other("it is shorter than it was: an older copy was put in its place")));
     }
     let mut rest = Vec::new();

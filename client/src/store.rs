@@ -4,9 +4,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -87,7 +87,7 @@ impl Store {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             UserError::new(format!("cannot {what} in {}: {error}", dir.display()), "check the folder and its owner")
         };
-        fs::create_dir_all(dir)
+        private_dir(dir)
             .and_then(|()| sync_dir(dir.parent().unwrap_or(dir)))
             .map_err(|error| failed("make the client's state", &error))?;
         let lock = private().append(true).open(dir.join(LOCK)).map_err(|error| failed("open the lock", &error))?;
@@ -220,7 +220,7 @@ impl Store {
             let Credential { certificate, statement_key, certification } = &credential;
             let bytes = [&statement_key.0[..], &certification.0, certificate].concat();
             let path = dir.join(digest.to_string());
-            fs::create_dir_all(&dir)
+            private_dir(&dir)
                 .and_then(|()| fs::write(&path, &bytes))
                 .map_err(|source| StoreError::Io { path, source })?;
             Arc::make_mut(&mut self.credentials).insert(digest, credential);
@@ -249,6 +249,11 @@ pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).mode(0o600);
     options
+}
+
+/// Makes a folder, where there is none, that its owner alone may look into.
+pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {

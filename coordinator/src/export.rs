@@ -13,7 +13,7 @@ use crate::{
     model::floats,
     objects::{self, Objects},
     setup::{self, Config},
-    store::{self, Resume, SqliteStore, StateStore},
+    store::{self, Resume, SqliteStore, StateStore, StoreError},
     task::Task,
 };
 
@@ -50,15 +50,16 @@ pub fn export(dir: &Path, output: &Path, published: bool) -> Result<Exported, Us
     if !path.exists() {
         return Err(unreleased());
     }
-    let unreadable = |error: &dyn std::fmt::Display| {
+    let unreadable = |error: &StoreError| {
         let what = format!("cannot read the coordinator's state in {}: {error}", config.state.display());
-        UserError::new(what, "try again when the coordinator does not run; restore a backup if it is damaged")
+        let next = "try again when the coordinator does not run; restore a backup if it is damaged";
+        UserError::new(what, error.next_step(next))
     };
     let store = SqliteStore::open(&path).map_err(|error| unreadable(&error))?;
     let resume = store.resume().map_err(|error| unreadable(&error))?;
     let resume = resume.filter(|resume| resume.released > 0).ok_or_else(unreleased)?;
-    let objects = Objects::open(&config.state.join(objects::FOLDER)).map_err(|error| unreadable(&error))?;
-    let checkpoint = objects.read(&resume.model.checkpoint).map_err(|error| unreadable(&error))?;
+    let objects = Objects::open(&config.state.join(objects::FOLDER)).map_err(|error| unreadable(&error.into()))?;
+    let checkpoint = objects.read(&resume.model.checkpoint).map_err(|error| unreadable(&error.into()))?;
     let changed = || {
         let what = format!("the model in {} is not that of {}", config.state.display(), config.task.display());
         UserError::new(what, "restore the task and data file that the task was begun with")
@@ -110,7 +111,9 @@ fn publish(
                 _ => {}
             }
         }
-        let Some((session, round, weights)) = last else { return Ok(()) };
+        // The model was read before the ledger was this process's: a round may have been released in between.
+        let last = last.filter(|(.., weights)| *weights == resume.model.checkpoint);
+        let Some((session, round, weights)) = last else { return Err(FederationError::ModelMoved) };
         let published = ModelPublished { task: task.clone(), session, round, weights, file };
         if said.contains(&published) {
             return Ok(());
@@ -121,6 +124,10 @@ fn publish(
         FederationError::Ledger(AppendError::Locked) => UserError::new(
             "the model cannot be entered into the ledger while the coordinator runs",
             "stop the coordinator first, or take the model with --unpublished for your own use alone",
+        ),
+        FederationError::ModelMoved => UserError::new(
+            format!("the model was not entered into the ledger: {}", FederationError::ModelMoved),
+            "run it again",
         ),
         error => failed(&error),
     })

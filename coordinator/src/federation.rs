@@ -89,6 +89,9 @@ pub enum FederationError {
     /// Its task file.
     #[error("the task file asks for another task, model or mechanism than this ledger was opened with")]
     TaskChanged,
+    /// The model that was read is not the one that the ledger says was released last.
+    #[error("another round was released meanwhile")]
+    ModelMoved,
 }
 
 /// What a round came to, for whoever watches. Nothing in it is private.
@@ -319,10 +322,12 @@ impl Federation {
         let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, data);
         opened.map_err(|error| {
             let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
-            UserError::new(
-                what,
-                "check that the disk has room and the folder is yours; restore a backup if it is damaged",
-            )
+            let next = "check that the disk has room and the folder is yours; restore a backup if it is damaged";
+            let next = match &error {
+                FederationError::Store(error) => error.next_step(next),
+                _ => next,
+            };
+            UserError::new(what, next)
         })
     }
 

@@ -413,7 +413,8 @@ pub fn disclose(dir: &Path) -> Result<Disclosure, UserError> {
     };
     SqliteStore::open(&path).and_then(read).map_err(|error| {
         let what = format!("cannot read the coordinator's state in {}: {error}", config.state.display());
-        UserError::new(what, "try again when the coordinator does not run; restore a backup if it is damaged")
+        let next = "try again when the coordinator does not run; restore a backup if it is damaged";
+        UserError::new(what, error.next_step(next))
     })
 }
 
@@ -520,12 +521,16 @@ pub(crate) fn read_or_make_seed(path: &Path) -> std::io::Result<zeroize::Zeroizi
 }
 
 /// Makes a secret seed that its owner alone may read, and returns when it is durable, its name too: what it signs is worth
-/// nothing without it.
+/// nothing without it. It is there whole or not at all, and never put in another's place.
 fn make_seed(path: &Path) -> std::io::Result<()> {
     let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let aside = path.with_extension("tmp");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(&*seed)?;
     file.sync_all()?;
+    let linked = fs::hard_link(&aside, path);
+    fs::remove_file(&aside)?;
+    linked?;
     sync_folder_of(path)
 }
 

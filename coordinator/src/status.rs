@@ -179,9 +179,9 @@ impl From<Released> for Train {
 pub fn status(dir: &Path) -> Result<Status, UserError> {
     let config = Config::read(dir)?;
     let path = config.state.join(store::FILE);
+    let next = "check the folder and its owner; restore a backup if it is damaged";
     let unreadable = |error: &dyn std::fmt::Display| {
-        let what = format!("cannot read the coordinator's state in {}: {error}", config.state.display());
-        UserError::new(what, "check the folder and its owner; restore a backup if it is damaged")
+        UserError::new(format!("cannot read the coordinator's state in {}: {error}", config.state.display()), next)
     };
     let not_begun = || {
         let what = format!("{} holds no task that was begun", config.state.display());
@@ -195,14 +195,15 @@ pub fn status(dir: &Path) -> Result<Status, UserError> {
         let what = format!("the coordinator of {} runs and does not answer: {error}", config.state.display());
         UserError::new(what, "try again in a moment; if it never answers, look at its log")
     })?;
-    let store = SqliteStore::read(&path).map_err(|error| unreadable(&error))?;
+    let store = SqliteStore::read(&path)
+        .map_err(|error| UserError { next: error.next_step(next).into(), ..unreadable(&error) })?;
     let resume = store.resume().map_err(|error| unreadable(&error))?.ok_or_else(not_begun)?;
     let mut task = None;
     let mut survivors = Vec::new();
     let ledger = Folder::new(config.state.join("ledger"));
     let mut parser = EntryParser::default();
     for entry in store.entries_from(0).map_err(|error| unreadable(&error))? {
-        // The database has the attachment of the last entry alone, the ledger's folder all others.
+        // The database has the attachments of which the ledger's folder may not have durable files yet.
         let attachment = match (entry.attachment, attachment_of(&entry.leaf)) {
             (None, Some(digest)) => Some(ledger.read_attachment(&digest).map_err(|error| unreadable(&error))?),
             (attachment, _) => attachment,

@@ -7,6 +7,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -36,6 +38,19 @@ pub enum StoreError {
         /// The version found.
         found: u32,
     },
+    /// The file could not be made.
+    #[error("coordinator's database: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl StoreError {
+    /// What to do about it; `otherwise` where nothing better is known.
+    pub fn next_step(&self, otherwise: &'static str) -> &'static str {
+        match self {
+            Self::Version { .. } => "go on with the build that wrote it, or begin a new federation in another folder",
+            _ => otherwise,
+        }
+    }
 }
 
 /// How a round ended.
@@ -218,20 +233,20 @@ impl SqliteStore {
     /// # Errors
     /// If it cannot be opened or is of another version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // Its openings name who is enrolled. SQLite gives the files beside it the same rights.
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         let connection = Connection::open(path)?;
+        let found = version(&connection)?;
+        if found != 0 && found != SCHEMA_VERSION {
+            return Err(StoreError::Version { found });
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", "ON")?;
         // Negative: in KiB rather than in pages.
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-        let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match found {
-            0 => {
-                connection
-                    .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
-            }
-            SCHEMA_VERSION => {}
-            _ => return Err(StoreError::Version { found }),
+        if found == 0 {
+            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
         }
         Ok(Self { connection: Mutex::new(connection) })
     }
@@ -242,7 +257,7 @@ impl SqliteStore {
     /// If it cannot be opened or is of another version.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let found = version(&connection)?;
         if found != SCHEMA_VERSION {
             return Err(StoreError::Version { found });
         }
@@ -253,6 +268,11 @@ impl SqliteStore {
         // A panic while the lock is held leaves an open transaction, which its drop has rolled back.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The schema's version; 0 in a file that is empty.
+fn version(connection: &Connection) -> Result<u32, StoreError> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
 impl StateStore for SqliteStore {
@@ -459,7 +479,7 @@ fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry, ledger_durab
     Ok(index)
 }
 
-const SCHEMA_VERSION: u32 = 5;
+const SCHEMA_VERSION: u32 = 6;
 
 /// Memory for the database's pages. What a round writes is read again only when the coordinator is started; SQLite's own
 /// 2 MB fill up over some hundred rounds, which looks like a leak.
@@ -507,6 +527,8 @@ CREATE TABLE member (
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     fn id(name: &str) -> ClientId {
@@ -575,6 +597,30 @@ mod tests {
         assert_eq!(store.resume().unwrap().unwrap().ledger_durable, 2);
         let entries = store.entries_from(1).unwrap();
         assert_eq!(entries, [entry("leaf 1", None), two, next.clone(), next]);
+    }
+
+    #[test]
+    fn nobody_else_reads_the_database_and_another_versions_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.sqlite");
+        let store = SqliteStore::open(&path).unwrap();
+        store.begin_session(&[7; 32], model("zero"), &[]).unwrap();
+        let mut n_files = 0;
+        for file in fs::read_dir(dir.path()).unwrap() {
+            assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o077, 0);
+            n_files += 1;
+        }
+        assert!(n_files > 1, "what SQLite writes beside it was not there to look at");
+        store.lock().pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        store.lock().pragma_update(None, "journal_mode", "DELETE").unwrap();
+        drop(store);
+        let before = fs::read(&path).unwrap();
+        for opened in [SqliteStore::open(&path), SqliteStore::read(&path)] {
+            let error = opened.err().expect("of another version");
+            assert!(matches!(error, StoreError::Version { found } if found == SCHEMA_VERSION + 1), "{error}");
+            assert!(error.next_step("").contains("the build that wrote it"));
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
     }
 
     #[test]

@@ -125,11 +125,12 @@ fn what_was_in_use_is_not_made_anew() {
 #[test]
 fn nobody_else_may_read_what_is_secret() {
     use std::os::unix::fs::PermissionsExt;
-    let dir = folder(&[]);
-    drop(open(dir.path()).expect("made"));
-    for name in [BUDGET, SECRET] {
-        let mode = fs::metadata(dir.path().join(name)).expect("made").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{name}");
+    let folder = folder(&[]);
+    let dir = folder.path().join("state");
+    drop(open(&dir).expect("made"));
+    for (path, expected) in [(dir.join(BUDGET), 0o600), (dir.join(SECRET), 0o600), (dir, 0o700)] {
+        let mode = fs::metadata(&path).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, expected, "{}", path.display());
     }
 }
 
@@ -333,9 +334,40 @@ fn what_a_process_reserved_is_given_back_once_it_is_gone_and_not_before() {
     drop((second, again));
     let last = open("a");
     assert_eq!((last.budget().n_charged(), last.budget().n_reserved()), (1, 0));
-    // Nothing of it is left in the folder.
+    // Nothing of it is left in the folder, nor of a process that was killed.
+    fs::write(data_set.join("in-use-killed"), []).expect("written");
+    drop(last);
+    let last = open("a");
+    drop(last);
     let left = fs::read_dir(&data_set).expect("there").flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("in-use-")), "{left:?}");
+}
+
+#[test]
+fn a_lock_that_somebody_removes_costs_its_owner_one_reservation_and_not_the_next() {
+    let dir = folder(&[]);
+    let data_set = dir.path().join("data-set");
+    let signer = LedgerSigner::new("example.org/ledger".parse().expect("a name"), SigningKey::from_seed(&[1; 32]));
+    let terms = Terms { unit: UnitOfPrivacy::Record, data_set: "local".to_owned(), epsilon_limit: 100.0, delta: 1e-5 };
+    let open = |task: &str| {
+        let opened = Store::open(&dir.path().join(task), &data_set, terms.clone(), &signer.ledger_key());
+        opened.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let session = SessionId(Digest::of(b"a"));
+    let lock = data_set.join(format!("in-use-{session}"));
+    let (mut first, mut second) = (open("a"), open("b"));
+    first.persist(&begin(4.0), session, RoundNumber(1)).expect("reserved");
+    fs::remove_file(&lock).expect("it was there");
+    second.refresh().expect("readable");
+    assert_eq!(second.budget().n_reserved(), 0, "nobody seems to be there");
+    first.persist(&begin(4.0), session, RoundNumber(2)).expect("reserved");
+    second.refresh().expect("readable");
+    assert_eq!(second.budget().n_reserved(), 1, "its owner is seen again");
+    // Whoever leaves removes its own file alone.
+    fs::remove_file(&lock).expect("it was there");
+    fs::write(&lock, []).expect("another one's");
+    drop(first);
+    assert!(lock.exists());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// Connections beyond two for each client of a cohort: newcomers, and those who were just turned away. An idle connection
-/// takes some 40 KB.
+/// takes 33 kB.
 pub const CONNECTIONS_SPARE: usize = 64;
 /// Handshakes under way at once, up to Hello; each holds some tens of kilobytes. From half of them on an address must be
 /// shown to be real (a QUIC Retry, which keeps nothing) before anything is kept for it.

@@ -3,37 +3,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Clock, Digest, Entropy, OsEntropy, RoundNumber, SessionId, SystemClock, TaskId, TrustDomain, UserError,
-    VerifyingKey,
+    ClientId, Clock, Digest, OsEntropy, RoundNumber, SystemClock, TrustDomain, UserError, VerifyingKey,
     limits::{COHORT_LEN_MAX, UPLOAD_GRANTS_MAX},
 };
-use eranos_certs::{TrustAnchor, TrustError};
+use eranos_certs::TrustAnchor;
 use eranos_ledger::{
-    AppendError, Date, EncodedEntry, Entry, EntryError, Epsilons, LedgerSigner, LogOpened, LogWriter,
-    Outcome as LedgerOutcome, PrivacyStated, TaskOpened,
-    audit::{self, AuditError, Options},
-    log::Storage,
-    statement,
+    AppendError, EncodedEntry, Entry, EntryError, LedgerSigner, LogWriter, Outcome as LedgerOutcome, audit::AuditError,
 };
-use eranos_nn::{DataFile, DataSpec, Dataset, ModelSpec};
+use eranos_nn::Dataset;
 use eranos_privacy::{Mechanism, Promise, RotationSeed, groups::Released};
 use eranos_secagg::ShortName;
 use eranos_wire::{
     Answer, Request,
     framing::Kind,
     messages::{
-        Blob, RoundRef,
+        RoundRef,
         abort::Aborted,
         advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
-        select::{CheckIn, ComeBack, ComeBackLater, KeyRotated, ROTATIONS_MAX},
+        select::{CheckIn, ComeBack, ComeBackLater},
         settle::Settled,
     },
 };
@@ -43,18 +37,26 @@ use tokio::{
 };
 
 use crate::{
-    cosigned::{self, CosignedFolder},
+    cosigned::CosignedFolder,
     entries::{self, Attempts, Members},
     exchanges::{AnswerFrame, Arrival, Exchanges},
     metrics::MetricsListener,
     model::{Model, ModelError, TestFigures},
-    objects::{self, Objects},
+    objects::Objects,
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
-    status::{self, Ask, Live, StatusSocket},
-    store::{self, ClosedRound, Member, ModelState, Outcome, Resume, SqliteStore, StateStore, StoreError},
-    task::{Sizing, Task},
+    status::{Ask, StatusSocket},
+    store::{ClosedRound, ModelState, Outcome, StateStore, StoreError},
+    task::Task,
 };
+
+mod journal;
+mod open;
+mod report;
+
+pub use journal::key_rotated;
+pub(crate) use journal::{catch_up, enter};
+use open::keep;
 
 /// The ledger's name in the folder of a coordinator's state.
 pub const LEDGER: &str = "ledger";
@@ -292,162 +294,6 @@ struct Upload {
 }
 
 impl Federation {
-    /// Opens the state in `dir`: begins a session, or goes on with the one that is there. A round that was open when the
-    /// process ended is aborted, its debits kept.
-    ///
-    /// # Errors
-    /// If the task's parameters contradict each other, or the state cannot be opened.
-    pub fn open(
-        dir: &Path,
-        task_path: &Path,
-        task: Task,
-        trust_domain: TrustDomain,
-        signer: Arc<LedgerSigner>,
-        reports: mpsc::Sender<RoundReport>,
-    ) -> Result<Self, UserError> {
-        let base = task_path.parent().unwrap_or(Path::new("."));
-        let data = DataFile::read(&base.join(&task.data))?;
-        let spec = task.model.source(base).load(Some(&data.spec))?;
-        let mechanism = mechanism(&task, spec.n_parameters())?;
-        if let Some(most) = task.privacy.client_epsilon_max
-            && status::attempts_within(&mechanism, Some(most)) == 0
-        {
-            let one = mechanism.promised_epsilon(1, mechanism.common().delta);
-            let what = format!("privacy.client_epsilon_max = {most} allows no attempt: one costs epsilon {one:.3}");
-            return Err(UserError::new(
-                what,
-                "allow a client more, or add more noise to each attempt: a smaller epsilon",
-            ));
-        }
-        let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, data);
-        opened.map_err(|error| {
-            let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
-            let next = "check that the disk has room and the folder is yours; restore a backup if it is damaged";
-            let next = match &error {
-                FederationError::Store(error) => error.next_step(next),
-                _ => next,
-            };
-            UserError::new(what, next)
-        })
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one private caller; a struct would only rename them")]
-    fn open_state(
-        dir: &Path,
-        task: Task,
-        trust_domain: TrustDomain,
-        signer: Arc<LedgerSigner>,
-        reports: mpsc::Sender<RoundReport>,
-        spec: ModelSpec,
-        mechanism: Mechanism,
-        data: DataFile,
-    ) -> Result<Self, FederationError> {
-        let objects = Objects::open(&dir.join(objects::FOLDER))?;
-        let store = SqliteStore::open(&dir.join(store::FILE))?;
-        let mut attempts = Attempts::new(entries::executable());
-        let resume = match store.resume()? {
-            Some(resume) => resume,
-            None => {
-                let model = Model::initialise(spec.clone(), task.training.server_optimizer, &mut OsEntropy)?;
-                let state = keep(&objects, &model)?;
-                let (nonce, leaves) = opening(&task, &trust_domain, &signer, &model, &data.spec, &mechanism)?;
-                store.begin_session(&nonce, state, &leaves)?;
-                store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
-            }
-        };
-        let (entries, mut ledger) = catch_up(&store, &resume, &dir.join(LEDGER), signer.clone())?;
-        let n_attempts = resume.attempts;
-        let mut rotations = Vec::new();
-        let mut said = entries::Said::default();
-        for (index, entry) in (0..).zip(&entries) {
-            let attachment = ledger.attachment(&entry.leaf)?;
-            let entry = Entry::parse(&entry.leaf, attachment.as_deref())?;
-            if let Entry::KeyRotated(rotation) = &entry {
-                rotations.push((*rotation.old.key(), index));
-            }
-            if let Entry::TaskOpened(opened) = &entry
-                && (opened.task != task.name
-                    || opened.mechanism != mechanism
-                    || opened.model != spec.digest()
-                    || opened.data != Digest::of(&data.spec.to_canonical()))
-            {
-                // What was promised when the task was opened holds until its end.
-                return Err(FederationError::TaskChanged);
-            }
-            attempts.count(&entry, &task.name);
-            said.take(entry);
-        }
-        let model = Model::restore(
-            spec,
-            task.training.server_optimizer,
-            &objects.read(&resume.model.checkpoint)?,
-            &objects.read(&resume.model.optimizer)?,
-        )?;
-        let origin = signer.ledger_key().name().clone();
-        let session = SessionId::derive(&trust_domain, origin.as_str(), &task.name, &resume.session_nonce);
-        let statements =
-            entries::statements(&task, session, &mechanism, attempts.executable(), said, SystemClock.now())?;
-        for entry in statements {
-            enter(&store, &mut ledger, &entry)?;
-        }
-        let members = Members::new(origin, store.members()?);
-        objects.keep_only(&[resume.model.checkpoint, resume.model.optimizer])?;
-        let round_ref = RoundRef { session, round: resume.last_round };
-        let debits = store.debits()?;
-        let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
-        let cosigned = CosignedFolder::open(&dir.join(cosigned::FOLDER), &ledger)?;
-        let status = Some(StatusSocket::open(dir).map_err(FederationError::Status)?);
-        Ok(Self {
-            task,
-            trust_domain,
-            signer,
-            store: Box::new(store),
-            objects,
-            ledger,
-            rotations,
-            attempts,
-            members,
-            trust: None,
-            mechanism,
-            model,
-            model_state: resume.model,
-            data_spec: data.spec.to_canonical(),
-            test_set: data.test_set.map(Arc::new),
-            session_nonce: resume.session_nonce,
-            last_round: resume.last_round,
-            n_attempts,
-            released: resume.released,
-            received: Arc::new(debits.iter().map(|(id, debit)| (id.clone(), debit.received)).collect()),
-            debited: debits.into_iter().map(|(id, debit)| (id, debit.attempts)).collect(),
-            attempts_per_client_max,
-            status,
-            metrics: None,
-            round: Round::Over,
-            round_ref,
-            exchanges: Exchanges::default(),
-            directory: BTreeMap::new(),
-            cosigned,
-            known: BTreeMap::new(),
-            late: BTreeMap::new(),
-            uploads: BTreeMap::new(),
-            places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
-            history: BTreeMap::new(),
-            wake: None,
-            finished: None,
-            current: Current::default(),
-            previous: None,
-            dismissing: false,
-            totals: Totals::default(),
-            reports,
-            told: BTreeSet::new(),
-            warnings: None,
-            warned: None,
-            excluded: BTreeSet::new(),
-            certificates: BTreeMap::new(),
-            shown: BTreeMap::new(),
-        })
-    }
-
     /// Shows metrics while it runs.
     pub fn showing_metrics(self, metrics: Option<MetricsListener>) -> Self {
         Self { metrics, ..self }
@@ -574,45 +420,6 @@ impl Federation {
         Ok(())
     }
 
-    /// Says how things stand.
-    fn tell(&self, ask: Ask, server: &Server) {
-        let select = if let Round::Select(select) = &self.round { select.cohort().count() } else { 0 };
-        let (mut bytes_up_total, mut bytes_down_total) = (self.totals.bytes_up, self.totals.bytes_down);
-        for counted in self.previous.iter().map(|(counted, ..)| counted).chain([&self.current]) {
-            bytes_up_total += counted.bytes_up;
-            bytes_down_total += counted.bytes_down;
-        }
-        let (memory_resident, memory_resident_max) = status::memory();
-        let phase = match (&self.round, self.dismissing) {
-            (_, true) => "over",
-            (round, false) => round.phase().map_or("settle", Phase::name),
-        };
-        // Nobody need wait for the answer.
-        let _ = ask.send(Live {
-            process: std::process::id(),
-            round: self.round_ref.round.0,
-            phase: phase.to_owned(),
-            phase_left_ms: self.wake.map_or(0, |at| at.since(SystemClock.now()).as_millis() as u64),
-            released: self.released,
-            attempts: self.n_attempts,
-            epsilon: Some(self.epsilon()).filter(|epsilon| epsilon.is_finite()),
-            cohort: self.current.cohort.len(),
-            waiting: self.late.len() + select,
-            needed: self.mechanism.common().u_min.into(),
-            spent: self.spent().iter().map(|id| id.name().to_owned()).collect(),
-            train: self.totals.train.into(),
-            dropped: self.current.dropped().keys().map(|id| id.name().to_owned()).collect(),
-            dropped_total: self.totals.n_dropped as u64,
-            connected: server.figures().n_connected(),
-            bytes_up: self.current.bytes_up,
-            bytes_down: self.current.bytes_down,
-            bytes_up_total,
-            bytes_down_total,
-            memory_resident,
-            memory_resident_max,
-        });
-    }
-
     fn dismiss_one(&mut self, id: &ClientId) {
         let done = self.is_done();
         let reason = if done { "the task is over" } else { "the coordinator is shutting down" };
@@ -678,41 +485,6 @@ impl Federation {
             }
         }
         Ok(())
-    }
-
-    /// Whom no further attempt may be debited to.
-    fn spent(&self) -> BTreeSet<ClientId> {
-        let most = u64::from(self.attempts_per_client_max);
-        self.debited.iter().filter(|(_, attempts)| **attempts >= most).map(|(id, _)| id.clone()).collect()
-    }
-
-    /// A round that waits for clients of whom too few are left that anything may be debited to: it waits on, since others may
-    /// come as long as it runs, and says so once for each client that is spent.
-    fn warn_of_spent(&mut self) {
-        let Round::Select(select) = &self.round else { return };
-        let (there, needed) = (select.cohort().count(), usize::from(self.mechanism.common().u_min));
-        let spent: Vec<String> = self.spent().iter().map(|id| id.name().to_owned()).collect();
-        if there >= needed || spent.is_empty() {
-            return;
-        }
-        let names = spent.join(", ");
-        if self.warned.replace(names.clone()).as_ref() == Some(&names) {
-            return;
-        }
-        let what = format!(
-            "round {} waits: {there} of the {needed} clients that it needs are there, and {} have spent what the task allows \
-             one client: {names}",
-            self.round_ref.round.0,
-            spent.len(),
-        );
-        // No warning of the log: the two lines below are one, and once is enough.
-        tracing::info!(there, needed, spent = names, "too few clients are left");
-        if let Some(warnings) = &self.warnings {
-            let next = "it waits for others to join as long as it runs; or end it: the model so far can be exported, and \
-                        another task may allow each client more (privacy.client_epsilon_max)";
-            // Nobody need listen.
-            let _ = warnings.try_send(UserError::new(what, next));
-        }
     }
 
     /// How long a phase waits for clients that vanished: 5 times its median so far, within the task's bounds.
@@ -1039,72 +811,6 @@ impl Federation {
         Ok(())
     }
 
-    /// Enters who of a cohort was never in one before, or not under this certificate.
-    fn enrol(&mut self, cohort: &[ClientId]) -> Result<(), FederationError> {
-        let present = cohort.iter().filter_map(|id| {
-            let certificate = self.certificates.get(&self.directory.get(id)?.certificate)?;
-            Some((id, certificate.as_slice()))
-        });
-        let changes = self.members.admitted(present, &mut OsEntropy);
-        self.enter_members(&changes)
-    }
-
-    /// Enters whose certificate the authority has revoked, of those who were enrolled. To be called whenever its revocation list
-    /// was read; who was entered already is not entered again.
-    ///
-    /// # Errors
-    /// If database or ledger fail.
-    pub fn record_revocations(&mut self, anchor: &TrustAnchor) -> Result<(), FederationError> {
-        let now = SystemClock.now();
-        let is_revoked = |certificate: &[u8]| anchor.verify_client(certificate, now) == Err(TrustError::Revoked);
-        let changes = self.members.revoked(is_revoked, &mut OsEntropy);
-        self.enter_members(&changes)
-    }
-
-    /// Enters whom revocation lists that came meanwhile revoke: behind the attempt whose roster may still name them.
-    fn enter_revocations(&mut self) -> Result<(), FederationError> {
-        self.trust.take().map_or(Ok(()), |anchor| self.record_revocations(&anchor))
-    }
-
-    fn enter_members(&mut self, changes: &[Member]) -> Result<(), FederationError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let encoded = |one: &Member| Ok((one.clone(), Entry::Membership(one.opening.membership()).encode()?));
-        let entered = changes.iter().map(encoded).collect::<Result<Vec<_>, EntryError>>()?;
-        let index = self.store.enter_members(&entered, self.ledger.durable())?;
-        let entries: Vec<EncodedEntry> = entered.into_iter().map(|(_, entry)| entry).collect();
-        self.ledger.append_all(index, &entries)?;
-        Ok(())
-    }
-
-    /// Enters what the task has promised, once it is over.
-    fn state_privacy(&mut self) -> Result<(), FederationError> {
-        let options = Options::new(self.ledger.ledger_key());
-        let report = audit::verify(self.ledger.storage().path(), &options)?;
-        let Some(task) = report.tasks.iter().find(|task| task.task == self.task.name) else { return Ok(()) };
-        let is_stated = task.privacy_stated.as_ref().is_some_and(|(_, stated, _)| stated.attempts == task.attempts);
-        if is_stated || task.attempts == 0 {
-            return Ok(());
-        }
-        // A clock that was set back does not turn the ledger's.
-        let dates = [
-            Some(Date::of(SystemClock.now())),
-            report.opened.as_ref().map(|opened| opened.date),
-            task.stated.as_ref().map(|(_, stated)| stated.date),
-            task.privacy_stated.as_ref().map(|(_, stated, _)| stated.date),
-        ];
-        let stated = PrivacyStated {
-            task: task.task.clone(),
-            session: task.session,
-            date: dates.into_iter().flatten().max().unwrap_or(Date::of(SystemClock.now())),
-            attempts: task.attempts,
-            wording: statement::WORDING,
-            statement: Digest::of(statement::entered(report.opened.as_ref(), task).as_bytes()),
-        };
-        enter(self.store.as_ref(), &mut self.ledger, &Entry::PrivacyStated(stated).encode()?)
-    }
-
     fn persist(&mut self, record: Record) -> Result<(), FederationError> {
         match record {
             Record::Open { attempt, cohort } => {
@@ -1233,97 +939,6 @@ impl Federation {
             }
         }
     }
-
-    fn note(&mut self, note: Note) {
-        match note {
-            Note::Phase { phase, n_clients } => {
-                tracing::debug!(round = self.round_ref.round.0, phase = phase.name(), n_clients, "phase");
-            }
-            Note::PhaseOver { phase, took, timed_out } => {
-                if !timed_out {
-                    let history = self.history.entry(phase).or_default();
-                    history.push_back(took);
-                    if history.len() > HISTORY_LEN_MAX {
-                        history.pop_front();
-                    }
-                }
-            }
-            Note::Dropped { id, phase, reason } => {
-                tracing::info!(client = %id, phase = phase.name(), reason, "client dropped out");
-                self.current.dropped.entry(id).or_insert(phase.name());
-            }
-            Note::Misbehaved { id, what } => tracing::warn!(client = %id, what, "message refused"),
-            Note::Blamed { id, what } => {
-                tracing::warn!(client = %id, what, "excluded");
-                // It may have left the round and wait for the next one already.
-                if self.late.remove(&id).is_some() {
-                    self.exclude(&id);
-                }
-                self.excluded.insert(id);
-            }
-        }
-    }
-
-    /// Counts the round that ended. Its report waits until the next cohort is known: only then is it certain who of
-    /// this one is gone.
-    fn report(&mut self, aborted: Option<String>) {
-        self.publish();
-        let current = std::mem::take(&mut self.current);
-        let report = RoundReport {
-            round: self.round_ref.round.0,
-            released: self.released,
-            rounds: self.task.schedule.rounds,
-            aborted,
-            n_selected: current.cohort.len(),
-            dropped: Vec::new(),
-            epsilon: self.epsilon(),
-            test_accuracy: None,
-            train: current.train,
-            l2_clip_norm: current.l2_clip_norm,
-            bytes_up: 0,
-            bytes_down: 0,
-            took: current.began.elapsed(),
-        };
-        self.previous = Some((current, report, self.model.clone()));
-    }
-
-    /// Publishes the report that waits, with the accuracy of its model.
-    fn publish(&mut self) {
-        let Some((counted, mut report, model)) = self.previous.take() else { return };
-        let dropped = counted.dropped();
-        self.totals.n_dropped += dropped.len();
-        self.totals.bytes_up += counted.bytes_up;
-        self.totals.bytes_down += counted.bytes_down;
-        (report.bytes_up, report.bytes_down) = (counted.bytes_up, counted.bytes_down);
-        report.dropped = dropped.into_iter().collect();
-        tracing::info!(
-            round = report.round,
-            released = report.released,
-            aborted = report.aborted,
-            selected = report.n_selected,
-            dropped = report.dropped.len(),
-            epsilon = report.epsilon,
-            bytes_up = report.bytes_up,
-            bytes_down = report.bytes_down,
-            took_ms = report.took.as_millis() as u64,
-            "round over"
-        );
-        let (reports, test_set) = (self.reports.clone(), self.test_set.clone());
-        tokio::task::spawn_blocking(move || {
-            report.test_accuracy = test_set.and_then(|set| model.evaluate(&set).ok()).map(|e| e.accuracy);
-            // Nobody need watch, and whoever stopped watching must not hold up one thread after the other.
-            let _ = reports.try_send(report);
-        });
-    }
-
-    fn test_figures(&self) -> Option<TestFigures> {
-        let set = self.test_set.as_ref()?;
-        block_in_place(|| self.model.test_figures(set)).ok()
-    }
-
-    fn epsilon(&self) -> f64 {
-        Epsilons::promised(&self.mechanism, self.attempts.n_attempts()).coordinator
-    }
 }
 
 fn send(reply: Reply, frame: AnswerFrame) {
@@ -1337,121 +952,6 @@ fn frame_len(frame: &AnswerFrame) -> u64 {
 async fn sleep_until(at: Option<eranos_base::Timestamp>) {
     let at = at.unwrap_or_default();
     tokio::time::sleep(at.since(SystemClock.now())).await;
-}
-
-/// The least noise that keeps the task's promise.
-fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
-    let (privacy, cohort) = (&task.privacy, &task.cohort);
-    let failed = |error: &dyn std::fmt::Display| {
-        let what = format!("the task's privacy cannot be kept: {error}");
-        UserError::new(what, "allow a larger epsilon, fewer attempts, or a smaller sampling probability")
-    };
-    let noise = privacy.noise_target().map_err(|error| failed(&error))?;
-    let n_parameters = u32::try_from(n_parameters).unwrap_or(u32::MAX);
-    let groups = task.groups().map_err(|error| failed(&error))?;
-    let contribution = task.contribution().map_err(|(what, next)| UserError::new(what, next))?;
-    let sizing = Sizing {
-        groups,
-        l2_clip_norm: task.training.l2_clip_norm,
-        n_parameters,
-        clients_max: cohort.clients_max,
-        survivors_min: cohort.survivors_min,
-        max_colluders: cohort.max_colluders,
-        attempts_max: task.schedule.attempts_max,
-        noise,
-        delta: privacy.delta,
-    };
-    contribution.mechanism(&sizing).map_err(|error| failed(&error))
-}
-
-/// Makes the model durable, before any row names it.
-fn keep(objects: &Objects, model: &Model) -> std::io::Result<ModelState> {
-    let [checkpoint, optimizer] = objects.put([&model.checkpoint(), &model.optimizer_state()])?;
-    Ok(ModelState { checkpoint, optimizer })
-}
-
-/// Opens the ledger in `dir` as the database has it, making anew what a crash left out, and closes a round that was open
-/// then: it will never be finished, and what was debited stays debited. Gives all entries, and the ledger.
-pub(crate) fn catch_up(
-    store: &dyn StateStore,
-    resume: &Resume,
-    dir: &Path,
-    signer: Arc<LedgerSigner>,
-) -> Result<(Vec<EncodedEntry>, LogWriter), FederationError> {
-    let mut entries = store.entries_from(0)?;
-    let mut ledger = LogWriter::restore(dir, signer, &entries, resume.ledger_durable)?;
-    if let Some(open) = &resume.open_round {
-        let entry = Entry::parse(&open.abort_entry.leaf, open.abort_entry.attachment.as_deref())?;
-        let revealed = matches!(&entry, Entry::Attempt(attempt) if attempt.outcome.reveals());
-        let outcome = if revealed { Outcome::AbortedAfterReveal } else { Outcome::AbortedBeforeReveal };
-        let entry = &open.abort_entry;
-        let closed = ClosedRound { round: open.round, outcome, model: None, received: &[], bindings: &[], entry };
-        let index = store.close_round(&closed, ledger.durable())?;
-        ledger.append(index, entry)?;
-        entries.push(entry.clone());
-    }
-    Ok((entries, ledger))
-}
-
-/// Commits an entry that belongs to no round, and appends it to the ledger, which must have every entry before it.
-pub(crate) fn enter(
-    store: &dyn StateStore,
-    ledger: &mut LogWriter,
-    entry: &EncodedEntry,
-) -> Result<(), FederationError> {
-    let index = store.append_entry(entry, ledger.durable())?;
-    ledger.append(index, entry)?;
-    Ok(())
-}
-
-/// The rotations from the key that a client knows to the present one, where they differ and one leads to the other. A
-/// client that claims to know more of the ledger than there is, or another ledger's key, gets none.
-///
-/// # Errors
-/// If the ledger cannot be read.
-pub fn key_rotated<S: Storage>(
-    ledger: &LogWriter<S>,
-    rotations: &[(VerifyingKey, u64)],
-    check_in: &CheckIn,
-) -> Result<Option<KeyRotated>, AppendError> {
-    let from = rotations.iter().position(|(old, _)| *old == check_in.ledger_key);
-    let Some(rotations) = from.and_then(|from| rotations.get(from..)) else { return Ok(None) };
-    if check_in.ledger_size > ledger.size() || rotations.len() > ROTATIONS_MAX {
-        return Ok(None);
-    }
-    let receipts = rotations.iter().map(|(_, index)| Ok(Blob(ledger.receipt(*index, check_in.ledger_size)?.encode())));
-    Ok(Some(KeyRotated { receipts: receipts.collect::<Result<_, AppendError>>()? }))
-}
-
-/// The session's nonce and the entries that open its ledger.
-fn opening(
-    task: &Task,
-    trust_domain: &TrustDomain,
-    signer: &LedgerSigner,
-    model: &Model,
-    data: &DataSpec,
-    mechanism: &Mechanism,
-) -> Result<([u8; 32], Vec<EncodedEntry>), FederationError> {
-    let ledger_key = signer.ledger_key();
-    let origin = ledger_key.name().clone();
-    let mut nonce = [0; 32];
-    OsEntropy.fill(&mut nonce);
-    let session = SessionId::derive(trust_domain, origin.as_str(), &task.name, &nonce);
-    let opened =
-        LogOpened { origin, trust_domain: trust_domain.clone(), ledger_key, date: Date::of(SystemClock.now()) };
-    let task_opened = TaskOpened {
-        task: TaskId::clone(&task.name),
-        nonce,
-        session,
-        model: model.spec().digest(),
-        data: Digest::of(&data.to_canonical()),
-        weights: model.digest(),
-        mechanism: mechanism.clone(),
-        budget_epsilon: task.privacy.epsilon.unwrap_or(f64::INFINITY),
-        budget_delta: task.privacy.delta,
-    };
-    let leaves = vec![Entry::LogOpened(opened).encode()?, Entry::TaskOpened(Box::new(task_opened)).encode()?];
-    Ok((nonce, leaves))
 }
 
 /// How soon a round looks at the clock again that was woken before its time.

@@ -1,5 +1,7 @@
 //! What a federation remembers from one round to the next.
 
+use std::path::Path;
+
 use eranos_base::SigningKey;
 use eranos_secagg::{
     Advertised, Identity, Ready, SharedKeys, ShownRoster, ShownSharers, StatementKey, VerifiedCertifications,

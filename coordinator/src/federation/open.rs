@@ -1,0 +1,253 @@
+//! How a coordinator's state is opened: a session begun, or gone on with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
+
+use eranos_base::{
+    Clock, Digest, Entropy, OsEntropy, SessionId, SystemClock, TaskId, TrustDomain, UserError,
+    limits::UPLOAD_GRANTS_MAX,
+};
+use eranos_ledger::{Date, EncodedEntry, Entry, LedgerSigner, LogOpened, TaskOpened};
+use eranos_nn::{DataFile, DataSpec, ModelSpec};
+use eranos_privacy::{Mechanism, Promise};
+use eranos_wire::messages::RoundRef;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{
+    Current, Federation, FederationError, LEDGER, RoundReport, Totals,
+    journal::{catch_up, enter},
+};
+use crate::{
+    cosigned::{self, CosignedFolder},
+    entries::{self, Attempts, Members},
+    exchanges::Exchanges,
+    model::Model,
+    objects::{self, Objects},
+    round::Round,
+    status::{self, StatusSocket},
+    store::{self, ModelState, SqliteStore, StateStore, StoreError},
+    task::{Sizing, Task},
+};
+
+impl Federation {
+    /// Opens the state in `dir`: begins a session, or goes on with the one that is there. A round that was open when the
+    /// process ended is aborted, its debits kept.
+    ///
+    /// # Errors
+    /// If the task's parameters contradict each other, or the state cannot be opened.
+    pub fn open(
+        dir: &Path,
+        task_path: &Path,
+        task: Task,
+        trust_domain: TrustDomain,
+        signer: Arc<LedgerSigner>,
+        reports: mpsc::Sender<RoundReport>,
+    ) -> Result<Self, UserError> {
+        let base = task_path.parent().unwrap_or(Path::new("."));
+        let data = DataFile::read(&base.join(&task.data))?;
+        let spec = task.model.source(base).load(Some(&data.spec))?;
+        let mechanism = mechanism(&task, spec.n_parameters())?;
+        if let Some(most) = task.privacy.client_epsilon_max
+            && status::attempts_within(&mechanism, Some(most)) == 0
+        {
+            let one = mechanism.promised_epsilon(1, mechanism.common().delta);
+            let what = format!("privacy.client_epsilon_max = {most} allows no attempt: one costs epsilon {one:.3}");
+            return Err(UserError::new(
+                what,
+                "allow a client more, or add more noise to each attempt: a smaller epsilon",
+            ));
+        }
+        let opened = Self::open_state(dir, task, trust_domain, signer, reports, spec, mechanism, data);
+        opened.map_err(|error| {
+            let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
+            let next = "check that the disk has room and the folder is yours; restore a backup if it is damaged";
+            let next = match &error {
+                FederationError::Store(error) => error.next_step(next),
+                _ => next,
+            };
+            UserError::new(what, next)
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one private caller; a struct would only rename them")]
+    pub(super) fn open_state(
+        dir: &Path,
+        task: Task,
+        trust_domain: TrustDomain,
+        signer: Arc<LedgerSigner>,
+        reports: mpsc::Sender<RoundReport>,
+        spec: ModelSpec,
+        mechanism: Mechanism,
+        data: DataFile,
+    ) -> Result<Self, FederationError> {
+        let objects = Objects::open(&dir.join(objects::FOLDER))?;
+        let store = SqliteStore::open(&dir.join(store::FILE))?;
+        let mut attempts = Attempts::new(entries::executable());
+        let resume = match store.resume()? {
+            Some(resume) => resume,
+            None => {
+                let model = Model::initialise(spec.clone(), task.training.server_optimizer, &mut OsEntropy)?;
+                let state = keep(&objects, &model)?;
+                let (nonce, leaves) = opening(&task, &trust_domain, &signer, &model, &data.spec, &mechanism)?;
+                store.begin_session(&nonce, state, &leaves)?;
+                store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
+            }
+        };
+        let (entries, mut ledger) = catch_up(&store, &resume, &dir.join(LEDGER), signer.clone())?;
+        let n_attempts = resume.attempts;
+        let mut rotations = Vec::new();
+        let mut said = entries::Said::default();
+        for (index, entry) in (0..).zip(&entries) {
+            let attachment = ledger.attachment(&entry.leaf)?;
+            let entry = Entry::parse(&entry.leaf, attachment.as_deref())?;
+            if let Entry::KeyRotated(rotation) = &entry {
+                rotations.push((*rotation.old.key(), index));
+            }
+            if let Entry::TaskOpened(opened) = &entry
+                && (opened.task != task.name
+                    || opened.mechanism != mechanism
+                    || opened.model != spec.digest()
+                    || opened.data != Digest::of(&data.spec.to_canonical()))
+            {
+                // What was promised when the task was opened holds until its end.
+                return Err(FederationError::TaskChanged);
+            }
+            attempts.count(&entry, &task.name);
+            said.take(entry);
+        }
+        let model = Model::restore(
+            spec,
+            task.training.server_optimizer,
+            &objects.read(&resume.model.checkpoint)?,
+            &objects.read(&resume.model.optimizer)?,
+        )?;
+        let origin = signer.ledger_key().name().clone();
+        let session = SessionId::derive(&trust_domain, origin.as_str(), &task.name, &resume.session_nonce);
+        let statements =
+            entries::statements(&task, session, &mechanism, attempts.executable(), said, SystemClock.now())?;
+        for entry in statements {
+            enter(&store, &mut ledger, &entry)?;
+        }
+        let members = Members::new(origin, store.members()?);
+        objects.keep_only(&[resume.model.checkpoint, resume.model.optimizer])?;
+        let round_ref = RoundRef { session, round: resume.last_round };
+        let debits = store.debits()?;
+        let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
+        let cosigned = CosignedFolder::open(&dir.join(cosigned::FOLDER), &ledger)?;
+        let status = Some(StatusSocket::open(dir).map_err(FederationError::Status)?);
+        Ok(Self {
+            task,
+            trust_domain,
+            signer,
+            store: Box::new(store),
+            objects,
+            ledger,
+            rotations,
+            attempts,
+            members,
+            trust: None,
+            mechanism,
+            model,
+            model_state: resume.model,
+            data_spec: data.spec.to_canonical(),
+            test_set: data.test_set.map(Arc::new),
+            session_nonce: resume.session_nonce,
+            last_round: resume.last_round,
+            n_attempts,
+            released: resume.released,
+            received: Arc::new(debits.iter().map(|(id, debit)| (id.clone(), debit.received)).collect()),
+            debited: debits.into_iter().map(|(id, debit)| (id, debit.attempts)).collect(),
+            attempts_per_client_max,
+            status,
+            metrics: None,
+            round: Round::Over,
+            round_ref,
+            exchanges: Exchanges::default(),
+            directory: BTreeMap::new(),
+            cosigned,
+            known: BTreeMap::new(),
+            late: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
+            history: BTreeMap::new(),
+            wake: None,
+            finished: None,
+            current: Current::default(),
+            previous: None,
+            dismissing: false,
+            totals: Totals::default(),
+            reports,
+            told: BTreeSet::new(),
+            warnings: None,
+            warned: None,
+            excluded: BTreeSet::new(),
+            certificates: BTreeMap::new(),
+            shown: BTreeMap::new(),
+        })
+    }
+}
+
+/// The least noise that keeps the task's promise.
+pub(super) fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
+    let (privacy, cohort) = (&task.privacy, &task.cohort);
+    let failed = |error: &dyn std::fmt::Display| {
+        let what = format!("the task's privacy cannot be kept: {error}");
+        UserError::new(what, "allow a larger epsilon, fewer attempts, or a smaller sampling probability")
+    };
+    let noise = privacy.noise_target().map_err(|error| failed(&error))?;
+    let n_parameters = u32::try_from(n_parameters).unwrap_or(u32::MAX);
+    let groups = task.groups().map_err(|error| failed(&error))?;
+    let contribution = task.contribution().map_err(|(what, next)| UserError::new(what, next))?;
+    let sizing = Sizing {
+        groups,
+        l2_clip_norm: task.training.l2_clip_norm,
+        n_parameters,
+        clients_max: cohort.clients_max,
+        survivors_min: cohort.survivors_min,
+        max_colluders: cohort.max_colluders,
+        attempts_max: task.schedule.attempts_max,
+        noise,
+        delta: privacy.delta,
+    };
+    contribution.mechanism(&sizing).map_err(|error| failed(&error))
+}
+
+/// Makes the model durable, before any row names it.
+pub(super) fn keep(objects: &Objects, model: &Model) -> std::io::Result<ModelState> {
+    let [checkpoint, optimizer] = objects.put([&model.checkpoint(), &model.optimizer_state()])?;
+    Ok(ModelState { checkpoint, optimizer })
+}
+
+/// The session's nonce and the entries that open its ledger.
+pub(super) fn opening(
+    task: &Task,
+    trust_domain: &TrustDomain,
+    signer: &LedgerSigner,
+    model: &Model,
+    data: &DataSpec,
+    mechanism: &Mechanism,
+) -> Result<([u8; 32], Vec<EncodedEntry>), FederationError> {
+    let ledger_key = signer.ledger_key();
+    let origin = ledger_key.name().clone();
+    let mut nonce = [0; 32];
+    OsEntropy.fill(&mut nonce);
+    let session = SessionId::derive(trust_domain, origin.as_str(), &task.name, &nonce);
+    let opened =
+        LogOpened { origin, trust_domain: trust_domain.clone(), ledger_key, date: Date::of(SystemClock.now()) };
+    let task_opened = TaskOpened {
+        task: TaskId::clone(&task.name),
+        nonce,
+        session,
+        model: model.spec().digest(),
+        data: Digest::of(&data.to_canonical()),
+        weights: model.digest(),
+        mechanism: mechanism.clone(),
+        budget_epsilon: task.privacy.epsilon.unwrap_or(f64::INFINITY),
+        budget_delta: task.privacy.delta,
+    };
+    let leaves = vec![Entry::LogOpened(opened).encode()?, Entry::TaskOpened(Box::new(task_opened)).encode()?];
+    Ok((nonce, leaves))
+}

@@ -109,6 +109,7 @@ async fn connect(n_clients: usize) {
     println!("a minute of {n_clients} that wait: {} ms of processor time", idle.ms - before.ms);
     assert!(kept.iter().all(|connection| connection.close_reason().is_none()), "all are still connected");
     child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn client_config(party: &Party) -> ClientConfig {

@@ -16,8 +16,9 @@
 //!
 //! Several processes may share one log, each for a session of its own: whoever holds the file's lock takes in what the
 //! others wrote ([`Budget::read_on`]) before its own step. An attempt is reserved when its round is begun, so that
-//! attempts under way add up: none is begun that could not be charged. What is reserved may be given back while the
-//! attempt is not charged, and is by the session's next round; what is charged never is. A round that was given back can be
+//! attempts under way add up: none is begun that could not be charged, once one is charged; until then each is held against the
+//! order of its own mechanism, and the first charge may leave no room for another's. What is reserved may be given back while
+//! the attempt is not charged, and is by the session's next round; what is charged never is. A round that was given back can be
 //! neither begun again nor charged: whoever gives back what a dead process reserved need not ask whether its plan comes again.
 //!
 //! What stands in the file is in the private module `record`.

@@ -46,7 +46,7 @@ struct Named {
     order: VecDeque<Digest>,
 }
 
-/// Attachments that an auditor remembers by name, at about a hundred bytes each.
+/// Attachments that an auditor remembers by name, at up to 300 bytes each.
 pub const ATTACHMENTS_KEPT_MAX: usize = 1 << 16;
 
 impl Named {

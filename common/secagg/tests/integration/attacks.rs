@@ -629,7 +629,11 @@ fn what_was_verified_of_a_credential_in_one_round_hides_no_forgery_in_the_next()
     let share = |federation: &Federation, change: &dyn Fn(&mut Vec<RosterEntry>)| {
         let mut entries = federation.entries();
         change(&mut entries);
-        federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err()
+        let deal = || federation.deal(0, &entries, &mut eranos_base::SeededEntropy::new(1)).err();
+        // Nor does what was refused once pass when it is shown again.
+        let refusal = deal();
+        assert_eq!(deal(), refusal);
+        refusal
     };
     assert_eq!(share(&first, &|_| ()), None);
     let second = first.with_terms(|terms| terms.round = RoundNumber(2));
@@ -645,6 +649,16 @@ fn what_was_verified_of_a_credential_in_one_round_hides_no_forgery_in_the_next()
     let refusal = share(&second, &|entries| resign(entries, &|advert| advert.certification = another));
     assert_eq!(refusal, entry(2, AdvertError::Certification));
     let refusal = share(&second, &|entries| resign(entries, &|advert| advert.certification.0[7] ^= 1));
+    assert_eq!(refusal, entry(2, AdvertError::Certification));
+    // Somebody else's certificate's key, with a statement key and certification that are true of another's.
+    let stranger = SigningKey::from_seed(&[99; 32]);
+    let refusal = share(&second, &|entries| {
+        let advert = &mut entries[2].advert;
+        let body = &advert.to_bytes()[..Advert::LEN - 64];
+        advert.signature =
+            stranger.sign(&second.terms.context().statement(StatementKind::Advert, Position::NONE, body));
+        entries[2].key = stranger.verifying_key();
+    });
     assert_eq!(refusal, entry(2, AdvertError::Certification));
     // An advert of the first round is none of the second, whatever was verified beside it.
     let old = first.entries()[2].advert.clone();

@@ -96,6 +96,16 @@ pub enum FederationError {
     ModelMoved,
 }
 
+impl FederationError {
+    /// What to do about it; `otherwise` where nothing better is known.
+    pub fn next_step(&self, otherwise: &'static str) -> &'static str {
+        match self {
+            Self::Store(error) => error.next_step(otherwise),
+            _ => otherwise,
+        }
+    }
+}
+
 /// What a round came to, for whoever watches. Nothing in it is private.
 #[derive(Clone, Debug)]
 pub struct RoundReport {

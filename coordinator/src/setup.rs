@@ -442,7 +442,7 @@ pub fn rotate_key(dir: &Path) -> Result<String, UserError> {
         });
         opened.map_err(|error: FederationError| {
             let what = format!("cannot exchange the ledger's key: {error}");
-            UserError::new(what, "stop the coordinator first, and start it again afterwards")
+            UserError::new(what, error.next_step("stop the coordinator first, and start it again afterwards"))
         })?;
         make_seed(&path).map_err(|error| {
             UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
@@ -455,13 +455,13 @@ pub fn rotate_key(dir: &Path) -> Result<String, UserError> {
 /// one after it and may be done again: the entry in the database, then in the ledger under the new key's checkpoint, then
 /// the key's file.
 fn finish_rotation(dir: &Path, config: &Config) -> Result<String, UserError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        let what = format!("cannot exchange the ledger's key: {error}");
-        UserError::new(what, "stop the coordinator, mend the cause and run `eranos coordinator rotate-key` again")
-    };
+    let next = "stop the coordinator, mend the cause and run `eranos coordinator rotate-key` again";
+    let failed =
+        |error: &dyn std::fmt::Display| UserError::new(format!("cannot exchange the ledger's key: {error}"), next);
     let old = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
     let new = Arc::new(read_signer(dir, NEXT_LEDGER_KEY, &config.ledger_origin)?);
-    let store = SqliteStore::open(&config.state.join(store::FILE)).map_err(|error| failed(&error))?;
+    let store = SqliteStore::open(&config.state.join(store::FILE))
+        .map_err(|error| UserError { next: error.next_step(next).into(), ..failed(&error) })?;
     let resume = store.resume().map_err(|error| failed(&error))?;
     let resume = resume.ok_or_else(|| failed(&"the ledger has no entry yet"))?;
     enter_rotation(&store, &resume, &config.state.join(LEDGER), &old, &new).map_err(|error| failed(&error))?;

@@ -92,7 +92,7 @@ pub enum FederationError {
     #[error("the task file asks for another task, model or mechanism than this ledger was opened with")]
     TaskChanged,
     /// The model that was read is not the one that the ledger says was released last.
-    #[error("another round was released meanwhile")]
+    #[error("the model that was read is not the last that the ledger has any more")]
     ModelMoved,
 }
 

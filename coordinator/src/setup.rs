@@ -525,7 +525,12 @@ pub(crate) fn read_or_make_seed(path: &Path) -> std::io::Result<zeroize::Zeroizi
 fn make_seed(path: &Path) -> std::io::Result<()> {
     let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
     let aside = path.with_extension("tmp");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    // What a crash left may be whole, and by now have the name of a seed in use: nothing is ever written into it.
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     file.write_all(&*seed)?;
     file.sync_all()?;
     let linked = fs::hard_link(&aside, path);
@@ -595,3 +600,30 @@ pub const LOCAL_TRAINING: LocalTraining = LocalTraining { steps: 10, batch_size:
 pub const SILO_TRAINING: SiloTraining = SiloTraining { steps: 5, learning_rate: 0.5, update_clip_norm: 1.0 };
 /// What the example task's learning rate falls to.
 const LAST_SHARE: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_there_whole_or_not_at_all_and_no_crash_costs_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join(NEXT_LEDGER_KEY), dir.path().join("ledger.seed.tmp"));
+        // Killed while it was written: nobody takes it for a seed.
+        fs::write(&aside, [7; 9]).unwrap();
+        make_seed(&path).unwrap();
+        let seed = fs::read(&path).unwrap();
+        assert_eq!((seed.len(), aside.exists()), (32, false));
+        assert_ne!(seed[..9], [7; 9]);
+        assert!(make_seed(&path).is_err(), "another one is there");
+        assert_eq!((fs::read(&path).unwrap(), aside.exists()), (seed.clone(), false));
+        // Killed once it had its name, which has changed since: the next one takes nothing from it.
+        let in_use = dir.path().join(LEDGER_KEY);
+        fs::hard_link(&path, &aside).unwrap();
+        fs::rename(&path, &in_use).unwrap();
+        make_seed(&path).unwrap();
+        assert_eq!(fs::read(&in_use).unwrap(), seed);
+        assert_ne!(fs::read(&path).unwrap(), seed);
+        assert!(!aside.exists());
+    }
+}

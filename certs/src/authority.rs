@@ -31,7 +31,7 @@ use time::OffsetDateTime;
 use eranos_base::{Digest, Entropy, SigningKey, Timestamp, TrustDomain, VerifyingKey, ids::NameError};
 
 use crate::{
-    files::{FileError, make_folder, pem, read_limited, remove, rename, write_atomic, write_new_secret},
+    files::{FileError, make_folder, pem, read_limited, remove, rename, write_atomic, write_new_secret, write_private},
     party::{
         AUTHORITY_FILE, HOSTS_MAX, PEM_LEN_MAX, PartyError, REVOCATION_LIST_FILE, Role, Signer, check_name,
         key_fingerprint, key_of_certificate, key_pem, load_key,
@@ -581,7 +581,7 @@ impl Authority {
 
         let serial = hex_of(serial.as_ref());
         let file = self.folder.join(ISSUED_FOLDER).join(format!("{serial}.pem"));
-        write_atomic(&file, pem("CERTIFICATE", certificate.der()).as_bytes())?;
+        write_private(&file, pem("CERTIFICATE", certificate.der()).as_bytes())?;
         let mut superseded = false;
         for enrolled in &mut self.index.certificates {
             if enrolled.identity == request.identity && enrolled.key != request.key && enrolled.revoked_ms.is_none() {
@@ -665,7 +665,7 @@ impl Authority {
         let path = self.folder.join(INDEX_FILE);
         let text = serde_json::to_string_pretty(&self.index)
             .map_err(|error| AuthorityError::Index { path: path.clone(), why: error.to_string() })?;
-        Ok(write_atomic(&path, format!("{text}\n").as_bytes())?)
+        Ok(write_private(&path, format!("{text}\n").as_bytes())?)
     }
 
     fn write_certificates(&self) -> Result<(), AuthorityError> {

@@ -28,9 +28,18 @@ impl FileError {
 
 /// Replaces `path` as a whole: the bytes are durable before they carry the name.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace(path, bytes, OpenOptions::new())
+}
+
+/// The same, readable by its owner alone.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace(path, bytes, private())
+}
+
+fn replace(path: &Path, bytes: &[u8], mut options: OpenOptions) -> Result<(), FileError> {
     let temporary = path.with_extension("tmp");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
+    let mut write = || -> io::Result<()> {
+        let mut file = options.write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -56,17 +65,22 @@ pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
 
 /// Writes a secret where nothing is yet, readable by its owner alone from the first byte on.
 pub(crate) fn write_new_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let write = || -> io::Result<()> {
-        let mut file = options.open(path)?;
+        let mut file = private().write(true).create_new(true).open(path)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         sync_folder(path)
     };
     write().map_err(|source| FileError::new("write", path, source))
+}
+
+/// How a file is made that its owner alone may read.
+fn private() -> OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no such modes"))]
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// Reads a file of at most `len_max` bytes.

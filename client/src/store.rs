@@ -161,6 +161,7 @@ impl Store {
         Memory {
             budget: self.budget.budget().clone(),
             checkpoint: self.checkpoint.clone(),
+            ledger_keys: self.ledger_keys.clone(),
             credentials: self.credentials.clone(),
         }
     }

@@ -7,12 +7,13 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use eranos_ledger::{
     Checkpoint, LogWriter, SignedNote,
     log::Storage,
-    note::NOTE_LEN_MAX,
+    note::{NOTE_LEN_MAX, NoteSignature},
     witnessed::{self, COSIGNED_MAX},
 };
 use eranos_wire::messages::{Blob, configure::Cosigned};
@@ -49,12 +50,12 @@ impl CosignedFolder {
     }
 
     /// Looks again what lies there: of each signature by each key the newest, on at most [`COSIGNED_MAX`] checkpoints. A file
-    /// that is no checkpoint of `ledger` is named in the log, once.
+    /// that is no checkpoint of `ledger` is named in the log, once. Nobody here can tell a true cosignature from a line that
+    /// looks like one: what was written last comes first, so that a witness's newest word stands before whatever lies there
+    /// already.
     pub fn refresh<S: Storage>(&mut self, ledger: &LogWriter<S>) {
-        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = files.take(FILES_MAX).map(|file| file.path()).collect();
-        paths.retain(|path| path.extension().is_none_or(|extension| extension != "tmp"));
-        paths.sort();
+        let paths = self.newest();
+        self.told.retain(|path| paths.contains(path));
         let mut found: Vec<(u64, SignedNote)> = Vec::new();
         for path in paths {
             match read(&path, ledger) {
@@ -76,6 +77,17 @@ impl CosignedFolder {
             new.count() > 0
         });
         self.notes = found.iter().take(COSIGNED_MAX).rev().map(|(size, note)| (*size, note.encode().into())).collect();
+    }
+
+    /// The files that are looked at, the newest first.
+    fn newest(&self) -> Vec<PathBuf> {
+        let paths = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|file| file.path());
+        let paths = paths.filter(|path| path.extension().is_none_or(|extension| extension != "tmp"));
+        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+        let mut files: Vec<(SystemTime, PathBuf)> =
+            paths.map(|path| (written(&path).unwrap_or(SystemTime::UNIX_EPOCH), path)).collect();
+        files.sort_by(|one, other| other.cmp(one));
+        files.into_iter().take(FILES_MAX).map(|(_, path)| path).collect()
     }
 
     /// What a client is shown that kept a checkpoint of `known` entries; 0 for none.
@@ -110,10 +122,16 @@ fn read<S: Storage>(path: &Path, ledger: &LogWriter<S>) -> Result<(u64, SignedNo
     if *size == 0 || ledger.root_at(*size).map_err(|error| error.to_string())? != *root {
         return Err(format!("this ledger had another root at {size} entries"));
     }
+    // A false line in the place of the ledger's own would make clients refuse whatever else the note says.
+    let key = ledger.ledger_key();
+    let own = |one: &NoteSignature| one.name == *key.name() && one.key_id == key.key_id();
+    if note.signatures().iter().any(own) {
+        note.verify(&key).map_err(|error| error.to_string())?;
+    }
     Ok((*size, note))
 }
 
-/// Most files that are looked at.
+/// Most files that are looked at: those that were written last.
 const FILES_MAX: usize = 256;
 
 #[cfg(test)]
@@ -202,5 +220,59 @@ mod tests {
         let mut folder = CosignedFolder::open(&path(FOLDER), &writer).unwrap();
         folder.refresh(&writer);
         assert_eq!(folder.shown(&writer, 0).unwrap().len(), 1);
+    }
+    #[test]
+    fn what_was_written_last_is_looked_at_first_and_no_false_line_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let writer = ledger(&path("ledger"), 3, 0);
+        Witness::init(&path("witness"), "witness".parse().unwrap(), &writer.ledger_key(), &mut eranos_base::OsEntropy)
+            .unwrap();
+        let mut witness = Witness::open(&path("witness")).unwrap();
+        let signed = witness.cosign(&path("ledger"), Timestamp::from_unix_ms(1_800_000_000_000)).unwrap();
+        let cosigned = signed.note().encode();
+        let mut folder = CosignedFolder::open(&path(FOLDER), &writer).unwrap();
+        let put = |name: &str, bytes: &str, age: u64| {
+            fs::write(path(FOLDER).join(name), bytes).unwrap();
+            let file = File::options().write(true).open(path(FOLDER).join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(2_000_000_000 - age)).unwrap();
+        };
+        let shows_it = |folder: &mut CosignedFolder| {
+            folder.refresh(&writer);
+            let shown = folder.shown(&writer, 0).unwrap();
+            let [one] = shown.as_slice() else { return false };
+            let note = SignedNote::parse(&one.note.0).unwrap();
+            witness.key().verify(&note).is_ok() && note.verify(&writer.ledger_key()).is_ok()
+        };
+        // More files than are looked at, before and behind it by name.
+        for i in 0..FILES_MAX {
+            put(&format!("a{i}"), "nonsense", 100);
+            put(&format!("z{i}"), "nonsense", 100);
+        }
+        put("m", &cosigned, 50);
+        assert!(shows_it(&mut folder));
+        assert_eq!(folder.told.len(), FILES_MAX - 1);
+        for i in 0..FILES_MAX {
+            fs::remove_file(path(FOLDER).join(format!("a{i}"))).unwrap();
+            fs::remove_file(path(FOLDER).join(format!("z{i}"))).unwrap();
+        }
+        // The ledger's line, then the witness's: each with another's signature, and as many lines as a note may have.
+        let lines: Vec<&str> = cosigned.lines().collect();
+        let [text @ .., own, cosignature] = lines.as_slice() else { panic!("{cosigned}") };
+        let false_line = |line: &str| {
+            let (before, signature) = line.rsplit_once(' ').unwrap();
+            // Its name and key id stay.
+            let (id, rest) = signature.split_at(8);
+            let other = if rest.starts_with('A') { 'B' } else { 'A' };
+            format!("{before} {id}{other}{}", &rest[1..])
+        };
+        let note = |lines: &[String]| format!("{}\n{}\n", text.join("\n"), lines.join("\n"));
+        let many: Vec<String> = (0..32).map(|i| cosignature.replace("witness ", &format!("witness-{i} "))).collect();
+        put("a", &note(&[(*own).to_owned(), false_line(cosignature)]), 60);
+        put("b", &note(&many), 60);
+        assert!(shows_it(&mut folder), "older ones");
+        put("c", &note(&[false_line(own), (*cosignature).to_owned()]), 40);
+        assert!(shows_it(&mut folder), "a newer one that the ledger did not sign");
+        assert!(folder.told.contains(&path(FOLDER).join("c")) && folder.told.len() == 1, "{:?}", folder.told);
     }
 }

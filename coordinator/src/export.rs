@@ -96,7 +96,13 @@ fn publish(
     };
     let signer = setup::signer(dir, config)?;
     let enter_last = || -> Result<(), FederationError> {
-        let (entries, mut ledger) = catch_up(store, resume, &config.state.join(LEDGER), signer)?;
+        let caught_up = catch_up(store, resume, &config.state.join(LEDGER), signer);
+        let (entries, mut ledger) = caught_up.map_err(|error| match (&error, store.resume()) {
+            // A coordinator went on from what was read before the ledger was this process's.
+            (FederationError::Ledger(AppendError::Locked), _) => error,
+            (_, Ok(Some(now))) if now != *resume => FederationError::ModelMoved,
+            _ => error,
+        })?;
         let mut last = None;
         let mut said = Vec::new();
         for entry in entries {
@@ -126,9 +132,85 @@ fn publish(
             "stop the coordinator first, or take the model with --unpublished for your own use alone",
         ),
         FederationError::ModelMoved => UserError::new(
-            format!("the model was not entered into the ledger: {}", FederationError::ModelMoved),
+            format!("nothing was entered into the ledger: {}", FederationError::ModelMoved),
             "run it again",
         ),
         error => failed(&error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use eranos_ledger::{
+        entry::attachment_of,
+        tile::{Folder, Tile, TileSource, parse_entries},
+    };
+
+    use super::*;
+    use crate::store::ModelState;
+
+    #[test]
+    fn what_is_entered_is_what_was_exported_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let stored = Folder::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../common/ledger/tests/vectors/log"));
+        let tile = Tile::parse("tile/entries/000.p/9").unwrap();
+        let bundle = stored.read(&tile).unwrap();
+        let entries: Vec<EncodedEntry> = parse_entries(&tile, &bundle)
+            .unwrap()
+            .into_iter()
+            .map(|leaf| EncodedEntry {
+                leaf: leaf.to_vec(),
+                attachment: attachment_of(leaf).map(|name| stored.read_attachment(&name).unwrap()),
+            })
+            .collect();
+        let last = |entry: &EncodedEntry| match Entry::parse(&entry.leaf, entry.attachment.as_deref()) {
+            Ok(Entry::Attempt(attempt)) => match attempt.outcome {
+                Outcome::Released { weights_after } => Some((attempt.task.clone(), weights_after)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let (task, weights) = entries.iter().rev().find_map(last).unwrap();
+        fs::write(dir.join("ledger.seed"), [2; 32]).unwrap();
+        let config = Config {
+            version: 1,
+            listen: "127.0.0.1:1".parse().unwrap(),
+            ledger_origin: "ledger.example.org".to_owned(),
+            certificates: dir.to_owned(),
+            task: dir.join("task.toml"),
+            state: dir.join("state"),
+            metrics: None,
+        };
+        fs::create_dir(&config.state).unwrap();
+        let store = SqliteStore::open(&config.state.join(store::FILE)).unwrap();
+        let model = ModelState { checkpoint: weights, optimizer: Digest::ZERO };
+        store.begin_session(&[0; 32], model, &entries).unwrap();
+        let resume = store.resume().unwrap().unwrap();
+        let n_entries = || store.entries_from(0).unwrap().len();
+
+        // Read before the round that was released last; and of a task of which nothing was.
+        let before = Resume { model: ModelState { checkpoint: Digest::of(b"before"), ..model }, ..resume.clone() };
+        let other: TaskId = "other".parse().unwrap();
+        for (read, task) in [(&before, &task), (&resume, &other)] {
+            let error = publish(dir, &config, &store, read, task, Digest::of(b"file")).unwrap_err();
+            assert!(
+                error.what.starts_with("nothing was entered into the ledger: the model that was read is not "),
+                "{error}"
+            );
+            assert_eq!((&*error.next, n_entries()), ("run it again", entries.len()));
+        }
+        // A round was open, which whoever had the ledger meanwhile has closed.
+        let abort_entry = entries.last().unwrap().clone();
+        let open_round = Some(store::OpenRound { round: eranos_base::RoundNumber(9), abort_entry });
+        let open = Resume { open_round, ..resume.clone() };
+        let error = publish(dir, &config, &store, &open, &task, Digest::of(b"file")).unwrap_err();
+        assert_eq!((&*error.next, n_entries()), ("run it again", entries.len()), "{error}");
+
+        // Once for each file.
+        for (file, n_entered) in [("file", 1), ("file", 1), ("another", 2)] {
+            publish(dir, &config, &store, &resume, &task, Digest::of(file.as_bytes())).unwrap();
+            assert_eq!(n_entries(), entries.len() + n_entered);
+        }
+    }
 }

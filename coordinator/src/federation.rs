@@ -92,8 +92,18 @@ pub enum FederationError {
     #[error("the task file asks for another task, model or mechanism than this ledger was opened with")]
     TaskChanged,
     /// The model that was read is not the one that the ledger says was released last.
-    #[error("another round was released meanwhile")]
+    #[error("the model that was read is not the last that the ledger has any more")]
     ModelMoved,
+}
+
+impl FederationError {
+    /// What to do about it; `otherwise` where nothing better is known.
+    pub fn next_step(&self, otherwise: &'static str) -> &'static str {
+        match self {
+            Self::Store(error) => error.next_step(otherwise),
+            _ => otherwise,
+        }
+    }
 }
 
 /// What a round came to, for whoever watches. Nothing in it is private.

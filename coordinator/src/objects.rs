@@ -2,8 +2,9 @@
 //! the database names them.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -24,7 +25,9 @@ impl Objects {
     /// # Errors
     /// If it cannot be made.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        fs::create_dir_all(dir.parent().unwrap_or(dir))?;
+        // The model is its operator's to give away, and without noise it may tell of single records.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         Ok(Self { dir: dir.to_owned() })
     }
 

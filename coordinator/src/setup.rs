@@ -442,7 +442,7 @@ pub fn rotate_key(dir: &Path) -> Result<String, UserError> {
         });
         opened.map_err(|error: FederationError| {
             let what = format!("cannot exchange the ledger's key: {error}");
-            UserError::new(what, "stop the coordinator first, and start it again afterwards")
+            UserError::new(what, error.next_step("stop the coordinator first, and start it again afterwards"))
         })?;
         make_seed(&path).map_err(|error| {
             UserError::new(format!("cannot write {}: {error}", path.display()), "choose a folder that can be written")
@@ -455,13 +455,13 @@ pub fn rotate_key(dir: &Path) -> Result<String, UserError> {
 /// one after it and may be done again: the entry in the database, then in the ledger under the new key's checkpoint, then
 /// the key's file.
 fn finish_rotation(dir: &Path, config: &Config) -> Result<String, UserError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        let what = format!("cannot exchange the ledger's key: {error}");
-        UserError::new(what, "stop the coordinator, mend the cause and run `eranos coordinator rotate-key` again")
-    };
+    let next = "stop the coordinator, mend the cause and run `eranos coordinator rotate-key` again";
+    let failed =
+        |error: &dyn std::fmt::Display| UserError::new(format!("cannot exchange the ledger's key: {error}"), next);
     let old = Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?);
     let new = Arc::new(read_signer(dir, NEXT_LEDGER_KEY, &config.ledger_origin)?);
-    let store = SqliteStore::open(&config.state.join(store::FILE)).map_err(|error| failed(&error))?;
+    let store = SqliteStore::open(&config.state.join(store::FILE))
+        .map_err(|error| UserError { next: error.next_step(next).into(), ..failed(&error) })?;
     let resume = store.resume().map_err(|error| failed(&error))?;
     let resume = resume.ok_or_else(|| failed(&"the ledger has no entry yet"))?;
     enter_rotation(&store, &resume, &config.state.join(LEDGER), &old, &new).map_err(|error| failed(&error))?;
@@ -525,7 +525,12 @@ pub(crate) fn read_or_make_seed(path: &Path) -> std::io::Result<zeroize::Zeroizi
 fn make_seed(path: &Path) -> std::io::Result<()> {
     let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
     let aside = path.with_extension("tmp");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    // What a crash left may be whole, and by now have the name of a seed in use: nothing is ever written into it.
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     file.write_all(&*seed)?;
     file.sync_all()?;
     let linked = fs::hard_link(&aside, path);
@@ -595,3 +600,30 @@ pub const LOCAL_TRAINING: LocalTraining = LocalTraining { steps: 10, batch_size:
 pub const SILO_TRAINING: SiloTraining = SiloTraining { steps: 5, learning_rate: 0.5, update_clip_norm: 1.0 };
 /// What the example task's learning rate falls to.
 const LAST_SHARE: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_there_whole_or_not_at_all_and_no_crash_costs_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join(NEXT_LEDGER_KEY), dir.path().join("ledger.seed.tmp"));
+        // Killed while it was written: nobody takes it for a seed.
+        fs::write(&aside, [7; 9]).unwrap();
+        make_seed(&path).unwrap();
+        let seed = fs::read(&path).unwrap();
+        assert_eq!((seed.len(), aside.exists()), (32, false));
+        assert_ne!(seed[..9], [7; 9]);
+        assert!(make_seed(&path).is_err(), "another one is there");
+        assert_eq!((fs::read(&path).unwrap(), aside.exists()), (seed.clone(), false));
+        // Killed once it had its name, which has changed since: the next one takes nothing from it.
+        let in_use = dir.path().join(LEDGER_KEY);
+        fs::hard_link(&path, &aside).unwrap();
+        fs::rename(&path, &in_use).unwrap();
+        make_seed(&path).unwrap();
+        assert_eq!(fs::read(&in_use).unwrap(), seed);
+        assert_ne!(fs::read(&path).unwrap(), seed);
+        assert!(!aside.exists());
+    }
+}

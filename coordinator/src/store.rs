@@ -15,7 +15,7 @@ use std::{
 
 use eranos_base::{ClientId, Digest, RoundNumber};
 use eranos_ledger::{Binding, EncodedEntry, MembershipChange, Opening};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig, params};
 
 /// The file's name in the folder of a coordinator's state.
 pub const FILE: &str = "state.sqlite";
@@ -33,7 +33,7 @@ pub enum StoreError {
         what: &'static str,
     },
     /// The file was written by another version of this program.
-    #[error("coordinator's database has schema version {found}, this build reads {SCHEMA_VERSION}")]
+    #[error("coordinator's database has schema version {found}, this build's is {SCHEMA_VERSION}")]
     Version {
         /// The version found.
         found: u32,
@@ -47,7 +47,7 @@ impl StoreError {
     /// What to do about it; `otherwise` where nothing better is known.
     pub fn next_step(&self, otherwise: &'static str) -> &'static str {
         match self {
-            Self::Version { .. } => "go on with the build that wrote it, or begin a new federation in another folder",
+            Self::Version { .. } => VERSION_NEXT,
             _ => otherwise,
         }
     }
@@ -235,19 +235,17 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         // Its openings name who is enrolled. SQLite gives the files beside it the same rights.
         OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        let connection = Connection::open(path)?;
-        let found = version(&connection)?;
-        if found != 0 && found != SCHEMA_VERSION {
-            return Err(StoreError::Version { found });
-        }
+        let mut connection = Connection::open(path)?;
+        // Whatever another version wrote stays as it is: a close would move what a crash left beside the file into it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        check_version(version(&connection)?, &MIGRATIONS)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", "ON")?;
         // Negative: in KiB rather than in pages.
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-        if found == 0 {
-            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
-        }
+        migrate(&mut connection, &MIGRATIONS)?;
         Ok(Self { connection: Mutex::new(connection) })
     }
 
@@ -273,6 +271,27 @@ impl SqliteStore {
 /// The schema's version; 0 in a file that is empty.
 fn version(connection: &Connection) -> Result<u32, StoreError> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+/// Whether these migrations lead from the version found, or an empty file, to their last.
+fn check_version(found: u32, migrations: &[(u32, &str)]) -> Result<(), StoreError> {
+    match found == 0 || migrations.iter().any(|(version, _)| *version == found) {
+        true => Ok(()),
+        false => Err(StoreError::Version { found }),
+    }
+}
+
+/// Takes the steps that are left, all of them or none.
+fn migrate(connection: &mut Connection, migrations: &[(u32, &str)]) -> Result<(), StoreError> {
+    // Two processes that begin at once take them one after the other, and the second finds none left.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
+    check_version(found, migrations)?;
+    for (version, step) in migrations.iter().filter(|(version, _)| *version > found) {
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+    }
+    Ok(transaction.commit()?)
 }
 
 impl StateStore for SqliteStore {
@@ -479,13 +498,19 @@ fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry, ledger_durab
     Ok(index)
 }
 
-const SCHEMA_VERSION: u32 = 6;
+/// What makes a version's schema of the one before it, by ascending version; the first makes it of an empty file. What a
+/// build once wrote is never altered here: a change is another entry. Numbers below the first belong to builds whose
+/// databases nobody reads any more.
+const MIGRATIONS: [(u32, &str); 1] = [(6, SCHEMA_6)];
+/// The version of this build.
+const SCHEMA_VERSION: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+const VERSION_NEXT: &str = "go on with the build that wrote it, or begin a new federation in another folder";
 
 /// Memory for the database's pages. What a round writes is read again only when the coordinator is started; SQLite's own
 /// 2 MB fill up over some hundred rounds, which looks like a leak.
 const CACHE_KIB: i64 = 256;
 
-const SCHEMA: &str = "
+const SCHEMA_6: &str = "
 CREATE TABLE session (
     only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
     nonce      BLOB NOT NULL CHECK (length(nonce) = 32),
@@ -600,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_reads_the_database_and_another_versions_is_left_as_it_is() {
+    fn nobody_else_reads_the_database() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.sqlite");
         let store = SqliteStore::open(&path).unwrap();
@@ -611,16 +636,67 @@ mod tests {
             n_files += 1;
         }
         assert!(n_files > 1, "what SQLite writes beside it was not there to look at");
-        store.lock().pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
-        store.lock().pragma_update(None, "journal_mode", "DELETE").unwrap();
-        drop(store);
-        let before = fs::read(&path).unwrap();
-        for opened in [SqliteStore::open(&path), SqliteStore::read(&path)] {
-            let error = opened.err().expect("of another version");
-            assert!(matches!(error, StoreError::Version { found } if found == SCHEMA_VERSION + 1), "{error}");
-            assert!(error.next_step("").contains("the build that wrote it"));
+    }
+
+    #[test]
+    fn another_versions_database_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (running, killed, closed) =
+            (dir.path().join("running"), dir.path().join("killed"), dir.path().join("closed"));
+        let beside =
+            |path: &Path, suffix: &str| path.with_file_name(format!("{}{suffix}", path.file_name().unwrap().display()));
+        for found in [1, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, u32::MAX >> 1] {
+            let store = SqliteStore::open(&running).unwrap();
+            store.lock().pragma_update(None, "user_version", found).unwrap();
+            // As a kill leaves it: what was committed last is not in the file yet.
+            fs::copy(&running, &killed).unwrap();
+            fs::copy(beside(&running, "-wal"), beside(&killed, "-wal")).unwrap();
+            store.lock().pragma_update(None, "journal_mode", "DELETE").unwrap();
+            drop(store);
+            fs::rename(&running, &closed).unwrap();
+            let files = [killed.clone(), beside(&killed, "-wal"), closed.clone()];
+            let bytes = || files.each_ref().map(|path| fs::read(path).unwrap());
+            let before = bytes();
+            for opened in
+                [SqliteStore::open, SqliteStore::read].iter().flat_map(|open| [&killed, &closed].map(|path| open(path)))
+            {
+                let error = opened.err().expect("of another version");
+                assert!(matches!(error, StoreError::Version { found: said } if said == found), "{error}");
+                let (what, next) = (error.to_string(), error.next_step(""));
+                assert!(what.contains(&format!("version {found}, this build's is {SCHEMA_VERSION}")), "{what}");
+                assert!(next.contains("the build that wrote it") && next.contains("begin a new federation"), "{next}");
+            }
+            assert!(bytes() == before, "{found}");
+            fs::remove_file(beside(&killed, "-wal")).unwrap();
         }
-        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn the_steps_to_a_version_are_taken_together_or_not_at_all() {
+        assert!(MIGRATIONS.is_sorted_by(|(before, _), (after, _)| before < after));
+        let mut connection = Connection::open_in_memory().unwrap();
+        let tables = |connection: &Connection| -> u32 {
+            connection
+                .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
+                .unwrap()
+        };
+        let next = SCHEMA_VERSION + 1;
+        let added = "CREATE TABLE added (one INTEGER) STRICT; INSERT INTO added VALUES (1);";
+        let fails =
+            [MIGRATIONS.as_slice(), &[(next, added), (next + 1, "CREATE TABLE last (one INTEGER); nonsense")]].concat();
+        migrate(&mut connection, &fails).unwrap_err();
+        assert_eq!((version(&connection).unwrap(), tables(&connection)), (0, 0), "of an empty file nothing is left");
+        migrate(&mut connection, &MIGRATIONS).unwrap();
+        let n_tables = tables(&connection);
+        migrate(&mut connection, &fails).unwrap_err();
+        assert_eq!((version(&connection).unwrap(), tables(&connection)), (SCHEMA_VERSION, n_tables));
+        // Those that are left are taken, once.
+        for _ in 0..2 {
+            migrate(&mut connection, &fails[..fails.len() - 1]).unwrap();
+            assert_eq!((version(&connection).unwrap(), tables(&connection)), (next, n_tables + 1));
+        }
+        let error = migrate(&mut connection, &MIGRATIONS).unwrap_err();
+        assert!(matches!(error, StoreError::Version { found } if found == next), "{error}");
     }
 
     #[test]

@@ -180,7 +180,7 @@ fn split(lag_max: u32) -> (Watched, Branch, [Note; 2]) {
 fn a_coordinator_that_forks_its_ledger_gets_no_second_vector_where_a_witness_saw_the_other_branch() {
     // Whatever it shows to the victim: proofs of the victim's own branch, of none, nothing, or what was cosigned before the
     // branches parted.
-    let ways: [Way; 5] = [
+    let ways: [Way; 6] = [
         ("its own branch's proofs", |branch, notes| cosigned(branch, &notes[1..], 4), 100, forked, 1),
         (
             "the larger log's note alone",
@@ -188,6 +188,20 @@ fn a_coordinator_that_forks_its_ledger_gets_no_second_vector_where_a_witness_saw
             100,
             forked,
             1,
+        ),
+        (
+            // It convicts nobody, and is not kept.
+            "the larger log's text, which the ledger's key did not sign",
+            |_, notes| {
+                let note = String::from_utf8(notes[1].1.clone()).expect("text");
+                let (text, signatures) = note.split_once("\n\n").expect("a note");
+                let cosignature = signatures.lines().last().expect("a signature");
+                let note = format!("{text}\n\n{cosignature}\n").into_bytes();
+                vec![Cosigned { note: Blob(note), consistency: Vec::new() }]
+            },
+            100,
+            forked,
+            0,
         ),
         ("nothing", |_, _| Vec::new(), 1, too_few, 0),
         ("what both continue", |branch, notes| cosigned(branch, &notes[..1], 4), 1, too_few, 0),
@@ -229,7 +243,7 @@ fn a_coordinator_that_forks_its_ledger_gets_no_second_vector_where_a_witness_saw
         };
         let lines = format!("{refusal}\n{}", refusal.next_step());
         assert_eq!(lines.lines().count(), 2, "{lines}");
-        assert_eq!(refusal.is_final(), n_evidence == 1, "{context}: a cosignature may come, a fork stays");
+        assert_eq!(refusal.is_final(), forked(&refusal.kind), "{context}: a cosignature may come, a fork stays");
     }
 }
 

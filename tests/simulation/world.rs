@@ -916,6 +916,7 @@ impl Client {
         Memory {
             budget: self.budget.clone(),
             checkpoint: self.checkpoint.clone(),
+            ledger_keys: vec![self.member.ledger_key.clone()],
             credentials: self.credentials.clone(),
         }
     }

@@ -64,7 +64,10 @@ pub(super) fn configure(
         Err(error) => {
             let (round, mut actions) =
                 abort::refuse(Some(round_ref), RefusalKind::Ledger(error.to_string()).into(), true);
-            if let DemandError::Fork { note, .. } = error {
+            // What no key of the ledger signed proves nothing: anybody may have written it.
+            if let DemandError::Fork { note, .. } = error
+                && memory.ledger_keys.iter().any(|key| SignedCheckpoint::open(&note, key).is_ok())
+            {
                 actions.insert(0, Action::KeepEvidence(note));
             }
             return (round, actions);

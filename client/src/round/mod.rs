@@ -294,6 +294,8 @@ pub struct Memory {
     pub budget: Arc<Budget>,
     /// The last checkpoint of the ledger that it verified.
     pub checkpoint: Option<Checkpoint>,
+    /// The ledger's keys that it knows: the pinned one and those that it led to, the newest last.
+    pub ledger_keys: Vec<LedgerKey>,
     /// Credentials seen before, by digest.
     pub credentials: Arc<BTreeMap<Digest, Credential>>,
 }

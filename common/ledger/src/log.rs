@@ -268,22 +268,26 @@ impl Storage for Folder {
     fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path().join(path);
         fs::create_dir_all(path.parent().unwrap_or(self.path()))?;
+        hold(self)?;
         put(self.path(), &path, bytes)
     }
 
     fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
         let aside = self.path().join(CHECKPOINT_ASIDE);
+        hold(self)?;
         put(self.path(), &aside, bytes)?;
         fs::rename(&aside, self.path().join(CHECKPOINT_FILE))
     }
 
     /// One flush of the file system that the folder is on, where the system has that: the files since the last one are
-    /// many, and each would need its own, and so would each of their folders.
+    /// many, and each would need its own, and so would each of their folders. What a disk did not take of what was written
+    /// meanwhile is told to whoever had it open by then: the folder is, since before the first write.
     fn sync(&mut self) -> io::Result<()> {
+        let Some(held) = hold(self)? else { return Ok(()) };
         #[cfg(target_os = "linux")]
-        rustix::fs::syncfs(File::open(self.path())?)?;
-        #[cfg(all(unix, not(target_os = "linux")))]
-        File::open(self.path())?.sync_all()?;
+        rustix::fs::syncfs(held)?;
+        #[cfg(not(target_os = "linux"))]
+        held.sync_all()?;
         Ok(())
     }
 
@@ -318,6 +322,14 @@ pub(crate) fn read_checkpoint(dir: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(NOTE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
+}
+
+/// The folder, open from now on; none on a system that opens no folders.
+fn hold(folder: &mut Folder) -> io::Result<Option<&File>> {
+    if cfg!(unix) && folder.held.is_none() {
+        folder.held = Some(Arc::new(File::open(folder.path())?));
+    }
+    Ok(folder.held.as_deref())
 }
 
 /// Writes a file below `root`. On a system that cannot flush a whole file system, it and its folders are durable at once.
@@ -385,12 +397,14 @@ impl LogWriter<Folder> {
 
 /// The folder `dir`, made if need be, and the lock on it.
 fn locked_folder(dir: &Path) -> Result<(Folder, Option<File>), AppendError> {
-    let io = |source| AppendError::Io { action: "make the folder", path: ".".to_owned(), source };
+    let io = |source| AppendError::Io { action: "make or open the folder", path: ".".to_owned(), source };
     fs::create_dir_all(dir).map_err(io)?;
     let lock = lock(dir)?;
     // A checkpoint that was never renamed was never given out.
     let _ = fs::remove_file(dir.join(CHECKPOINT_ASIDE));
-    Ok((Folder::new(dir), lock))
+    let mut folder = Folder::new(dir);
+    hold(&mut folder).map_err(io)?;
+    Ok((folder, lock))
 }
 
 /// Locks the folder against a second writer, where the system can open a folder.

@@ -10,6 +10,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use eranos_base::Digest;
@@ -215,24 +216,28 @@ pub trait TileSource {
 
 /// The tiles of a log that lies in a folder.
 #[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
+pub struct Folder {
+    path: PathBuf,
+    /// The folder, opened before anything was written: [`crate::log::Storage::sync`].
+    pub(crate) held: Option<Arc<File>>,
+}
 
 impl Folder {
     /// The log in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self(dir.into())
+        Self { path: dir.into(), held: None }
     }
 
     /// The folder's path.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl TileSource for Folder {
     fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
         let path = tile.path();
-        match read_bounded(&self.0, &path, tile.len_max())? {
+        match read_bounded(&self.path, &path, tile.len_max())? {
             Ok(bytes) => Ok(bytes),
             Err(len) => Err(TileError::Length { path, len, width: tile.width }),
         }
@@ -240,7 +245,7 @@ impl TileSource for Folder {
 
     fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError> {
         let path = attachment_path(digest);
-        match read_bounded(&self.0, &path, ATTACHMENT_LEN_MAX)? {
+        match read_bounded(&self.path, &path, ATTACHMENT_LEN_MAX)? {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
             _ => Err(TileError::Attachment { path }),
         }

@@ -58,7 +58,7 @@ pub enum DemandError {
     #[error("the cosigned checkpoints shown do not ascend, or are more than {COSIGNED_MAX}")]
     Order,
     /// The chain breaks: there are two histories, or the proof is wrong. The note that is cosigned and the client's own
-    /// checkpoint are the evidence.
+    /// checkpoint are the evidence, if the ledger signed the note: that was not looked at.
     #[error("FORK: the ledger of {size} entries does not continue the one of {before}, and {what} was cosigned")]
     Fork {
         /// The size of the checkpoint before the break.

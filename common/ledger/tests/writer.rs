@@ -278,6 +278,17 @@ fn every_flipped_byte_of_a_receipt_is_refused() {
     }
 }
 
+#[test]
+#[cfg(unix)]
+fn what_was_opened_is_what_is_flushed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (path, moved) = (dir.path().join("log"), dir.path().join("moved"));
+    let mut writer = LogWriter::open(&path, signer()).expect("opens");
+    fs::rename(&path, &moved).expect("moved");
+    // A descriptor of its own would hear of no write that failed before it was opened, and finds no folder here.
+    writer.sync().expect("flushed");
+}
+
 /// A folder that counts what was written, and how often it was flushed.
 struct Counting {
     folder: Folder,

@@ -64,11 +64,7 @@ impl Federation {
         opened.map_err(|error| {
             let what = format!("cannot open the coordinator's state in {}: {error}", dir.display());
             let next = "check that the disk has room and the folder is yours; restore a backup if it is damaged";
-            let next = match &error {
-                FederationError::Store(error) => error.next_step(next),
-                _ => next,
-            };
-            UserError::new(what, next)
+            UserError::new(what, error.next_step(next))
         })
     }
 

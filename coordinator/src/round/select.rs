@@ -37,7 +37,7 @@ impl Select {
                     let reason = format!("this coordinator has no task {}", check_in.task);
                     actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, &reason));
                 } else if check_in.plan_version != PLAN_VERSION {
-                    let reason = format!("plans are of version {PLAN_VERSION}: upgrade the client");
+                    let reason = other_version(check_in.plan_version, PLAN_VERSION);
                     actions.push(self.spec.not_admitted(&from.id, ComeBack::Never, &reason));
                 } else if self.spec.spent.contains(&from.id) {
                     let reason = "the epsilon that this task allows one client is spent";
@@ -81,5 +81,26 @@ impl Select {
     }
 }
 
+/// What a client hears whose plans are of version `theirs`, where the coordinator's are of `ours`.
+fn other_version(theirs: u16, ours: u16) -> String {
+    let older = if theirs < ours { "client" } else { "coordinator" };
+    format!("the client's plans are of version {theirs}, the coordinator's of version {ours}: upgrade the {older}")
+}
+
 /// When a client that found the cohort full asks again.
 const COME_BACK_MS: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_the_older_plans_is_told_to_upgrade() {
+        let [older, newer] = [(2, 3), (4, 3)].map(|(theirs, ours)| other_version(theirs, ours));
+        assert_eq!(older, "the client's plans are of version 2, the coordinator's of version 3: upgrade the client");
+        assert_eq!(
+            newer,
+            "the client's plans are of version 4, the coordinator's of version 3: upgrade the coordinator"
+        );
+    }
+}

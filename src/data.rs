@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use eranos_base::UserError;
+use eranos_base::{UserError, println};
 use eranos_nn::{
     DataError, DataFile, Dataset,
     data::{Files, Format, Misfit, Standardization, Table, idx, split::by_key},

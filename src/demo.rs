@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use eranos_base::{Clock, OsEntropy, SystemClock, UserError};
+use eranos_base::{Clock, OsEntropy, SystemClock, UserError, println};
 use eranos_certs::{Approval, Authority, Role, cli::issue_beside, party};
 use eranos_client::{policy::Unit, round::Phase, session::Progress, setup as client_setup, trainer::Pool};
 use eranos_coordinator::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use eranos_base::UserError;
+use eranos_base::{UserError, print, println};
 use eranos_nn::{
     DataFile, Loss, ModelSpec, Network, TensorError,
     model::{BUILTIN_NAMES, Source},

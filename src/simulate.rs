@@ -5,12 +5,11 @@
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
-use eranos_base::{Entropy, OsEntropy, UserError};
+use eranos_base::{Entropy, OsEntropy, UserError, println};
 use eranos_client::{policy::Unit, setup as client_setup};
 use eranos_coordinator::{
     export::export,
@@ -95,8 +94,7 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
     let Some(shown) = audit_scores(&run.scores, &is_in, DELTA, SIGNIFICANCE) else {
         return Err(broken(&"the model does not have the canaries' parameters"));
     };
-    let claim = run.mechanism.epsilon();
-    report(&options, &is_in, &shown, claim)
+    report(&options, &is_in, &shown, &run.mechanism)
 }
 
 /// Whose gradients show in which parameters, and what the round did to them.
@@ -274,7 +272,8 @@ fn data_text(n_canaries: u32) -> String {
     format!("version = 1\n\n[records]\nformat = \"images\"\nshape = [1, {n_canaries}, 1]\nclasses = 2\n")
 }
 
-fn report(options: &CanaryOptions, is_in: &[bool], shown: &Shown, claim: f64) -> Result<(), UserError> {
+fn report(options: &CanaryOptions, is_in: &[bool], shown: &Shown, mechanism: &Mechanism) -> Result<(), UserError> {
+    let (claim, metrics) = (mechanism.epsilon(), mechanism.common().groups.metrics.is_some());
     let Shown { epsilon, guesses, epsilon_gaussian } = shown;
     let contradicted = epsilon.max(*epsilon_gaussian) > claim;
     let n_in = is_in.iter().filter(|is_in| **is_in).count();
@@ -283,7 +282,7 @@ fn report(options: &CanaryOptions, is_in: &[bool], shown: &Shown, claim: f64) ->
             "canaries": options.canaries,
             "canaries_in": n_in,
             "clients": options.clients,
-            "metrics": options.metrics,
+            "metrics": metrics,
             "claim_epsilon": claim,
             "delta": DELTA,
             "shown_epsilon": epsilon,
@@ -317,8 +316,7 @@ fn report(options: &CanaryOptions, is_in: &[bool], shown: &Shown, claim: f64) ->
             )
         }
     };
-    // What cannot be printed has not been reported.
-    writeln!(std::io::stdout(), "{text}").map_err(|error| broken(&error))?;
+    println!("{text}");
     if contradicted {
         return Err(UserError::new(
             format!("the canaries show epsilon {:.3}, {claim:.3} is claimed", epsilon.max(*epsilon_gaussian)),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use eranos_base::{Clock, OsEntropy, SystemClock, Timestamp, UserError};
+use eranos_base::{Clock, OsEntropy, SystemClock, Timestamp, UserError, print, println};
 use eranos_ledger::{
     Date, SignedCheckpoint,
     cli::load_key,

@@ -112,6 +112,29 @@ fn confined_dependencies_stay_where_they_are_allowed() {
 }
 
 #[test]
+fn what_commands_print_need_not_be_read_to_the_end() {
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !(c.is_alphanumeric() || "_!".contains(c))).map(str::to_owned).collect()
+    };
+    let by_itself: Vec<_> = tracked_files()
+        .into_iter()
+        .filter(|path| path.ends_with(".rs") && path.contains("src/") && !path.contains("tests"))
+        .filter(|path| {
+            let text = fs::read_to_string(root().join(path)).unwrap_or_default();
+            let program = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let code = program.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let used = words(&code.collect::<Vec<_>>().join("\n"));
+            let ours =
+                text.lines().filter(|line| line.starts_with("use eranos_base::")).flat_map(words).collect::<Vec<_>>();
+            ["print", "println"]
+                .iter()
+                .any(|name| used.contains(&format!("{name}!")) && !ours.iter().any(|imported| imported == name))
+        })
+        .collect();
+    assert_eq!(by_itself, ["common/base/src/output.rs"], "the standard library's fail where nobody reads on");
+}
+
+#[test]
 fn bincode_is_named_in_one_file() {
     let named: Vec<_> = tracked_files()
         .into_iter()

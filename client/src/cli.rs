@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use eranos_base::UserError;
+use eranos_base::{UserError, print, println};
 use eranos_ledger::cli::load_witness_key;
 use eranos_nn::data::Format;
 use eranos_privacy::{
@@ -287,7 +287,7 @@ fn attend(name: String) -> Result<Attended, UserError> {
                     };
                     println!("{name}: {end}; {spent}");
                     if let End::Refused(refusal) = end
-                        && refusal.waits_for_people()
+                        && refusal.is_for_its_operator()
                     {
                         println!("{name}: help: {}", refusal.next_step());
                     }

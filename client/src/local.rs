@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use eranos_base::{Entropy, SeededEntropy, UserError};
+use eranos_base::{Entropy, SeededEntropy, UserError, println};
 use eranos_nn::{
     DataFile, Dataset, Evaluation, Loss, Network, NnError, OptimizerSpec, Record, Target, Training, TrainingError,
     data::{Files, Misfit, split::shuffled},

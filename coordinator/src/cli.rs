@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use eranos_base::UserError;
+use eranos_base::{UserError, print, println};
 use eranos_privacy::{Promise, groups::Released, mechanism::NoiseTarget};
 use tokio::sync::mpsc;
 

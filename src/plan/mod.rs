@@ -13,7 +13,7 @@ mod view;
 use std::fs;
 
 use clap::Subcommand;
-use eranos_base::UserError;
+use eranos_base::{UserError, println};
 use eranos_coordinator::task::Unit;
 use eranos_privacy::Probability;
 

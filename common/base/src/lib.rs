@@ -12,6 +12,7 @@ pub mod encoding;
 pub mod entropy;
 pub mod ids;
 pub mod limits;
+pub mod output;
 pub mod signing;
 pub mod statement;
 pub mod user_error;

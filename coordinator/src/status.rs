@@ -249,10 +249,7 @@ pub fn status(dir: &Path) -> Result<Status, UserError> {
         delta: common.delta,
         epsilon_promised: finite(mechanism.epsilon()),
         epsilon_charged: charged(mechanism, resume.attempts.into()),
-        epsilon_attained: match survivors.is_empty() {
-            true => Some(0.0),
-            false => finite(mechanism.attained_epsilon(View::CoordinatorWithColluders, &survivors, common.delta)),
-        },
+        epsilon_attained: finite(mechanism.attained_epsilon(View::CoordinatorWithColluders, &survivors, common.delta)),
         attempts_left: common.max_attempts.saturating_sub(resume.attempts),
         rounds_left: crate::task::Task::read(&config.task).ok().map(|task| {
             let (of_task, of_promise) = (task.schedule.rounds, common.max_attempts.saturating_sub(resume.attempts));
@@ -269,7 +266,7 @@ fn finite(epsilon: f64) -> Option<f64> {
 }
 
 fn charged(mechanism: &Mechanism, n_attempts: u64) -> Option<f64> {
-    if n_attempts == 0 { Some(0.0) } else { finite(Epsilons::promised(mechanism, n_attempts).coordinator) }
+    finite(Epsilons::promised(mechanism, n_attempts).coordinator)
 }
 
 /// The task file's own limit on a client, if it can be read; the plan's, if not.

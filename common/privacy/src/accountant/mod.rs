@@ -204,6 +204,7 @@ mod tests {
         // A release that did not happen costs nothing.
         assert!(epsilons(0).iter().all(|epsilon| epsilon.is_finite()), "{:?}", epsilons(0));
         assert_eq!(Accountant::new().epsilon(0.0), f64::INFINITY);
+        assert_eq!(Accountant::new().epsilon(1e-5), 0.0, "what was not released costs nothing");
     }
 
     #[test]

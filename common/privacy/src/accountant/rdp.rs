@@ -35,9 +35,14 @@ impl RdpCurve {
     }
 
     /// Epsilon at `delta`: the least over the orders of r(a) + ln(1 - 1/a) - ln(delta a)/(a - 1), and no less than 0
-    /// (Canonne, Kamath and Steinke 2020, proposition 12). Infinite unless 0 < delta < 1.
+    /// (Canonne, Kamath and Steinke 2020, proposition 12). Infinite unless 0 < delta < 1; else 0 where nothing diverges at any
+    /// order, as of nothing released, though no order's conversion says so.
     pub fn epsilon(&self, delta: f64) -> f64 {
-        self.best(delta).0
+        let nothing = self.0.iter().all(|divergence| *divergence == 0.0);
+        match self.best(delta).0 {
+            epsilon if epsilon.is_finite() && nothing => 0.0,
+            epsilon => epsilon,
+        }
     }
 
     /// The order at which [`RdpCurve::epsilon`] is reached.

@@ -9,7 +9,8 @@
 //!
 //! As long as one mechanism alone is charged, whose attempts were fixed before the first of them, epsilon is that of so many
 //! attempts. The second mechanism was chosen by somebody who had seen what the first one released. From there on a
-//! [`RenyiFilter`] decides, which begins with the first mechanism; there it is proved that the limit holds.
+//! [`RenyiFilter`] decides, which begins with the first mechanism; there it is proved that the limit holds. It is recorded with
+//! the first charge, and stays what it was whatever filter a later version of this software would begin with.
 //!
 //! A charge without noise costs more than any limit: epsilon is infinite from then on, for this data set and for ever.
 //! It is made only where the caller says that its policy allows it, and so is every later charge, with noise or without.
@@ -115,8 +116,10 @@ pub struct Budget {
     n_charged: u64,
     n_without_noise: u64,
     sessions: HashMap<SessionId, Session>,
-    /// That of the first charge.
-    first: Option<Digest>,
+    /// What the charges have to pass, since the first of them.
+    filters: Option<Box<[RenyiFilter; 2]>>,
+    /// Whether the log says so itself; else they follow from the first charge.
+    filters_recorded: bool,
     /// Every mechanism that was reserved or charged, by the digest of its encoding. One whose clip adapts is one mechanism:
     /// what each attempt costs was fixed before the first.
     mechanisms: HashMap<Digest, Known>,
@@ -294,10 +297,7 @@ impl Budget {
             // What was not released, or of a sum whose survivors were not noted, counts as it was promised.
             let in_sum = |round| session.receipts.get(round).copied().flatten().unwrap_or(least).max(least);
             let survivors: Vec<u32> = session.charged.iter().map(in_sum).collect();
-            match survivors.is_empty() {
-                true => 0.0,
-                false => mechanism.attained_epsilon(View::CoordinatorWithColluders, &survivors, self.terms.delta),
-            }
+            mechanism.attained_epsilon(View::CoordinatorWithColluders, &survivors, self.terms.delta)
         });
         let attempts_left_by_plan =
             mechanism.as_ref().map_or(0, |m| m.common().max_attempts.saturating_sub(session.last_attempt));
@@ -334,10 +334,10 @@ impl Budget {
     pub fn epsilon_spent_of(&self, unit: UnitOfPrivacy) -> f64 {
         let n_mechanisms = self.mechanisms.values().filter(|known| known.n_charged > 0).count();
         let released = &self.accountants[unit as usize];
-        match self.first.and_then(|first| self.mechanisms.get(&first)) {
+        match &self.filters {
             None => 0.0,
             Some(_) if n_mechanisms == 1 => released.epsilon(self.terms.delta),
-            Some(first) => first.filters[unit as usize].epsilon_of(released),
+            Some(filters) => filters[unit as usize].epsilon_of(released),
         }
     }
 
@@ -370,8 +370,8 @@ impl Budget {
         let mut accountant = self.accountants[unit].clone();
         let charged = self.mechanisms.iter().filter(|(_, known)| known.n_charged > 0);
         let mut different: HashSet<Digest> = charged.map(|(key, _)| *key).collect();
-        // The filter's order is that of the first charge. Before there is one nothing was released, and it is still open.
-        let mut filter = self.first.and_then(|key| self.mechanisms.get(&key)).map(|known| known.filters[unit].clone());
+        // The first charge fixes the filter. Before there is one nothing was released, and it is still open.
+        let mut filter = self.filters.as_ref().map(|filters| filters[unit].clone());
         if let Some((mechanism, n_attempts)) = more.filter(|(_, n_attempts)| *n_attempts > 0) {
             let key = Digest::of(&mechanism.session_bytes());
             let known = self.mechanisms.get(&key).cloned().unwrap_or_else(|| Known::new(mechanism, &self.terms));
@@ -502,7 +502,8 @@ impl Budget {
         allow_no_noise: bool,
     ) -> Result<Append, BudgetError> {
         self.can_afford(session, mechanism, allow_no_noise)?;
-        self.prepare(Record::Charged { session, round, attempt, plan, mechanism: Box::new(mechanism.clone()) })
+        let filters = (!self.filters_recorded).then(|| self.filters_from(mechanism));
+        self.prepare(Record::Charged { session, round, attempt, plan, mechanism: Box::new(mechanism.clone()), filters })
     }
 
     /// Prepares to sign the one consistency statement of `round`.
@@ -562,7 +563,8 @@ impl Budget {
             n_charged: 0,
             n_without_noise: 0,
             sessions: HashMap::new(),
-            first: None,
+            filters: None,
+            filters_recorded: false,
             mechanisms: HashMap::new(),
         }
     }
@@ -599,9 +601,17 @@ impl Budget {
             }
             Record::GivenBack { session, round } if self.is_reserved(*session, *round) => Ok(()),
             Record::GivenBack { round, .. } => Err(BudgetError::NotReserved { round: *round }),
-            Record::Charged { session, round, attempt, mechanism, .. } => {
+            Record::Charged { session, round, attempt, mechanism, filters, .. } => {
                 self.protects_by(mechanism)?;
                 self.keeps_mechanism(*session, mechanism)?;
+                if let Some(filters) = filters {
+                    if self.filters_recorded {
+                        return Err(BudgetError::Filter { what: "is not the first" });
+                    }
+                    if !filters.iter().all(|filter| filter.keeps(self.terms.epsilon_limit, self.terms.delta)) {
+                        return Err(BudgetError::Filter { what: "lets more pass than the limit" });
+                    }
+                }
                 let session = begun(session, round)?;
                 if session.charged.contains(round) {
                     return Err(BudgetError::AlreadyDone { round: *round, step: "charge" });
@@ -659,15 +669,16 @@ impl Budget {
                 session.begun.remove(round);
                 session.reserved = None;
             }
-            Record::Charged { session, round, attempt, mechanism, .. } => {
+            Record::Charged { session, round, attempt, mechanism, filters, .. } => {
                 let key = self.remember(mechanism);
+                self.filters = Some(filters.clone().unwrap_or_else(|| self.filters_from(mechanism)));
+                self.filters_recorded |= filters.is_some();
                 if let Some(known) = self.mechanisms.get_mut(&key) {
                     known.n_charged += 1;
                     for (accountant, curve) in self.accountants.iter_mut().zip(&known.curves) {
                         accountant.compose_curve(curve, 1, mechanism.cut_probability());
                     }
                 }
-                self.first.get_or_insert(key);
                 self.n_charged += 1;
                 self.n_without_noise += u64::from(!mechanism.has_noise());
                 let session = self.sessions.entry(*session).or_default();
@@ -683,6 +694,15 @@ impl Budget {
                 self.sessions.entry(*session).or_default().receipts.insert(*round, *survivors);
             }
         }
+    }
+
+    /// The filters of the first charge; where nothing was charged, those of a budget that begins with `mechanism`.
+    fn filters_from(&self, mechanism: &Mechanism) -> Box<[RenyiFilter; 2]> {
+        if let Some(filters) = &self.filters {
+            return filters.clone();
+        }
+        let known = self.mechanisms.get(&Digest::of(&mechanism.session_bytes()));
+        Box::new(known.map_or_else(|| Known::new(mechanism, &self.terms).filters, |known| known.filters.clone()))
     }
 
     /// Keeps the curves of `mechanism`, so that a long log is not recomputed record by record. Gives the mechanism's key.

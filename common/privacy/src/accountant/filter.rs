@@ -26,6 +26,10 @@
 //! That which lets most of the first mechanism pass ([`RenyiFilter::beginning_with`]): it was named before anything was
 //! released, so the order may depend on it. A budget that is charged with one mechanism alone loses nothing by the filter:
 //! of n releases fixed in advance, the best of all orders counts, and this order is the best where the limit is reached.
+//! The choice is good and no more: what is proved holds of any order, so that a filter that was fixed once is kept as it is
+//! ([`RenyiFilter::keeps`]), though a later version of this module would choose another.
+
+use eranos_base::encoding::{Canonical, CanonicalReader, DecodeError};
 
 use super::{Accountant, ORDERS, RdpCurve};
 
@@ -123,6 +127,31 @@ impl RenyiFilter {
             if passes(middle) { high = middle } else { low = middle }
         }
         high
+    }
+
+    /// Whether all that passes it is (epsilon, delta)-private, if it was fixed before anything was released: by whatever rule,
+    /// since what is proved asks nothing of a filter but that its two parts of delta are together no more than delta.
+    pub fn keeps(&self, epsilon: f64, delta: f64) -> bool {
+        let Self { order, epsilon: of_filter, delta: of_divergence, failure_max } = *self;
+        let of_failures = if failure_max > 0.0 { failure_max * (1.0 + of_filter.exp()) } else { 0.0 };
+        ORDERS.contains(&order)
+            && [of_filter, of_divergence, failure_max].iter().all(|bound| (0.0..f64::INFINITY).contains(bound))
+            && of_filter <= epsilon
+            && of_divergence + of_failures <= delta * (1.0 + ROUNDING)
+    }
+
+    /// Its order (`u32`), epsilon, what divergence may cost of delta, and the most that may fail (`f64`), behind what `canonical`
+    /// holds.
+    pub fn encode(&self, canonical: Canonical) -> Canonical {
+        canonical.u32(self.order).f64(self.epsilon).f64(self.delta).f64(self.failure_max)
+    }
+
+    /// Reads one that [`encode`](Self::encode) wrote. What it [`keeps`](Self::keeps), is for the caller to ask.
+    ///
+    /// # Errors
+    /// If there are not so many bytes.
+    pub fn decode(reader: &mut CanonicalReader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { order: reader.u32()?, epsilon: reader.f64()?, delta: reader.f64()?, failure_max: reader.f64()? })
     }
 
     /// The order.

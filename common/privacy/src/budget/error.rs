@@ -61,8 +61,8 @@ pub enum BudgetError {
         /// The last one begun in that session.
         begun: RoundNumber,
     },
-    /// A step in a round that was never begun.
-    #[error("round {round} was not begun")]
+    /// A step in a round that was never begun, or whose reservation was given back.
+    #[error("round {round} was not begun, or what was reserved for it was given back")]
     NotBegun {
         /// The round.
         round: RoundNumber,
@@ -100,6 +100,12 @@ pub enum BudgetError {
     /// A session has one mechanism, that of its first charge: what its attempts cost together was accepted by it.
     #[error("the mechanism is not the one under which this session was first charged")]
     OtherMechanism,
+    /// A filter that is recorded where one is fixed already, or that would let more pass than the budget's terms.
+    #[error("the filter recorded with a charge {what}")]
+    Filter {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A text longer than its limit.
     #[error("text of {len} bytes, limit {max}")]
     TextTooLong {
@@ -117,6 +123,13 @@ pub enum BudgetError {
     /// The step was prepared on another state than the one it is taken on.
     #[error("the step was prepared on another state of the budget")]
     Stale,
+}
+
+impl BudgetError {
+    /// Whether the step alone is at fault: the budget is sound, and knows what it knew.
+    pub const fn is_of_the_step(&self) -> bool {
+        !matches!(self, Self::Damaged { .. } | Self::Empty | Self::Full { .. } | Self::Stale | Self::Terms { .. })
+    }
 }
 
 /// What an error says of reservations.

@@ -15,6 +15,10 @@
 //! | 6 begun | session, round, task (text), mechanism reserved (its canonical encoding) |
 //! | 7 given back | session, round |
 //! | 8 receipt | session, round, ledger entry (digest), survivors (`u32`) |
+//! | 9 charged, and the filters fixed | as 2; then for records and for clients: order (`u32`), epsilon, delta of its divergence, failures (each `f64`) |
+//!
+//! The first charge fixes the filters, and no other does. In a log from before they were recorded the next charge does: until
+//! then they are those that begin with its first mechanism.
 //!
 //! A crash can leave only a beginning of the last frame: that is a [`TornTail`], to be cut off, and harmless because
 //! nothing is done before its record is synced. Anything else that does not fit is damage, and no state is given. What the
@@ -29,7 +33,10 @@ use eranos_base::{
 };
 
 use super::{Budget, Terms, UnitOfPrivacy, check_terms};
-use crate::mechanism::{Mechanism, MechanismError};
+use crate::{
+    accountant::filter::RenyiFilter,
+    mechanism::{Mechanism, MechanismError},
+};
 
 /// One record of the log, without its place in the chain.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +71,8 @@ pub enum Record {
         plan: Digest,
         /// What was released, by its parameters.
         mechanism: Box<Mechanism>,
+        /// What all charges, this one and every later, have to pass, for records and for clients; with the first charge alone.
+        filters: Option<Box<[RenyiFilter; 2]>>,
     },
     /// The one consistency statement of this round; durable before it is sent.
     ConsistencySigned {
@@ -120,8 +129,10 @@ pub(super) fn frame(index: u64, previous: &Digest, record: &Record) -> (Vec<u8>,
             place(body, KIND_RESERVED, session, round).text(task.as_str()).field(&mechanism.encode())
         }
         Record::GivenBack { session, round } => place(body, KIND_GIVEN_BACK, session, round),
-        Record::Charged { session, round, attempt, plan, mechanism } => {
-            place(body, KIND_CHARGED, session, round).u32(*attempt).digest(plan).field(&mechanism.encode())
+        Record::Charged { session, round, attempt, plan, mechanism, filters } => {
+            let kind = if filters.is_some() { KIND_CHARGED_FIRST } else { KIND_CHARGED };
+            let body = place(body, kind, session, round).u32(*attempt).digest(plan).field(&mechanism.encode());
+            filters.iter().flat_map(|filters| filters.iter()).fold(body, |body, filter| filter.encode(body))
         }
         Record::ConsistencySigned { session, round, statement } => {
             place(body, KIND_CONSISTENCY, session, round).digest(statement)
@@ -251,12 +262,16 @@ pub(super) fn read_body<'a>(
                 Record::Begun { session, round, reserved: Some(Reservation { task, mechanism }) }
             }
             KIND_GIVEN_BACK => Record::GivenBack { session, round },
-            KIND_CHARGED => Record::Charged {
+            KIND_CHARGED | KIND_CHARGED_FIRST => Record::Charged {
                 session,
                 round,
                 attempt: reader.u32()?,
                 plan: reader.digest()?,
                 mechanism: mechanism(&mut reader)?,
+                filters: match kind {
+                    KIND_CHARGED => None,
+                    _ => Some(Box::new([RenyiFilter::decode(&mut reader)?, RenyiFilter::decode(&mut reader)?])),
+                },
             },
             KIND_CONSISTENCY => Record::ConsistencySigned { session, round, statement: reader.digest()? },
             KIND_RECEIPT => Record::Receipt { session, round, entry: reader.digest()?, survivors: None },
@@ -296,3 +311,4 @@ const KIND_REFUSED: u8 = 5;
 const KIND_RESERVED: u8 = 6;
 const KIND_GIVEN_BACK: u8 = 7;
 const KIND_RECEIPT_OF_SUM: u8 = 8;
+const KIND_CHARGED_FIRST: u8 = 9;

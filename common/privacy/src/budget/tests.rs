@@ -460,6 +460,21 @@ fn a_second_mechanism_is_charged_by_the_filter_that_began_with_the_first() {
 }
 
 #[test]
+fn one_mechanism_beyond_its_plan_leaves_what_is_kept_for_the_failures_of_others() {
+    let m = mechanism();
+    let budget = File::new(Terms { epsilon_limit: 8.0, ..terms() }).budget;
+    let left = budget.attempts_left(session(b"a"), &m, 100_000);
+    let after = |n: u32| {
+        let mut accountant = Accountant::new();
+        accountant.compose_curve(&m.promised_curve(), n.into(), 1e-12);
+        accountant
+    };
+    let filter = filter_of(&m, 8.0);
+    assert!(left > 155 && filter.lets_pass(&after(left)) && !filter.lets_pass(&after(left + 1)), "{left}");
+    assert!(after(left + 1).epsilon(1e-5) <= 8.0, "{left}: alone it might go on");
+}
+
+#[test]
 fn what_a_second_mechanism_costs() {
     let m = mechanism();
     let more_noise = NoiseDoubled::of(&m);
@@ -495,6 +510,100 @@ fn which_mechanism_was_the_first_is_open_until_one_is_charged() {
     assert_eq!(file.budget.epsilon_after(a, &m, 1), filter(&more_noise).epsilon_of(&both));
     let (read, _) = Budget::parse(&file.bytes).expect("sound");
     assert_eq!(read.epsilon_after(a, &m, 1), filter(&more_noise).epsilon_of(&both));
+}
+
+#[test]
+fn the_first_charge_records_the_filters_that_all_later_ones_have_to_pass() {
+    let (m, more_noise) = (mechanism(), NoiseDoubled::of(&mechanism()));
+    let mut file = File::new(terms());
+    file.round(session(b"a"), 1);
+    let (s, round, plan) = (session(b"b"), RoundNumber(1), Digest::of(b"plan"));
+    file.take(file.budget.begin(s, round, &task(), &more_noise, false));
+    let second = file.budget.charge(s, round, 1, plan, &more_noise, false).expect("allowed");
+    assert!(matches!(second.record(), Record::Charged { filters: None, .. }), "once is enough");
+    let fixed = file.budget.filters.clone().expect("fixed");
+    assert_eq!(fixed[0], filter_of(&m, 4.0));
+    let (read, _) = Budget::parse(&file.bytes).expect("sound");
+    assert!(read.filters_recorded && read.filters == Some(fixed));
+}
+
+#[test]
+fn a_filter_that_was_recorded_stays_what_it_was_whatever_would_be_chosen_today() {
+    let (m, more_noise) = (mechanism(), NoiseDoubled::of(&mechanism()));
+    // A version that went by another rule: by the mechanism with more noise, and for one order alone.
+    let recorded = Box::new([filter_of(&more_noise, 3.0), RenyiFilter::new(9, 3.5, 1e-5).expect("possible")]);
+    assert_ne!(recorded[0], filter_of(&m, 4.0));
+    let mut file = File::new(terms());
+    let (a, b, round) = (session(b"a"), session(b"b"), RoundNumber(1));
+    file.take(begin(&file.budget, a, round));
+    let (plan, filters) = (Digest::of(b"plan"), Some(recorded.clone()));
+    let mechanism = Box::new(m.clone());
+    let charged = Record::Charged { session: a, round, attempt: 1, plan, mechanism, filters };
+    file.take(file.budget.prepare(charged));
+    file.take(file.budget.begin(b, round, &task(), &more_noise, false));
+    file.take(file.budget.charge(b, round, 1, plan, &more_noise, false));
+    let released = |more: u64| {
+        let mut released = Accountant::new();
+        released.compose_curve(&m.promised_curve(), 1 + more, 1e-12);
+        released.compose_curve(&more_noise.promised_curve(), 1, 1e-12);
+        released
+    };
+    for budget in [&file.budget, &Budget::parse(&file.bytes).expect("sound").0] {
+        assert_eq!(budget.epsilon_spent(), recorded[0].epsilon_of(&released(0)));
+        // It was made for 3: the limit of 4 helps nobody who comes later.
+        let left = u64::from(budget.attempts_left(a, &m, 1000));
+        let passes = |more| recorded[0].lets_pass(&released(more));
+        assert!(passes(left) && !passes(left + 1), "{left}");
+    }
+}
+
+#[test]
+fn a_log_from_before_filters_were_recorded_is_read_as_it_was_and_records_them_with_its_next_charge() {
+    let (m, more_noise) = (mechanism(), NoiseDoubled::of(&mechanism()));
+    let mut file = File::new(terms());
+    let (a, b, round, plan) = (session(b"a"), session(b"b"), RoundNumber(1), Digest::of(b"plan"));
+    file.take(begin(&file.budget, a, round));
+    let mechanism = Box::new(m.clone());
+    let charged = Record::Charged { session: a, round, attempt: 1, plan, mechanism, filters: None };
+    file.take(file.budget.prepare(charged));
+    let (read, _) = Budget::parse(&file.bytes).expect("sound");
+    assert!(!read.filters_recorded && read.epsilon_spent() == m.promised_epsilon(1, 1e-5));
+    assert_eq!(read.filters.as_ref().map(|filters| filters[0].clone()), Some(filter_of(&m, 4.0)));
+    file.take(file.budget.begin(b, round, &task(), &more_noise, false));
+    let next = file.budget.charge(b, round, 1, plan, &more_noise, false).expect("allowed");
+    // Those of its first mechanism, not of the one that is charged now.
+    let Record::Charged { filters: Some(filters), .. } = next.record() else { panic!("recorded") };
+    assert_eq!(filters[0], filter_of(&m, 4.0));
+    file.take(Ok(next));
+    let (read, _) = Budget::parse(&file.bytes).expect("sound");
+    assert!(read.filters_recorded && read.epsilon_spent() == file.budget.epsilon_spent());
+}
+
+#[test]
+fn a_recorded_filter_that_lets_more_pass_than_the_limit_is_damage_and_so_is_a_second_one() {
+    let m = mechanism();
+    let mut file = File::new(terms());
+    let (s, round) = (session(b"a"), RoundNumber(1));
+    file.take(begin(&file.budget, s, round));
+    let forge = |file: &File, round, filters: [RenyiFilter; 2]| {
+        let (plan, mechanism) = (Digest::of(b"plan"), Box::new(m.clone()));
+        let filters = Some(Box::new(filters));
+        let record = Record::Charged { session: s, round, attempt: round.0 as u32, plan, mechanism, filters };
+        let (bytes, _) = frame(file.budget.n_records(), &file.budget.head(), &record);
+        Budget::parse(&[file.bytes.as_slice(), &bytes].concat()).map(|_| ())
+    };
+    let own = || filter_of(&m, 4.0);
+    let too_much = || filter_of(&m, 4.1);
+    let other_delta = RenyiFilter::new(8, 4.0, 1.1e-5).expect("possible");
+    assert_eq!(forge(&file, round, [own(), own()]), Ok(()));
+    for filters in [[too_much(), own()], [own(), too_much()], [other_delta, own()]] {
+        let read = forge(&file, round, filters);
+        assert!(matches!(read, Err(BudgetError::Damaged { index: 2, .. })), "{read:?}");
+    }
+    file.take(file.budget.charge(s, round, 1, Digest::of(b"plan"), &m, false));
+    file.take(begin(&file.budget, s, RoundNumber(2)));
+    let read = forge(&file, RoundNumber(2), [own(), own()]);
+    assert!(matches!(read, Err(BudgetError::Damaged { index: 4, .. })), "{read:?}");
 }
 
 /// The filter of a budget that begins with a mechanism.

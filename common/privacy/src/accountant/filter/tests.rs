@@ -48,6 +48,7 @@ fn of_the_first_mechanism_alone_as_much_passes_as_if_there_were_no_filter() {
             }
             let planned = Planned { curve: &curve, failure, attempts: PLANNED };
             let filter = RenyiFilter::beginning_with(&planned, epsilon, delta);
+            assert!(filter.keeps(epsilon, delta), "{filter:?}");
             let context = format!("epsilon {epsilon}, delta {delta:e}, failure {failure:e}, {most} releases");
             // All that was planned, and hardly less than all.
             assert!(filter.lets_pass(&after(most.min(PLANNED.into()))), "{context}");
@@ -78,6 +79,7 @@ fn the_two_parts_of_delta_are_together_no_more_than_delta() {
                 accountant.compose_curve(&RdpCurve::from_fn(|_| divergence), 1, failure);
                 filter.lets_pass(&accountant)
             };
+            assert!(!passes(0.0, 1.0) && !passes(f64::MAX, 0.0), "a filter that lets everything pass is none");
             let most = |passes: &dyn Fn(f64) -> bool| {
                 let (mut low, mut high) = (0.0, 1.0);
                 while passes(high) {
@@ -106,7 +108,19 @@ fn the_two_parts_of_delta_are_together_no_more_than_delta() {
                 together >= exact(delta) * exact(1.0 - 1e-4),
                 "epsilon {epsilon}, delta {delta:e}, failure {failure:e}"
             );
-            assert!(filter.epsilon <= epsilon);
+            assert!(
+                filter.keeps(epsilon, delta),
+                "epsilon {epsilon}, delta {delta:e}, failure {failure:e}: {filter:?}"
+            );
+            for more in [
+                RenyiFilter { order: 257, ..filter.clone() },
+                RenyiFilter { epsilon: epsilon * (1.0 + 1e-9), ..filter.clone() },
+                RenyiFilter { delta: filter.delta + 1e-9 * delta, ..filter.clone() },
+                RenyiFilter { failure_max: filter.failure_max + 1e-9 * delta, ..filter.clone() },
+                RenyiFilter { delta: f64::NAN, ..filter.clone() },
+            ] {
+                assert!(!more.keeps(epsilon, delta), "{more:?}");
+            }
             n_checked += 1;
         }
     }

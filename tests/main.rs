@@ -19,6 +19,7 @@ mod observed;
 mod plan;
 mod processes;
 mod reader;
+mod reservations;
 mod rights;
 mod simulate;
 mod simulation;

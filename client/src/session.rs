@@ -2,10 +2,11 @@
 //! belongs to the identity, not to the connection: a lost connection is made again and the same bytes are sent again
 //! inside the phase; a restarted process keeps out of the round it had begun. Every wait has a bound that is named below.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError};
+use eranos_privacy::budget::BudgetError;
 use eranos_secagg::{Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::{
     Answer, Request,
@@ -329,7 +330,8 @@ impl Session {
                 answer_time = Duration::from_millis(plan.phase_timeout_ms.into()) + ANSWER_GRACE;
             }
             let (mut end, mut says_why) = (None, false);
-            for action in actions {
+            let mut actions = VecDeque::from(actions);
+            while let Some(action) = actions.pop_front() {
                 match action {
                     Action::Send { request, body } => {
                         says_why = matches!(request, Request::Abort(_));
@@ -339,7 +341,16 @@ impl Session {
                     Action::Persist(step) => {
                         // Steps other than a refusal are taken in a round whose plan was accepted: it is the place.
                         let (session, number) = place.unwrap_or_default();
-                        block_in_place(|| self.store.persist(&step, session, number))?;
+                        match block_in_place(|| self.store.persist(&step, session, number)) {
+                            Ok(()) => {}
+                            // Of what was to come after the step nothing is done: the round ends instead.
+                            Err(StoreError::Budget(error)) if error.is_of_the_step() && round.plan().is_some() => {
+                                let event = Event::Forbidden(error);
+                                let (next, instead) = round.handle(event, SystemClock.now(), &mut OsEntropy);
+                                (round, actions) = (next, instead.into());
+                            }
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                     Action::Train(job) => {
                         let sender = trained_sender.clone();
@@ -369,7 +380,11 @@ impl Session {
                 drop(training);
                 if let Some((session, number)) = place.filter(|(s, r)| self.store.budget().is_reserved(*s, *r)) {
                     // The attempt was not charged, and never will be: its vector is gone with the round.
-                    block_in_place(|| self.store.persist(&Step::GiveBack, session, number))?;
+                    match block_in_place(|| self.store.persist(&Step::GiveBack, session, number)) {
+                        // Somebody else has given it back meanwhile.
+                        Ok(()) | Err(StoreError::Budget(BudgetError::NotReserved { .. })) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 // An abort is sent before the link is given up; its answer says nothing. What else is under way, as a
                 // check-in that nobody answers, is broken off.

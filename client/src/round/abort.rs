@@ -159,6 +159,10 @@ impl Refusal {
                 "the limit is fixed with the budget: other records have another one, and attempts with more noise cost less; \
                  `eranos client budget` shows what was spent"
             }
+            RefusalKind::Budget(BudgetError::NotBegun { .. }) => {
+                "another client took this one for gone, and gave back what it had reserved; the next round is reserved anew. If \
+                 it comes again, let nobody remove files in the budget's folder, and keep it on a disk that knows locks"
+            }
             RefusalKind::Unit => {
                 "ask the operator for a plan with unit = client; unit = record in policy.toml, with a new state folder, \
                  would count single records alone"
@@ -182,6 +186,8 @@ impl Refusal {
     /// message or a bad member of the roster ends the round alone.
     pub fn is_final(&self) -> bool {
         match &self.kind {
+            // What was reserved for this round was given back; the next one can be reserved anew.
+            RefusalKind::Budget(BudgetError::NotBegun { .. }) => false,
             RefusalKind::Plan(_)
             | RefusalKind::Other { .. }
             | RefusalKind::TooLittle { .. }
@@ -208,6 +214,11 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// Whether what to do about it is worth saying to this client's own operator, though the client goes on.
+    pub fn is_for_its_operator(&self) -> bool {
+        !self.is_final() && matches!(self.kind, RefusalKind::Witnesses(_) | RefusalKind::Budget(_))
+    }
+
     /// Whether it waits for what a person does: then it asks again after a while, and not at once.
     pub const fn waits_for_people(&self) -> bool {
         matches!(self.kind, RefusalKind::Witnesses(_))
@@ -251,6 +262,14 @@ pub(super) fn leave(round: Round, reason: String) -> (Round, Vec<Action>) {
     }
     actions.push(Action::Over(End::Left { reason }));
     (Round::Over, actions)
+}
+
+/// The budget allows less than it did when the plan was accepted: other processes charge it too.
+pub(super) fn forbidden(round: Round, error: BudgetError) -> (Round, Vec<Action>) {
+    match round.common() {
+        Some(common) => common.refuse(RefusalKind::Budget(error)),
+        None => (round, Vec::new()),
+    }
 }
 
 /// The coordinator ended the round, or left this client out of it.

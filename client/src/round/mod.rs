@@ -31,7 +31,10 @@ use bytes::Bytes;
 use eranos_base::{ClientId, Digest, Entropy, RoundNumber, SessionId, TaskId, Timestamp, TrustDomain, VerifyingKey};
 use eranos_ledger::{Checkpoint, LedgerKey};
 use eranos_nn::{DataSpec, ModelSpec, data::Form};
-use eranos_privacy::{Budget, Mechanism, RotationSeed, budget};
+use eranos_privacy::{
+    Budget, Mechanism, RotationSeed,
+    budget::{self, BudgetError},
+};
 use eranos_secagg::Identity;
 use eranos_wire::{
     Answer, Request, RoundPlan,
@@ -92,6 +95,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The budget does not allow the step that an [`Action::Persist`] named: none of the actions after it was carried out.
+    Forbidden(BudgetError),
     /// The time that an [`Action::WakeAt`] named has come.
     Wake,
     /// The coordinator could not be reached within the time that the plan allows, or the operator ends the round.
@@ -324,6 +329,7 @@ impl Round {
     pub fn handle(self, event: Event, now: Timestamp, entropy: &mut dyn Entropy) -> (Self, Vec<Action>) {
         let event = match event {
             Event::Leave { reason } => return abort::leave(self, reason),
+            Event::Forbidden(error) => return abort::forbidden(self, error),
             // The coordinator does not hear why: the reason could depend on the data.
             Event::TrainingFailed { .. } => return abort::leave(self, "training failed".to_owned()),
             Event::Answer { answer: Answer::Aborted(aborted), .. } => return abort::aborted(self, &aborted),
@@ -428,7 +434,7 @@ impl Step {
         budget: &Budget,
         session: SessionId,
         round: RoundNumber,
-    ) -> Result<budget::Append, budget::BudgetError> {
+    ) -> Result<budget::Append, BudgetError> {
         match self {
             Self::Begin { task, mechanism, allow_no_noise } => {
                 budget.begin(session, round, task, mechanism, *allow_no_noise)

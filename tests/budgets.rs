@@ -194,7 +194,7 @@ fn a_client_that_was_killed_in_a_round_leaves_its_reservation_to_the_others() {
 #[test]
 fn where_all_are_spent_both_sides_say_so_and_what_to_do() {
     let trial = Trial::new(3, "tiny", 12);
-    let limit = format!("delta = 1e-5\nclient_epsilon_max = {:?}", 1.05 * trial.epsilon_of(1));
+    let limit = format!("delta = 1e-5\nclient_epsilon_max = {:?}", 1.05 * trial.epsilon_of(2));
     set(&trial.path("main/task.toml"), "delta = ", &limit);
     let mut coordinator = trial.coordinator(&[]);
     coordinator.heard("listening on ");
@@ -213,28 +213,39 @@ fn where_all_are_spent_both_sides_say_so_and_what_to_do() {
     let status = trial.status();
     let live = &status["running"];
     assert_eq!((&live["spent"], &live["needed"]), (&serde_json::json!(["silo-1", "silo-2", "silo-3"]), &3.into()));
-    assert_eq!((&status["released"], &status["rounds_left"]), (&1.into(), &11.into()), "{status}");
-    // The last round's figures, with the noise in them.
-    for figure in ["loss", "accuracy"] {
-        let figure = &live["train"][figure];
-        assert!(figure["value"].is_number() && figure["deviation"].as_f64().unwrap() > 0.0, "{status}");
-    }
+    assert_eq!((&status["released"], &status["rounds_left"]), (&2.into(), &10.into()), "{status}");
+    // The last round's figures, with the noise in them, and not those of the round before.
+    let figure = |name: &str| {
+        let [value, deviation] = ["value", "deviation"].map(|part| live["train"][name][part].as_f64().unwrap());
+        assert!(deviation > 0.0, "{status}");
+        (value, deviation)
+    };
+    let ((loss, of_loss), (accuracy, of_accuracy)) = (figure("loss"), figure("accuracy"));
+    let in_percent = (100.0 * accuracy, 100.0 * of_accuracy);
+    let train = format!("train loss {loss:.2} ± {of_loss:.2}, accuracy {:.1} ± {:.1} %", in_percent.0, in_percent.1);
+    let before = coordinator.heard("round   1/");
+    assert!(before.contains("train loss ") && !before.contains(&train), "{before}");
     let told = trial.must(&["coordinator", "status", "--dir", "main"]);
-    for part in
-        ["spent, and selected no more: silo-1, silo-2, silo-3", "train loss: ", "11 rounds left at the present plan"]
-    {
+    for part in [
+        "spent, and selected no more: silo-1, silo-2, silo-3",
+        &format!("last round's train loss: {loss:.3} ± {of_loss:.3}, "),
+        &format!("last round's train accuracy: {accuracy:.3} ± {of_accuracy:.3}, "),
+        "10 rounds left at the present plan",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
     // One phase of select later the coordinator has said it itself, once.
     thread::sleep(Duration::from_millis(2500));
     coordinator.signal("TERM");
+    let summary = coordinator.heard("2 rounds in 2 attempts, ");
+    assert!(summary.contains(&format!("; last round's {train}")), "{train}: {summary}");
     let output = coordinator.output();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("spent") || line.starts_with(" help: ")).collect();
     let [what, next] = lines[..] else { panic!("two lines: {text}") };
     assert!(
-        what.contains("warning: round 2 waits: 0 of the 3 clients that it needs are there, and 3 have spent"),
+        what.contains("warning: round 3 waits: 0 of the 3 clients that it needs are there, and 3 have spent"),
         "{what}"
     );
     assert!(what.ends_with(": silo-1, silo-2, silo-3") && next.contains("privacy.client_epsilon_max"), "{text}");

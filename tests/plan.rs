@@ -4,6 +4,7 @@ use std::process::Command;
 
 use eranos_privacy::{
     Groups, Mechanism, Probability, Promise,
+    accountant::pld,
     groups::Metrics,
     mechanism::{ClientTarget, LocalTraining, NoiseTarget, RecordTarget, SiloTraining, design, design_client},
 };
@@ -95,11 +96,32 @@ fn is_of(report: &Value, mechanism: &Mechanism, survivors: u32) {
         let found = report[name].as_f64().unwrap();
         assert!((found / expected - 1.0).abs() < 1e-12, "{name} is {found}, not {expected}: {report}");
     }
-    let headline = report["views"][0]["epsilon_rdp"].as_f64().unwrap();
-    assert!((headline - mechanism.epsilon()).abs() < 1e-9, "{headline}, not {}", mechanism.epsilon());
+    let headline = |kind: &str| report["views"][0][kind].as_f64().unwrap();
+    let (epsilon, failure) = (mechanism.epsilon(), f64::from(common.max_attempts) * mechanism.cut_probability());
+    assert!((headline("epsilon_rdp") - epsilon).abs() < 1e-9, "{report}, not {epsilon}");
+    // What may be cut is paid for by both accountants.
+    let releases = u64::from(common.max_attempts) * u64::from(mechanism.n_releases());
+    let delta = common.delta - failure * (1.0 + epsilon.exp());
+    let of_losses = pld::epsilon(&[(mechanism.event(shares), releases)], delta);
+    assert!((headline("epsilon_pld") - of_losses).abs() < 1e-9, "{report}, not {of_losses}");
+    // The least noise for so many releases, which a mechanism passes by no more than what is rounded up, and cut.
+    let least = report["noise_multiplier_least_rdp"].as_f64().unwrap();
+    let over = mechanism.noise_multiplier(shares) / least;
+    assert!((0.9999..1.01).contains(&over), "{over}: {report}");
 }
 
 fn records(groups: Groups, noise: NoiseTarget, local: Option<SiloTraining>, u_min: u16, attempts: u32) -> Mechanism {
+    records_against(1, groups, noise, local, u_min, attempts)
+}
+
+fn records_against(
+    max_colluders: u16,
+    groups: Groups,
+    noise: NoiseTarget,
+    local: Option<SiloTraining>,
+    u_min: u16,
+    attempts: u32,
+) -> Mechanism {
     let target = RecordTarget {
         groups,
         l2_clip_norm: 1.0,
@@ -110,7 +132,7 @@ fn records(groups: Groups, noise: NoiseTarget, local: Option<SiloTraining>, u_mi
         local,
         n_max: 8,
         u_min,
-        max_colluders: 1,
+        max_colluders,
         max_attempts: attempts,
         noise,
         delta: 1e-5,
@@ -166,14 +188,16 @@ fn solve_sizes_every_mode_as_a_task_is_sized() {
 fn solve_shows_what_dropouts_colluders_and_retries_cost() {
     let report = json(
         "solve --epsilon 4 --rounds 20 --attempts 25 --sampling-probability 1/4 --clients 8 --survivors-min 6 \
-         --records 6000 --parameters 10000",
+         --max-colluders 2 --records 6000 --parameters 10000",
     );
-    let each = |survivors_min, attempts| {
+    let of = |survivors_min, attempts| {
         let noise = NoiseTarget::Distributed { epsilon: 4.0 };
-        records(Groups::default(), noise, None, survivors_min, attempts).noise_multiplier(1)
+        records_against(2, Groups::default(), noise, None, survivors_min, attempts)
     };
-    // Without colluders as many shares would count as with one more survivor.
-    let expected = [each(6, 25), each(8, 25), each(7, 25), each(6, 20)];
+    is_of(&report, &of(6, 25), 6);
+    let each = |survivors_min, attempts| of(survivors_min, attempts).noise_multiplier(1);
+    // Without colluders as many shares would count as with two more survivors.
+    let expected = [each(6, 25), each(8, 25), each(8, 25), each(6, 20)];
     let costs = report["costs"].as_array().unwrap();
     assert_eq!(costs.len(), expected.len());
     for (cost, expected) in costs.iter().zip(expected) {
@@ -232,6 +256,18 @@ fn a_drawing_holds_both_curves() {
 }
 
 #[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    for arguments in ["plan spend --noise-multiplier 5 --rounds 10", "model list", "model show cnn"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eranos"));
+        let output = command.args(arguments.split(' ')).stdout(writer).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && error.is_empty(), "{arguments}: {error}");
+    }
+}
+
+#[test]
 fn what_cannot_be_planned_is_said_in_two_lines() {
     for (arguments, what) in [
         ("spend --noise-multiplier 0 --rounds 1", "the noise multiplier is not above 0\n"),
@@ -248,7 +284,8 @@ fn what_cannot_be_planned_is_said_in_two_lines() {
         ("solve --epsilon 1 --rounds 9 --attempts 8 --clients 8 --records 60", "8 attempts for 9 rounds\n"),
         ("solve --epsilon 1 --rounds 9 --clients 8 --noise none --records 60", "without noise no epsilon is kept\n"),
         ("solve --epsilon 1 --rounds 9 --clients 8 --local-steps 2 --records 60", "--local-steps counts only where "),
-        ("solve --epsilon 1 --rounds 9 --clients 8 --metrics 2 --records 60", "--metrics: "),
+        ("solve --epsilon 1 --rounds 9 --clients 8 --metrics 2 --records 60", "--metrics 2: no share of "),
+        ("solve --epsilon 1 --rounds 9 --clients 8 --metrics 0 --records 60", "--metrics 0: no share of "),
         ("solve --epsilon 4 --rounds 9 --clients 8 --metrics --noise local --records 6000", "metrics or an adaptive "),
         (
             "solve --unit client --epsilon 1 --rounds 9 --clients 8 --sampling-probability 1/2",

@@ -7,7 +7,7 @@ use std::{
 };
 
 use eranos_base::{
-    Clock, Digest, Entropy, OsEntropy, SessionId, SystemClock, TaskId, TrustDomain, UserError,
+    Clock, Digest, Entropy, OsEntropy, SessionId, SteadyClock, SystemClock, TaskId, TrustDomain, UserError,
     limits::UPLOAD_GRANTS_MAX,
 };
 use eranos_ledger::{Date, EncodedEntry, Entry, LedgerSigner, LogOpened, TaskOpened};
@@ -169,6 +169,7 @@ impl Federation {
             uploads: BTreeMap::new(),
             places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
             history: BTreeMap::new(),
+            clock: SteadyClock::begin(),
             wake: None,
             finished: None,
             current: Current::default(),

@@ -27,7 +27,7 @@ use eranos_wire::{
         abort::Aborted,
         advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
-        select::{CheckIn, ComeBack, ComeBackLater},
+        select::{CheckIn, ComeBack, ComeBackLater, LogRestored},
         settle::Settled,
     },
 };
@@ -46,7 +46,7 @@ use crate::{
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     status::{Ask, StatusSocket},
-    store::{ClosedRound, ModelState, Outcome, StateStore, StoreError},
+    store::{Before, ClosedRound, ModelState, Outcome, StateStore, StoreError},
     task::Task,
 };
 
@@ -170,6 +170,10 @@ pub struct Federation {
     ledger: LogWriter,
     /// The ledger's keys before this one, each with the index of the entry that exchanged it.
     rotations: Vec<(VerifyingKey, u64)>,
+    /// What is said to whoever knows the log before this one, where this one goes on from a backup.
+    restored: Option<LogRestored>,
+    /// What counts beside this log's own rounds.
+    before: Before,
     attempts: Attempts,
     members: Members,
     /// Whom to believe by now, while it is not entered yet whom that revokes.
@@ -226,6 +230,8 @@ pub struct Federation {
     /// Where an operator hears why nothing goes on, and what was said last.
     warnings: Option<mpsc::Sender<UserError>>,
     warned: Option<String>,
+    /// The largest size of the ledger before this one that somebody was said to know.
+    known_before: u64,
     /// Who was proved guilty of breaking a round, since this process began.
     excluded: BTreeSet<ClientId>,
 }
@@ -646,6 +652,15 @@ impl Federation {
                     self.answer(&from.id, rotated.into(), Bytes::new());
                     return Ok(());
                 }
+                // Whoever knows another log's key takes nothing that this one's signs.
+                if let Some(restored) = &self.restored
+                    && check_in.ledger_key != *self.signer.ledger_key().key()
+                {
+                    let answer = restored.clone().into();
+                    self.warn_of_lost(&from.id, check_in.ledger_size);
+                    self.answer(&from.id, answer, Bytes::new());
+                    return Ok(());
+                }
                 if self.excluded.contains(&from.id) {
                     self.exclude(&from.id);
                     return Ok(());
@@ -833,7 +848,7 @@ impl Federation {
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
                 for id in cohort {
-                    *self.debited.entry(id).or_default() += 1;
+                    *self.debited.entry(id).or_insert(self.before.lost.into()) += 1;
                 }
             }
             Record::Progress(attempt) => {

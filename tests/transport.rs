@@ -683,6 +683,61 @@ impl rustls::server::ResolvesServerCert for NoCertificate {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sides_of_different_versions_tell_each_other_which_they_speak_and_who_is_to_upgrade() {
+    let mut domain = Domain::new();
+    let (coordinator, silo) = (domain.coordinator(), domain.client("silo-1"));
+    for (theirs, upgrade_theirs) in [("eranos/0", true), ("eranos/2", false)] {
+        // A coordinator of another version, which offers that and what all versions offer.
+        let config = tls::server_config(&shown(&coordinator), &trust_of(&coordinator), Arc::new(SystemClock));
+        let mut config = config.expect("usable");
+        config.alpn_protocols = vec![theirs.as_bytes().to_vec(), tls::ALPN_ANY.to_vec()];
+        let config = QuicServerConfig::try_from(config).expect("usable");
+        let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+        let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let address = endpoint.local_addr().expect("bound");
+        let other = tokio::spawn(async move {
+            let connection = endpoint.accept().await.expect("somebody comes").await.expect("admitted");
+            let (_, mut receive) = connection.accept_bi().await.expect("a stream");
+            let said = receive.read_to_end(64).await.expect("a name");
+            connection.close(CloseCode::OtherVersion.number().into(), theirs.as_bytes());
+            endpoint.wait_idle().await;
+            said
+        });
+        let error = refused(&tls(&silo), address).await;
+        assert!(error.is_final_once_connected(), "{error:?}");
+        let text = error.user_error();
+        assert!(text.what.contains("eranos/1") && text.what.contains(theirs), "{text}");
+        let next =
+            if upgrade_theirs { "to upgrade it: this client's" } else { "upgrade this client: the coordinator's" };
+        assert!(text.next.contains(next), "{text}");
+        assert_eq!(within("its own name", other).await.expect("ended"), ALPN);
+
+        // A client of another version.
+        let mut server = serve(&coordinator);
+        let (mut config, _) = tls(&silo).attempt().expect("usable");
+        config.alpn_protocols = vec![theirs.as_bytes().to_vec(), tls::ALPN_ANY.to_vec()];
+        let config = QuicClientConfig::try_from(config).expect("usable");
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let config = quinn::ClientConfig::new(Arc::new(config));
+        let connecting = endpoint.connect_with(config, server.local_address(), "127.0.0.1").expect("a name");
+        let connection = connecting.await.expect("the handshake is complete");
+        let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(theirs.as_bytes()).await.expect("sent");
+        send.finish().expect("sent");
+        let quinn::ConnectionError::ApplicationClosed(close) = within("its name", connection.closed()).await else {
+            panic!("it says why")
+        };
+        assert_eq!((u64::from(close.error_code), &close.reason[..]), (CloseCode::OtherVersion.number().into(), ALPN));
+        let heard = within("the other side", server.next()).await.expect("it runs");
+        let Incoming::OtherVersion { id, theirs: said, is_later } = heard else { panic!("a version") };
+        assert_eq!((id.name(), said.as_str(), is_later), ("silo-1", theirs, !upgrade_theirs));
+        // Nobody who speaks the same version is held up.
+        drop(admitted(&tls(&silo), server.local_address()).await);
+        drop(server);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_alert_before_the_handshake_is_complete_is_nobodys_verdict() {
     let mut domain = Domain::new();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -907,7 +962,7 @@ impl Echo {
                         lock(&noted).push(Seen::Came(identity.id.name().to_owned()));
                     }
                     Incoming::Revoked { id, .. } => lock(&noted).push(Seen::Cut(id.name().to_owned())),
-                    Incoming::TrustChanged { .. } => {}
+                    Incoming::TrustChanged { .. } | Incoming::OtherVersion { .. } => {}
                     Incoming::Disconnected { id } => lock(&noted).push(Seen::Went(id.name().to_owned())),
                     Incoming::Request { kind, header, body, reply, .. } => {
                         if header == LATE || header == NEVER {

@@ -24,7 +24,7 @@ use eranos_wire::{
     framing::Kind,
     messages::{
         RoundRef,
-        abort::Aborted,
+        abort::{Aborted, Reason},
         advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
         select::{CheckIn, ComeBack, ComeBackLater, LogRestored},
@@ -230,6 +230,8 @@ pub struct Federation {
     /// Where an operator hears why nothing goes on, and what was said last.
     warnings: Option<mpsc::Sender<UserError>>,
     warned: Option<String>,
+    /// Which versions of the protocol clients were said to speak, by client; at most [`VERSIONS_SAID_MAX`].
+    versions_said: BTreeMap<ClientId, Reason>,
     /// The largest size of the ledger before this one that somebody was said to know.
     known_before: u64,
     /// Who was proved guilty of breaking a round, since this process began.
@@ -551,6 +553,10 @@ impl Federation {
                 }
             }
             Incoming::Revoked { id, why, .. } => self.revoked(&id, &why.to_string()),
+            Incoming::OtherVersion { id, theirs, is_later } => {
+                self.warn_of_version(&id, &theirs, is_later);
+                Ok(())
+            }
             Incoming::TrustChanged { anchor } => {
                 self.trust = Some(anchor);
                 Ok(())
@@ -994,6 +1000,8 @@ const HISTORY_LEN_MAX: usize = 32;
 const CERTIFICATES_MAX: usize = 2 * COHORT_LEN_MAX;
 /// Most answers with credentials held: what the largest roster fetches that has seen nobody, twice.
 const SHOWN_MAX: usize = 2 * COHORT_LEN_MAX.div_ceil(CREDENTIALS_PER_FETCH_MAX);
+/// Clients of other versions that are remembered, so that each is said once.
+const VERSIONS_SAID_MAX: usize = 1024;
 /// Durations needed before their median says anything.
 const HISTORY_LEN_MIN: usize = 3;
 /// How long a coordinator that is done stays to say so.

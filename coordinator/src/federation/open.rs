@@ -190,6 +190,7 @@ impl Federation {
             told: BTreeSet::new(),
             warnings: None,
             warned: None,
+            versions_said: BTreeMap::new(),
             known_before: 0,
             excluded: BTreeSet::new(),
             certificates: BTreeMap::new(),

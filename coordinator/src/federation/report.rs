@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use eranos_base::{ClientId, Clock, SystemClock, UserError};
 use eranos_ledger::{Entry, Epsilons};
 use eranos_privacy::Promise;
+use eranos_wire::{messages::abort::Reason, tls::ALPN};
 use tokio::task::block_in_place;
 
-use super::{Federation, HISTORY_LEN_MAX, RoundReport};
+use super::{Federation, HISTORY_LEN_MAX, RoundReport, VERSIONS_SAID_MAX};
 use crate::{
     model::TestFigures,
     round::{Note, Phase, Round},
@@ -85,6 +86,25 @@ impl Federation {
         if let Some(warnings) = &self.warnings {
             let next = "it waits for others to join as long as it runs; or end it: the model so far can be exported, and \
                         another task may allow each client more (privacy.client_epsilon_max)";
+            // Nobody need listen.
+            let _ = warnings.try_send(UserError::new(what, next));
+        }
+    }
+
+    /// A client that speaks another version of the protocol than this build: said once of each.
+    pub(super) fn warn_of_version(&mut self, id: &ClientId, theirs: &Reason, is_later: bool) {
+        if self.versions_said.len() >= VERSIONS_SAID_MAX || self.versions_said.get(id) == Some(theirs) {
+            return;
+        }
+        self.versions_said.insert(id.clone(), theirs.clone());
+        let ours = String::from_utf8_lossy(ALPN);
+        tracing::info!(client = %id, %theirs, %ours, "another version");
+        if let Some(warnings) = &self.warnings {
+            let what = format!("client {} speaks {theirs}, this coordinator {ours}: it cannot take part", id.name());
+            let next = match is_later {
+                true => "upgrade this coordinator: the client's version is the later one",
+                false => "have its operator upgrade it: this coordinator's version is the later one",
+            };
             // Nobody need listen.
             let _ = warnings.try_send(UserError::new(what, next));
         }

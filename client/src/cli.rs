@@ -32,7 +32,7 @@ pub enum Command {
     /// Write client.toml and policy.toml into a folder that holds data and certificates
     Init {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The coordinator, host:port
         #[arg(long, default_value = "localhost:7433")]
@@ -92,7 +92,7 @@ pub enum Command {
     )]
     Preflight {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The task's data.toml, to hold every record against it [default: data.toml in the client's folder, if there]
         #[arg(long)]
@@ -109,7 +109,7 @@ pub enum Command {
     #[command(after_help = RUN_HELP)]
     Run {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Take part in one round and end, for cron and devices on battery
         #[arg(long)]
@@ -125,7 +125,7 @@ pub enum Command {
     /// the budget stays as it is. Ask the coordinator's operator for the key by another way than this network.
     AcceptLedger {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The new ledger's key: the coordinator's new ledger.pub, or its one line [default: only show what waits]
         #[arg(long)]
@@ -138,13 +138,13 @@ pub enum Command {
     /// Whoever reads it knows in which rounds this client took part. `eranos audit recompute --bindings FILE` checks it.
     Disclose {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
     },
     /// What was spent of the privacy budget, and what is left
     Budget {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Print JSON
         #[arg(long)]

@@ -27,7 +27,7 @@ pub enum Command {
     /// Write coordinator.toml and task.toml, commented, and make the ledger key
     Init {
         /// The coordinator's folder, with its approved certificate
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The address and UDP port to listen on
         #[arg(long, default_value = "127.0.0.1:7433")]
@@ -69,7 +69,7 @@ pub enum Command {
     /// Arrange rounds until the task is over; started again, it goes on where it was
     Run {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Show metrics for Prometheus, /healthz and /readyz on this port of this machine
         #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = METRICS_ADDRESS)]
@@ -78,7 +78,7 @@ pub enum Command {
     /// What the task has cost, whom, and where its rounds stand; whether or not it runs
     Status {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -89,7 +89,7 @@ pub enum Command {
     /// Whoever reads it knows who took part in which rounds. `eranos audit recompute --bindings FILE` checks it.
     Disclose {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
     },
     /// Copy the coordinator's folder while it runs, or while it does not, to go on from if it is lost
@@ -100,7 +100,7 @@ pub enum Command {
     /// encrypted, on another machine, readable by its owner alone.
     Backup {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The folder to make; there must be none
         #[arg(long, value_name = "FOLDER")]
@@ -133,7 +133,7 @@ pub enum Command {
     /// ledger. ledger.pub then holds the new key, for those who pin one from now on.
     RotateKey {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
     },
     /// Write the weights of the last released model, for `eranos model predict` and whatever reads safetensors
@@ -142,7 +142,7 @@ pub enum Command {
     /// can check where it comes from. The coordinator must not run then.
     Export {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The file to write
         #[arg(long, default_value = "model.safetensors")]

@@ -126,6 +126,11 @@ pub fn open_with(dir: &Path, metrics: Option<SocketAddr>) -> Result<Coordinator,
     Ok(Coordinator { federation, server, reports, metrics })
 }
 
+/// The folder where `--dir` is not given: the present one if it is a coordinator's, else the user's own.
+pub fn folder() -> PathBuf {
+    eranos_service::folder("coordinator", &[CONFIG, eranos_certs::party::CERTIFICATE_FILE])
+}
+
 /// What `init` writes into a coordinator's folder.
 #[derive(Clone, Debug)]
 pub struct Init {

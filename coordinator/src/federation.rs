@@ -714,9 +714,16 @@ impl Federation {
 
     /// Shows a member of the roster the credentials that it has not seen.
     fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) {
-        let Round::ShareKeys(phase) = &self.round else {
-            self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
-            return;
+        let phase = match &self.round {
+            Round::ShareKeys(phase) if phase.has(to) => phase,
+            Round::ShareKeys(_) => {
+                self.answer(to, Aborted { reason: "the roster does not have you".into() }.into(), Bytes::new());
+                return;
+            }
+            _ => {
+                self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+                return;
+            }
         };
         if let Some(frame) = self.shown.get(&fetch.credentials) {
             let frame = frame.clone();

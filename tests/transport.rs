@@ -42,6 +42,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::budgets::Trial;
+
 /// Answers of any kind, with bodies of at most so many bytes.
 fn bodies(len_max: u64) -> impl Fn(Kind) -> Option<Limits> {
     move |_| Some(Limits::new(HEADER_LEN_MAX, len_max))
@@ -757,6 +759,38 @@ async fn sides_of_different_versions_tell_each_other_which_they_speak_and_who_is
         drop(admitted(&tls(&silo), server.local_address()).await);
         drop(server);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinators_operator_reads_once_who_speaks_another_version_and_who_is_to_upgrade() {
+    let trial = Trial::new(3, "tiny", 4);
+    let mut coordinator = trial.coordinator(&[]);
+    let heard = coordinator.heard("listening on ");
+    let address = heard["listening on ".len()..].split(';').next().expect("an address").parse().expect("an address");
+    for _ in 0..2 {
+        let (mut config, _) = tls(&trial.path("silo-1")).attempt().expect("usable");
+        config.alpn_protocols = vec![b"eranos/2".to_vec(), tls::ALPN_ANY.to_vec()];
+        let config = QuicClientConfig::try_from(config).expect("usable");
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let config = quinn::ClientConfig::new(Arc::new(config));
+        let connecting = endpoint.connect_with(config, address, "127.0.0.1").expect("a name");
+        let connection = within("a handshake", connecting).await.expect("the handshake is complete");
+        let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(b"eranos/2").await.expect("sent");
+        send.finish().expect("sent");
+        within("its name", connection.closed()).await;
+    }
+    // The ones that speak its version are not held up.
+    let clients: Vec<_> = (1..=3).map(|i| trial.client(i, &[])).collect();
+    let output = coordinator.output();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    let lines: Vec<&str> =
+        text.lines().filter(|line| line.contains("eranos/") || line.starts_with(" help: ")).collect();
+    let [what, next] = lines[..] else { panic!("two lines: {text}") };
+    assert_eq!(what, "warning: client silo-1 speaks eranos/2, this coordinator eranos/1: it cannot take part");
+    assert_eq!(next, " help: upgrade this coordinator: the client's version is the later one");
+    drop(clients);
 }
 
 #[tokio::test(flavor = "multi_thread")]

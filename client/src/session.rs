@@ -353,6 +353,7 @@ impl Session {
                     }
                     Action::WakeAt(at) => wake = Some(at),
                     Action::Remember(credentials) => block_in_place(|| self.store.remember(credentials))?,
+                    Action::KeepOffer(offer) => block_in_place(|| self.store.keep_offer(&offer))?,
                     Action::KeepEvidence(note) => block_in_place(|| self.store.keep_evidence(&note))?,
                     Action::KeepLedgerKey(key) => {
                         block_in_place(|| self.store.keep_ledger_key(&key))?;
@@ -599,7 +600,7 @@ async fn sleep_until_time(at: Option<Timestamp>, clock: SteadyClock) {
 
 /// The first wait of a backoff.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
-/// When a client that waits for a cosignature asks again: each time it is selected in vain.
+/// When a client asks again that waits for a cosignature, in vain selected each time, or for its operator to accept a ledger.
 const WAIT_FOR_PEOPLE: Duration = Duration::from_secs(30);
 /// Doublings of it: the longest wait is about 13 seconds.
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;

@@ -24,10 +24,10 @@ use eranos_wire::{
     framing::Kind,
     messages::{
         RoundRef,
-        abort::Aborted,
+        abort::{Aborted, Reason},
         advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
-        select::{CheckIn, ComeBack, ComeBackLater},
+        select::{CheckIn, ComeBack, ComeBackLater, LogRestored},
         settle::Settled,
     },
 };
@@ -46,7 +46,7 @@ use crate::{
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     status::{Ask, StatusSocket},
-    store::{ClosedRound, ModelState, Outcome, StateStore, StoreError},
+    store::{Before, ClosedRound, ModelState, Outcome, StateStore, StoreError},
     task::Task,
 };
 
@@ -170,6 +170,10 @@ pub struct Federation {
     ledger: LogWriter,
     /// The ledger's keys before this one, each with the index of the entry that exchanged it.
     rotations: Vec<(VerifyingKey, u64)>,
+    /// What is said to whoever knows the log before this one, where this one goes on from a backup.
+    restored: Option<LogRestored>,
+    /// What counts beside this log's own rounds.
+    before: Before,
     attempts: Attempts,
     members: Members,
     /// Whom to believe by now, while it is not entered yet whom that revokes.
@@ -228,6 +232,10 @@ pub struct Federation {
     /// Where an operator hears why nothing goes on, and what was said last.
     warnings: Option<mpsc::Sender<UserError>>,
     warned: Option<String>,
+    /// Which versions of the protocol clients were said to speak, by client; at most [`VERSIONS_SAID_MAX`].
+    versions_said: BTreeMap<ClientId, Reason>,
+    /// The largest size of the ledger before this one that somebody was said to know.
+    known_before: u64,
     /// Who was proved guilty of breaking a round, since this process began.
     excluded: BTreeSet<ClientId>,
 }
@@ -548,6 +556,10 @@ impl Federation {
                 }
             }
             Incoming::Revoked { id, why, .. } => self.revoked(&id, &why.to_string()),
+            Incoming::OtherVersion { id, theirs, is_later } => {
+                self.warn_of_version(&id, &theirs, is_later);
+                Ok(())
+            }
             Incoming::TrustChanged { anchor } => {
                 self.trust = Some(anchor);
                 Ok(())
@@ -647,6 +659,15 @@ impl Federation {
                 self.known.insert(from.id.clone(), check_in.ledger_size);
                 if let Some(rotated) = key_rotated(&self.ledger, &self.rotations, &check_in)? {
                     self.answer(&from.id, rotated.into(), Bytes::new());
+                    return Ok(());
+                }
+                // Whoever knows another log's key takes nothing that this one's signs.
+                if let Some(restored) = &self.restored
+                    && check_in.ledger_key != *self.signer.ledger_key().key()
+                {
+                    let answer = restored.clone().into();
+                    self.warn_of_lost(&from.id, check_in.ledger_size);
+                    self.answer(&from.id, answer, Bytes::new());
                     return Ok(());
                 }
                 if self.excluded.contains(&from.id) {
@@ -843,7 +864,7 @@ impl Federation {
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
                 for id in cohort {
-                    *self.debited.entry(id).or_default() += 1;
+                    *self.debited.entry(id).or_insert(self.before.lost.into()) += 1;
                 }
             }
             Record::Progress(attempt) => {
@@ -988,6 +1009,8 @@ const HISTORY_LEN_MAX: usize = 32;
 const CERTIFICATES_MAX: usize = 2 * COHORT_LEN_MAX;
 /// Most answers with credentials held: what the largest roster fetches that has seen nobody, twice.
 const SHOWN_MAX: usize = 2 * COHORT_LEN_MAX.div_ceil(CREDENTIALS_PER_FETCH_MAX);
+/// Clients of other versions that are remembered, so that each is said once.
+const VERSIONS_SAID_MAX: usize = 1024;
 /// Durations needed before their median says anything.
 const HISTORY_LEN_MIN: usize = 3;
 /// How long a coordinator that is done stays to say so.

@@ -553,7 +553,7 @@ pub(crate) fn set(path: &Path, key: &str, line: &str) {
     fs::write(path, lines.join("\n") + "\n").unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -585,4 +585,4 @@ const N_RECORDS: usize = 12;
 /// Epsilon of all attempts of a task.
 const EPSILON_OF_ALL: f64 = 20.0;
 /// A process that takes longer hangs, on however slow a machine.
-const BOUND: Duration = Duration::from_secs(120);
+pub(crate) const BOUND: Duration = Duration::from_secs(120);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic wherever something is not as it should be")]
 
+mod backup;
 mod budgets;
 mod certificates;
 mod data;

@@ -323,7 +323,7 @@ class Ledger:
     def __init__(self, folder):
         self.folder = folder
         self.key = self.log = None
-        self.keys, self.tasks, self.pseudonyms = [], {}, {}
+        self.keys, self.tasks, self.pseudonyms, self.carried = [], {}, {}, {}
         self.n_released = self.n_signatures = self.n_attachments = 0
         self.members, self.commitments, self.silent = {kind: 0 for kind in MEMBERS}, set(), False
 
@@ -333,7 +333,7 @@ class Ledger:
         require((index == 0) == (kind == "log-opened"), "a log begins with log-opened and has it once")
         handlers = {
             "log-opened": self.log_opened, "task-opened": self.task_opened, "attempt": self.attempt,
-            "key-rotated": self.key_rotated, "task-stated": self.task_stated, "budget-set": self.budget_set,
+            "log-restored": self.log_restored, "key-rotated": self.key_rotated, "task-stated": self.task_stated, "budget-set": self.budget_set,
             "model-published": self.model_published, "privacy-stated": self.privacy_stated,
         }
         handlers |= {member: lambda _, lines, member=member: self.member(member, lines) for member in MEMBERS}
@@ -348,6 +348,20 @@ class Ledger:
         self.key = parse_key(self.log["ledger-key"])
         require(self.key[0] == self.log["origin"], "the key is another log's")
         self.keys.append((0, self.key))
+
+    def log_restored(self, index, lines):
+        task, dated = lines.next("task"), date(lines.next("date"))
+        old, size = parse_key(lines.next("old-key")), integer(lines.next("old-size"))
+        root = hexadecimal(lines.next("old-root"), 32)
+        before, lost = (integer(lines.next(f"attempts-{name}")) for name in ["before", "lost"])
+        signature = hexadecimal(lines.next("old-signature"), 64)
+        require(index == 1 and old[0] != self.key[0] and dated >= self.log["date"], "a restoration in another place")
+        message = canonical(
+            b"eranos/ledger/log-restored/v1", self.key[0].encode(), self.key[1], task.encode(), dated.encode(),
+            old[0].encode(), old[1], u64(size), root, u64(before), u64(lost),
+        )
+        verify(old[1], signature, message, "restoration")
+        self.carried[task] = before + lost
 
     def key_rotated(self, index, lines):
         old, new = parse_key(lines.next("old-key")), parse_key(lines.next("new-key"))
@@ -443,6 +457,8 @@ class Ledger:
         round_, attempts = integer(lines.next("round")), integer(lines.next("attempts"))
         task["rounds"] += 1
         require(round_ == attempts == task["rounds"], "a round is missing or repeated")
+        planned = task["mechanism"]["max-attempts"]
+        require(attempts + self.carried.get(name, 0) <= planned, "more attempts than are planned for")
         outcome = lines.next("outcome")
         require(outcome in ("released", "aborted-before-reveal", "aborted-after-reveal"), "unknown outcome")
         plan, plan_signature = hexadecimal(lines.next("plan"), 32), hexadecimal(lines.next("plan-signature"), 64)

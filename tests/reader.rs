@@ -50,6 +50,10 @@ fn a_reader_in_another_language_reads_the_stored_log() {
     for (name, value) in [("size", 14), ("released", 2), ("members", 6), ("attachments", 2)] {
         assert_eq!(kinds[name], value, "{kinds}");
     }
+    let Some(restored) = check(&vectors().join("restored"), &vectors().join("ledger.pub")) else { return };
+    for (name, value) in [("size", 4), ("released", 1), ("attachments", 1)] {
+        assert_eq!(restored[name], value, "{restored}");
+    }
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ledger.md")).unwrap();
     assert!(page.contains(&format!("`{}`", read["root"].as_str().unwrap())), "the page names the root: {read}");
 }

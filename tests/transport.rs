@@ -42,6 +42,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::budgets::Trial;
+
 /// Answers of any kind, with bodies of at most so many bytes.
 fn bodies(len_max: u64) -> impl Fn(Kind) -> Option<Limits> {
     move |_| Some(Limits::new(HEADER_LEN_MAX, len_max))
@@ -705,6 +707,93 @@ impl rustls::server::ResolvesServerCert for NoCertificate {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sides_of_different_versions_tell_each_other_which_they_speak_and_who_is_to_upgrade() {
+    let mut domain = Domain::new();
+    let (coordinator, silo) = (domain.coordinator(), domain.client("silo-1"));
+    for (theirs, upgrade_theirs) in [("eranos/0", true), ("eranos/2", false)] {
+        // A coordinator of another version, which offers that and what all versions offer.
+        let config = tls::server_config(&shown(&coordinator), &trust_of(&coordinator), Arc::new(SystemClock));
+        let mut config = config.expect("usable");
+        config.alpn_protocols = vec![theirs.as_bytes().to_vec(), tls::ALPN_ANY.to_vec()];
+        let config = QuicServerConfig::try_from(config).expect("usable");
+        let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+        let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let address = endpoint.local_addr().expect("bound");
+        let other = tokio::spawn(async move {
+            let connection = endpoint.accept().await.expect("somebody comes").await.expect("admitted");
+            let (_, mut receive) = connection.accept_bi().await.expect("a stream");
+            let said = receive.read_to_end(64).await.expect("a name");
+            connection.close(CloseCode::OtherVersion.number().into(), theirs.as_bytes());
+            endpoint.wait_idle().await;
+            said
+        });
+        let error = refused(&tls(&silo), address).await;
+        assert!(error.is_final_once_connected(), "{error:?}");
+        let text = error.user_error();
+        assert!(text.what.contains("eranos/1") && text.what.contains(theirs), "{text}");
+        let next =
+            if upgrade_theirs { "to upgrade it: this client's" } else { "upgrade this client: the coordinator's" };
+        assert!(text.next.contains(next), "{text}");
+        assert_eq!(within("its own name", other).await.expect("ended"), ALPN);
+
+        // A client of another version.
+        let mut server = serve(&coordinator);
+        let (mut config, _) = tls(&silo).attempt().expect("usable");
+        config.alpn_protocols = vec![theirs.as_bytes().to_vec(), tls::ALPN_ANY.to_vec()];
+        let config = QuicClientConfig::try_from(config).expect("usable");
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let config = quinn::ClientConfig::new(Arc::new(config));
+        let connecting = endpoint.connect_with(config, server.local_address(), "127.0.0.1").expect("a name");
+        let connection = connecting.await.expect("the handshake is complete");
+        let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(theirs.as_bytes()).await.expect("sent");
+        send.finish().expect("sent");
+        let quinn::ConnectionError::ApplicationClosed(close) = within("its name", connection.closed()).await else {
+            panic!("it says why")
+        };
+        assert_eq!((u64::from(close.error_code), &close.reason[..]), (CloseCode::OtherVersion.number().into(), ALPN));
+        let heard = within("the other side", server.next()).await.expect("it runs");
+        let Incoming::OtherVersion { id, theirs: said, is_later } = heard else { panic!("a version") };
+        assert_eq!((id.name(), said.as_str(), is_later), ("silo-1", theirs, !upgrade_theirs));
+        // Nobody who speaks the same version is held up.
+        drop(admitted(&tls(&silo), server.local_address()).await);
+        drop(server);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinators_operator_reads_once_who_speaks_another_version_and_who_is_to_upgrade() {
+    let trial = Trial::new(3, "tiny", 4);
+    let mut coordinator = trial.coordinator(&[]);
+    let heard = coordinator.heard("listening on ");
+    let address = heard["listening on ".len()..].split(';').next().expect("an address").parse().expect("an address");
+    for _ in 0..2 {
+        let (mut config, _) = tls(&trial.path("silo-1")).attempt().expect("usable");
+        config.alpn_protocols = vec![b"eranos/2".to_vec(), tls::ALPN_ANY.to_vec()];
+        let config = QuicClientConfig::try_from(config).expect("usable");
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let config = quinn::ClientConfig::new(Arc::new(config));
+        let connecting = endpoint.connect_with(config, address, "127.0.0.1").expect("a name");
+        let connection = within("a handshake", connecting).await.expect("the handshake is complete");
+        let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(b"eranos/2").await.expect("sent");
+        send.finish().expect("sent");
+        within("its name", connection.closed()).await;
+    }
+    // The ones that speak its version are not held up.
+    let clients: Vec<_> = (1..=3).map(|i| trial.client(i, &[])).collect();
+    let output = coordinator.output();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    let lines: Vec<&str> =
+        text.lines().filter(|line| line.contains("eranos/") || line.starts_with(" help: ")).collect();
+    let [what, next] = lines[..] else { panic!("two lines: {text}") };
+    assert_eq!(what, "warning: client silo-1 speaks eranos/2, this coordinator eranos/1: it cannot take part");
+    assert_eq!(next, " help: upgrade this coordinator: the client's version is the later one");
+    drop(clients);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_alert_before_the_handshake_is_complete_is_nobodys_verdict() {
     let mut domain = Domain::new();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -929,7 +1018,7 @@ impl Echo {
                         lock(&noted).push(Seen::Came(identity.id.name().to_owned()));
                     }
                     Incoming::Revoked { id, .. } => lock(&noted).push(Seen::Cut(id.name().to_owned())),
-                    Incoming::TrustChanged { .. } => {}
+                    Incoming::TrustChanged { .. } | Incoming::OtherVersion { .. } => {}
                     Incoming::Disconnected { id } => lock(&noted).push(Seen::Went(id.name().to_owned())),
                     Incoming::Request { kind, header, body, reply, .. } => {
                         if header == LATE || header == NEVER {

@@ -20,6 +20,7 @@ use crate::{
     budget, local,
     policy::Unit,
     preflight::{self, Check, State},
+    restored,
     round::End,
     session::{Once, Progress},
     setup::{self, Init},
@@ -31,7 +32,7 @@ pub enum Command {
     /// Write client.toml and policy.toml into a folder that holds data and certificates
     Init {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The coordinator, host:port
         #[arg(long, default_value = "localhost:7433")]
@@ -91,7 +92,7 @@ pub enum Command {
     )]
     Preflight {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The task's data.toml, to hold every record against it [default: data.toml in the client's folder, if there]
         #[arg(long)]
@@ -108,7 +109,7 @@ pub enum Command {
     #[command(after_help = RUN_HELP)]
     Run {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Take part in one round and end, for cron and devices on battery
         #[arg(long)]
@@ -117,6 +118,19 @@ pub enum Command {
         #[arg(long, requires = "once", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
         wait: u32,
     },
+    /// Look at the ledger in which a restored coordinator goes on, and with --key accept it
+    ///
+    /// A coordinator that was restored from a backup has lost what came after it, and goes on in another ledger. This client
+    /// waits until its operator accepts that: the old checkpoint is kept as evidence, the new key is pinned in client.toml, and
+    /// the budget stays as it is. Ask the coordinator's operator for the key by another way than this network.
+    AcceptLedger {
+        /// The client's folder
+        #[arg(long, default_value_os_t = crate::setup::folder())]
+        dir: PathBuf,
+        /// The new ledger's key: the coordinator's new ledger.pub, or its one line [default: only show what waits]
+        #[arg(long)]
+        key: Option<String>,
+    },
     /// Train on this client's records alone, with no network and no promise of privacy: what it would get by itself
     TrainLocal(local::Options),
     /// Show an auditor which pseudonym of the ledger is this client's, in the task that it takes part in
@@ -124,13 +138,13 @@ pub enum Command {
     /// Whoever reads it knows in which rounds this client took part. `eranos audit recompute --bindings FILE` checks it.
     Disclose {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
     },
     /// What was spent of the privacy budget, and what is left
     Budget {
         /// The client's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -145,6 +159,7 @@ pub enum Command {
 pub fn run(command: Command) -> Result<ExitCode, UserError> {
     match command {
         Command::Run { dir, once: true, wait, .. } => return take_part_once(&dir, Duration::from_secs(wait.into())),
+        Command::AcceptLedger { dir, key } => restored::accept(&dir, key.as_deref())?,
         Command::Init {
             dir,
             coordinator,

@@ -21,7 +21,7 @@ use eranos_base::{
 use eranos_wire::{
     framing::{CloseCode, Decoder, Dial, Hello, Kind, Limits, Piece, Welcome, encode_opening},
     messages::abort::Reason,
-    tls::ClientTls,
+    tls::{self, ALPN, ALPN_ANY, ClientTls},
 };
 use quinn::{Endpoint, TransportConfig, VarInt};
 use rustls::{AlertDescription, CertificateError};
@@ -56,6 +56,16 @@ pub enum ConnectionError {
         /// By how much.
         seconds: u64,
     },
+    /// The coordinator speaks another version of the protocol.
+    #[error("this client speaks {ours}, the coordinator {theirs}: neither understands the other")]
+    OtherVersion {
+        /// This client's.
+        ours: Reason,
+        /// The coordinator's.
+        theirs: Reason,
+        /// Whether the coordinator's is the later one.
+        is_later: bool,
+    },
     /// Another process with this identity took over.
     #[error("another connection with this client's identity took over")]
     Replaced,
@@ -75,6 +85,7 @@ impl ConnectionError {
             Self::WrongCoordinator { .. }
             | Self::CertificateRefused { .. }
             | Self::ClockSkew { .. }
+            | Self::OtherVersion { .. }
             | Self::Replaced => true,
             Self::Unreachable { .. } | Self::Lost { .. } => false,
         }
@@ -97,6 +108,12 @@ impl ConnectionError {
                 "ask the authority's operator: `eranos certs list` shows what it enrolled"
             }
             Self::ClockSkew { .. } => "set this clock: certificates are checked against it",
+            Self::OtherVersion { is_later: true, .. } => {
+                "upgrade this client: the coordinator's version is the later one"
+            }
+            Self::OtherVersion { is_later: false, .. } => {
+                "ask the coordinator's operator to upgrade it: this client's version is the later one"
+            }
             Self::Replaced => "stop the other client that runs with this certificate",
             Self::Lost { .. } => "check the network and start the client again",
         };
@@ -216,6 +233,11 @@ impl Connector {
                 return Err(unreachable(error.to_string()));
             }
         };
+        if spoken(&connection).as_deref() == Some(ALPN_ANY) {
+            return Err(other_version(&connection)
+                .await
+                .unwrap_or_else(|| unreachable("it speaks another protocol".to_owned())));
+        }
         let nobody = Greeting { coordinator: Reason::from(String::new()), skew: Duration::ZERO };
         let mut connection = Connection { endpoint, connection, greeting: nobody };
         let now = self.tls.clock().now();
@@ -290,6 +312,24 @@ impl Connection {
     }
 }
 
+/// The protocol that both sides agreed on.
+fn spoken(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    let data = connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    data.protocol
+}
+
+/// Tells a coordinator of another version which one this client speaks, and hears which one it speaks.
+async fn other_version(connection: &quinn::Connection) -> Option<ConnectionError> {
+    let (mut send, _receive) = connection.open_bi().await.ok()?;
+    send.write_all(ALPN).await.ok()?;
+    send.finish().ok()?;
+    let quinn::ConnectionError::ApplicationClosed(close) = connection.closed().await else { return None };
+    let code = CloseCode::from_number(close.error_code.into_inner())?;
+    let is_later = tls::is_later(&close.reason).filter(|_| code == CloseCode::OtherVersion)?;
+    let name = |protocol: &[u8]| Reason::from(String::from_utf8_lossy(protocol).into_owned());
+    Some(ConnectionError::OtherVersion { ours: name(ALPN), theirs: name(&close.reason), is_later })
+}
+
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config.max_concurrent_bidi_streams(0u32.into());
@@ -317,6 +357,7 @@ fn from_close(error: &quinn::ConnectionError) -> Option<ConnectionError> {
                 | CloseCode::Shutdown
                 | CloseCode::NoHello
                 | CloseCode::Full
+                | CloseCode::OtherVersion
                 | CloseCode::Misbehaved => None,
             }
         }

@@ -22,7 +22,7 @@ use crate::{config::Config, setup, trainer::Pool};
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The client's folder: its client.toml says where the records are
-    #[arg(long, default_value = ".")]
+    #[arg(long, default_value_os_t = crate::setup::folder())]
     pub dir: PathBuf,
     /// The task's data file, which says what a record is and where the public test set lies
     #[arg(long, value_name = "FILE")]

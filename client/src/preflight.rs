@@ -22,6 +22,7 @@ use crate::{
     conditions::Machine,
     config::Config,
     policy::Policy,
+    restored,
     setup::{self, CONFIG, POLICY},
     store::LOCK,
 };
@@ -107,6 +108,10 @@ pub async fn look(dir: &Path, data: Option<&Path>) -> Vec<Check> {
     checks.push(of_disk(&config));
     checks.push(of_permissions(&config));
     checks.push(of_budget(&config, policy.as_ref()));
+    if let Some(key) = restored::offered(&config.state) {
+        let what = format!("the coordinator goes on in another ledger, {key}, which waits to be accepted");
+        checks.push(Check::failure("ledger", UserError::new(what, "look at it: `eranos client accept-ledger`")));
+    }
     checks.push(match config.conditions.unmet(&Machine::this()) {
         None => Check::ok("conditions", "hold now"),
         Some(unmet) => Check::warning("conditions", unmet.to_string(), "the client waits for as long as that is so"),

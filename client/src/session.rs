@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError};
+use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SteadyClock, SystemClock, Timestamp, UserError};
 use eranos_privacy::budget::BudgetError;
 use eranos_secagg::{Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::{
@@ -287,6 +287,7 @@ impl Session {
         let mut exchange = Exchange::start(link, check_in.into(), Bytes::new(), check_in_time);
         let (trained_sender, mut trained) = mpsc::channel(1);
         let mut training: Option<Cancel> = None;
+        let mut clock = SteadyClock::begin();
         let mut wake: Option<Timestamp> = None;
         let mut place = None;
         // Nothing but an abort is sent before there is a plan.
@@ -303,7 +304,7 @@ impl Session {
                     Ok(contribution) => Event::Contribution(contribution),
                     Err(reason) => Event::TrainingFailed { reason },
                 },
-                () = sleep_until_time(wake), if wake.is_some() => {
+                () = sleep_until_time(wake, clock), if wake.is_some() => {
                     wake = None;
                     Event::Wake
                 }
@@ -320,10 +321,12 @@ impl Session {
                 () = stopped(stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
             };
             if matches!(event, Event::Answer { answer: Answer::Configure(_), .. }) {
+                // The round begins: a plan may have been waited for while the machine slept.
+                clock = SteadyClock::begin();
                 block_in_place(|| self.store.refresh())?;
                 round = round.knowing(self.store.memory());
             }
-            let (next, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
+            let (next, actions) = block_in_place(|| round.handle(event, clock.now(), &mut OsEntropy));
             round = next;
             place = round.plan().map(|plan| (plan.session, plan.round)).or(place);
             if let Some(plan) = round.plan() {
@@ -346,7 +349,7 @@ impl Session {
                             // Of what was to come after the step nothing is done: the round ends instead.
                             Err(StoreError::Budget(error)) if error.is_of_the_step() && round.plan().is_some() => {
                                 let event = Event::Forbidden(error);
-                                let (next, instead) = round.handle(event, SystemClock.now(), &mut OsEntropy);
+                                let (next, instead) = round.handle(event, clock.now(), &mut OsEntropy);
                                 (round, actions) = (next, instead.into());
                             }
                             Err(error) => return Err(error.into()),
@@ -361,6 +364,7 @@ impl Session {
                     }
                     Action::WakeAt(at) => wake = Some(at),
                     Action::Remember(credentials) => block_in_place(|| self.store.remember(credentials))?,
+                    Action::KeepOffer(offer) => block_in_place(|| self.store.keep_offer(&offer))?,
                     Action::KeepEvidence(note) => block_in_place(|| self.store.keep_evidence(&note))?,
                     Action::KeepLedgerKey(key) => {
                         block_in_place(|| self.store.keep_ledger_key(&key))?;
@@ -604,14 +608,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn sleep_until_time(at: Option<Timestamp>) {
-    let wait = at.unwrap_or_default().since(SystemClock.now());
+async fn sleep_until_time(at: Option<Timestamp>, clock: SteadyClock) {
+    let wait = at.unwrap_or_default().since(clock.now());
     sleep_until(Instant::now() + wait).await;
 }
 
 /// The first wait of a backoff.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
-/// When a client that waits for a cosignature asks again: each time it is selected in vain.
+/// When a client asks again that waits for a cosignature, in vain selected each time, or for its operator to accept a ledger.
 const WAIT_FOR_PEOPLE: Duration = Duration::from_secs(30);
 /// Doublings of it: the longest wait is about 13 seconds.
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;

@@ -181,6 +181,11 @@ pub fn disclose(dir: &Path) -> Result<Binding, UserError> {
     })
 }
 
+/// The folder where `--dir` is not given: the present one if it is a client's, else the user's own.
+pub fn folder() -> PathBuf {
+    eranos_service::folder("client", &[CONFIG, eranos_certs::party::CERTIFICATE_FILE])
+}
+
 /// What `init` writes into a client's folder.
 #[derive(Clone, Debug)]
 pub struct Init {

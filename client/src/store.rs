@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     budget::{BudgetFile, SECRET, read_secret},
+    restored,
     round::{Memory, Step},
 };
 
@@ -197,6 +198,14 @@ impl Store {
         replace(&path, note).map_err(|source| StoreError::Io { path, source })
     }
 
+    /// Keeps what a ledger says of itself that this client's operator has to accept.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_offer(&mut self, offer: &[u8]) -> Result<(), StoreError> {
+        restored::keep(&self.dir, offer).map_err(|source| StoreError::Io { path: self.dir.clone(), source })
+    }
+
     /// Keeps credentials that were believed, each under its digest. They are a cache: what is lost is fetched again. Of those
     /// kept before some give way to them, where there would be too many.
     ///
@@ -350,8 +359,8 @@ fn read_credentials(dir: &Path) -> BTreeMap<Digest, Credential> {
 }
 
 pub(crate) const LOCK: &str = "lock";
-const CHECKPOINT: &str = "ledger-checkpoint";
-const LEDGER_KEYS: &str = "ledger-keys";
+pub(crate) const CHECKPOINT: &str = "ledger-checkpoint";
+pub(crate) const LEDGER_KEYS: &str = "ledger-keys";
 const EVIDENCE: &str = "evidence-";
 const CREDENTIALS: &str = "credentials";
 /// Most credentials kept; about a kilobyte each. Tests would write thousands of files.

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use clap::Subcommand;
@@ -11,6 +12,7 @@ use eranos_privacy::{Promise, groups::Released, mechanism::NoiseTarget};
 use tokio::sync::mpsc;
 
 use crate::{
+    backup::{BackedUp, Restored, backup, restore},
     export::{Exported, export},
     federation::RoundReport,
     metrics::METRICS_ADDRESS,
@@ -25,7 +27,7 @@ pub enum Command {
     /// Write coordinator.toml and task.toml, commented, and make the ledger key
     Init {
         /// The coordinator's folder, with its approved certificate
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The address and UDP port to listen on
         #[arg(long, default_value = "127.0.0.1:7433")]
@@ -67,7 +69,7 @@ pub enum Command {
     /// Arrange rounds until the task is over; started again, it goes on where it was
     Run {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Show metrics for Prometheus, /healthz and /readyz on this port of this machine
         #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = METRICS_ADDRESS)]
@@ -76,7 +78,7 @@ pub enum Command {
     /// What the task has cost, whom, and where its rounds stand; whether or not it runs
     Status {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -87,8 +89,43 @@ pub enum Command {
     /// Whoever reads it knows who took part in which rounds. `eranos audit recompute --bindings FILE` checks it.
     Disclose {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
+    },
+    /// Copy the coordinator's folder while it runs, or while it does not, to go on from if it is lost
+    ///
+    /// All of it is as of one instant: database, model, and the ledger up to the last entry that the database has. The copy is
+    /// verified before it gets its name. It holds this coordinator's SECRETS (key.pem, ledger.seed, the openings that name who
+    /// is enrolled): whoever reads it can pose as this coordinator and sign its ledger. Keep it as you keep the folder itself:
+    /// encrypted, on another machine, readable by its owner alone.
+    Backup {
+        /// The coordinator's folder
+        #[arg(long, default_value_os_t = crate::setup::folder())]
+        dir: PathBuf,
+        /// The folder to make; there must be none
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+    },
+    /// Make a coordinator's folder of a backup: it goes on in a NEW ledger, which every client's operator has to accept
+    ///
+    /// Whatever came after the backup is lost, and to go on with the old ledger would rewind it, which clients refuse. The new
+    /// one says in its second entry, signed by the old key, of which ledger and up to where it goes on, and how many attempts
+    /// may be lost. Whoever accepts keeps the old checkpoint and the budget that was really spent. The old ledger lies in
+    /// state/before, to be audited. Make sure that the old coordinator never runs again.
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// The folder to make; there must be none
+        #[arg(long)]
+        dir: PathBuf,
+        /// The most attempts that may have been begun since the backup was made: they count as charged to every client
+        ///
+        /// Nobody can tell from the backup. Look at the log of the lost coordinator, its metrics (eranos_attempts_total), or the
+        /// clients: the size of the ledger that one of them knows stands in the second line of its state/ledger-checkpoint, and
+        /// each entry beyond the backup's may be an attempt. Take the larger figure where in doubt.
+        #[arg(long, value_name = "N")]
+        attempts_lost: u32,
     },
     /// Exchange the ledger key for a fresh one, by an entry that both sign; clients and auditors follow
     ///
@@ -96,7 +133,7 @@ pub enum Command {
     /// ledger. ledger.pub then holds the new key, for those who pin one from now on.
     RotateKey {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
     },
     /// Write the weights of the last released model, for `eranos model predict` and whatever reads safetensors
@@ -105,7 +142,7 @@ pub enum Command {
     /// can check where it comes from. The coordinator must not run then.
     Export {
         /// The coordinator's folder
-        #[arg(long, default_value = ".")]
+        #[arg(long, default_value_os_t = crate::setup::folder())]
         dir: PathBuf,
         /// The file to write
         #[arg(long, default_value = "model.safetensors")]
@@ -191,6 +228,42 @@ pub fn run(command: Command) -> Result<(), UserError> {
             disclosure.openings.iter().for_each(|opening| print!("{}", opening.encode()));
             Ok(())
         }
+        Command::Backup { dir, to } => {
+            let BackedUp { n_entries, attempts, n_files, n_bytes, outside } = backup(&dir, &to, &mut told())?;
+            println!(
+                "copied to {}: {n_entries} entries of the ledger, {attempts} attempts; {n_files} files, {:.1} MB",
+                to.display(),
+                n_bytes as f64 / 1e6
+            );
+            println!("verified: the ledger's every entry, the database, and every object by its name");
+            println!("it holds this coordinator's secrets: whoever reads it can pose as it and sign its ledger");
+            for path in outside {
+                println!("NOT in it, since it lies elsewhere: {}", path.display());
+            }
+            Ok(())
+        }
+        Command::Restore { from, dir, attempts_lost } => {
+            let Restored { old, old_size, attempts_before, attempts_left, key, outside } =
+                restore(&from, &dir, attempts_lost, &mut told())?;
+            println!(
+                "restored {} from the backup: {attempts_before} attempts before, {attempts_lost} lost",
+                dir.display()
+            );
+            println!("LOST: whatever the old ledger {old} had after its first {old_size} entries");
+            println!(
+                "{attempts_left} attempts are left; the old ledger lies in {}",
+                dir.join("state/before").display()
+            );
+            for path in outside {
+                println!("was NOT in the backup, since it lay elsewhere: {}", path.display());
+            }
+            println!("the new ledger's key ({}):", dir.join(setup::LEDGER_PUB).display());
+            println!("{key}");
+            println!(
+                "each client refuses it until its operator accepts: eranos client accept-ledger --dir CLIENT --key {key}"
+            );
+            Ok(())
+        }
         Command::RotateKey { dir } => {
             let line = setup::rotate_key(&dir)?;
             println!("the ledger's new key ({}):", dir.join(setup::LEDGER_PUB).display());
@@ -205,6 +278,17 @@ pub fn run(command: Command) -> Result<(), UserError> {
                 false => println!("its SHA-256 is {file}, as the ledger says"),
             }
             Ok(())
+        }
+    }
+}
+
+/// Says on the error stream how far a long copy is, now and then.
+fn told() -> impl FnMut(&str, u64, u64) {
+    let mut last = Instant::now();
+    move |what, done, of| {
+        if last.elapsed() >= TELL_EVERY {
+            last = Instant::now();
+            eprintln!("{what}: {done} of {of}");
         }
     }
 }
@@ -271,6 +355,10 @@ fn show(status: &Status, json: bool) -> Result<(), UserError> {
     }
     let Status { task, unit, released, attempts, aborted, attempts_max, delta, attempts_left, .. } = status;
     println!("task {task}: {released} rounds released in {attempts} attempts, {aborted} aborted");
+    if status.attempts_before > 0 {
+        let (before, lost) = (status.attempts_before, status.attempts_lost);
+        println!("restored from a backup: {before} of these attempts were before this ledger, {lost} of them are lost");
+    }
     match (status.epsilon_charged, status.epsilon_promised, status.epsilon_attained) {
         (Some(charged), Some(promised), Some(attained)) => println!(
             "epsilon {charged:.3} at delta {delta:e} (unit: one {unit}) of {promised:.3} promised for {attempts_max} attempts, \
@@ -336,6 +424,8 @@ fn show(status: &Status, json: bool) -> Result<(), UserError> {
     Ok(())
 }
 
+/// How often somebody who waits for a copy hears of it.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 /// What is said of a task without noise, wherever it is said.
 pub const NO_NOISE: &str = "NOT PRIVATE: no noise is added; nothing is promised to anybody's records";
 

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Clock, Digest, OsEntropy, RoundNumber, SystemClock, TrustDomain, UserError, VerifyingKey,
+    ClientId, Clock, Digest, OsEntropy, RoundNumber, SteadyClock, Timestamp, TrustDomain, UserError, VerifyingKey,
     limits::{COHORT_LEN_MAX, UPLOAD_GRANTS_MAX},
 };
 use eranos_certs::TrustAnchor;
@@ -24,10 +24,10 @@ use eranos_wire::{
     framing::Kind,
     messages::{
         RoundRef,
-        abort::Aborted,
+        abort::{Aborted, Reason},
         advertise_keys::{CREDENTIALS_PER_FETCH_MAX, Credential, Credentials, FetchCredentials},
         consistency::Quorum,
-        select::{CheckIn, ComeBack, ComeBackLater},
+        select::{CheckIn, ComeBack, ComeBackLater, LogRestored},
         settle::Settled,
     },
 };
@@ -46,7 +46,7 @@ use crate::{
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     status::{Ask, StatusSocket},
-    store::{ClosedRound, ModelState, Outcome, StateStore, StoreError},
+    store::{Before, ClosedRound, ModelState, Outcome, StateStore, StoreError},
     task::Task,
 };
 
@@ -170,6 +170,10 @@ pub struct Federation {
     ledger: LogWriter,
     /// The ledger's keys before this one, each with the index of the entry that exchanged it.
     rotations: Vec<(VerifyingKey, u64)>,
+    /// What is said to whoever knows the log before this one, where this one goes on from a backup.
+    restored: Option<LogRestored>,
+    /// What counts beside this log's own rounds.
+    before: Before,
     attempts: Attempts,
     members: Members,
     /// Whom to believe by now, while it is not entered yet whom that revokes.
@@ -213,7 +217,9 @@ pub struct Federation {
     /// For vectors that are being read or wait to be added.
     places: Arc<Semaphore>,
     history: BTreeMap<Phase, VecDeque<Duration>>,
-    wake: Option<eranos_base::Timestamp>,
+    /// What this round's deadlines are kept by.
+    clock: SteadyClock,
+    wake: Option<Timestamp>,
     /// The last released round, for its survivors that are late.
     finished: Option<Finished>,
     current: Current,
@@ -226,6 +232,10 @@ pub struct Federation {
     /// Where an operator hears why nothing goes on, and what was said last.
     warnings: Option<mpsc::Sender<UserError>>,
     warned: Option<String>,
+    /// Which versions of the protocol clients were said to speak, by client; at most [`VERSIONS_SAID_MAX`].
+    versions_said: BTreeMap<ClientId, Reason>,
+    /// The largest size of the ledger before this one that somebody was said to know.
+    known_before: u64,
     /// Who was proved guilty of breaking a round, since this process began.
     excluded: BTreeSet<ClientId>,
 }
@@ -347,7 +357,7 @@ impl Federation {
         let mut stopping = false;
         self.next_round()?;
         while !(matches!(self.round, Round::Over) && (stopping || self.is_done())) {
-            let wake = self.wake;
+            let (wake, clock) = (self.wake, self.clock);
             tokio::select! {
                 incoming = server.next() => match incoming {
                     Some(incoming) => self.receive(incoming, &upload_sender)?,
@@ -355,13 +365,13 @@ impl Federation {
                 },
                 Some(upload) = uploads.recv() => self.uploaded(upload)?,
                 Some(ask) = asks.recv() => self.tell(ask, &server),
-                () = sleep_until(wake), if wake.is_some() => {
+                () = sleep_until(wake, clock), if wake.is_some() => {
                     self.wake = None;
                     self.feed(Event::Wake)?;
                     self.warn_of_spent();
                     if self.wake.is_none() && self.round.phase().is_some() {
-                        // The clock was set back: what was due is not due yet.
-                        self.wake = Some(SystemClock.now() + WAKE_AGAIN);
+                        // It was not due yet, by a rounding.
+                        self.wake = Some(self.clock.now() + WAKE_AGAIN);
                     }
                 }
                 () = &mut stop, if !stopping => {
@@ -464,7 +474,8 @@ impl Federation {
         self.current = Current::default();
         self.cosigned.refresh(&self.ledger);
         let checkpoint = self.model.checkpoint();
-        let now = SystemClock.now();
+        self.clock = SteadyClock::begin();
+        let now = self.clock.now();
         let spec = RoundSpec {
             trust_domain: self.trust_domain.clone(),
             ledger_origin: self.signer.ledger_key().name().as_str().to_owned(),
@@ -545,6 +556,10 @@ impl Federation {
                 }
             }
             Incoming::Revoked { id, why, .. } => self.revoked(&id, &why.to_string()),
+            Incoming::OtherVersion { id, theirs, is_later } => {
+                self.warn_of_version(&id, &theirs, is_later);
+                Ok(())
+            }
             Incoming::TrustChanged { anchor } => {
                 self.trust = Some(anchor);
                 Ok(())
@@ -644,6 +659,15 @@ impl Federation {
                 self.known.insert(from.id.clone(), check_in.ledger_size);
                 if let Some(rotated) = key_rotated(&self.ledger, &self.rotations, &check_in)? {
                     self.answer(&from.id, rotated.into(), Bytes::new());
+                    return Ok(());
+                }
+                // Whoever knows another log's key takes nothing that this one's signs.
+                if let Some(restored) = &self.restored
+                    && check_in.ledger_key != *self.signer.ledger_key().key()
+                {
+                    let answer = restored.clone().into();
+                    self.warn_of_lost(&from.id, check_in.ledger_size);
+                    self.answer(&from.id, answer, Bytes::new());
                     return Ok(());
                 }
                 if self.excluded.contains(&from.id) {
@@ -800,7 +824,7 @@ impl Federation {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let round = std::mem::replace(&mut self.round, Round::Over);
-            let (round, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
+            let (round, actions) = block_in_place(|| round.handle(event, self.clock.now(), &mut OsEntropy));
             self.round = round;
             self.break_off_uploads();
             for action in actions {
@@ -840,7 +864,7 @@ impl Federation {
                 let entry = self.attempts.entry(&attempt, entries::aborted(&attempt))?;
                 block_in_place(|| self.store.open_round(attempt.plan.round, &cohort, &entry))?;
                 for id in cohort {
-                    *self.debited.entry(id).or_default() += 1;
+                    *self.debited.entry(id).or_insert(self.before.lost.into()) += 1;
                 }
             }
             Record::Progress(attempt) => {
@@ -966,9 +990,8 @@ fn frame_len(frame: &AnswerFrame) -> u64 {
     (frame.header.len() + frame.body.len() + FRAME_OVERHEAD) as u64
 }
 
-async fn sleep_until(at: Option<eranos_base::Timestamp>) {
-    let at = at.unwrap_or_default();
-    tokio::time::sleep(at.since(SystemClock.now())).await;
+async fn sleep_until(at: Option<Timestamp>, clock: SteadyClock) {
+    tokio::time::sleep(at.unwrap_or_default().since(clock.now())).await;
 }
 
 /// How soon a round looks at the clock again that was woken before its time.
@@ -986,6 +1009,8 @@ const HISTORY_LEN_MAX: usize = 32;
 const CERTIFICATES_MAX: usize = 2 * COHORT_LEN_MAX;
 /// Most answers with credentials held: what the largest roster fetches that has seen nobody, twice.
 const SHOWN_MAX: usize = 2 * COHORT_LEN_MAX.div_ceil(CREDENTIALS_PER_FETCH_MAX);
+/// Clients of other versions that are remembered, so that each is said once.
+const VERSIONS_SAID_MAX: usize = 1024;
 /// Durations needed before their median says anything.
 const HISTORY_LEN_MIN: usize = 3;
 /// How long a coordinator that is done stays to say so.

@@ -3,10 +3,11 @@
 //! [`round`] is the protocol: a state machine without I/O. [`federation`] feeds it and carries out what it asks for;
 //! [`store`], [`objects`] and the ledger keep what must outlive the process; [`server`] owns the socket,
 //! [`streams`] what goes over it, [`limits`] every bound, and [`offences`] counts who does not keep to them; [`cosigned`]
-//! shows clients what witnesses have signed; [`export`] gives the trained model away, [`status`] says how things stand, [`metrics`] to machines.
+//! shows clients what witnesses have signed; [`backup`] copies all of it and goes on from a copy; [`export`] gives the trained model away, [`status`] says how things stand, [`metrics`] to machines.
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod cli;
 pub mod cosigned;
 pub mod entries;

@@ -30,7 +30,8 @@ use eranos_certs::{
 use eranos_wire::{
     Request,
     framing::{CloseCode, Dial, Hello, Kind, Limits, StreamCode, Welcome},
-    tls::{self, Credentials, ServerIdentity, SharedTrust, TrustMaterial},
+    messages::abort::Reason,
+    tls::{self, ALPN, ALPN_ANY, ALPN_LEN_MAX, Credentials, ServerIdentity, SharedTrust, TrustMaterial},
 };
 use quinn::{Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, TransportConfig, VarInt};
 use tokio::{
@@ -108,6 +109,15 @@ pub enum Incoming {
         certificate: Digest,
         /// Why: it was revoked, it expired, or its authority is not believed any more.
         why: TrustError,
+    },
+    /// A client speaks another version of the protocol, and was told so.
+    OtherVersion {
+        /// Who.
+        id: ClientId,
+        /// What it speaks.
+        theirs: Reason,
+        /// Whether that is the later one.
+        is_later: bool,
     },
     /// Other revocation lists, or another authority, are in force from now on.
     TrustChanged {
@@ -433,6 +443,10 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
         return refuse(CloseCode::Full, Offence::ConnectsTooOften, id.to_string());
     }
     let _greeting = Greeting::begin(shared, &id, &connection);
+    if spoken(&connection).as_deref() == Some(ALPN_ANY) {
+        other_version(&connection, id, shared).await;
+        return Err(None);
+    }
     let Ok((send, receive)) = connection.accept_bi().await else {
         return refuse(CloseCode::NoHello, Offence::NoHello, format!("{id}: gone before Hello"));
     };
@@ -486,6 +500,25 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
     let header = encode_header(&welcome).map_err(|_| None)?;
     Reply::new(send, &shared.answering).send(Kind::HELLO, header.into(), Bytes::new());
     Ok(Admitted { connection, id, slot })
+}
+
+/// The protocol that both sides agreed on.
+fn spoken(connection: &Connection) -> Option<Vec<u8>> {
+    let data = connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    data.protocol
+}
+
+/// Hears which version a client speaks, and tells it which one this coordinator speaks.
+async fn other_version(connection: &Connection, id: ClientId, shared: &Shared) {
+    let theirs = match connection.accept_bi().await {
+        Ok((_, mut receive)) => receive.read_to_end(ALPN_LEN_MAX).await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    connection.close(CloseCode::OtherVersion.number().into(), ALPN);
+    let Some(is_later) = tls::is_later(&theirs) else { return };
+    let theirs = Reason::from(String::from_utf8_lossy(&theirs).into_owned());
+    // Shutting down otherwise.
+    let _ = shared.incoming.send(Incoming::OtherVersion { id, theirs, is_later }).await;
 }
 
 /// How many connections a certificate may still make at once.

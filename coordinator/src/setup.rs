@@ -32,9 +32,9 @@ pub const TASK: &str = "task.toml";
 pub const DATA: &str = "data.toml";
 /// The line that pins the ledger key.
 pub const LEDGER_PUB: &str = "ledger.pub";
-const LEDGER_KEY: &str = "ledger.seed";
+pub(crate) const LEDGER_KEY: &str = "ledger.seed";
 /// The key that is to follow, until the ledger has the entry that exchanges them.
-const NEXT_LEDGER_KEY: &str = "ledger.seed.next";
+pub(crate) const NEXT_LEDGER_KEY: &str = "ledger.seed.next";
 
 /// `coordinator.toml`. Paths are relative to the file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -124,6 +124,11 @@ pub fn open_with(dir: &Path, metrics: Option<SocketAddr>) -> Result<Coordinator,
     let server = Server::bind(options)?;
     let federation = federation.showing_metrics(listener);
     Ok(Coordinator { federation, server, reports, metrics })
+}
+
+/// The folder where `--dir` is not given: the present one if it is a coordinator's, else the user's own.
+pub fn folder() -> PathBuf {
+    eranos_service::folder("coordinator", &[CONFIG, eranos_certs::party::CERTIFICATE_FILE])
 }
 
 /// What `init` writes into a coordinator's folder.
@@ -523,7 +528,7 @@ pub(crate) fn read_or_make_seed(path: &Path) -> std::io::Result<zeroize::Zeroizi
 
 /// Makes a secret seed that its owner alone may read, and returns when it is durable, its name too: what it signs is worth
 /// nothing without it. It is there whole or not at all, and never put in another's place.
-fn make_seed(path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_seed(path: &Path) -> std::io::Result<()> {
     let seed = zeroize::Zeroizing::new(OsEntropy.bytes::<32>());
     let aside = path.with_extension("tmp");
     // What a crash left may be whole, and by now have the name of a seed in use: nothing is ever written into it.
@@ -556,7 +561,7 @@ pub(crate) fn signer(dir: &Path, config: &Config) -> Result<Arc<LedgerSigner>, U
     Ok(Arc::new(read_signer(dir, LEDGER_KEY, &config.ledger_origin)?))
 }
 
-fn read_signer(dir: &Path, name: &str, origin: &str) -> Result<LedgerSigner, UserError> {
+pub(crate) fn read_signer(dir: &Path, name: &str, origin: &str) -> Result<LedgerSigner, UserError> {
     let path = dir.join(name);
     let wrong = |what: &str| {
         let what = format!("cannot read the ledger key {}: {what}", path.display());

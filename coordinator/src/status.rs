@@ -37,7 +37,7 @@ use tokio::{
 use crate::{
     limits::ACCEPT_AGAIN,
     setup::Config,
-    store::{self, SqliteStore, StateStore},
+    store::{self, Debit, SqliteStore, StateStore},
 };
 
 /// A coordinator as its operator wants to see it.
@@ -65,6 +65,10 @@ pub struct Status {
     pub epsilon_charged: Option<f64>,
     /// Epsilon of these attempts with the noise that each one's survivors added in truth.
     pub epsilon_attained: Option<f64>,
+    /// Attempts of the logs before this one, where it goes on from a backup; `attempts` has them, those lost included.
+    pub attempts_before: u32,
+    /// How many of them are lost: they count as every client's.
+    pub attempts_lost: u32,
     /// How many more attempts of this mechanism the promise covers, by the accountant.
     pub attempts_left: u32,
     /// Rounds that are still to be released: of those that the task is for, no more than attempts are left. Null if the task
@@ -224,11 +228,21 @@ pub fn status(dir: &Path) -> Result<Status, UserError> {
     let mechanism = &task.mechanism;
     let common = mechanism.common();
     let open_round = resume.open_round.as_ref().map(|open| open.round.0);
-    // What is under way counts as promised until its survivors are known.
-    survivors.resize(resume.attempts as usize, u32::from(common.u_min));
+    // What is under way counts as promised until its survivors are known, and so do attempts of a log before this one.
+    let before = resume.before;
+    let (attempts, released) =
+        (resume.attempts.saturating_add(before.attempts), resume.released.saturating_add(before.released));
+    survivors.resize(attempts as usize, u32::from(common.u_min));
     let per_client = attempts_per_client(&config, mechanism);
-    let debits = store.debits().map_err(|error| unreadable(&error))?;
-    let clients = debits.into_iter().map(|(id, debit)| {
+    let mut debits = store.debits().map_err(|error| unreadable(&error))?;
+    for (id, carried) in store.carried().map_err(|error| unreadable(&error))? {
+        let debit = debits.entry(id).or_default();
+        *debit = debit.plus(carried);
+    }
+    // Nobody knows whose those are that a restoration lost: they count as everybody's.
+    let lost = Debit { attempts: before.lost.into(), ..Debit::default() };
+    let debits = debits.into_iter().map(|(id, debit)| (id, debit.plus(lost)));
+    let clients = debits.map(|(id, debit)| {
         let account = Account {
             attempts: debit.attempts,
             received: debit.received,
@@ -242,18 +256,20 @@ pub fn status(dir: &Path) -> Result<Status, UserError> {
         task: task.task.to_string(),
         unit: mechanism.unit().name(),
         noise: common.noise.name(),
-        released: resume.released,
-        attempts: resume.attempts,
+        released,
+        attempts,
         aborted: resume.attempts - resume.released - u32::from(open_round.is_some()),
         attempts_max: common.max_attempts,
         delta: common.delta,
         epsilon_promised: finite(mechanism.epsilon()),
-        epsilon_charged: charged(mechanism, resume.attempts.into()),
+        epsilon_charged: charged(mechanism, attempts.into()),
         epsilon_attained: finite(mechanism.attained_epsilon(View::CoordinatorWithColluders, &survivors, common.delta)),
-        attempts_left: common.max_attempts.saturating_sub(resume.attempts),
+        attempts_before: before.attempts,
+        attempts_lost: before.lost,
+        attempts_left: common.max_attempts.saturating_sub(attempts),
         rounds_left: crate::task::Task::read(&config.task).ok().map(|task| {
-            let (of_task, of_promise) = (task.schedule.rounds, common.max_attempts.saturating_sub(resume.attempts));
-            of_task.saturating_sub(resume.released).min(of_promise)
+            let (of_task, of_promise) = (task.schedule.rounds, common.max_attempts.saturating_sub(attempts));
+            of_task.saturating_sub(released).min(of_promise)
         }),
         open_round,
         running,

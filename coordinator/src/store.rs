@@ -11,11 +11,17 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use eranos_base::{ClientId, Digest, RoundNumber};
 use eranos_ledger::{Binding, EncodedEntry, MembershipChange, Opening};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior,
+    backup::{Backup, StepResult},
+    config::DbConfig,
+    params,
+};
 
 /// The file's name in the folder of a coordinator's state.
 pub const FILE: &str = "state.sqlite";
@@ -38,6 +44,20 @@ pub enum StoreError {
         /// The version found.
         found: u32,
     },
+    /// The file was written by a version before this one, whose databases this one takes over when it runs.
+    #[error(
+        "coordinator's database has schema version {found}, which this build takes over to {SCHEMA_VERSION} when it runs"
+    )]
+    Older {
+        /// The version found.
+        found: u32,
+    },
+    /// SQLite finds its own file damaged.
+    #[error("coordinator's database is damaged: {what}")]
+    Damaged {
+        /// What it says.
+        what: String,
+    },
     /// The file could not be made.
     #[error("coordinator's database: {0}")]
     Io(#[from] std::io::Error),
@@ -48,6 +68,7 @@ impl StoreError {
     pub fn next_step(&self, otherwise: &'static str) -> &'static str {
         match self {
             Self::Version { .. } => VERSION_NEXT,
+            Self::Older { .. } => "run `eranos coordinator run` of this build once",
             _ => otherwise,
         }
     }
@@ -98,8 +119,31 @@ pub struct Resume {
     pub released: u32,
     /// A round that was open when the process ended.
     pub open_round: Option<OpenRound>,
+    /// What the logs before this one come to, where it goes on from a backup; nothing where not.
+    pub before: Before,
     /// How many of the ledger's entries had durable files there when the last one was committed here.
     pub ledger_durable: u64,
+}
+
+/// What counts beside this log's own rounds, since the log goes on from a backup of another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Attempts of the logs before, those that are lost included.
+    pub attempts: u32,
+    /// How many of them are lost: nobody knows whom they were debited to, so they count as everybody's.
+    pub lost: u32,
+    /// Rounds released before.
+    pub released: u32,
+}
+
+/// What a session that goes on from a backup begins with.
+pub struct Carried<'a> {
+    /// Of all clients together.
+    pub before: Before,
+    /// What the backup has of each client, without what is lost.
+    pub debits: &'a BTreeMap<ClientId, Debit>,
+    /// The exchanges of the old log's key: by their index there.
+    pub rotations: &'a [(u64, Vec<u8>)],
 }
 
 /// A round that was begun and neither released nor aborted.
@@ -215,11 +259,23 @@ pub trait StateStore: Send + Sync {
     /// If they cannot be read.
     fn entries_from(&self, index: u64) -> Result<Vec<EncodedEntry>, StoreError>;
 
-    /// What was debited to each client that was ever selected.
+    /// What was debited to each client that was ever selected in this session.
     ///
     /// # Errors
     /// If it cannot be read.
     fn debits(&self) -> Result<BTreeMap<ClientId, Debit>, StoreError>;
+}
+
+impl Debit {
+    /// Together with what was debited before this session.
+    #[must_use]
+    pub const fn plus(self, before: Self) -> Self {
+        Self {
+            attempts: self.attempts.saturating_add(before.attempts),
+            received: self.received.saturating_add(before.received),
+            released: self.released.saturating_add(before.released),
+        }
+    }
 }
 
 /// [`StateStore`] in one SQLite file (WAL, `synchronous=FULL`, STRICT tables, one writer).
@@ -256,15 +312,119 @@ impl SqliteStore {
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let found = version(&connection)?;
+        check_version(found, &MIGRATIONS)?;
         if found != SCHEMA_VERSION {
-            return Err(StoreError::Version { found });
+            return Err(StoreError::Older { found });
         }
         Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// Begins a session that goes on from a backup.
+    ///
+    /// # Errors
+    /// If the commit fails.
+    pub fn begin_restored(
+        &self,
+        nonce: &[u8; 32],
+        model: ModelState,
+        entries: &[EncodedEntry],
+        carried: &Carried<'_>,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        begin(&transaction, nonce, model, entries)?;
+        let Carried { before: Before { attempts, lost, released }, debits, rotations } = carried;
+        transaction.execute(
+            "UPDATE session SET attempts_before = ?1, attempts_lost = ?2, released_before = ?3",
+            [attempts, lost, released],
+        )?;
+        for (client, Debit { attempts, received, released }) in *debits {
+            let query = "INSERT INTO carried (client, attempts, received, released) VALUES (?1, ?2, ?3, ?4)";
+            transaction.execute(query, params![client.as_str(), attempts, received, released])?;
+        }
+        for (index, entry) in *rotations {
+            let query = "INSERT INTO rotation_before (leaf_index, entry) VALUES (?1, ?2)";
+            transaction.execute(query, params![index, entry])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// What the backup that this session goes on from has of each client, without what is lost.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn carried(&self) -> Result<BTreeMap<ClientId, Debit>, StoreError> {
+        read_debits(&self.lock(), "SELECT client, attempts, received, released FROM carried")
+    }
+
+    /// The exchanges of the key of the log that this one goes on from, by their index there.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn rotations_before(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT leaf_index, entry FROM rotation_before ORDER BY leaf_index")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic while the lock is held leaves an open transaction, which its drop has rolled back.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The database as of one instant, whoever goes on writing it.
+pub struct Snapshot {
+    connection: Connection,
+}
+
+impl Snapshot {
+    /// Takes the file as it is now; there must be one.
+    ///
+    /// # Errors
+    /// If it cannot be read or is of another version.
+    pub fn take(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY_TIME_MAX)?;
+        check_version(version(&connection)?, &MIGRATIONS)?;
+        // What is read first in a transaction fixes what all of it sees: the writer writes beside it.
+        connection.execute_batch("BEGIN; SELECT count(*) FROM session;")?;
+        Ok(Self { connection })
+    }
+
+    /// The model's objects; none where no session was begun.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn model(&self) -> Result<Option<ModelState>, StoreError> {
+        let model = self.connection.query_row("SELECT checkpoint, optimizer FROM session", [], |row| {
+            Ok(ModelState { checkpoint: Digest(row.get(0)?), optimizer: Digest(row.get(1)?) })
+        });
+        Ok(model.optional()?)
+    }
+
+    /// Writes it to `to`, as one file that is whole by itself, and has SQLite look through what came of it. `progress` hears
+    /// how many pages of how many are written.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or is damaged.
+    pub fn copy(&self, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StoreError> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        let mut copy = Connection::open(to)?;
+        {
+            let backup = Backup::new(&self.connection, &mut copy)?;
+            while backup.step(PAGES_PER_STEP)? != StepResult::Done {
+                let left = backup.progress();
+                progress((left.pagecount - left.remaining).max(0) as u64, left.pagecount.max(0) as u64);
+            }
+        }
+        copy.pragma_update(None, "journal_mode", "DELETE")?;
+        let said: String = copy.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+        if said != "ok" {
+            return Err(StoreError::Damaged { what: said });
+        }
+        Ok(())
     }
 }
 
@@ -298,25 +458,25 @@ impl StateStore for SqliteStore {
     fn begin_session(&self, nonce: &[u8; 32], model: ModelState, entries: &[EncodedEntry]) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        transaction.execute(
-            "INSERT INTO session (only_row, nonce, checkpoint, optimizer) VALUES (1, ?1, ?2, ?3)",
-            params![nonce, model.checkpoint.0, model.optimizer.0],
-        )?;
-        for entry in entries {
-            append_leaf(&transaction, entry, 0)?;
-        }
+        begin(&transaction, nonce, model, entries)?;
         Ok(transaction.commit()?)
     }
 
     fn resume(&self) -> Result<Option<Resume>, StoreError> {
         let connection = self.lock();
         let session = connection
-            .query_row("SELECT nonce, checkpoint, optimizer, ledger_durable FROM session", [], |row| {
-                let digest = |column| row.get::<_, [u8; 32]>(column);
-                Ok((digest(0)?, digest(1)?, digest(2)?, row.get(3)?))
-            })
+            .query_row(
+                "SELECT nonce, checkpoint, optimizer, ledger_durable, attempts_before, attempts_lost, released_before
+                 FROM session",
+                [],
+                |row| {
+                    let digest = |column| row.get::<_, [u8; 32]>(column);
+                    let before = Before { attempts: row.get(4)?, lost: row.get(5)?, released: row.get(6)? };
+                    Ok((digest(0)?, digest(1)?, digest(2)?, row.get(3)?, before))
+                },
+            )
             .optional()?;
-        let Some((session_nonce, checkpoint, optimizer, ledger_durable)) = session else { return Ok(None) };
+        let Some((session_nonce, checkpoint, optimizer, ledger_durable, before)) = session else { return Ok(None) };
         let (last_round, attempts, released) = connection.query_row(
             "SELECT coalesce(max(round), 0), count(*), count(*) FILTER (WHERE outcome = 'released') FROM round",
             [],
@@ -335,6 +495,7 @@ impl StateStore for SqliteStore {
             attempts,
             released,
             open_round,
+            before,
             ledger_durable,
         }))
     }
@@ -465,22 +626,40 @@ impl StateStore for SqliteStore {
     }
 
     fn debits(&self) -> Result<BTreeMap<ClientId, Debit>, StoreError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare(
+        read_debits(
+            &self.lock(),
             "SELECT client, count(*), sum(received), sum(received AND outcome = 'released')
              FROM debit JOIN round USING (round) GROUP BY client",
-        )?;
-        let rows = statement.query_map([], |row| {
-            let debit = Debit { attempts: row.get(1)?, received: row.get(2)?, released: row.get(3)? };
-            Ok((row.get::<_, String>(0)?, debit))
-        })?;
-        rows.map(|row| {
-            let (client, debit) = row?;
-            let client = client.parse().map_err(|_| StoreError::Malformed { what: "client's identity" })?;
-            Ok((client, debit))
-        })
-        .collect()
+        )
     }
+}
+
+fn begin(
+    transaction: &Transaction<'_>,
+    nonce: &[u8; 32],
+    model: ModelState,
+    entries: &[EncodedEntry],
+) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO session (only_row, nonce, checkpoint, optimizer) VALUES (1, ?1, ?2, ?3)",
+        params![nonce, model.checkpoint.0, model.optimizer.0],
+    )?;
+    entries.iter().try_for_each(|entry| append_leaf(transaction, entry, 0).map(|_| ()))
+}
+
+/// What `query` gives: clients, each with its attempts, vectors received, and those in released sums.
+fn read_debits(connection: &Connection, query: &str) -> Result<BTreeMap<ClientId, Debit>, StoreError> {
+    let mut statement = connection.prepare(query)?;
+    let rows = statement.query_map([], |row| {
+        let debit = Debit { attempts: row.get(1)?, received: row.get(2)?, released: row.get(3)? };
+        Ok((row.get::<_, String>(0)?, debit))
+    })?;
+    rows.map(|row| {
+        let (client, debit) = row?;
+        let client = client.parse().map_err(|_| StoreError::Malformed { what: "client's identity" })?;
+        Ok((client, debit))
+    })
+    .collect()
 }
 
 fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry, ledger_durable: u64) -> Result<u64, StoreError> {
@@ -501,11 +680,15 @@ fn append_leaf(transaction: &Transaction<'_>, entry: &EncodedEntry, ledger_durab
 /// What makes a version's schema of the one before it, by ascending version; the first makes it of an empty file. What a
 /// build once wrote is never altered here: a change is another entry. Numbers below the first belong to builds whose
 /// databases nobody reads any more.
-const MIGRATIONS: [(u32, &str); 1] = [(6, SCHEMA_6)];
+const MIGRATIONS: [(u32, &str); 2] = [(6, SCHEMA_6), (7, SCHEMA_7)];
 /// The version of this build.
 const SCHEMA_VERSION: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 const VERSION_NEXT: &str = "go on with the build that wrote it, or begin a new federation in another folder";
 
+/// How long a reader waits where another process recovers the file after a crash.
+const BUSY_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pages of 4 KiB that are copied before anybody is told.
+const PAGES_PER_STEP: i32 = 4096;
 /// Memory for the database's pages. What a round writes is read again only when the coordinator is started; SQLite's own
 /// 2 MB fill up over some hundred rounds, which looks like a leak.
 const CACHE_KIB: i64 = 256;
@@ -547,6 +730,22 @@ CREATE TABLE member (
     client      TEXT NOT NULL,
     salt        BLOB NOT NULL CHECK (length(salt) = 32), -- without it nobody can tell whom the entry is about
     certificate BLOB NOT NULL -- in DER
+) STRICT;
+";
+/// A log that goes on from a backup of another one.
+const SCHEMA_7: &str = "
+ALTER TABLE session ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0; -- of the logs before, those lost included
+ALTER TABLE session ADD COLUMN attempts_lost INTEGER NOT NULL DEFAULT 0; -- how many of these count as everybody's
+ALTER TABLE session ADD COLUMN released_before INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE carried (
+    client   TEXT PRIMARY KEY,
+    attempts INTEGER NOT NULL, -- what the backup has of the client, without those lost
+    received INTEGER NOT NULL,
+    released INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE rotation_before (
+    leaf_index INTEGER PRIMARY KEY, -- in the log before
+    entry      BLOB NOT NULL
 ) STRICT;
 ";
 
@@ -645,7 +844,7 @@ mod tests {
             (dir.path().join("running"), dir.path().join("killed"), dir.path().join("closed"));
         let beside =
             |path: &Path, suffix: &str| path.with_file_name(format!("{}{suffix}", path.file_name().unwrap().display()));
-        for found in [1, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, u32::MAX >> 1] {
+        for found in [1, MIGRATIONS[0].0 - 1, SCHEMA_VERSION + 1, u32::MAX >> 1] {
             let store = SqliteStore::open(&running).unwrap();
             store.lock().pragma_update(None, "user_version", found).unwrap();
             // As a kill leaves it: what was committed last is not in the file yet.
@@ -697,6 +896,59 @@ mod tests {
         }
         let error = migrate(&mut connection, &MIGRATIONS).unwrap_err();
         assert!(matches!(error, StoreError::Version { found } if found == next), "{error}");
+    }
+
+    #[test]
+    fn what_the_first_version_wrote_is_taken_over_with_all_that_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.sqlite");
+        let mut connection = Connection::open(&path).unwrap();
+        migrate(&mut connection, &MIGRATIONS[..1]).unwrap();
+        let transaction = connection.transaction().unwrap();
+        begin(&transaction, &[7; 32], model("zero"), &[entry("opened", None)]).unwrap();
+        transaction.commit().unwrap();
+        drop(connection);
+        let error = SqliteStore::read(&path).err().expect("older");
+        assert!(matches!(error, StoreError::Older { found: 6 }), "{error}");
+        assert!(error.next_step("").contains("`eranos coordinator run` of this build"));
+        let resume = SqliteStore::open(&path).unwrap().resume().unwrap().unwrap();
+        assert_eq!((resume.session_nonce, resume.model, resume.before), ([7; 32], model("zero"), Before::default()));
+        assert_eq!(SqliteStore::read(&path).unwrap().entries_from(0).unwrap(), [entry("opened", None)]);
+    }
+
+    #[test]
+    fn a_snapshot_is_of_one_instant_whatever_is_written_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("state.sqlite"), dir.path().join("copy.sqlite"));
+        let store = SqliteStore::open(&path).unwrap();
+        store.begin_session(&[7; 32], model("zero"), &[entry("opened", None)]).unwrap();
+        let snapshot = Snapshot::take(&path).unwrap();
+        store.open_round(RoundNumber(1), &[id("a")], &entry("leaf", None)).unwrap();
+        let released = entry("leaf 1", None);
+        store
+            .close_round(&ClosedRound { model: Some(model("one")), ..closed(1, Outcome::Released, &released) }, 0)
+            .unwrap();
+        assert_eq!(snapshot.model().unwrap(), Some(model("zero")));
+        snapshot.copy(&copy, &mut |_, _| {}).unwrap();
+        let copied = SqliteStore::read(&copy).unwrap();
+        let resume = copied.resume().unwrap().unwrap();
+        assert_eq!((resume.model, resume.attempts, copied.entries_from(0).unwrap().len()), (model("zero"), 0, 1));
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(store.resume().unwrap().unwrap().model, model("one"), "who writes goes on");
+    }
+
+    #[test]
+    fn what_was_charged_before_is_carried_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("state.sqlite")).unwrap();
+        let before = Before { attempts: 5, lost: 2, released: 3 };
+        let debits = BTreeMap::from([(id("a"), Debit { attempts: 3, received: 2, released: 1 })]);
+        let rotations = [(4, b"rotation".to_vec())];
+        let carried = Carried { before, debits: &debits, rotations: &rotations };
+        store.begin_restored(&[7; 32], model("zero"), &[entry("opened", None)], &carried).unwrap();
+        assert_eq!(store.resume().unwrap().unwrap().before, before);
+        assert_eq!((store.carried().unwrap(), store.rotations_before().unwrap()), (debits, rotations.to_vec()));
+        assert!(store.debits().unwrap().is_empty(), "the session's own are counted from nothing");
     }
 
     #[test]

@@ -554,6 +554,8 @@ impl World {
                     client.checkpoint = Some(signed.checkpoint().clone());
                 }
                 client::Action::KeepLedgerKey(key) => Arc::make_mut(&mut client.member).ledger_key = key,
+                // Nobody restores a coordinator here.
+                client::Action::KeepOffer(_) => {}
                 client::Action::KeepEvidence(note) => client.evidence.push(note),
                 client::Action::Note(_) => {}
                 client::Action::Over(End::KeyRotated) => {

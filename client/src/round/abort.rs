@@ -2,7 +2,7 @@
 //! into its own log. What was charged stays charged.
 
 use eranos_base::{Digest, encoding::DecodeError};
-use eranos_ledger::witnessed::DemandError;
+use eranos_ledger::{LedgerKey, witnessed::DemandError};
 use eranos_privacy::budget::BudgetError;
 use eranos_secagg::ShortName;
 use eranos_wire::{
@@ -117,6 +117,19 @@ pub enum RefusalKind {
     /// Too few of the policy's witnesses have cosigned the ledger, or too long ago.
     #[error("policy: {0}")]
     Witnesses(DemandError),
+    /// The coordinator goes on in another ledger, from a backup.
+    #[error(
+        "the coordinator was restored from a backup and goes on in another ledger, {key}: of the one that this client knows \
+         up to entry {known}, whatever follows entry {kept} is lost"
+    )]
+    LogRestored {
+        /// The new ledger's key.
+        key: LedgerKey,
+        /// How many of the old ledger's entries the backup has.
+        kept: u64,
+        /// How many this client knows.
+        known: u64,
+    },
     /// The ledger does not show the round as it was.
     #[error("ledger: {0}")]
     Ledger(String),
@@ -174,6 +187,10 @@ impl Refusal {
                 "let the witnesses of policy.toml cosign a copy of the ledger as it is now, and the operator put what they \
                  give into the coordinator's folder state/cosigned"
             }
+            RefusalKind::LogRestored { .. } => {
+                "ask the coordinator's operator whether that is so; then stop this client, look and accept: `eranos client \
+                 accept-ledger`"
+            }
             RefusalKind::Ledger(_) => {
                 "keep this client's state folder, where the signed checkpoints are (ledger-checkpoint, evidence-*), and \
                  compare with the other parties before going on"
@@ -208,6 +225,8 @@ impl Refusal {
             | RefusalKind::SecureSum(_)
             // Somebody may cosign meanwhile.
             | RefusalKind::Witnesses(_)
+            // Its operator may accept the ledger meanwhile.
+            | RefusalKind::LogRestored { .. }
             | RefusalKind::OutOfPhase { .. } => false,
         }
     }
@@ -221,7 +240,7 @@ impl Refusal {
 
     /// Whether it waits for what a person does: then it asks again after a while, and not at once.
     pub const fn waits_for_people(&self) -> bool {
-        matches!(self.kind, RefusalKind::Witnesses(_))
+        matches!(self.kind, RefusalKind::Witnesses(_) | RefusalKind::LogRestored { .. })
     }
 }
 

@@ -127,6 +127,8 @@ pub enum Action {
     KeepLedgerKey(LedgerKey),
     /// Keep this checkpoint of the ledger in place of the one before.
     KeepCheckpoint(Vec<u8>),
+    /// Keep these first entries of another ledger, which this client's operator has to accept.
+    KeepOffer(Vec<u8>),
     /// Keep this as evidence against the coordinator: a signed checkpoint that does not continue the one before.
     KeepEvidence(Vec<u8>),
     /// A phase began.

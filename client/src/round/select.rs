@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use eranos_base::{Entropy, Timestamp};
-use eranos_ledger::{Entry, Receipt};
+use eranos_ledger::{Entry, LogRestored, Receipt};
 use eranos_wire::{
     Answer,
-    messages::select::{KeyRotated, ROTATIONS_MAX},
+    messages::select::{self, KeyRotated, ROTATIONS_MAX},
 };
+
+use crate::restored::Offer;
 
 use super::{Action, End, Event, Member, Memory, RefusalKind, Round, abort, configure};
 
@@ -47,9 +49,32 @@ impl Select {
                     (round, actions)
                 }
             },
+            Event::Answer { answer: Answer::LogRestored(message), .. } => self.restored(&message),
             Event::Wake => (Round::Select(self), Vec::new()),
             _ => abort::refuse(None, RefusalKind::OutOfPhase { phase: "select" }.into(), false),
         }
+    }
+
+    /// Follows nobody into another ledger, but keeps what its operator may accept.
+    fn restored(&self, message: &select::LogRestored) -> (Round, Vec<Action>) {
+        let refuse = |kind: RefusalKind| abort::refuse(None, kind.into(), false);
+        let offer = match Offer::verify(message, &self.memory.ledger_keys) {
+            Ok(offer) => offer,
+            // Anybody may say so who has the coordinator's TLS key alone.
+            Err(error) => {
+                tracing::warn!(error, "another ledger is shown that cannot be believed");
+                return refuse(RefusalKind::NotSigned { what: "other ledger that is shown" });
+            }
+        };
+        let LogRestored { old_size: kept, old_root, .. } = offer.restored;
+        let known = self.memory.checkpoint.as_ref();
+        if known.is_some_and(|known| known.size == kept && known.root != old_root) {
+            return refuse(RefusalKind::Ledger("what it goes on from is not what this client knows".to_owned()));
+        }
+        let known = known.map_or(0, |known| known.size);
+        let (round, mut actions) = refuse(RefusalKind::LogRestored { key: offer.opened.ledger_key, kept, known });
+        actions.insert(0, Action::KeepOffer(offer.bytes));
+        (round, actions)
     }
 
     /// Follows the ledger's key through its rotations: each was signed by the key before it, from the one that this client

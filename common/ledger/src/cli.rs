@@ -320,6 +320,13 @@ fn to_text(report: &Report, each_pseudonym: bool, disclosed: Option<&Disclosed>)
             "  {attempts} of {max_attempts} attempts: {released} released, {} aborted before and {} after the reveal",
             task.aborted_before_reveal, task.aborted_after_reveal
         );
+        if let Some(restored) = &task.restored {
+            let _ = writeln!(
+                text,
+                "  goes on from a backup of {}: {} attempts were made there before, at most {} after it are lost",
+                restored.old_key, restored.attempts_before, restored.attempts_lost
+            );
+        }
         match task.noise {
             Noise::Distributed(_) | Noise::Local(_) => {
                 let (unit, relation) = (task.unit.name(), task.relation.replace('-', " "));
@@ -331,6 +338,13 @@ fn to_text(report: &Report, each_pseudonym: bool, disclosed: Option<&Disclosed>)
                 };
                 view("the coordinator with colluders", task.charged.coordinator, task.attained.coordinator);
                 view("anyone without a participant", task.charged.outsider, task.attained.outsider);
+                if task.restored.is_some() {
+                    let _ = writeln!(
+                        text,
+                        "  with the attempts before this ledger: {:.6} and {:.6} charged",
+                        task.charged_in_all.coordinator, task.charged_in_all.outsider
+                    );
+                }
             }
             Noise::None => {
                 let _ = writeln!(text, "  NO NOISE: nothing is promised to anybody's records; epsilon is infinite");
@@ -410,6 +424,14 @@ fn to_json(report: &Report, disclosed: Option<&Disclosed>) -> Value {
                 "unit": task.unit.name(),
                 "relation": task.relation,
                 "noise": task.noise.name(),
+                "restored": task.restored.as_ref().map(|restored| json!({
+                    "old_key": restored.old_key.to_string(),
+                    "old_size": restored.old_size,
+                    "old_root": restored.old_root.to_string(),
+                    "attempts_before": restored.attempts_before,
+                    "attempts_lost": restored.attempts_lost,
+                    "epsilon_charged_in_all": epsilons(task.charged_in_all),
+                })),
                 "attempts": task.attempts,
                 "max_attempts": task.max_attempts,
                 "released": task.released,

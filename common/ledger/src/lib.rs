@@ -35,9 +35,9 @@ pub use binding::{Binding, BindingError};
 pub use cosignature::{WitnessKey, WitnessSigner};
 pub use disclosure::Disclosure;
 pub use entry::{
-    Attempt, BudgetSet, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, KeyRotated, LogOpened, Membership,
-    MembershipChange, ModelPublished, Opening, Outcome, Participant, PrivacyStated, Roster, RotationError, Sharers,
-    Survivors, TaskOpened, TaskStated, Version, Words,
+    Attempt, BudgetSet, Date, EncodedEntry, Entry, EntryError, Epsilons, Executable, KeyRotated, LogOpened,
+    LogRestored, Membership, MembershipChange, ModelPublished, Opening, Outcome, Participant, PrivacyStated,
+    Restoration, Roster, RotationError, Sharers, Survivors, TaskOpened, TaskStated, Version, Words,
 };
 pub use log::{AppendError, LogWriter};
 pub use note::{Checkpoint, KeyError, LedgerKey, LedgerSigner, NoteError, Origin, SignedCheckpoint, SignedNote};

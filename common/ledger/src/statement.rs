@@ -61,7 +61,7 @@ pub fn to_json(report: &Report) -> Value {
                 "task": task.task.as_str(),
                 "private": is_private(task),
                 "sentence": sentence(task),
-                "epsilon": finite(task.charged.coordinator),
+                "epsilon": finite(task.charged_in_all.coordinator),
                 "delta": task.delta,
                 "statement": to_json_of(report, task),
             })
@@ -111,7 +111,7 @@ pub(crate) fn sentence(task: &TaskSummary) -> String {
         return "NOT PRIVATE: nobody added noise, so nothing is promised to anybody's records; epsilon is infinite."
             .into();
     }
-    let (epsilon, delta, factor) = (task.charged.coordinator, task.delta, task.charged.coordinator.exp());
+    let (epsilon, delta, factor) = (task.charged_in_all.coordinator, task.delta, task.charged_in_all.coordinator.exp());
     let what = match (task.unit, task.noise) {
         (UnitOfPrivacy::Record, _) => "Whether any one record of any one party was among the training data",
         (UnitOfPrivacy::Client, Noise::Local(_)) => "What all the records of any one party are",
@@ -256,7 +256,7 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
     };
     let left = match is_private(task) {
         true => {
-            let left = task.budget_epsilon - task.charged.coordinator;
+            let left = task.budget_epsilon - task.charged_in_all.coordinator;
             format!("{left:.6} of {} in epsilon", task.budget_epsilon)
         }
         false => "nothing is promised that could be left".into(),
@@ -300,6 +300,18 @@ fn promised(task: &TaskSummary) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if let Some(restored) = &task.restored {
+        let in_all = match is_private(task) {
+            true => format!("epsilon {:.6} with them", task.charged_in_all.coordinator),
+            false => "nothing is promised with them either".into(),
+        };
+        let what = format!(
+            "the ledger was restored from a backup of another, {}, of {} entries with the root {}: {} attempts were made \
+             before, and at most {} are lost, as the operator says; {in_all}",
+            restored.old_key, restored.old_size, restored.old_root, restored.attempts_before, restored.attempts_lost
+        );
+        fields.push(("Attempts before this ledger", what));
+    }
     if mechanism.unit() == UnitOfPrivacy::Client {
         let of_a_record = composed(&mechanism.curve_for(UnitOfPrivacy::Record), mechanism, task.attempts, task.delta);
         let shown = if is_private(task) { shown(of_a_record) } else { "infinite".into() };

@@ -1,10 +1,10 @@
 //! What else an operator enters: who answers for a task, what a client may be charged, who was enrolled, what was published and
 //! promised. Each entry forged, doubled, moved or at odds with the rounds is found, by its index.
 
-use eranos_base::{Digest, RoundNumber};
+use eranos_base::{Digest, RoundNumber, SigningKey};
 use eranos_ledger::{
-    Disclosure, Entry, Membership, MembershipChange, ModelPublished, PrivacyStated, TaskStated, Words, audit::Fault,
-    statement,
+    Checkpoint, Disclosure, Entry, Epsilons, LedgerSigner, LogRestored, Membership, MembershipChange, ModelPublished,
+    PrivacyStated, Restoration, TaskStated, Words, audit::Fault, statement,
 };
 use eranos_privacy::Promise;
 
@@ -73,6 +73,69 @@ fn a_log_of_every_kind_of_entry_verifies_and_its_statement_says_what_was_entered
     for says in ["- **Curator**: not recorded\n", "- **Enrolment**: not recorded", "- **Entered**: what this"] {
         assert!(silent.contains(says), "{says}: {silent}");
     }
+}
+
+#[test]
+fn a_log_that_goes_on_from_a_backup_says_of_which_and_counts_what_was_before() {
+    let federation = Federation::restored();
+    let report = federation.audit();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let task = &report.tasks[0];
+    assert_eq!((task.attempts, task.charged), (1, Epsilons::promised(&mechanism(), 1)));
+    assert_eq!(task.charged_in_all, Epsilons::promised(&mechanism(), 6), "two before, three lost, one here");
+    let text = statement::to_markdown(&report);
+    for says in ["**Attempts before this ledger**", "2 attempts were made before, and at most 3 are lost"] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    assert!(text.contains(&format!("(epsilon = {:.6})", task.charged_in_all.coordinator)), "{text}");
+
+    let check = |change: &dyn Fn(&mut Vec<Entry>), entry: u64, expected: Fault| {
+        let mut federation = Federation::restored();
+        change(&mut federation.entries);
+        assert_found(&federation.audit(), Some(entry), |fault| *fault == expected);
+    };
+    check(&|entries| entries.swap(1, 2), 2, Fault::Restoration);
+    check(&|entries| entries.insert(2, entries[1].clone()), 2, Fault::Restoration);
+    let altered = |change: &dyn Fn(&mut LogRestored)| {
+        let change = |entries: &mut Vec<Entry>| {
+            let Entry::LogRestored(restored) = &mut entries[1] else { panic!("a restoration") };
+            change(restored);
+        };
+        check(&change, 1, Fault::RestorationSignature);
+    };
+    altered(&|restored| restored.attempts_before = 1);
+    altered(&|restored| restored.attempts_lost = 0);
+    altered(&|restored| restored.old_size += 1);
+    altered(&|restored| restored.old_root.0[0] ^= 1);
+    altered(&|restored| restored.date = day(2));
+    // Signed for another log.
+    altered(&|restored| {
+        let old = LedgerSigner::new("before.example.org".parse().expect("name"), SigningKey::from_seed(&[7; 32]));
+        let restoration = Restoration {
+            task: restored.task.clone(),
+            date: restored.date,
+            old: Checkpoint { origin: old.ledger_key().name().clone(), size: 4, root: restored.old_root },
+            attempts_before: 2,
+            attempts_lost: 3,
+        };
+        *restored = LogRestored::sign(restoration, &old, &old.ledger_key());
+    });
+    // Of 40 planned, 39 were made or lost before: the second one is too many.
+    let mut federation = Federation::new();
+    federation.attempt("released", &[0, 1, 2, 3]);
+    federation.attempt("released", &[0, 1, 2, 3]);
+    let old = LedgerSigner::new("before.example.org".parse().expect("name"), SigningKey::from_seed(&[7; 32]));
+    let Entry::TaskOpened(task) = &federation.entries[1] else { panic!("a task") };
+    let restoration = Restoration {
+        task: task.task.clone(),
+        date: day(0),
+        old: Checkpoint { origin: old.ledger_key().name().clone(), size: 4, root: Digest::ZERO },
+        attempts_before: 9,
+        attempts_lost: 30,
+    };
+    let restored = LogRestored::sign(restoration, &old, &federation.signer.ledger_key());
+    federation.entries.insert(1, Entry::LogRestored(Box::new(restored)));
+    assert_found(&federation.audit(), Some(4), |fault| *fault == Fault::TooManyAttempts { found: 41, max: 40 });
 }
 
 #[test]

@@ -12,8 +12,8 @@ use eranos_base::{
 };
 use eranos_ledger::{
     Attempt, BudgetSet, Checkpoint, Date, EncodedEntry, Entry, Epsilons, Executable, KeyRotated, LedgerSigner,
-    LogOpened, MembershipChange, ModelPublished, Opening, Outcome, Participant, PrivacyStated, Roster, Sharers,
-    SignedCheckpoint, Survivors, TaskOpened, TaskStated,
+    LogOpened, LogRestored, MembershipChange, ModelPublished, Opening, Outcome, Participant, PrivacyStated,
+    Restoration, Roster, Sharers, SignedCheckpoint, Survivors, TaskOpened, TaskStated,
     audit::{self, Fault, Options, Report},
     log::Edge,
     statement,
@@ -184,6 +184,24 @@ impl Federation {
             file: Digest::of(b"file"),
         }));
         federation.state_privacy(day(2));
+        federation
+    }
+
+    /// A log that goes on from a backup of another one, which had two attempts; three may have been lost. Entry 1 says so, 3 is
+    /// an attempt.
+    pub(crate) fn restored() -> Self {
+        let mut federation = Self::new();
+        let old = LedgerSigner::new("before.example.org".parse().expect("name"), SigningKey::from_seed(&[7; 32]));
+        let restoration = Restoration {
+            task: federation.task.clone(),
+            date: day(1),
+            old: Checkpoint { origin: old.ledger_key().name().clone(), size: 4, root: Digest::of(b"old root") },
+            attempts_before: 2,
+            attempts_lost: 3,
+        };
+        let restored = LogRestored::sign(restoration, &old, &federation.signer.ledger_key());
+        federation.attempt("released", &[0, 1, 2, 3]);
+        federation.entries.insert(1, Entry::LogRestored(Box::new(restored)));
         federation
     }
 

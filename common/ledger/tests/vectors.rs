@@ -88,6 +88,25 @@ fn the_stored_log_of_every_kind_verifies_and_is_what_is_written_today() {
     }
 }
 
+/// The third goes on from a backup of another log.
+#[test]
+fn the_stored_log_that_was_restored_verifies_and_is_what_is_written_today() {
+    let federation = Federation::restored();
+    if std::env::var_os("ERANOS_WRITE_VECTORS").is_some() {
+        let _ = fs::remove_dir_all(dir().join("restored"));
+        LogWriter::open(dir().join("restored"), Arc::clone(&federation.signer))
+            .expect("opens")
+            .append_all(0, &federation.encoded())
+            .expect("appends");
+    }
+    let report = audit::verify(&dir().join("restored"), &federation.options()).expect("readable");
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let tile = Tile { kind: TileKind::Entries, index: 0, width: 4 };
+    let bundle = Folder::new(dir().join("restored")).read(&tile).expect("the bundle");
+    let stored = parse_entries(&tile, &bundle).expect("four entries");
+    assert_eq!(stored[1], federation.encoded()[1].leaf);
+}
+
 /// The stored log and its leaves.
 fn stored() -> (Folder, Vec<Vec<u8>>) {
     let folder = Folder::new(dir().join("log"));

@@ -1,8 +1,14 @@
-//! What every long-running process needs: its log, and to hear that it shall end. This crate knows nothing of rounds.
+//! What every long-running process needs: its log, its folder, and to hear that it shall end. This crate knows nothing of
+//! rounds.
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, IsTerminal};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use eranos_base::UserError;
@@ -57,6 +63,23 @@ fn may_hold_secrets(what: &Metadata<'_>) -> bool {
     *what.level() == Level::TRACE && what.target().starts_with("quinn")
 }
 
+/// The folder of a `noun` whose `--dir` was not given: the present one where it holds one of the files `marks`, as such a folder
+/// does; else `eranos/<noun>` where the user's data lies (XDG Base Directory: `$XDG_DATA_HOME`, or `~/.local/share`). Keys and
+/// budgets are data that must not be lost, so it is one folder, and no cache.
+pub fn folder(noun: &str, marks: &[&str]) -> PathBuf {
+    folder_from(Path::new("."), noun, marks, env::var_os("XDG_DATA_HOME"), env::var_os("HOME"))
+}
+
+fn folder_from(here: &Path, noun: &str, marks: &[&str], data: Option<OsString>, home: Option<OsString>) -> PathBuf {
+    if marks.iter().any(|mark| here.join(mark).exists()) {
+        return here.to_owned();
+    }
+    // A path that is not absolute is to be ignored, says the specification.
+    let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+    let data = data.and_then(absolute).or_else(|| Some(home.and_then(absolute)?.join(".local/share")));
+    data.map_or(here.to_owned(), |data| data.join("eranos").join(noun))
+}
+
 /// Resolves when the operator or the system asks the process to end. It listens from when this is called, inside a
 /// runtime.
 ///
@@ -75,4 +98,23 @@ pub fn interrupted() -> Result<impl Future<Output = ()>, UserError> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_named_is_the_present_one_if_it_is_such_a_folder_or_lies_with_the_users_data() {
+        let here = env!("CARGO_MANIFEST_DIR");
+        let check = |mark: &str, data: Option<&str>, home: Option<&str>, expected: &str| {
+            let found = folder_from(Path::new(here), "client", &[mark], data.map(Into::into), home.map(Into::into));
+            assert_eq!(found, Path::new(expected), "{mark} {data:?} {home:?}");
+        };
+        check("Cargo.toml", Some("/data"), Some("/home/a"), here);
+        check("client.toml", Some("/data"), Some("/home/a"), "/data/eranos/client");
+        check("client.toml", None, Some("/home/a"), "/home/a/.local/share/eranos/client");
+        check("client.toml", Some("relative"), Some("/home/a"), "/home/a/.local/share/eranos/client");
+        check("client.toml", Some(""), None, here);
+    }
 }

@@ -372,6 +372,8 @@ pub enum CloseCode {
     Full = 6,
     /// Too many exchanges were no frames, or never came.
     Misbehaved = 7,
+    /// The sides speak different versions; the reason is the protocol of the side that closes.
+    OtherVersion = 8,
 }
 
 impl CloseCode {
@@ -383,7 +385,7 @@ impl CloseCode {
     /// The code of a number.
     pub fn from_number(number: u64) -> Option<Self> {
         use CloseCode::*;
-        [Done, Replaced, Revoked, NotAClient, Shutdown, NoHello, Full, Misbehaved]
+        [Done, Replaced, Revoked, NotAClient, Shutdown, NoHello, Full, Misbehaved, OtherVersion]
             .into_iter()
             .find(|code| u64::from(code.number()) == number)
     }

@@ -35,6 +35,17 @@ use eranos_base::Clock;
 
 /// The application protocol that both sides must name.
 pub const ALPN: &[u8] = b"eranos/1";
+/// What every version offers beside its own protocol, and will: where two sides have nothing else in common, the client sends
+/// the name of its protocol on one stream, the coordinator closes with the name of its own, and both know who is behind.
+pub const ALPN_ANY: &[u8] = b"eranos";
+/// The longest name of a protocol that is read.
+pub const ALPN_LEN_MAX: usize = 32;
+
+/// Whether `protocol` is a later version than this build's; nothing if it is no version of it.
+pub fn is_later(protocol: &[u8]) -> Option<bool> {
+    let version = |name: &[u8]| str::from_utf8(name.strip_prefix(b"eranos/")?).ok()?.parse::<u32>().ok();
+    version(protocol).zip(version(ALPN)).filter(|(theirs, ours)| theirs != ours).map(|(theirs, ours)| theirs > ours)
+}
 /// Most certificates in one file or one handshake: the peer's own, and none in between, since the authority signs all.
 pub const CHAIN_LEN_MAX: usize = 4;
 
@@ -197,7 +208,7 @@ pub fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(CurrentClientVerifier(trust.clone())))
         .with_cert_resolver(Arc::new(identity.clone()));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_ANY.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -261,7 +272,7 @@ impl ClientTls {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![ALPN.to_vec(), ALPN_ANY.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         Ok((config, verdict))

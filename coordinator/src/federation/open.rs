@@ -7,13 +7,16 @@ use std::{
 };
 
 use eranos_base::{
-    Clock, Digest, Entropy, OsEntropy, SessionId, SystemClock, TaskId, TrustDomain, UserError,
+    ClientId, Clock, Digest, Entropy, OsEntropy, SessionId, SteadyClock, SystemClock, TaskId, TrustDomain, UserError,
     limits::UPLOAD_GRANTS_MAX,
 };
-use eranos_ledger::{Date, EncodedEntry, Entry, LedgerSigner, LogOpened, TaskOpened};
+use eranos_ledger::{Date, EncodedEntry, Entry, LedgerSigner, LogOpened, TaskOpened, entry::EntryKind};
 use eranos_nn::{DataFile, DataSpec, ModelSpec};
 use eranos_privacy::{Mechanism, Promise};
-use eranos_wire::messages::RoundRef;
+use eranos_wire::messages::{
+    Blob, RoundRef,
+    select::{LogRestored, ROTATIONS_MAX, Rotation},
+};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
@@ -93,7 +96,8 @@ impl Federation {
             }
         };
         let (entries, mut ledger) = catch_up(&store, &resume, &dir.join(LEDGER), signer.clone())?;
-        let n_attempts = resume.attempts;
+        let before = resume.before;
+        let n_attempts = resume.attempts.saturating_add(before.attempts);
         let mut rotations = Vec::new();
         let mut said = entries::Said::default();
         for (index, entry) in (0..).zip(&entries) {
@@ -131,6 +135,11 @@ impl Federation {
         objects.keep_only(&[resume.model.checkpoint, resume.model.optimizer])?;
         let round_ref = RoundRef { session, round: resume.last_round };
         let debits = store.debits()?;
+        let mut debited: BTreeMap<ClientId, u64> =
+            store.carried()?.into_iter().map(|(id, debit)| (id, debit.attempts)).collect();
+        debits.iter().for_each(|(id, debit)| *debited.entry(id.clone()).or_default() += debit.attempts);
+        debited.values_mut().for_each(|attempts| *attempts += u64::from(before.lost));
+        let restored = restored_from(&entries, store.rotations_before()?);
         let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
         let cosigned = CosignedFolder::open(&dir.join(cosigned::FOLDER), &ledger)?;
         let status = Some(StatusSocket::open(dir).map_err(FederationError::Status)?);
@@ -142,6 +151,8 @@ impl Federation {
             objects,
             ledger,
             rotations,
+            restored,
+            before,
             attempts,
             members,
             trust: None,
@@ -153,9 +164,9 @@ impl Federation {
             session_nonce: resume.session_nonce,
             last_round: resume.last_round,
             n_attempts,
-            released: resume.released,
+            released: resume.released.saturating_add(before.released),
             received: Arc::new(debits.iter().map(|(id, debit)| (id.clone(), debit.received)).collect()),
-            debited: debits.into_iter().map(|(id, debit)| (id, debit.attempts)).collect(),
+            debited,
             attempts_per_client_max,
             status,
             metrics: None,
@@ -169,6 +180,7 @@ impl Federation {
             uploads: BTreeMap::new(),
             places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
             history: BTreeMap::new(),
+            clock: SteadyClock::begin(),
             wake: None,
             finished: None,
             current: Current::default(),
@@ -179,11 +191,28 @@ impl Federation {
             told: BTreeSet::new(),
             warnings: None,
             warned: None,
+            versions_said: BTreeMap::new(),
+            known_before: 0,
             excluded: BTreeSet::new(),
             certificates: BTreeMap::new(),
             shown: BTreeMap::new(),
         })
     }
+}
+
+/// What to say to whoever knows the log that this one goes on from; nothing where it goes on from none.
+fn restored_from(entries: &[EncodedEntry], rotations: Vec<(u64, Vec<u8>)>) -> Option<LogRestored> {
+    let [opened, restored, ..] = entries else { return None };
+    if EntryKind::of(&restored.leaf) != Some(EntryKind::LogRestored) {
+        return None;
+    }
+    let n_before = rotations.len().saturating_sub(ROTATIONS_MAX);
+    let rotations = rotations.into_iter().skip(n_before);
+    Some(LogRestored {
+        opened: Blob(opened.leaf.clone()),
+        restored: Blob(restored.leaf.clone()),
+        rotations: rotations.map(|(index, entry)| Rotation { index, entry: Blob(entry) }).collect(),
+    })
 }
 
 /// The least noise that keeps the task's promise.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use eranos_base::{ClientId, Clock, SystemClock, UserError};
-use eranos_ledger::Epsilons;
+use eranos_base::{ClientId, Clock, UserError};
+use eranos_ledger::{Entry, Epsilons};
 use eranos_privacy::Promise;
+use eranos_wire::{messages::abort::Reason, tls::ALPN};
 use tokio::task::block_in_place;
 
-use super::{Federation, HISTORY_LEN_MAX, RoundReport};
+use super::{Federation, HISTORY_LEN_MAX, RoundReport, VERSIONS_SAID_MAX};
 use crate::{
     model::TestFigures,
     round::{Note, Phase, Round},
@@ -34,7 +35,7 @@ impl Federation {
             process: std::process::id(),
             round: self.round_ref.round.0,
             phase: phase.to_owned(),
-            phase_left_ms: self.wake.map_or(0, |at| at.since(SystemClock.now()).as_millis() as u64),
+            phase_left_ms: self.wake.map_or(0, |at| at.since(self.clock.now()).as_millis() as u64),
             released: self.released,
             attempts: self.n_attempts,
             epsilon: Some(self.epsilon()).filter(|epsilon| epsilon.is_finite()),
@@ -85,6 +86,52 @@ impl Federation {
         if let Some(warnings) = &self.warnings {
             let next = "it waits for others to join as long as it runs; or end it: the model so far can be exported, and \
                         another task may allow each client more (privacy.client_epsilon_max)";
+            // Nobody need listen.
+            let _ = warnings.try_send(UserError::new(what, next));
+        }
+    }
+
+    /// A client that speaks another version of the protocol than this build: said once of each.
+    pub(super) fn warn_of_version(&mut self, id: &ClientId, theirs: &Reason, is_later: bool) {
+        if self.versions_said.len() >= VERSIONS_SAID_MAX || self.versions_said.get(id) == Some(theirs) {
+            return;
+        }
+        self.versions_said.insert(id.clone(), theirs.clone());
+        let ours = String::from_utf8_lossy(ALPN);
+        tracing::info!(client = %id, %theirs, %ours, "another version");
+        if let Some(warnings) = &self.warnings {
+            let what = format!("client {} speaks {theirs}, this coordinator {ours}: it cannot take part", id.name());
+            let next = match is_later {
+                true => "upgrade this coordinator: the client's version is the later one",
+                false => "have its operator upgrade it: this coordinator's version is the later one",
+            };
+            // Nobody need listen.
+            let _ = warnings.try_send(UserError::new(what, next));
+        }
+    }
+
+    /// A client that says that it knows more of the ledger before this one than was counted as lost: said again only of more.
+    pub(super) fn warn_of_lost(&mut self, id: &ClientId, known: u64) {
+        let Some(Ok(Entry::LogRestored(restored))) =
+            self.restored.as_ref().map(|restored| Entry::parse(&restored.restored.0, None))
+        else {
+            return;
+        };
+        let beyond = known.saturating_sub(restored.old_size);
+        if beyond <= restored.attempts_lost || known <= self.known_before {
+            return;
+        }
+        self.known_before = known;
+        tracing::info!(client = %id, known, "knows more of the old ledger than was counted as lost");
+        if let Some(warnings) = &self.warnings {
+            let what = format!(
+                "client {} says that it knows {beyond} entries of the old ledger beyond the backup; {} attempts were counted as \
+                 lost",
+                id.name(),
+                restored.attempts_lost
+            );
+            let next =
+                "if it is so, restore the backup again with --attempts-lost of at least that, before anybody accepts";
             // Nobody need listen.
             let _ = warnings.try_send(UserError::new(what, next));
         }
@@ -178,6 +225,8 @@ impl Federation {
     }
 
     pub(super) fn epsilon(&self) -> f64 {
-        Epsilons::promised(&self.mechanism, self.attempts.n_attempts()).coordinator
+        // All attempts are of one promise, in whichever log they stand.
+        let n_attempts = self.attempts.n_attempts() + u64::from(self.before.attempts);
+        Epsilons::promised(&self.mechanism, n_attempts).coordinator
     }
 }

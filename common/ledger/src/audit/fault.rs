@@ -321,6 +321,12 @@ pub enum Fault {
         /// What its parameters give.
         recomputed: f64,
     },
+    /// A restoration in another place, or from this very log.
+    #[error("a log says once, as its second entry, which other log it goes on from")]
+    Restoration,
+    /// The old log's key did not sign that this log goes on from it.
+    #[error("the old log's key did not sign that this log goes on from it")]
+    RestorationSignature,
     /// An entry says again what is in force already.
     #[error("says again what the ledger already says")]
     Repeated,

@@ -13,8 +13,8 @@ use crate::{
         task::{Task, exceeds},
     },
     entry::{
-        Attempt, Entry, EntryError, EntryKind, EntryParser, LogOpened, Membership, PrivacyStated, PromisedCurves,
-        Roster, TaskOpened,
+        Attempt, Entry, EntryError, EntryKind, EntryParser, LogOpened, LogRestored, Membership, PrivacyStated,
+        PromisedCurves, Roster, TaskOpened,
     },
     note::LedgerKey,
     statement,
@@ -35,6 +35,7 @@ pub(super) struct Ledger<'a> {
     seen: Option<Seen<'a>>,
     parser: EntryParser,
     pub(super) opened: Option<LogOpened>,
+    restored: Option<LogRestored>,
     tasks: Vec<Task>,
     by_name: HashMap<TaskId, usize>,
     sessions: HashSet<SessionId>,
@@ -62,6 +63,7 @@ impl<'a> Ledger<'a> {
             seen,
             parser: EntryParser::default(),
             opened: None,
+            restored: None,
             tasks: Vec::new(),
             by_name: HashMap::new(),
             sessions: HashSet::new(),
@@ -94,6 +96,20 @@ impl<'a> Ledger<'a> {
                     self.is_pinned = self.key == *self.pinned;
                     self.opened = Some(opened);
                 }
+            }
+            Entry::LogRestored(restored) => {
+                let Some(opened) =
+                    self.opened.as_ref().filter(|opened| at.index == 1 && opened.origin != *restored.old_key.name())
+                else {
+                    return fault(Fault::Restoration);
+                };
+                if restored.verify(&opened.ledger_key).is_err() {
+                    fault(Fault::RestorationSignature);
+                }
+                if restored.date < opened.date {
+                    fault(Fault::Date { found: restored.date, before: opened.date });
+                }
+                self.restored = Some(*restored);
             }
             Entry::KeyRotated(rotation) => match rotation.verify(at.index, &self.key) {
                 Ok(new) => {
@@ -164,7 +180,8 @@ impl<'a> Ledger<'a> {
             fault(Fault::Budget { epsilon, budget: opened.budget_epsilon });
         }
         self.by_name.insert(opened.task.clone(), self.tasks.len());
-        self.tasks.push(Task::new(opened, curves));
+        let restored = self.restored.clone().filter(|restored| restored.task == opened.task);
+        self.tasks.push(Task::new(opened, restored, curves));
     }
 
     /// The task that an entry names, if it was opened in this session.

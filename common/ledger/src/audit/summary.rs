@@ -6,8 +6,8 @@ use eranos_privacy::{Noise, budget::UnitOfPrivacy};
 use crate::{
     audit::fault::Finding,
     entry::{
-        BudgetSet, Date, Epsilons, Executable, LogOpened, Membership, MembershipChange, ModelPublished, PrivacyStated,
-        PromisedCurves, TaskOpened, TaskStated,
+        BudgetSet, Date, Epsilons, Executable, LogOpened, LogRestored, Membership, MembershipChange, ModelPublished,
+        PrivacyStated, PromisedCurves, TaskOpened, TaskStated,
     },
     note::{Checkpoint, Origin},
 };
@@ -75,6 +75,8 @@ pub struct TaskSummary {
     pub noise: Noise,
     /// What it was opened with.
     pub opened: TaskOpened,
+    /// What it goes on from, where its beginning stands in another log, restored from a backup.
+    pub restored: Option<LogRestored>,
     /// What its operator says of it, and since when: the first day, and the words in force.
     pub stated: Option<(Date, TaskStated)>,
     /// What one client may be charged.
@@ -101,6 +103,8 @@ pub struct TaskSummary {
     pub max_attempts: u64,
     /// Epsilon charged: every attempt, at the plan's promise.
     pub charged: Epsilons,
+    /// The same together with the attempts of the logs before this one, those lost included.
+    pub charged_in_all: Epsilons,
     /// Epsilon attained: every attempt with the survivors it had; those that revealed nothing count with u_min.
     pub attained: Epsilons,
     /// The delta of every epsilon here.

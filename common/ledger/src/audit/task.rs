@@ -8,8 +8,8 @@ use eranos_privacy::{Mechanism, Promise, View, accountant::Accountant};
 use crate::{
     audit::{fault::Fault, summary::TaskSummary},
     entry::{
-        Attempt, BudgetSet, Date, Epsilons, Executable, ModelPublished, Outcome, PrivacyStated, PromisedCurves,
-        TaskOpened, TaskStated,
+        Attempt, BudgetSet, Date, Epsilons, Executable, LogRestored, ModelPublished, Outcome, PrivacyStated,
+        PromisedCurves, TaskOpened, TaskStated,
     },
 };
 
@@ -24,6 +24,8 @@ pub const EPSILON_TOLERANCE: f64 = 1e-9;
 /// What the entries so far say of one task.
 pub(super) struct Task {
     pub(super) opened: TaskOpened,
+    /// What it goes on from, where that was in another log.
+    restored: Option<LogRestored>,
     pub(super) curves: PromisedCurves,
     attempts: u64,
     /// The highest round so far; 0 before the first.
@@ -53,8 +55,9 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(opened: TaskOpened, curves: PromisedCurves) -> Self {
+    pub(super) fn new(opened: TaskOpened, restored: Option<LogRestored>, curves: PromisedCurves) -> Self {
         Self {
+            restored,
             curves,
             attempts: 0,
             last_round: RoundNumber(0),
@@ -173,8 +176,11 @@ impl Task {
             self.attempts = self.attempts.max(attempt.attempts);
         }
         let max = self.max_attempts();
-        if self.attempts > max {
-            fault(Fault::TooManyAttempts { found: self.attempts, max });
+        // Those of the logs before this one count too: what is promised is one promise.
+        let carried = self.restored.as_ref().map_or(0, LogRestored::attempts_carried);
+        let found = self.attempts.saturating_add(carried);
+        if found > max {
+            fault(Fault::TooManyAttempts { found, max });
         }
         if self.executables.len() < EXECUTABLES_MAX && !self.executables.contains(&attempt.executable) {
             self.executables.push(attempt.executable.clone());
@@ -221,6 +227,7 @@ impl Task {
 
     pub(super) fn summary(&self) -> TaskSummary {
         let mechanism = &self.opened.mechanism;
+        let carried = self.restored.as_ref().map_or(0, LogRestored::attempts_carried);
         TaskSummary {
             task: self.opened.task.clone(),
             session: self.opened.session,
@@ -228,6 +235,8 @@ impl Task {
             relation: mechanism.relation(),
             noise: mechanism.common().noise,
             opened: self.opened.clone(),
+            restored: self.restored.clone(),
+            charged_in_all: self.curves.epsilons(self.attempts.saturating_add(carried)),
             stated: self.stated.clone(),
             client_budget: self.client_budget.clone(),
             published: self.last_published.clone(),

@@ -18,6 +18,7 @@ mod mechanism;
 pub(crate) mod membership;
 mod opened;
 mod published;
+mod restored;
 mod rotation;
 mod stated;
 mod values;
@@ -38,6 +39,7 @@ pub use self::{
     membership::{Membership, MembershipChange, Opening},
     opened::{LogOpened, TaskOpened},
     published::ModelPublished,
+    restored::{LogRestored, Restoration},
     rotation::{KeyRotated, RotationError},
     stated::{BudgetSet, PrivacyStated, TaskStated},
     values::{Date, DateError, VERSION_LEN_MAX, Version, VersionError, WORDS_LEN_MAX, Words, WordsError},
@@ -111,6 +113,8 @@ pub enum EntryError {
 pub enum EntryKind {
     /// The log's first entry.
     LogOpened,
+    /// The log goes on from a backup of another one.
+    LogRestored,
     /// A task begins.
     TaskOpened,
     /// A round was attempted.
@@ -135,8 +139,9 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::LogOpened,
+        Self::LogRestored,
         Self::TaskOpened,
         Self::Attempt,
         Self::KeyRotated,
@@ -153,6 +158,7 @@ impl EntryKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::LogOpened => "log-opened",
+            Self::LogRestored => "log-restored",
             Self::TaskOpened => "task-opened",
             Self::Attempt => "attempt",
             Self::KeyRotated => "key-rotated",
@@ -189,6 +195,8 @@ impl fmt::Display for EntryKind {
 pub enum Entry {
     /// The log's first entry.
     LogOpened(LogOpened),
+    /// The log goes on from a backup of another one.
+    LogRestored(Box<LogRestored>),
     /// A task begins.
     TaskOpened(Box<TaskOpened>),
     /// A round was attempted.
@@ -212,6 +220,7 @@ impl Entry {
     pub const fn kind(&self) -> EntryKind {
         match self {
             Self::LogOpened(_) => EntryKind::LogOpened,
+            Self::LogRestored(_) => EntryKind::LogRestored,
             Self::TaskOpened(_) => EntryKind::TaskOpened,
             Self::Attempt(_) => EntryKind::Attempt,
             Self::KeyRotated(_) => EntryKind::KeyRotated,
@@ -232,6 +241,7 @@ impl Entry {
         let mut attachment = None;
         match self {
             Self::LogOpened(entry) => entry.write(&mut lines),
+            Self::LogRestored(entry) => entry.write(&mut lines),
             Self::TaskOpened(entry) => {
                 check_epsilons(&entry.mechanism, [entry.budget_epsilon])?;
                 check_finite([entry.budget_delta])?;
@@ -308,6 +318,7 @@ impl EntryParser {
         fields.line = 1;
         let entry = match kind {
             EntryKind::LogOpened => Entry::LogOpened(LogOpened::read(&mut fields)?),
+            EntryKind::LogRestored => Entry::LogRestored(Box::new(LogRestored::read(&mut fields)?)),
             EntryKind::TaskOpened => Entry::TaskOpened(Box::new(TaskOpened::read(&mut fields)?)),
             EntryKind::Attempt => Entry::Attempt(Box::new(Attempt::read(&mut fields, attachment)?)),
             EntryKind::KeyRotated => Entry::KeyRotated(KeyRotated::read(&mut fields)?),

@@ -247,7 +247,7 @@ impl<'a> TaskView<'a> {
             "task": summary.task.as_str(),
             "sentence": statement::sentence(summary),
             "private": self.is_private(),
-            "epsilon": finite(summary.charged.coordinator),
+            "epsilon": finite(summary.charged_in_all.coordinator),
             "budget_epsilon": finite(summary.budget_epsilon),
             "delta": summary.delta,
             "attempts": summary.attempts,

@@ -191,7 +191,7 @@ fn facts(html: &mut Html, task: &TaskView<'_>) {
         match task.is_private() {
             true => {
                 let of = format!("of a budget of {}, at delta {:e}", summary.budget_epsilon, summary.delta);
-                fact(html, "Epsilon spent", &rounded_up(summary.charged.coordinator), &of);
+                fact(html, "Epsilon spent", &rounded_up(summary.charged_in_all.coordinator), &of);
             }
             false => fact(html, "Epsilon spent", "infinite", "nobody added noise: nothing is promised"),
         }

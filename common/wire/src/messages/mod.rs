@@ -129,6 +129,8 @@ messages! {
         Aborted(abort::Aborted) = 0x99,
         /// The ledger key was exchanged; an answer to a check-in.
         KeyRotated(select::KeyRotated) = 0x9a,
+        /// The coordinator goes on in another ledger, from a backup; an answer to a check-in.
+        LogRestored(select::LogRestored) = 0x9b,
     }
 }
 
@@ -166,7 +168,7 @@ impl Request {
 impl Answer {
     /// Whether it answers a check-in, and nothing else.
     pub const fn is_to_check_in(&self) -> bool {
-        matches!(self, Self::Configure(_) | Self::ComeBackLater(_) | Self::KeyRotated(_))
+        matches!(self, Self::Configure(_) | Self::ComeBackLater(_) | Self::KeyRotated(_) | Self::LogRestored(_))
     }
 
     /// The longest header and body of an answer of `kind`.

@@ -35,6 +35,27 @@ pub struct KeyRotated {
     pub receipts: Vec<Blob>,
 }
 
+/// The coordinator's state was restored from a backup, and goes on in another ledger than the client knows. A client does not
+/// follow: its operator has to accept it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRestored {
+    /// The new ledger's first entry, `log-opened`.
+    pub opened: Blob,
+    /// Its second, `log-restored`, which the old ledger's key signed.
+    pub restored: Blob,
+    /// How the old ledger's key was exchanged up to the one that signed: at most [`ROTATIONS_MAX`], the last ones.
+    pub rotations: Vec<Rotation>,
+}
+
+/// An exchange of a ledger's key, by its entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The entry's index.
+    pub index: u64,
+    /// The entry.
+    pub entry: Blob,
+}
+
 /// Most rotations that a client follows at once; each takes some kilobytes.
 pub const ROTATIONS_MAX: usize = 64;
 

@@ -7,7 +7,7 @@ use eranos_ledger::Epsilons;
 use eranos_privacy::Promise;
 use tokio::task::block_in_place;
 
-use super::{Federation, HISTORY_LEN_MAX, RoundReport};
+use super::{Federation, RoundReport};
 use crate::{
     model::TestFigures,
     round::{Note, Phase, Round},
@@ -97,11 +97,7 @@ impl Federation {
             }
             Note::PhaseOver { phase, took, timed_out } => {
                 if !timed_out {
-                    let history = self.history.entry(phase).or_default();
-                    history.push_back(took);
-                    if history.len() > HISTORY_LEN_MAX {
-                        history.pop_front();
-                    }
+                    self.pace.note(phase, took);
                 }
             }
             Note::Dropped { id, phase, reason } => {
@@ -130,6 +126,7 @@ impl Federation {
             released: self.released,
             rounds: self.task.schedule.rounds,
             aborted,
+            sum: current.sum,
             n_selected: current.cohort.len(),
             dropped: Vec::new(),
             epsilon: self.epsilon(),

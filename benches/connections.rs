@@ -25,7 +25,7 @@ use eranos_base::{Clock, OsEntropy, SystemClock, encoding::encode_header};
 use eranos_certs::{Approval, Authority, Party, Role, cli::issue_beside, party};
 use eranos_coordinator::server::{Server, ServerOptions};
 use eranos_wire::{
-    framing::{Hello, Kind, encode_opening},
+    framing::{Dial, Hello, Kind, encode_opening},
     tls::{ClientTls, Credentials, SharedTrust, TrustMaterial},
 };
 use quinn::{ClientConfig, Connection, Endpoint, TransportConfig, crypto::rustls::QuicClientConfig};
@@ -127,7 +127,8 @@ fn client_config(party: &Party) -> ClientConfig {
 }
 
 fn hello() -> Vec<u8> {
-    let hello = Hello { software: "connections".to_owned(), now: SystemClock.now() };
+    let hello =
+        Hello { software: "connections".to_owned(), now: SystemClock.now(), dial: Dial { process: 0, number: 0 } };
     encode_opening(Kind::HELLO, &encode_header(&hello).unwrap(), 0).unwrap()
 }
 

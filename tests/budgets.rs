@@ -6,8 +6,8 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::mpsc,
-    thread,
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -434,6 +434,9 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     /// What it prints, line by line.
     stdout: mpsc::Receiver<String>,
+    /// What it has printed on its error stream, which is read as it comes: a full pipe would stop the process.
+    errors: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -442,29 +445,50 @@ impl Running {
         let (sender, stdout) = mpsc::channel();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         thread::spawn(move || { lines }.try_for_each(|line| sender.send(line)));
-        Self { child, stdout }
+        let (mut stream, errors) = (child.stderr.take().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
+        let kept = errors.clone();
+        let reader = thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(len @ 1..) = stream.read(&mut piece) {
+                kept.lock().unwrap().extend_from_slice(&piece[..len]);
+            }
+        });
+        Self { child, stdout, errors, reader: Some(reader) }
     }
 
-    /// Waits until it prints a line that begins so; none if it ended before.
-    pub(crate) fn hears(&mut self, beginning: &str) -> Option<String> {
+    /// Waits until it prints a line that begins so.
+    ///
+    /// # Errors
+    /// If it ended before, or prints none for long.
+    pub(crate) fn wait_for(&mut self, beginning: &str) -> Result<String, mpsc::RecvTimeoutError> {
         let deadline = Instant::now() + BOUND;
         loop {
-            match self.stdout.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.starts_with(beginning) => return Some(line),
-                Ok(_) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it never printed {beginning:?}"),
+            let line = self.stdout.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
+            if line.starts_with(beginning) {
+                return Ok(line);
             }
         }
     }
 
-    pub(crate) fn heard(&mut self, beginning: &str) -> String {
-        if let Some(line) = self.hears(beginning) {
-            return line;
+    /// The same; none if it ended before.
+    #[track_caller]
+    pub(crate) fn hears(&mut self, beginning: &str) -> Option<String> {
+        match self.wait_for(beginning) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("it never printed {beginning:?}: {}", self.said()),
         }
-        let mut errors = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-        panic!("it ended before it printed {beginning:?}: {errors}")
+    }
+
+    #[track_caller]
+    pub(crate) fn heard(&mut self, beginning: &str) -> String {
+        self.hears(beginning).unwrap_or_else(|| panic!("it ended before it printed {beginning:?}: {}", self.said()))
+    }
+
+    /// Whether it has ended, and what it has printed on its error stream so far.
+    pub(crate) fn said(&mut self) -> String {
+        let ended = self.child.try_wait().unwrap();
+        format!("{ended:?}\n{}", String::from_utf8_lossy(&self.errors.lock().unwrap()))
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -479,17 +503,13 @@ impl Running {
 
     /// Waits for its end and gives what it printed on its error stream.
     pub(crate) fn output(mut self) -> Output {
-        let mut errors = self.child.stderr.take().unwrap();
-        let errors = thread::spawn(move || {
-            let mut text = Vec::new();
-            errors.read_to_end(&mut text).map(|_| text)
-        });
         let began = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
-            assert!(began.elapsed() < BOUND, "the process hangs");
+            assert!(began.elapsed() < BOUND, "the process hangs: {}", self.said());
             thread::sleep(Duration::from_millis(5));
         }
-        let stderr = errors.join().unwrap().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let stderr = std::mem::take(&mut *self.errors.lock().unwrap());
         Output { status: self.child.wait().unwrap(), stdout: Vec::new(), stderr }
     }
 }

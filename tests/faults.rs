@@ -9,13 +9,13 @@ use std::{
     process::Command,
     sync::LazyLock,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use eranos_base::{Entropy, OsEntropy, SeededEntropy};
 use eranos_ledger::log::UNSYNCED_ENTRIES_MAX;
 
-use crate::budgets::{Running, Trial, check_error};
+use crate::budgets::{Running, Trial, check_error, set};
 
 #[test]
 fn a_coordinator_killed_at_every_durable_write_loses_nothing() {
@@ -253,6 +253,34 @@ fn a_coordinator_that_is_told_to_end_leaves_no_round_open_at_any_instant() {
     }
 }
 
+#[test]
+fn a_clock_that_is_set_back_while_a_phase_waits_holds_nobody_up() {
+    let trial = Trial::new(4, "tiny", 2000);
+    let task = trial.path("main/task.toml");
+    set(&task, "phase_timeout_ms = ", "phase_timeout_ms = 6000");
+    set(&task, "phase_wait_min_ms = ", "phase_wait_min_ms = 3000");
+    let clock = trial.path("clock");
+    fs::write(&clock, "0").unwrap();
+    let variables = [("LD_PRELOAD", FAULTS.library()), ("ERANOS_CLOCK", clock.display().to_string())];
+    let mut coordinator = trial.coordinator(&variables);
+    coordinator.heard("listening on ");
+    let clients: Vec<Running> = (1..=4).map(|i| trial.client(i, &variables)).collect();
+    coordinator.heard("round ");
+    // The phases wait for this one now, as long as the plan says.
+    clients[3].signal("STOP");
+    thread::sleep(Duration::from_millis(500));
+    let set_back = Duration::from_secs(600);
+    fs::write(&clock, format!("-{}", set_back.as_secs())).unwrap();
+    let began = Instant::now();
+    while !coordinator.heard("round ").contains("dropped: ") {}
+    coordinator.heard("round ");
+    assert!(began.elapsed() < set_back, "it waited until the clock was right again");
+    coordinator.signal("TERM");
+    assert!(coordinator.finish().success());
+    drop(clients);
+    trial.check_accounts("after the clock was set back");
+}
+
 /// Draws of one seed, which is printed.
 struct Dice(SeededEntropy);
 
@@ -300,8 +328,11 @@ impl Faults {
     fn variables(&self, mode: &str, at: u64, folder: &Path) -> [(&'static str, String); 2] {
         let count = self.folder.path().join(format!("count-{}", std::process::id()));
         let faults = format!("{mode} {at} {} {}", folder.display(), count.display());
-        let library = self.folder.path().join("faults.so").display().to_string();
-        [("LD_PRELOAD", library), ("ERANOS_FAULTS", faults)]
+        [("LD_PRELOAD", self.library()), ("ERANOS_FAULTS", faults)]
+    }
+
+    fn library(&self) -> String {
+        self.folder.path().join("faults.so").display().to_string()
     }
 }
 

@@ -63,17 +63,22 @@ fn rounds_over_a_bad_network_are_all_released_and_every_account_agrees() {
 #[test]
 fn attempts_over_a_broken_network_are_exact_or_cleanly_aborted() {
     let n_attempts: u64 = std::env::var("ERANOS_FAULTY_ATTEMPTS").map_or(N_BROKEN, |n| n.parse().unwrap());
-    // One of four may be away; phases are short, so that whoever is cut off for long is left behind.
+    // One of four may be away; phases are short, so that whoever is cut off for long is left behind. What all have said is
+    // shown if an attempt never ends.
+    let log = [("RUST_LOG", "info,eranos_client=debug,eranos_coordinator=debug".to_owned())];
     let trial = trial(4, 100_000, 6000, 3000);
-    let mut coordinator = trial.coordinator(&[]);
+    let mut coordinator = trial.coordinator(&log);
     coordinator.heard("listening on ");
     let first = Weights::of(&trial);
     let network = Network::before(&trial, Weather::BROKEN);
-    let clients: Vec<Running> = (1..=trial.n).map(|i| trial.client(i, &[])).collect();
+    let mut clients: Vec<Running> = (1..=trial.n).map(|i| trial.client(i, &log)).collect();
     let (mut aborted, mut dropped) = (0, 0);
     let mut memory = BTreeMap::new();
     for attempt in 1..=n_attempts {
-        let line = coordinator.heard("round ");
+        let line = coordinator.wait_for("round ").unwrap_or_else(|error| {
+            let clients: Vec<String> = clients.iter_mut().map(Running::said).collect();
+            panic!("attempt {attempt}: {error}: {}\nclients: {}", coordinator.said(), clients.join("\n"))
+        });
         aborted += u64::from(line.contains("aborted: "));
         dropped += u64::from(line.contains("dropped: "));
         if [n_attempts.min(20), n_attempts].contains(&attempt) {

@@ -21,7 +21,7 @@ use eranos_coordinator::{
     offences::Offence,
 };
 use eranos_wire::{
-    framing::{CloseCode, Hello, Kind, encode_opening},
+    framing::{CloseCode, Dial, Hello, Kind, encode_opening},
     tls::{ClientTls, Credentials, SharedTrust, TrustMaterial},
 };
 use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
@@ -298,7 +298,8 @@ async fn connected(tls: &ClientTls, address: SocketAddr) -> (Endpoint, quinn::Co
 
 async fn admitted(tls: &ClientTls, address: SocketAddr, now: Timestamp) -> (Endpoint, quinn::Connection) {
     let (endpoint, connection) = connected(tls, address).await;
-    let hello = encode_header(&Hello { software: "test".to_owned(), now }).unwrap();
+    let hello =
+        encode_header(&Hello { software: "test".to_owned(), now, dial: Dial { process: 0, number: 0 } }).unwrap();
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     send.write_all(&encode_opening(Kind::HELLO, &hello, 0).unwrap()).await.unwrap();
     send.finish().unwrap();

@@ -28,7 +28,7 @@ use eranos_client::{
 use eranos_coordinator::server::{BodyError, Incoming, Reply, Server, ServerOptions};
 use eranos_ledger::LedgerSigner;
 use eranos_wire::{
-    framing::{CloseCode, Hello, Kind, Limits, StreamCode, Welcome, encode_opening},
+    framing::{CloseCode, Dial, Hello, Kind, Limits, StreamCode, Welcome, encode_opening},
     tls::{self, ALPN, ClientTls, Credentials, ServerIdentity, SharedTrust, TrustMaterial},
 };
 use quinn::{
@@ -209,7 +209,7 @@ async fn a_client_revoked_between_handshake_and_hello_is_not_admitted() {
     assert!(matches!(cut, Err(ConnectionError::CertificateRefused { .. })), "{cut:?}");
     let (mut send, mut receive) = slow.open_bi().await.expect("a stream");
     // It may be closed already.
-    let _ = send.write_all(&hello()).await;
+    let _ = send.write_all(&hello(FIRST_DIAL)).await;
     let _ = send.finish();
     let answer = within("an end", receive.read_to_end(1000)).await;
     assert!(answer.is_err(), "admitted after its revocation");
@@ -232,7 +232,7 @@ async fn a_session_that_is_kept_to_be_resumed_does_not_bring_a_revoked_client_ba
     let mut held = Vec::new();
     for _ in 0..2 {
         let connection = within("a handshake", dial()).await.expect("a handshake");
-        assert_eq!(send_raw(&connection, &hello()).await.map(|_| ()), Ok(()), "admitted");
+        assert_eq!(send_raw(&connection, &hello(FIRST_DIAL)).await.map(|_| ()), Ok(()), "admitted");
         // Whatever ticket there is comes with the handshake's end.
         assert!(send_raw(&connection, &encode_opening(ASK, b"", 0).expect("short")).await.is_ok());
         held.push(connection);
@@ -338,7 +338,7 @@ async fn a_frame_that_is_none_fails_alone() {
         ("the longest header there is", frame(ASK, u32::MAX, 0, b"")),
         ("an unknown kind", frame(Kind(0x7f), 4, 0, b"head")),
         ("an answer's kind", frame(Kind(0x90), 4, 0, b"head")),
-        ("a second hello", hello()),
+        ("a second hello", hello(FIRST_DIAL)),
         ("another magic", altered(0, b'X')),
         ("another version", altered(4, 9)),
         ("nothing", Vec::new()),
@@ -616,9 +616,31 @@ async fn one_client_cannot_take_the_room_of_all_by_never_saying_hello() {
     }
     assert_works(&admitted(&honest, echo.address).await).await;
     let (_, first) = held.first().expect("many");
-    assert_eq!(close_code(first).await, Some(CloseCode::Replaced), "one identity has one connection at most");
+    assert_eq!(close_code(first).await, Some(CloseCode::NoHello), "one identity has one connection at most");
     drop(held);
     assert_works(&admitted(&greedy, echo.address).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_given_up_before_another_was_made_does_not_replace_it() {
+    let mut domain = Domain::new();
+    let echo = Echo::start(domain.coordinator());
+    let tls = tls(&domain.client("silo-1"));
+    let second = Dial { number: FIRST_DIAL.number + 1, ..FIRST_DIAL };
+    let (_endpoint, newer) = raw(&tls, echo.address).await;
+    send_raw(&newer, &hello(second)).await.expect("admitted");
+    // What the network kept back arrives.
+    let (_late, older) = raw(&tls, echo.address).await;
+    let (mut send, _receive) = older.open_bi().await.expect("a stream");
+    send.write_all(&hello(FIRST_DIAL)).await.expect("sent");
+    send.finish().expect("whole");
+    assert_eq!(close_code(&older).await, Some(CloseCode::Done));
+    assert_eq!(newer.close_reason(), None);
+    // Another process with the same certificate takes over, whatever it counts.
+    let other = Dial { process: FIRST_DIAL.process + 1, ..FIRST_DIAL };
+    let (_other, newest) = raw(&tls, echo.address).await;
+    send_raw(&newest, &hello(other)).await.expect("admitted");
+    assert_eq!(close_code(&newer).await, Some(CloseCode::Replaced));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1037,7 +1059,7 @@ async fn raw(tls: &ClientTls, address: SocketAddr) -> (Endpoint, quinn::Connecti
 
 async fn raw_admitted(tls: &ClientTls, address: SocketAddr) -> (Endpoint, quinn::Connection) {
     let (endpoint, connection) = raw(tls, address).await;
-    send_raw(&connection, &hello()).await.expect("admitted");
+    send_raw(&connection, &hello(FIRST_DIAL)).await.expect("admitted");
     (endpoint, connection)
 }
 
@@ -1046,8 +1068,8 @@ fn quic(tls: &ClientTls) -> quinn::ClientConfig {
     quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("TLS 1.3")))
 }
 
-fn hello() -> Vec<u8> {
-    let hello = Hello { software: "test".to_owned(), now: SystemClock.now() };
+fn hello(dial: Dial) -> Vec<u8> {
+    let hello = Hello { software: "test".to_owned(), now: SystemClock.now(), dial };
     let header = encode_header(&hello).expect("short");
     encode_opening(Kind::HELLO, &header, 0).expect("short")
 }
@@ -1137,6 +1159,8 @@ const BOUND: Duration = Duration::from_secs(60);
 const REVOCATIONS_SEEN: Duration = Duration::from_secs(4);
 /// The size of the federation that a coordinator expects.
 const CLIENTS_MAX: usize = 2;
+/// The first connection of some process.
+const FIRST_DIAL: Dial = Dial { process: 7, number: 0 };
 /// More connections at once than such a coordinator has room for.
 const N_SILENT: usize = 100;
 /// More first packets than handshakes are kept at once.

@@ -5,18 +5,21 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use eranos_base::{
-    Timestamp, UserError,
+    Entropy, OsEntropy, Timestamp, UserError,
     encoding::{decode_header, encode_header},
     limits::{CHUNK_LEN, CLOCK_SKEW_MAX},
 };
 use eranos_wire::{
-    framing::{CloseCode, Decoder, Hello, Kind, Limits, Piece, Welcome, encode_opening},
+    framing::{CloseCode, Decoder, Dial, Hello, Kind, Limits, Piece, Welcome, encode_opening},
     messages::abort::Reason,
     tls::ClientTls,
 };
@@ -107,6 +110,9 @@ pub struct Connector {
     address: String,
     host: String,
     tls: ClientTls,
+    process: u64,
+    /// Connections tried so far, by all clones.
+    dials: Arc<AtomicU64>,
 }
 
 /// An admitted connection.
@@ -148,7 +154,8 @@ impl Connector {
             return Err(UserError::new(what, "write it like coordinator.example.org:7433 in client.toml"));
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { address: address.to_owned(), host, tls })
+        let process = u64::from_le_bytes(OsEntropy.bytes());
+        Ok(Self { address: address.to_owned(), host, tls, process, dials: Arc::default() })
     }
 
     /// Connects and says Hello.
@@ -185,6 +192,7 @@ impl Connector {
     async fn connect_to(&self, address: SocketAddr) -> Result<Connection, ConnectionError> {
         let unreachable =
             |reason: String| ConnectionError::Unreachable { address: self.address.clone(), reason: reason.into() };
+        let dial = Dial { process: self.process, number: self.dials.fetch_add(1, Ordering::Relaxed) };
         let (config, verdict) = self.tls.attempt().map_err(|error| unreachable(error.to_string()))?;
         let config = quinn::crypto::rustls::QuicClientConfig::try_from(config)
             .map_err(|error| unreachable(error.to_string()))?;
@@ -211,7 +219,7 @@ impl Connector {
         let nobody = Greeting { coordinator: Reason::from(String::new()), skew: Duration::ZERO };
         let mut connection = Connection { endpoint, connection, greeting: nobody };
         let now = self.tls.clock().now();
-        let hello = Hello { software: SOFTWARE.to_owned(), now };
+        let hello = Hello { software: SOFTWARE.to_owned(), now, dial };
         let header = encode_header(&hello).map_err(|error| unreachable(error.to_string()))?;
         let answer = connection.exchange(Kind::HELLO, &header, Bytes::new(), |_| Some(Limits::HELLO)).await?;
         let welcome: Welcome = decode_header(&answer.header).map_err(|error| unreachable(error.to_string()))?;

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SystemClock, Timestamp, UserError};
+use eranos_base::{Clock, Entropy, OsEntropy, RoundNumber, SteadyClock, SystemClock, Timestamp, UserError};
 use eranos_secagg::{Identity, StatementKey, VerifiedCertifications};
 use eranos_wire::{
     Answer, Request,
@@ -286,6 +286,7 @@ impl Session {
         let mut exchange = Exchange::start(link, check_in.into(), Bytes::new(), check_in_time);
         let (trained_sender, mut trained) = mpsc::channel(1);
         let mut training: Option<Cancel> = None;
+        let mut clock = SteadyClock::begin();
         let mut wake: Option<Timestamp> = None;
         let mut place = None;
         // Nothing but an abort is sent before there is a plan.
@@ -302,7 +303,7 @@ impl Session {
                     Ok(contribution) => Event::Contribution(contribution),
                     Err(reason) => Event::TrainingFailed { reason },
                 },
-                () = sleep_until_time(wake), if wake.is_some() => {
+                () = sleep_until_time(wake, clock), if wake.is_some() => {
                     wake = None;
                     Event::Wake
                 }
@@ -319,10 +320,12 @@ impl Session {
                 () = stopped(stop) => Event::Leave { reason: "the client is shutting down".to_owned() },
             };
             if matches!(event, Event::Answer { answer: Answer::Configure(_), .. }) {
+                // The round begins: a plan may have been waited for while the machine slept.
+                clock = SteadyClock::begin();
                 block_in_place(|| self.store.refresh())?;
                 round = round.knowing(self.store.memory());
             }
-            let (next, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
+            let (next, actions) = block_in_place(|| round.handle(event, clock.now(), &mut OsEntropy));
             round = next;
             place = round.plan().map(|plan| (plan.session, plan.round)).or(place);
             if let Some(plan) = round.plan() {
@@ -590,8 +593,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn sleep_until_time(at: Option<Timestamp>) {
-    let wait = at.unwrap_or_default().since(SystemClock.now());
+async fn sleep_until_time(at: Option<Timestamp>, clock: SteadyClock) {
+    let wait = at.unwrap_or_default().since(clock.now());
     sleep_until(Instant::now() + wait).await;
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use eranos_base::{
-    ClientId, Clock, Digest, OsEntropy, RoundNumber, SystemClock, TrustDomain, UserError, VerifyingKey,
+    ClientId, Clock, Digest, OsEntropy, RoundNumber, SteadyClock, Timestamp, TrustDomain, UserError, VerifyingKey,
     limits::{COHORT_LEN_MAX, UPLOAD_GRANTS_MAX},
 };
 use eranos_certs::TrustAnchor;
@@ -217,7 +217,9 @@ pub struct Federation {
     /// For vectors that are being read or wait to be added.
     places: Arc<Semaphore>,
     pace: Pace,
-    wake: Option<eranos_base::Timestamp>,
+    /// What this round's deadlines are kept by.
+    clock: SteadyClock,
+    wake: Option<Timestamp>,
     /// The last released round, for its survivors that are late.
     finished: Option<Finished>,
     current: Current,
@@ -353,7 +355,7 @@ impl Federation {
         let mut stopping = false;
         self.next_round()?;
         while !(matches!(self.round, Round::Over) && (stopping || self.is_done())) {
-            let wake = self.wake;
+            let (wake, clock) = (self.wake, self.clock);
             tokio::select! {
                 incoming = server.next() => match incoming {
                     Some(incoming) => self.receive(incoming, &upload_sender)?,
@@ -361,13 +363,13 @@ impl Federation {
                 },
                 Some(upload) = uploads.recv() => self.uploaded(upload)?,
                 Some(ask) = asks.recv() => self.tell(ask, &server),
-                () = sleep_until(wake), if wake.is_some() => {
+                () = sleep_until(wake, clock), if wake.is_some() => {
                     self.wake = None;
                     self.feed(Event::Wake)?;
                     self.warn_of_spent();
                     if self.wake.is_none() && self.round.phase().is_some() {
-                        // The clock was set back: what was due is not due yet.
-                        self.wake = Some(SystemClock.now() + WAKE_AGAIN);
+                        // It was not due yet, by a rounding.
+                        self.wake = Some(self.clock.now() + WAKE_AGAIN);
                     }
                 }
                 () = &mut stop, if !stopping => {
@@ -470,7 +472,8 @@ impl Federation {
         self.current = Current::default();
         self.cosigned.refresh(&self.ledger);
         let checkpoint = self.model.checkpoint();
-        let now = SystemClock.now();
+        self.clock = SteadyClock::begin();
+        let now = self.clock.now();
         let spec = RoundSpec {
             trust_domain: self.trust_domain.clone(),
             ledger_origin: self.signer.ledger_key().name().as_str().to_owned(),
@@ -683,9 +686,16 @@ impl Federation {
 
     /// Shows a member of the roster the credentials that it has not seen.
     fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) {
-        let Round::ShareKeys(phase) = &self.round else {
-            self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
-            return;
+        let phase = match &self.round {
+            Round::ShareKeys(phase) if phase.has(to) => phase,
+            Round::ShareKeys(_) => {
+                self.answer(to, Aborted { reason: "the roster does not have you".into() }.into(), Bytes::new());
+                return;
+            }
+            _ => {
+                self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+                return;
+            }
         };
         if let Some(frame) = self.shown.get(&fetch.credentials) {
             let frame = frame.clone();
@@ -783,7 +793,7 @@ impl Federation {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let round = std::mem::replace(&mut self.round, Round::Over);
-            let (round, actions) = block_in_place(|| round.handle(event, SystemClock.now(), &mut OsEntropy));
+            let (round, actions) = block_in_place(|| round.handle(event, self.clock.now(), &mut OsEntropy));
             self.round = round;
             self.break_off_uploads();
             for action in actions {
@@ -950,9 +960,8 @@ fn frame_len(frame: &AnswerFrame) -> u64 {
     (frame.header.len() + frame.body.len() + FRAME_OVERHEAD) as u64
 }
 
-async fn sleep_until(at: Option<eranos_base::Timestamp>) {
-    let at = at.unwrap_or_default();
-    tokio::time::sleep(at.since(SystemClock.now())).await;
+async fn sleep_until(at: Option<Timestamp>, clock: SteadyClock) {
+    tokio::time::sleep(at.unwrap_or_default().since(clock.now())).await;
 }
 
 /// How soon a round looks at the clock again that was woken before its time.

@@ -29,7 +29,7 @@ use eranos_certs::{
 };
 use eranos_wire::{
     Request,
-    framing::{CloseCode, Hello, Kind, Limits, StreamCode, Welcome},
+    framing::{CloseCode, Dial, Hello, Kind, Limits, StreamCode, Welcome},
     tls::{self, Credentials, ServerIdentity, SharedTrust, TrustMaterial},
 };
 use quinn::{Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, TransportConfig, VarInt};
@@ -151,6 +151,7 @@ struct Admission {
     connection: Connection,
     certificate: Digest,
     standing: Standing,
+    dial: Dial,
 }
 
 /// What the server says of itself to whoever watches.
@@ -459,6 +460,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
         connection: connection.clone(),
         certificate: identity.fingerprint,
         standing: identity.standing.clone(),
+        dial: hello.dial,
     };
     let before = {
         let mut connections = lock(&shared.connections);
@@ -467,6 +469,11 @@ async fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>) -> Result<Admitt
         let anchor = lock(&shared.anchor).clone();
         if let Err(error) = anchor.still_believes(&identity.standing, now) {
             return refuse(close_code(&error, CloseCode::Revoked), Offence::Stranger, format!("{id}: {error}"));
+        }
+        if connections.get(&id).is_some_and(|newer| hello.dial.is_before(newer.dial)) {
+            // Its client gave it up: the packets were late.
+            connection.close(CloseCode::Done.number().into(), b"");
+            return Err(None);
         }
         connections.insert(id.clone(), admission)
     };
@@ -503,7 +510,8 @@ fn may_connect(connects: &Mutex<BTreeMap<ClientId, Bucket>>, id: &ClientId, now:
     may
 }
 
-/// Keeps one identity from taking the handshakes of all: of its connections without Hello only the newest lives.
+/// Keeps one identity from taking the handshakes of all: of its connections without Hello only the newest lives. Which one
+/// its client made last is not known before Hello: the other is told nothing that would end the client.
 struct Greeting<'a> {
     shared: &'a Shared,
     id: ClientId,
@@ -513,7 +521,7 @@ struct Greeting<'a> {
 impl<'a> Greeting<'a> {
     fn begin(shared: &'a Shared, id: &ClientId, connection: &Connection) -> Self {
         if let Some(before) = lock(&shared.greeting).insert(id.clone(), connection.clone()) {
-            before.close(CloseCode::Replaced.number().into(), b"");
+            before.close(CloseCode::NoHello.number().into(), b"");
         }
         Self { shared, id: id.clone(), stable_id: connection.stable_id() }
     }

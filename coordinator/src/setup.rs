@@ -239,7 +239,8 @@ fn task_text(init: &Init) -> String {
          [training]\n\
          {clipped}\
          l2_clip_norm = {clip:?}\n\
-         # sgd {{ learning_rate }}, momentum {{ learning_rate, momentum }}, or adam {{ learning_rate, beta_1, beta_2, epsilon }}.\n\
+         # sgd {{ learning_rate }}, momentum {{ learning_rate, momentum }}, adam or yogi {{ learning_rate, beta_1, beta_2, epsilon }},\n\
+         # adamw (adam's and weight_decay), or adagrad {{ learning_rate, initial_accumulator_value, epsilon }}: docs/strategies.md.\n\
          server_optimizer = {optimizer}\n\
          # constant, or linear: the learning rate falls along a line to last_share of it after n_steps rounds.\n\
          learning_rate_schedule = {{ name = \"linear\", n_steps = {rounds}, last_share = {LAST_SHARE:?} }}\n\

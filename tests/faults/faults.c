@@ -7,7 +7,9 @@
  *   tear      a write is cut in half, any other call carried out, and then the process is killed;
  *   full      the disk is full: the first write is cut in half, every later one fails with ENOSPC;
  *   readonly  nothing can be changed any more: EROFS.
- * COUNT is a file that always holds how many calls there were. */
+ * COUNT is a file that always holds how many calls there were.
+ *
+ * ERANOS_CLOCK names a file that holds by how many seconds the clock of the day is wrong, now. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char mode[16], folder[4096], count_path[4096];
@@ -156,4 +159,17 @@ int open64(const char *path, int flags, ...) {
     mode_t permissions = va_arg(list, mode_t);
     va_end(list);
     return refused(path, flags) ? -1 : REAL(open64)(path, flags, permissions);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int result = REAL(clock_gettime)(clock, time);
+    const char *wrong = getenv("ERANOS_CLOCK");
+    if (result != 0 || clock != CLOCK_REALTIME || !wrong) return result;
+    char text[32] = {0};
+    int fd = REAL(open)(wrong, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        if (read(fd, text, sizeof text - 1) > 0) time->tv_sec += atol(text);
+        close(fd);
+    }
+    return 0;
 }

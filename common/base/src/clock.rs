@@ -3,7 +3,7 @@
 use std::{
     fmt,
     ops::Add,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Milliseconds since the Unix epoch.
@@ -57,5 +57,26 @@ impl Clock for SystemClock {
         // A clock before 1970 reads as the epoch: every certificate is then not yet valid, which fails closed.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::default() + since_epoch
+    }
+}
+
+/// A clock that begins at the operating system's time and goes on evenly, whatever that is set to meanwhile: deadlines are
+/// kept by it. It may stand still while the machine sleeps, so that whoever also looks at dates begins a new one often.
+#[derive(Clone, Copy, Debug)]
+pub struct SteadyClock {
+    began: Timestamp,
+    at: Instant,
+}
+
+impl SteadyClock {
+    /// A clock that begins now.
+    pub fn begin() -> Self {
+        Self { began: SystemClock.now(), at: Instant::now() }
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        self.began + self.at.elapsed()
     }
 }

@@ -16,7 +16,7 @@ pub mod signing;
 pub mod statement;
 pub mod user_error;
 
-pub use clock::{Clock, SystemClock, Timestamp};
+pub use clock::{Clock, SteadyClock, SystemClock, Timestamp};
 pub use digest::Digest;
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use ids::{ClientId, GraphKind, Position, RoundNumber, SessionId, TaskId, TrustDomain};

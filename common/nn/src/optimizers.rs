@@ -46,6 +46,28 @@ pub enum OptimizerSpec {
         /// What keeps the division finite.
         epsilon: f64,
     },
+    /// Adagrad (Duchi et al. 2011, as Keras has it): v = initial_accumulator_value before the first step;
+    /// v = v + g^2; w -= learning_rate g / sqrt(v + epsilon).
+    Adagrad {
+        /// The learning rate.
+        learning_rate: f64,
+        /// What the sum of squares begins with, 0 or more.
+        initial_accumulator_value: f64,
+        /// What keeps the division finite.
+        epsilon: f64,
+    },
+    /// Yogi, as a server's optimizer (Reddi et al. 2021, algorithm 2; v is epsilon^2 before the first step):
+    /// m = beta_1 m + (1 - beta_1) g; v = v - (1 - beta_2) g^2 sign(v - g^2); w -= learning_rate m / (sqrt(v) + epsilon).
+    Yogi {
+        /// The learning rate.
+        learning_rate: f64,
+        /// The decay of the first moment, in [0, 1).
+        beta_1: f64,
+        /// The decay of the second moment, in [0, 1).
+        beta_2: f64,
+        /// How adaptive it is: the larger, the more like momentum.
+        epsilon: f64,
+    },
 }
 
 /// How the learning rate goes from step to step.
@@ -138,8 +160,17 @@ impl OptimizerSpec {
     pub const fn n_moments(&self) -> usize {
         match self {
             Self::Sgd { .. } => 0,
-            Self::Momentum { .. } => 1,
-            Self::Adam { .. } | Self::AdamW { .. } => 2,
+            Self::Momentum { .. } | Self::Adagrad { .. } => 1,
+            Self::Adam { .. } | Self::AdamW { .. } | Self::Yogi { .. } => 2,
+        }
+    }
+
+    /// What each vector of moments is before the first step.
+    const fn first_moments(&self) -> [f64; 2] {
+        match *self {
+            Self::Adagrad { initial_accumulator_value, .. } => [initial_accumulator_value, 0.0],
+            Self::Yogi { epsilon, .. } => [0.0, epsilon * epsilon],
+            Self::Sgd { .. } | Self::Momentum { .. } | Self::Adam { .. } | Self::AdamW { .. } => [0.0; 2],
         }
     }
 
@@ -156,24 +187,31 @@ impl OptimizerSpec {
             true => Ok(()),
             false => Err(OptimizerError::Constant { what, found, expected: "0 or more, below 1" }),
         };
+        let not_negative = |what, found: f64| match found.is_finite() && found >= 0.0 {
+            true => Ok(()),
+            false => Err(OptimizerError::Constant { what, found, expected: "a finite number, 0 or more" }),
+        };
         match *self {
             Self::Sgd { learning_rate } => positive("learning_rate", learning_rate),
             Self::Momentum { learning_rate, momentum } => {
                 positive("learning_rate", learning_rate)?;
                 decay("momentum", momentum)
             }
-            Self::Adam { learning_rate, beta_1, beta_2, epsilon } => {
+            Self::Adam { learning_rate, beta_1, beta_2, epsilon }
+            | Self::Yogi { learning_rate, beta_1, beta_2, epsilon } => {
                 positive("learning_rate", learning_rate)?;
                 decay("beta_1", beta_1)?;
                 decay("beta_2", beta_2)?;
                 positive("epsilon", epsilon)
             }
             Self::AdamW { learning_rate, weight_decay, beta_1, beta_2, epsilon } => {
-                if !(weight_decay >= 0.0 && weight_decay.is_finite()) {
-                    let (what, expected) = ("weight_decay", "a finite number, 0 or more");
-                    return Err(OptimizerError::Constant { what, found: weight_decay, expected });
-                }
+                not_negative("weight_decay", weight_decay)?;
                 Self::Adam { learning_rate, beta_1, beta_2, epsilon }.check()
+            }
+            Self::Adagrad { learning_rate, initial_accumulator_value, epsilon } => {
+                positive("learning_rate", learning_rate)?;
+                not_negative("initial_accumulator_value", initial_accumulator_value)?;
+                positive("epsilon", epsilon)
             }
         }
     }
@@ -189,13 +227,15 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// A fresh optimizer for `n_parameters` parameters, all moments zero.
+    /// A fresh optimizer for `n_parameters` parameters.
     ///
     /// # Errors
     /// If a constant of `spec` is outside its range.
     pub fn new(spec: OptimizerSpec, n_parameters: usize) -> Result<Self, OptimizerError> {
         spec.check()?;
-        Ok(Self { spec, n_parameters, n_steps: 0, moments: vec![0.0; n_parameters * spec.n_moments()] })
+        let moments = spec.first_moments().into_iter().take(spec.n_moments());
+        let moments = moments.flat_map(|first| std::iter::repeat_n(first as f32, n_parameters)).collect();
+        Ok(Self { spec, n_parameters, n_steps: 0, moments })
     }
 
     /// The optimizer as it stood after `n_steps` steps, from what [`Optimizer::moments`] gave then.
@@ -276,6 +316,12 @@ impl Optimizer {
                 constants: adam(learning_rate, beta_1, beta_2, epsilon),
                 lost: Some((share * learning_rate * weight_decay) as f32),
             },
+            OptimizerSpec::Adagrad { learning_rate, epsilon, .. } => {
+                Update::Adagrad { constants: [share * learning_rate, epsilon].map(|x| x as f32) }
+            }
+            OptimizerSpec::Yogi { learning_rate, beta_1, beta_2, epsilon } => {
+                Update::Yogi { constants: [share * learning_rate, beta_1, beta_2, epsilon].map(|x| x as f32) }
+            }
         };
         let first = self.n_parameters.min(self.moments.len());
         let (m, v) = self.moments.split_at_mut(first);
@@ -289,6 +335,8 @@ pub(crate) enum Update {
     Sgd { learning_rate: f32 },
     Momentum { learning_rate: f32, decay: f32 },
     Adam { constants: [f32; 4], lost: Option<f32> },
+    Adagrad { constants: [f32; 2] },
+    Yogi { constants: [f32; 4] },
 }
 
 impl Update {
@@ -303,6 +351,8 @@ impl Update {
                 }
                 adam(parameters, gradient, m, v, constants);
             }
+            Self::Adagrad { constants } => adagrad(parameters, gradient, m, constants),
+            Self::Yogi { constants } => yogi(parameters, gradient, m, v, constants),
         }
     }
 }
@@ -325,6 +375,25 @@ fn adam(parameters: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32], 
     for (((w, g), m), v) in parameters.iter_mut().zip(gradient).zip(m).zip(v) {
         *m += (g - *m) * (1.0 - beta_1);
         *v += (g * g - *v) * (1.0 - beta_2);
+        *w -= alpha * *m / (v.sqrt() + epsilon);
+    }
+}
+
+fn adagrad(parameters: &mut [f32], gradient: &[f32], v: &mut [f32], [alpha, epsilon]: [f32; 2]) {
+    for ((w, g), v) in parameters.iter_mut().zip(gradient).zip(v) {
+        *v += g * g;
+        *w -= alpha * g / (*v + epsilon).sqrt();
+    }
+}
+
+fn yogi(parameters: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32], constants: [f32; 4]) {
+    let [alpha, beta_1, beta_2, epsilon] = constants;
+    for (((w, g), m), v) in parameters.iter_mut().zip(gradient).zip(m).zip(v) {
+        let square = g * g;
+        // Nothing where the two are equal: f32::signum has no zero.
+        let sign = f32::from(i8::from(*v > square) - i8::from(*v < square));
+        *m += (g - *m) * (1.0 - beta_1);
+        *v -= (1.0 - beta_2) * square * sign;
         *w -= alpha * *m / (v.sqrt() + epsilon);
     }
 }
@@ -369,6 +438,36 @@ mod tests {
                 OptimizerSpec::AdamW { learning_rate: 0.1, weight_decay, beta_1: 0.9, beta_2: 0.9, epsilon: 1e-7 };
             assert!(spec.check().is_err());
         }
+    }
+
+    /// From Keras 3.15.1: `Adagrad(0.01)` on a variable of 1.0, -2.0 with these two gradients.
+    #[test]
+    fn adagrad_agrees_with_keras() {
+        let spec = OptimizerSpec::Adagrad { learning_rate: 0.01, initial_accumulator_value: 0.1, epsilon: 1e-7 };
+        let mut optimizer = Optimizer::new(spec, 2).expect("constants");
+        let mut w = [1.0_f32, -2.0];
+        optimizer.step(&mut w, &[0.5, 0.1]).expect("lengths");
+        optimizer.step(&mut w, &[-0.25, 0.2]).expect("lengths");
+        for (found, expected) in w.into_iter().zip([0.995_441_f32, -2.008_179]) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    }
+
+    /// Both ways in which the second moment goes, and where it stays, by hand from the paper's algorithm.
+    #[test]
+    fn yogi_follows_its_paper() {
+        let spec = OptimizerSpec::Yogi { learning_rate: 0.1, beta_1: 0.5, beta_2: 0.75, epsilon: 0.5 };
+        let mut optimizer = Optimizer::new(spec, 3).expect("constants");
+        let mut w = [0.0_f32; 3];
+        // v = .25: below g^2 = 1, above .04, equal to .25.
+        optimizer.step(&mut w, &[1.0, 0.2, 0.5]).expect("lengths");
+        let v = [0.25 + 0.25, 0.25 - 0.25 * 0.04, 0.25_f64];
+        let m = [0.5, 0.1, 0.25_f64];
+        for i in 0..3 {
+            let expected = -0.1 * m[i] / (v[i].sqrt() + 0.5);
+            assert!((f64::from(w[i]) - expected).abs() < 1e-7, "{i}: {} {expected}", w[i]);
+        }
+        assert_eq!(optimizer.moments().len(), 6);
     }
 
     #[test]

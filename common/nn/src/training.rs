@@ -259,6 +259,8 @@ mod tests {
             OptimizerSpec::Momentum { learning_rate: 0.1, momentum: 0.9 },
             OptimizerSpec::adam(0.001),
             OptimizerSpec::adamw(0.001),
+            OptimizerSpec::Adagrad { learning_rate: 0.01, initial_accumulator_value: 0.1, epsilon: 1e-7 },
+            OptimizerSpec::Yogi { learning_rate: 0.01, beta_1: 0.9, beta_2: 0.99, epsilon: 1e-3 },
         ] {
             let start = network.initialise(&mut SeededEntropy::new(5));
             let run = |n_threads| {

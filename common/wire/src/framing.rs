@@ -320,6 +320,25 @@ pub struct Hello {
     pub software: String,
     /// The client's clock.
     pub now: Timestamp,
+    /// Which of its connections this is.
+    pub dial: Dial,
+}
+
+/// One connection among those that a client makes. Packets come late: without this, a connection that its client gave up
+/// long ago could take the place of the one that it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dial {
+    /// Drawn by each process.
+    pub process: u64,
+    /// Counts the connections of the process.
+    pub number: u64,
+}
+
+impl Dial {
+    /// Whether the same process made `other` later.
+    pub fn is_before(self, other: Self) -> bool {
+        self.process == other.process && self.number < other.number
+    }
 }
 
 /// What a coordinator answers: the client is admitted.
@@ -347,7 +366,7 @@ pub enum CloseCode {
     NotAClient = 3,
     /// The coordinator shuts down.
     Shutdown = 4,
-    /// The connection did not begin with a [`Hello`] in time.
+    /// The connection did not begin with a [`Hello`] in time, or before the next one of the same identity.
     NoHello = 5,
     /// The coordinator has no room for another connection, or this client has connected too often.
     Full = 6,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use eranos_base::{
-    Clock, Digest, Entropy, OsEntropy, SessionId, SystemClock, TaskId, TrustDomain, UserError,
+    Clock, Digest, Entropy, OsEntropy, SessionId, SteadyClock, SystemClock, TaskId, TrustDomain, UserError,
     limits::UPLOAD_GRANTS_MAX,
 };
 use eranos_ledger::{Date, EncodedEntry, Entry, EntryError, LedgerSigner, LogOpened, TaskOpened};
@@ -173,6 +173,7 @@ impl Federation {
             uploads: BTreeMap::new(),
             places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
             pace,
+            clock: SteadyClock::begin(),
             wake: None,
             finished: None,
             current: Current::default(),

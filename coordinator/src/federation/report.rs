@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use eranos_base::{ClientId, Clock, SystemClock, UserError};
+use eranos_base::{ClientId, Clock, UserError};
 use eranos_ledger::Epsilons;
 use eranos_privacy::Promise;
 use tokio::task::block_in_place;
@@ -34,7 +34,7 @@ impl Federation {
             process: std::process::id(),
             round: self.round_ref.round.0,
             phase: phase.to_owned(),
-            phase_left_ms: self.wake.map_or(0, |at| at.since(SystemClock.now()).as_millis() as u64),
+            phase_left_ms: self.wake.map_or(0, |at| at.since(self.clock.now()).as_millis() as u64),
             released: self.released,
             attempts: self.n_attempts,
             epsilon: Some(self.epsilon()).filter(|epsilon| epsilon.is_finite()),

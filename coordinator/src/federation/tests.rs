@@ -214,6 +214,14 @@ async fn clients_that_ask_for_the_same_credentials_share_one_answers_bytes() {
     let (alone, shown) = show(1, &names[2..3]);
     assert!(alone != first && shown == all[2..3]);
     assert_eq!(show(2, &[ShortName([7; 8])]).1, []);
+    // A stranger to the roster is shown nobody, whatever was kept.
+    let stranger =
+        Peer { id: ClientId::new(&federation.trust_domain, "stranger").expect("a name"), ..peers[0].clone() };
+    let fetch =
+        FetchCredentials { round: federation.round_ref, credentials: names.iter().map(|name| name.0).collect() };
+    federation.exchanges.arrive(&stranger.id, Digest::of(&[1]), false, Reply::to_nobody());
+    federation.show_credentials(&stranger.id, &fetch);
+    assert!(matches!(heard(&mut federation, &stranger, 1), Answer::Aborted(_)));
     // What lacks somebody is kept for nobody, and nobody gets in another round what was asked for in this.
     assert_eq!(federation.shown.len(), 2);
     federation.next_round().expect("a round");

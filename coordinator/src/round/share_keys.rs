@@ -51,6 +51,11 @@ impl ShareKeys {
         (Round::ShareKeys(phase), rest.into_iter().chain(answers).collect())
     }
 
+    /// Whether the roster has this client.
+    pub fn has(&self, id: &ClientId) -> bool {
+        self.router.roster().position_of(id).is_some()
+    }
+
     /// The credential of this name, if the roster has it.
     pub fn credential(&self, name: ShortName) -> Option<&Credential> {
         self.credentials.get(&name)

@@ -1,4 +1,4 @@
-//! `eranos simulate`: what a federation made for the purpose shows of itself.
+//! `eranos simulate`: what a federation made for the purpose shows of itself. What a file describes is in [`fleet`].
 //!
 //! `canary` audits privacy by one run (Steinke, Nasr and Jagielski 2023): records that nobody could miss are in or out by a
 //! coin, a real round is run over them, and whoever sees the model guesses which were in.
@@ -27,7 +27,23 @@ use tokio::sync::watch;
 
 use crate::demo::{Faults, Parties, READY_SLOT_MS, TRUST_DOMAIN, broken, enrol, free_port, write};
 
+mod fleet;
+mod world;
+
 /// `eranos simulate`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_long_help = EXAMPLE)]
+pub(crate) struct Simulate {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The scenario: a task, how many clients, who vanishes where, and what the network carries
+    #[arg(required = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Audit privacy with canaries: how much epsilon one real round shows by itself
@@ -71,8 +87,14 @@ pub(crate) struct CanaryOptions {
 }
 
 /// Runs `eranos simulate`.
-pub(crate) fn run(command: Command) -> Result<(), UserError> {
-    let Command::Canary(options) = command;
+pub(crate) fn run(simulate: Simulate) -> Result<(), UserError> {
+    match simulate {
+        Simulate { command: Some(Command::Canary(options)), .. } => canary(&options),
+        Simulate { command: None, file, json } => fleet::run(&file.unwrap_or_default(), json),
+    }
+}
+
+fn canary(options: &CanaryOptions) -> Result<(), UserError> {
     let most = most_that_can_be_shown(options.canaries);
     if !(options.epsilon > 0.0 && options.epsilon < most) {
         return Err(UserError::new(
@@ -90,11 +112,11 @@ pub(crate) fn run(command: Command) -> Result<(), UserError> {
         UserError::new(format!("cannot make a temporary folder: {error}"), "set TMPDIR to a writable folder")
     })?;
     let is_in = toss(options.canaries);
-    let run = runtime.block_on(train(&options, &is_in, dir.path()))?;
+    let run = runtime.block_on(train(options, &is_in, dir.path()))?;
     let Some(shown) = audit_scores(&run.scores, &is_in, DELTA, SIGNIFICANCE) else {
         return Err(broken(&"the model does not have the canaries' parameters"));
     };
-    report(&options, &is_in, &shown, &run.mechanism)
+    report(options, &is_in, &shown, &run.mechanism)
 }
 
 /// Whose gradients show in which parameters, and what the round did to them.
@@ -326,6 +348,8 @@ fn report(options: &CanaryOptions, is_in: &[bool], shown: &Shown, mechanism: &Me
     Ok(())
 }
 
+/// What a scenario says.
+const EXAMPLE: &str = concat!("Example, every key of it:\n\n", include_str!("../docs/examples/fleet.toml"));
 const TASK: &str = "canaries";
 const RECORDS: &str = "images-idx3-ubyte";
 const LABELS: &str = "labels-idx1-ubyte";

@@ -25,7 +25,7 @@ use crate::{
     connection::{Connection, ConnectionError, Connector},
     round::{Action, End, Event, Member, Phase, Round, Step},
     store::{Store, StoreError},
-    trainer::{Cancel, Trainer},
+    trainer::{Cancel, Contributor, TrainerError},
 };
 
 /// What a client did, for whoever watches.
@@ -108,7 +108,7 @@ pub struct Session {
     /// What it must not forget.
     pub store: Store,
     /// Its data.
-    pub trainer: Arc<Trainer>,
+    pub trainer: Arc<dyn Contributor>,
     /// How it reaches the coordinator.
     pub connector: Connector,
     /// When it takes part at all.
@@ -357,10 +357,11 @@ impl Session {
                     }
                     Action::Train(job) => {
                         let sender = trained_sender.clone();
-                        training = Some(self.trainer.start(*job, move |result| {
+                        let done = move |result: Result<_, TrainerError>| {
                             // The round may be over, and nobody waiting.
                             let _ = sender.try_send(result.map_err(|error| error.to_string()));
-                        }));
+                        };
+                        training = Some(self.trainer.clone().begin(*job, Box::new(done)));
                     }
                     Action::WakeAt(at) => wake = Some(at),
                     Action::Remember(credentials) => block_in_place(|| self.store.remember(credentials))?,

@@ -93,7 +93,19 @@ struct Prepared {
     zeros: Arc<[f32]>,
 }
 
+/// Whoever makes a client's contributions to rounds. The program has one, [`Trainer`]; a measurement of everything else may
+/// have another.
+pub trait Contributor: Send + Sync {
+    /// Starts a job in the background; `done` is called there with its result: `d_pad` residues modulo 2^b, noised as the
+    /// plan says. The handle cancels it when dropped.
+    fn begin(self: Arc<Self>, job: TrainingJob, done: Done) -> Cancel;
+}
+
+/// What is to be done with a contribution, or with the reason why there is none.
+pub type Done = Box<dyn FnOnce(Result<Zeroizing<Vec<u32>>, TrainerError>) + Send>;
+
 /// A job that has been started; dropping it cancels the work.
+#[derive(Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Drop for Cancel {
@@ -158,6 +170,12 @@ impl Trainer {
         let prepared = Prepared { spec: job.data.clone(), data, network, workspaces: Arc::default(), zeros };
         *last = Some(prepared.clone());
         Ok(prepared)
+    }
+}
+
+impl Contributor for Trainer {
+    fn begin(self: Arc<Self>, job: TrainingJob, done: Done) -> Cancel {
+        self.start(job, done)
     }
 }
 

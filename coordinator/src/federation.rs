@@ -43,6 +43,7 @@ use crate::{
     metrics::MetricsListener,
     model::{Model, ModelError, TestFigures},
     objects::Objects,
+    pace::Pace,
     round::{Abandoned, Action, Attempt, Event, Message, Note, Peer, Phase, Record, Release, Round, RoundSpec},
     server::{BodyReader, Incoming, Reply, Server},
     status::{Ask, StatusSocket},
@@ -57,6 +58,7 @@ mod report;
 pub use journal::key_rotated;
 pub(crate) use journal::{catch_up, enter};
 use open::keep;
+pub use open::{mechanism, opening};
 
 /// The ledger's name in the folder of a coordinator's state.
 pub const LEDGER: &str = "ledger";
@@ -117,6 +119,8 @@ pub struct RoundReport {
     pub rounds: u32,
     /// Why there was no result, if there was none.
     pub aborted: Option<String>,
+    /// The released sum's digest ([`eranos_secagg::Sum::digest`]).
+    pub sum: Option<Digest>,
     /// Clients selected.
     pub n_selected: usize,
     /// Clients that dropped out, with the phase.
@@ -216,7 +220,7 @@ pub struct Federation {
     uploads: BTreeMap<ClientId, tokio::task::JoinHandle<()>>,
     /// For vectors that are being read or wait to be added.
     places: Arc<Semaphore>,
-    history: BTreeMap<Phase, VecDeque<Duration>>,
+    pace: Pace,
     /// What this round's deadlines are kept by.
     clock: SteadyClock,
     wake: Option<Timestamp>,
@@ -260,6 +264,7 @@ struct Current {
     gone: BTreeMap<ClientId, &'static str>,
     bytes_up: u64,
     bytes_down: u64,
+    sum: Option<Digest>,
     train: Released,
     l2_clip_norm: Option<f64>,
 }
@@ -274,6 +279,7 @@ impl Default for Current {
             gone: BTreeMap::new(),
             bytes_up: 0,
             bytes_down: 0,
+            sum: None,
             train: Released::default(),
             l2_clip_norm: None,
         }
@@ -492,11 +498,11 @@ impl Federation {
             spent: Arc::new(self.spent()),
             ready_slot_ms: self.task.schedule.ready_slot_ms,
             phase_timeout_ms: self.task.schedule.phase_timeout_ms,
-            waits: Phase::ALL.map(|phase| self.wait(phase)),
+            waits: self.pace.waits(),
             key: Arc::new(eranos_base::SigningKey::from_seed(&self.signer.signing_key().seed())),
         };
         self.round = Round::new(spec, now);
-        self.wake = Some(now + self.wait(Phase::Select));
+        self.wake = Some(now + self.pace.wait(Phase::Select));
         for (id, (from, check_in)) in std::mem::take(&mut self.late) {
             if matches!(self.round, Round::Select(_)) {
                 self.feed(Event::Message { from, message: Message::CheckIn(check_in) })?;
@@ -506,22 +512,6 @@ impl Federation {
             }
         }
         Ok(())
-    }
-
-    /// How long a phase waits for clients that vanished: 5 times its median so far, within the task's bounds.
-    fn wait(&self, phase: Phase) -> Duration {
-        let schedule = &self.task.schedule;
-        let (least, most) = (
-            Duration::from_millis(schedule.phase_wait_min_ms.into()),
-            Duration::from_millis(schedule.phase_timeout_ms.into()),
-        );
-        let Some(history) = self.history.get(&phase).filter(|history| history.len() >= HISTORY_LEN_MIN) else {
-            return most;
-        };
-        let mut sorted: Vec<Duration> = history.iter().copied().collect();
-        sorted.sort();
-        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(most);
-        (5 * median).clamp(least, most)
     }
 
     fn receive(&mut self, incoming: Incoming, uploads: &mpsc::Sender<Upload>) -> Result<(), FederationError> {
@@ -892,6 +882,7 @@ impl Federation {
                 return Ok(Some(reason));
             }
         }
+        self.current.sum = Some(block_in_place(|| sum.digest()));
         self.current.l2_clip_norm = clipping.map(|_| mechanism.common().l2_clip_norm);
         let state = block_in_place(|| keep(&self.objects, &self.model))?;
         let entry = self.attempts.entry(&attempt, LedgerOutcome::Released { weights_after: state.checkpoint })?;
@@ -1002,8 +993,6 @@ const FRAME_OVERHEAD: usize = eranos_wire::framing::HEAD_LEN;
 const UPLOADS_QUEUED_MAX: usize = UPLOAD_GRANTS_MAX;
 /// Questions how things stand that wait for an answer.
 const ASKS_QUEUED_MAX: usize = 4;
-/// Durations kept of each phase.
-const HISTORY_LEN_MAX: usize = 32;
 /// Most certificates held, about a kilobyte each: two for every client of the largest roster. Whoever connects beyond that
 /// stays in no roster whose members have not seen it.
 const CERTIFICATES_MAX: usize = 2 * COHORT_LEN_MAX;
@@ -1011,8 +1000,6 @@ const CERTIFICATES_MAX: usize = 2 * COHORT_LEN_MAX;
 const SHOWN_MAX: usize = 2 * COHORT_LEN_MAX.div_ceil(CREDENTIALS_PER_FETCH_MAX);
 /// Clients of other versions that are remembered, so that each is said once.
 const VERSIONS_SAID_MAX: usize = 1024;
-/// Durations needed before their median says anything.
-const HISTORY_LEN_MIN: usize = 3;
 /// How long a coordinator that is done stays to say so.
 const DISMISS_TIME_MAX: Duration = Duration::from_secs(5);
 /// When a client of a coordinator that shuts down asks again.

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod model;
 pub mod objects;
 pub mod offences;
+pub mod pace;
 pub mod round;
 pub mod server;
 pub mod setup;

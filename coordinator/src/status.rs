@@ -293,7 +293,7 @@ fn attempts_per_client(config: &Config, mechanism: &Mechanism) -> u64 {
 
 /// For how many attempts of `mechanism` one client may be selected: all, or as many as stay within `epsilon_max` by the
 /// accountant.
-pub(crate) fn attempts_within(mechanism: &Mechanism, epsilon_max: Option<f64>) -> u32 {
+pub fn attempts_within(mechanism: &Mechanism, epsilon_max: Option<f64>) -> u32 {
     let common = mechanism.common();
     let Some(epsilon_max) = epsilon_max else { return common.max_attempts };
     let (mut affordable, mut beyond) = (0, common.max_attempts.saturating_add(1));

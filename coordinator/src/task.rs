@@ -583,7 +583,10 @@ pub(crate) const NO_SPARSE_GRAPH: &str =
     "take more clients, fewer colluders or more survivors, or graph = \"complete\"";
 
 /// Parses TOML into a type that refuses unknown fields; the error names the line.
-pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, next: &str) -> Result<T, UserError> {
+///
+/// # Errors
+/// If it is not TOML, or not of this type; `next` says what to do.
+pub fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, next: &str) -> Result<T, UserError> {
     let start = |error: &toml::de::Error| error.span().map(|span| span.start);
     toml::from_str(text).map_err(|error| UserError::in_text(path, text, start(&error), error.message(), next))
 }

@@ -8,7 +8,7 @@ use eranos_base::{
     ClientId, Digest, Position, RoundNumber, SeededEntropy, SessionId, Signature, SigningKey, Timestamp,
 };
 use eranos_client::round::{self as client, End, Event, RefusalKind, Step};
-use eranos_ledger::{EncodedEntry, Entry, LedgerSigner, LogWriter, Outcome, Receipt};
+use eranos_ledger::{EncodedEntry, Entry, LedgerSigner, LogWriter, Outcome, Receipt, memory::MemoryFolder};
 use eranos_privacy::{
     Budget, Mechanism,
     mechanism::{NoiseTarget, RecordTarget},
@@ -32,8 +32,8 @@ use eranos_wire::{
 use super::{
     adversary::{Adversary, alter_answers},
     world::{
-        ATTEMPTS_MAX, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, Memoryfiles, SHARE_KEYS, Setup, World,
-        certificate, mechanism, target,
+        ATTEMPTS_MAX, Did, EPSILON, Exit, ExitHow, FIVE, MASKED_INPUT, SHARE_KEYS, Setup, World, certificate,
+        mechanism, target,
     },
 };
 
@@ -963,8 +963,8 @@ fn messages_that_are_none_are_refused() {
 // The receipt.
 
 /// A ledger of its own under `signer`, with `entries` in it.
-pub(crate) fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[EncodedEntry]) -> LogWriter<Memoryfiles> {
-    let mut ledger = LogWriter::open_storage(Memoryfiles::default(), signer).unwrap();
+pub(crate) fn forge_ledger(signer: Arc<LedgerSigner>, entries: &[EncodedEntry]) -> LogWriter<MemoryFolder> {
+    let mut ledger = LogWriter::open_storage(MemoryFolder::default(), signer).unwrap();
     ledger.append_all(0, entries).unwrap();
     ledger
 }

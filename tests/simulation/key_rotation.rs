@@ -50,7 +50,7 @@ fn clients_follow_the_ledgers_key_and_keep_the_new_one() {
         assert!(world.settled_without(&[]));
 
         let dir = tempfile::tempdir().expect("a folder");
-        world.coordinator.ledger.storage().write(dir.path());
+        world.coordinator.ledger.storage().write_to(dir.path()).unwrap();
         let verify = |key: LedgerKey| audit::verify(dir.path(), &Options::new(key)).expect("readable").n_findings;
         assert_eq!((verify(pinned), verify(key)), (0, 0));
         let stranger =
@@ -95,8 +95,8 @@ fn forged(old: &LedgerSigner, new: Arc<LedgerSigner>, n_before: usize, old_size:
         Entry::LogOpened(opened).encode().expect("encodes")
     };
     let old = Arc::new(LedgerSigner::new(name.clone(), SigningKey::from_seed(&old.signing_key().seed())));
-    let mut log =
-        eranos_ledger::LogWriter::open_storage(super::world::Memoryfiles::default(), old.clone()).expect("opens");
+    let mut log = eranos_ledger::LogWriter::open_storage(eranos_ledger::memory::MemoryFolder::default(), old.clone())
+        .expect("opens");
     for index in 0..n_before as u64 {
         log.append(index, &opened(index)).expect("appends");
     }

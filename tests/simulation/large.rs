@@ -24,7 +24,7 @@ fn check(graph: GraphKind) {
     assert!(world.settled_without(&gone), "{:?}", world.coordinator.abandoned);
 
     let dir = tempfile::tempdir().expect("a folder");
-    world.coordinator.ledger.storage().write(dir.path());
+    world.coordinator.ledger.storage().write_to(dir.path()).unwrap();
     let options = Options::new(world.setup.signer.ledger_key());
     let report = audit::verify(dir.path(), &options).expect("readable");
     assert!(report.is_clean(), "{:#?}", report.findings);

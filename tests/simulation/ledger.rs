@@ -41,7 +41,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 fn a_thousand_bits_flipped_in_the_ledger_of_real_rounds_are_all_found() {
     let world = rounds();
     let dir = tempfile::tempdir().unwrap();
-    world.coordinator.ledger.storage().write(dir.path());
+    world.coordinator.ledger.storage().write_to(dir.path()).unwrap();
     let options = Options::new(world.setup.signer.ledger_key());
     let report = audit::verify(dir.path(), &options).unwrap();
     assert!(report.is_clean(), "{:#?}", report.findings);
@@ -83,7 +83,7 @@ fn a_reader_in_another_language_reads_the_ledger_of_real_rounds() {
     let world = rounds();
     let dir = tempfile::tempdir().unwrap();
     let (ledger, key) = (dir.path().join("ledger"), dir.path().join("ledger.pub"));
-    world.coordinator.ledger.storage().write(&ledger);
+    world.coordinator.ledger.storage().write_to(&ledger).unwrap();
     fs::write(&key, format!("{}\n", world.setup.signer.ledger_key())).unwrap();
     let Some(read) = crate::reader::check(&ledger, &key) else { return };
     assert_eq!((&read["size"], &read["keys"], &read["released"]), (&6.into(), &2.into(), &2.into()), "{read}");

@@ -1,5 +1,7 @@
 //! Honest rounds: whoever drops out wherever, the sum is exact or there is none.
 
+use std::time::Duration;
+
 use eranos_client::round::{End, Event, Step};
 use eranos_coordinator::round::{self as coordinator, Note};
 use eranos_privacy::Budget;
@@ -130,6 +132,23 @@ fn a_client_that_leaves_after_its_shares_costs_no_slower_client_its_place() {
         world.check(&format!("seed {seed}"), &[]);
         assert!(world.settled_without(&[0]), "seed {seed}: {:?}", world.coordinator.abandoned);
     }
+}
+
+#[test]
+fn a_client_that_leaves_after_its_shares_is_not_waited_for_in_the_next_phase() {
+    let mut world = World::new(1, FIVE);
+    world.phase_wait = Duration::from_secs(8);
+    world.clients[0].exit = Some(Exit { kind: SHARE_KEYS, how: ExitHow::Leaves });
+    let began = world.now;
+    world.begin(1);
+    world.run();
+    world.check("left after its shares", &[]);
+    assert!(world.settled_without(&[0]), "{:?}", world.coordinator.abandoned);
+    let signed = world.clients[1].did.iter().find_map(|did| match did {
+        Did::Sent { at, request, .. } if request.kind() == CONSISTENCY => Some(at.since(began)),
+        _ => None,
+    });
+    assert!(signed.is_some_and(|after| after < Duration::from_secs(4)), "{signed:?}");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use eranos_base::{OsEntropy, Timestamp};
 use eranos_client::round::{End, RefusalKind};
 use eranos_ledger::{
-    Date, EncodedEntry, Entry, LogOpened, LogWriter, Receipt, SignedCheckpoint, WitnessKey, witness::Witness,
-    witnessed::DemandError,
+    Date, EncodedEntry, Entry, LogOpened, LogWriter, Receipt, SignedCheckpoint, WitnessKey, memory::MemoryFolder,
+    witness::Witness, witnessed::DemandError,
 };
 use eranos_wire::{
     Answer,
@@ -20,7 +20,7 @@ use eranos_wire::{
 use super::{
     adversary::{Adversary, alter_answers},
     coordinator_attacks::{VICTIM, encoded, forge_ledger},
-    world::{ADVERTISE, Did, FIVE, Memoryfiles, World, cosigned},
+    world::{ADVERTISE, Did, FIVE, World, cosigned},
 };
 
 /// A federation, a witness of its ledger that everybody pins, and another one that nobody does.
@@ -55,7 +55,7 @@ impl Watched {
     fn cosign(&mut self, which: usize) -> Note {
         let copy = self.dir.path().join("copy");
         let _ = std::fs::remove_dir_all(&copy);
-        self.world.coordinator.ledger.storage().write(&copy);
+        self.world.coordinator.ledger.storage().write_to(&copy).unwrap();
         cosign(&mut self.witnesses[which], &copy)
     }
 
@@ -129,7 +129,7 @@ fn a_client_that_demands_a_witness_waits_for_its_cosignature() {
 }
 
 /// The history that is shown to the victim alone: an entry more before its round's.
-fn branch(adversary: &Adversary, honest: &LogWriter<Memoryfiles>, round: EncodedEntry) -> LogWriter<Memoryfiles> {
+fn branch(adversary: &Adversary, honest: &LogWriter<MemoryFolder>, round: EncodedEntry) -> LogWriter<MemoryFolder> {
     let opening = (0..2).map(|index| EncodedEntry { leaf: honest.entry(index).expect("there"), attachment: None });
     let key = adversary.setup.signer.ledger_key();
     let opened = LogOpened {
@@ -145,10 +145,10 @@ fn branch(adversary: &Adversary, honest: &LogWriter<Memoryfiles>, round: Encoded
 /// What was cosigned: the size of the ledger, and the note.
 type Note = (u64, Vec<u8>);
 /// The ledger that only the victim saw, once it has.
-type Branch = Arc<Mutex<Option<LogWriter<Memoryfiles>>>>;
+type Branch = Arc<Mutex<Option<LogWriter<MemoryFolder>>>>;
 /// What the victim is shown, and what it does about it.
 type Way =
-    (&'static str, fn(&LogWriter<Memoryfiles>, &[Note; 2]) -> Vec<Cosigned>, u32, fn(&RefusalKind) -> bool, usize);
+    (&'static str, fn(&LogWriter<MemoryFolder>, &[Note; 2]) -> Vec<Cosigned>, u32, fn(&RefusalKind) -> bool, usize);
 
 /// A federation whose victim was shown a receipt from a branch of its own in round 1; a witness has cosigned the other.
 fn split(lag_max: u32) -> (Watched, Branch, [Note; 2]) {

@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -26,9 +24,7 @@ use eranos_coordinator::{
 };
 use eranos_ledger::{
     Checkpoint, Date, EncodedEntry, Entry, KeyRotated, LedgerSigner, LogOpened, LogWriter, Outcome, SignedCheckpoint,
-    TaskOpened,
-    log::Storage,
-    tile::{Tile, TileError, TileSource, attachment_path},
+    TaskOpened, memory::MemoryFolder,
 };
 use eranos_nn::{
     DataSpec, ModelSpec,
@@ -199,7 +195,7 @@ pub(crate) struct Coordinator {
     pub(crate) abandoned: Option<String>,
     /// Whether the abandoned attempt counts as revealed; none if no plan was sent.
     pub(crate) abandoned_revealed: Option<bool>,
-    pub(crate) ledger: LogWriter<Memoryfiles>,
+    pub(crate) ledger: LogWriter<MemoryFolder>,
     /// The keys before this one, each with the index of the entry that exchanged it.
     pub(crate) rotations: Vec<(VerifyingKey, u64)>,
     /// Cosigned checkpoints that it shows, by ascending size.
@@ -1030,7 +1026,7 @@ impl Client {
 
 impl Coordinator {
     fn new(setup: &Setup, seed: u64) -> Self {
-        let mut ledger = LogWriter::open_storage(Memoryfiles::default(), setup.signer.clone()).unwrap();
+        let mut ledger = LogWriter::open_storage(MemoryFolder::default(), setup.signer.clone()).unwrap();
         let ledger_key = setup.signer.ledger_key();
         let opened = LogOpened {
             origin: ledger_key.name().clone(),
@@ -1262,69 +1258,9 @@ fn executable() -> eranos_ledger::Executable {
     eranos_ledger::Executable { sha256: Digest::of(b"program"), version: "0.1.0".parse().unwrap() }
 }
 
-/// The files of a ledger, in memory.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Memoryfiles {
-    files: BTreeMap<String, Vec<u8>>,
-    checkpoint: Option<Vec<u8>>,
-}
-
-impl Memoryfiles {
-    /// Puts the files down below `dir`, as an auditor gets them.
-    pub(crate) fn write(&self, dir: &Path) {
-        let checkpoint = ("checkpoint".to_owned(), self.checkpoint.clone().expect("a log has one"));
-        for (path, bytes) in self.files.clone().into_iter().chain([checkpoint]) {
-            let path = dir.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, bytes).unwrap();
-        }
-    }
-}
-
-impl TileSource for Memoryfiles {
-    fn read(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
-        let path = tile.path();
-        self.files.get(&path).cloned().ok_or(TileError::Missing { path })
-    }
-
-    fn read_attachment(&self, digest: &Digest) -> Result<Vec<u8>, TileError> {
-        let path = attachment_path(digest);
-        self.files.get(&path).cloned().ok_or(TileError::Missing { path })
-    }
-}
-
-impl Storage for Memoryfiles {
-    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.checkpoint.clone())
-    }
-
-    fn has_tiles(&self) -> io::Result<bool> {
-        Ok(!self.files.is_empty())
-    }
-
-    fn write(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.files.insert(path.to_owned(), bytes.to_vec());
-        Ok(())
-    }
-
-    fn replace_checkpoint(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.checkpoint = Some(bytes.to_vec());
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove_narrower(&mut self, tile: &Tile) {
-        let narrower = (1..tile.width).map(|width| tile.with_width(width).path());
-        narrower.for_each(|path| drop(self.files.remove(&path)));
-    }
-}
-
 /// What a client that kept a checkpoint of `known` entries is shown of `notes`.
 pub(crate) fn cosigned(
-    ledger: &LogWriter<Memoryfiles>,
+    ledger: &LogWriter<MemoryFolder>,
     notes: &[(u64, Vec<u8>)],
     known: u64,
 ) -> Vec<eranos_wire::messages::configure::Cosigned> {

@@ -19,6 +19,7 @@ pub mod cosignature;
 pub mod disclosure;
 pub mod entry;
 pub mod log;
+pub mod memory;
 pub mod note;
 pub mod plan;
 pub mod receipt;

@@ -274,6 +274,12 @@ impl Sum {
         }
     }
 
+    /// SHA-256 over the residues, each a `u32` in little-endian order.
+    pub fn digest(&self) -> Digest {
+        let bytes: Vec<u8> = self.residues().iter().flat_map(|residue| residue.to_le_bytes()).collect();
+        Digest::of(&bytes)
+    }
+
     /// The representatives from -2^(b-1) to 2^(b-1) - 1: the sum itself, if it did not wrap.
     pub fn centered(&self) -> Vec<i64> {
         let unused = 64 - u32::from(self.bits.get());

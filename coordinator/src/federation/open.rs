@@ -10,7 +10,7 @@ use eranos_base::{
     ClientId, Clock, Digest, Entropy, OsEntropy, SessionId, SteadyClock, SystemClock, TaskId, TrustDomain, UserError,
     limits::UPLOAD_GRANTS_MAX,
 };
-use eranos_ledger::{Date, EncodedEntry, Entry, LedgerSigner, LogOpened, TaskOpened, entry::EntryKind};
+use eranos_ledger::{Date, EncodedEntry, Entry, EntryError, LedgerSigner, LogOpened, TaskOpened, entry::EntryKind};
 use eranos_nn::{DataFile, DataSpec, ModelSpec};
 use eranos_privacy::{Mechanism, Promise};
 use eranos_wire::messages::{
@@ -29,6 +29,7 @@ use crate::{
     exchanges::Exchanges,
     model::Model,
     objects::{self, Objects},
+    pace::Pace,
     round::Round,
     status::{self, StatusSocket},
     store::{self, ModelState, SqliteStore, StateStore, StoreError},
@@ -90,7 +91,9 @@ impl Federation {
             None => {
                 let model = Model::initialise(spec.clone(), task.training.server_optimizer, &mut OsEntropy)?;
                 let state = keep(&objects, &model)?;
-                let (nonce, leaves) = opening(&task, &trust_domain, &signer, &model, &data.spec, &mechanism)?;
+                let nonce = OsEntropy.bytes();
+                let date = Date::of(SystemClock.now());
+                let leaves = opening(&task, &trust_domain, &signer, &model, &data.spec, &mechanism, &nonce, date)?;
                 store.begin_session(&nonce, state, &leaves)?;
                 store.resume()?.ok_or(StoreError::Malformed { what: "session" })?
             }
@@ -143,6 +146,7 @@ impl Federation {
         let attempts_per_client_max = status::attempts_within(&mechanism, task.privacy.client_epsilon_max);
         let cosigned = CosignedFolder::open(&dir.join(cosigned::FOLDER), &ledger)?;
         let status = Some(StatusSocket::open(dir).map_err(FederationError::Status)?);
+        let pace = Pace::new(&task.schedule);
         Ok(Self {
             task,
             trust_domain,
@@ -179,7 +183,7 @@ impl Federation {
             late: BTreeMap::new(),
             uploads: BTreeMap::new(),
             places: Arc::new(Semaphore::new(UPLOAD_GRANTS_MAX)),
-            history: BTreeMap::new(),
+            pace,
             clock: SteadyClock::begin(),
             wake: None,
             finished: None,
@@ -215,8 +219,11 @@ fn restored_from(entries: &[EncodedEntry], rotations: Vec<(u64, Vec<u8>)>) -> Op
     })
 }
 
-/// The least noise that keeps the task's promise.
-pub(super) fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
+/// The mechanism of a task: the least noise that keeps its promise.
+///
+/// # Errors
+/// If no noise keeps it, or the task's parameters contradict each other.
+pub fn mechanism(task: &Task, n_parameters: usize) -> Result<Mechanism, UserError> {
     let (privacy, cohort) = (&task.privacy, &task.cohort);
     let failed = |error: &dyn std::fmt::Display| {
         let what = format!("the task's privacy cannot be kept: {error}");
@@ -246,25 +253,28 @@ pub(super) fn keep(objects: &Objects, model: &Model) -> std::io::Result<ModelSta
     Ok(ModelState { checkpoint, optimizer })
 }
 
-/// The session's nonce and the entries that open its ledger.
-pub(super) fn opening(
+/// The entries that open the ledger of the session with this nonce.
+///
+/// # Errors
+/// If an entry cannot be encoded.
+#[expect(clippy::too_many_arguments, reason = "each is one field of the two entries")]
+pub fn opening(
     task: &Task,
     trust_domain: &TrustDomain,
     signer: &LedgerSigner,
     model: &Model,
     data: &DataSpec,
     mechanism: &Mechanism,
-) -> Result<([u8; 32], Vec<EncodedEntry>), FederationError> {
+    nonce: &[u8; 32],
+    date: Date,
+) -> Result<[EncodedEntry; 2], EntryError> {
     let ledger_key = signer.ledger_key();
     let origin = ledger_key.name().clone();
-    let mut nonce = [0; 32];
-    OsEntropy.fill(&mut nonce);
-    let session = SessionId::derive(trust_domain, origin.as_str(), &task.name, &nonce);
-    let opened =
-        LogOpened { origin, trust_domain: trust_domain.clone(), ledger_key, date: Date::of(SystemClock.now()) };
+    let session = SessionId::derive(trust_domain, origin.as_str(), &task.name, nonce);
+    let opened = LogOpened { origin, trust_domain: trust_domain.clone(), ledger_key, date };
     let task_opened = TaskOpened {
         task: TaskId::clone(&task.name),
-        nonce,
+        nonce: *nonce,
         session,
         model: model.spec().digest(),
         data: Digest::of(&data.to_canonical()),
@@ -273,6 +283,5 @@ pub(super) fn opening(
         budget_epsilon: task.privacy.epsilon.unwrap_or(f64::INFINITY),
         budget_delta: task.privacy.delta,
     };
-    let leaves = vec![Entry::LogOpened(opened).encode()?, Entry::TaskOpened(Box::new(task_opened)).encode()?];
-    Ok((nonce, leaves))
+    Ok([Entry::LogOpened(opened).encode()?, Entry::TaskOpened(Box::new(task_opened)).encode()?])
 }

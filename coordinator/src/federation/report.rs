@@ -8,7 +8,7 @@ use eranos_privacy::Promise;
 use eranos_wire::{messages::abort::Reason, tls::ALPN};
 use tokio::task::block_in_place;
 
-use super::{Federation, HISTORY_LEN_MAX, RoundReport, VERSIONS_SAID_MAX};
+use super::{Federation, RoundReport, VERSIONS_SAID_MAX};
 use crate::{
     model::TestFigures,
     round::{Note, Phase, Round},
@@ -144,11 +144,7 @@ impl Federation {
             }
             Note::PhaseOver { phase, took, timed_out } => {
                 if !timed_out {
-                    let history = self.history.entry(phase).or_default();
-                    history.push_back(took);
-                    if history.len() > HISTORY_LEN_MAX {
-                        history.pop_front();
-                    }
+                    self.pace.note(phase, took);
                 }
             }
             Note::Dropped { id, phase, reason } => {
@@ -177,6 +173,7 @@ impl Federation {
             released: self.released,
             rounds: self.task.schedule.rounds,
             aborted,
+            sum: current.sum,
             n_selected: current.cohort.len(),
             dropped: Vec::new(),
             epsilon: self.epsilon(),

@@ -33,8 +33,9 @@ pub struct CollectInputs {
 }
 
 impl CollectInputs {
-    pub(super) fn new(common: Common, roster: Arc<Roster>, accumulator: Accumulator) -> Self {
-        let (granted, waiting, left) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new());
+    /// `left` are members of U2 that are gone already.
+    pub(super) fn new(common: Common, roster: Arc<Roster>, accumulator: Accumulator, left: BTreeSet<Position>) -> Self {
+        let (granted, waiting) = (BTreeMap::new(), VecDeque::new());
         let wake = common.deadline;
         Self { common, roster, accumulator, granted, waiting, left, wake }
     }

@@ -1,9 +1,12 @@
 //! `share_keys`: bundles of sealed shares are collected; at the end U2 is fixed and every member gets the parts
 //! addressed to it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use eranos_base::{ClientId, Timestamp};
+use eranos_base::{ClientId, Position, Timestamp};
 use eranos_secagg::{Bundle, Credential, Roster, ShareRouter, ShortName, share_keys::parts_to_bytes};
 use eranos_wire::messages::{abort::Aborted, share_keys};
 
@@ -20,6 +23,8 @@ pub struct ShareKeys {
     credentials: BTreeMap<ShortName, Credential>,
     /// By position: who sent a bundle or left. Nobody else is waited for.
     settled: Vec<bool>,
+    /// Who left, though its bundle may be there: it will send no vector.
+    left: BTreeSet<Position>,
     /// By position: how many bundles were looked at.
     n_bundles: Vec<usize>,
 }
@@ -30,7 +35,14 @@ impl ShareKeys {
         let credentials = roster.members().iter().map(|member| member.credential);
         let name = |credential: &Credential| ShortName::of(&roster.digest(), &credential.digest());
         let credentials = credentials.map(|credential| (name(&credential), credential)).collect();
-        let phase = Self { common, router: ShareRouter::new(Arc::new(roster)), credentials, settled, n_bundles };
+        let phase = Self {
+            common,
+            router: ShareRouter::new(Arc::new(roster)),
+            credentials,
+            settled,
+            left: BTreeSet::new(),
+            n_bundles,
+        };
         // From here on the ledger can name who stood in the roster.
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         // The roster goes out only after that.
@@ -66,6 +78,7 @@ impl ShareKeys {
                     }
                 }
                 (Some(position), Message::Abort(reason)) => {
+                    self.left.insert(position);
                     self.leave(position.index(), &from.id, reason, &mut actions);
                 }
                 _ => actions.push(out_of_phase(&from, Phase::ShareKeys)),
@@ -103,7 +116,8 @@ impl ShareKeys {
             }
         }
         let common = self.common.enter(Phase::MaskedInput, sharers.set().len(), now, &mut actions);
-        let phase = CollectInputs::new(common, roster, routed.accumulate());
+        let left = self.left.into_iter().filter(|position| routed.sharers().set().contains(*position)).collect();
+        let phase = CollectInputs::new(common, roster, routed.accumulate(), left);
         actions.push(Action::Persist(Record::Progress(Box::new(phase.attempt()))));
         (Round::MaskedInput(phase), actions)
     }

@@ -125,6 +125,17 @@ impl DataSpec {
         }
     }
 
+    /// A form of files that hold such records.
+    pub fn form(&self) -> Form {
+        match self {
+            Self::Images { shape, .. } => Form::Idx(shape.map(|n| n as usize).to_vec()),
+            Self::Series { steps, standardization, .. } => {
+                Form::Idx(vec![*steps as usize, standardization.mean().len()])
+            }
+            Self::Table(schema) => Form::Table(schema.columns().map(str::to_owned).collect()),
+        }
+    }
+
     /// Checks that files of this form can hold such records.
     ///
     /// # Errors

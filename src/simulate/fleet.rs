@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use eranos_base::{Clock, Entropy, SeededEntropy, SigningKey, SystemClock, Timestamp, TrustDomain, UserError};
+use eranos_base::{Clock, Entropy, SeededEntropy, SigningKey, SystemClock, Timestamp, TrustDomain, UserError, println};
 use eranos_certs::{Approval, Authority, Role, TrustAnchor, party};
 use eranos_coordinator::{
     federation::mechanism,

@@ -235,7 +235,7 @@ impl Refusal {
 impl Refusal {
     /// Whether what to do about it is worth saying to this client's own operator, though the client goes on.
     pub fn is_for_its_operator(&self) -> bool {
-        !self.is_final() && matches!(self.kind, RefusalKind::Witnesses(_) | RefusalKind::Budget(_))
+        self.waits_for_people() || (!self.is_final() && matches!(self.kind, RefusalKind::Budget(_)))
     }
 
     /// Whether it waits for what a person does: then it asks again after a while, and not at once.

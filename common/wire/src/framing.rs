@@ -597,7 +597,7 @@ mod tests {
         for number in 0..10 {
             assert_eq!(
                 CloseCode::from_number(number).map(|code| u64::from(code.number())),
-                (number < 8).then_some(number)
+                (number < 9).then_some(number)
             );
             assert_eq!(
                 StreamCode::from_number(number).map(|code| u64::from(code.number())),

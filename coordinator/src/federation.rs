@@ -640,14 +640,14 @@ impl Federation {
             self.answer(&from.id, Aborted { reason: reason.into() }.into(), Bytes::new());
             return Ok(());
         }
-        let message = match request {
+        match &request {
             Request::CheckIn(_) if self.dismissing => {
                 self.dismiss_one(&from.id);
                 return Ok(());
             }
             Request::CheckIn(check_in) => {
                 self.known.insert(from.id.clone(), check_in.ledger_size);
-                if let Some(rotated) = key_rotated(&self.ledger, &self.rotations, &check_in)? {
+                if let Some(rotated) = key_rotated(&self.ledger, &self.rotations, check_in)? {
                     self.answer(&from.id, rotated.into(), Bytes::new());
                     return Ok(());
                 }
@@ -665,7 +665,7 @@ impl Federation {
                     return Ok(());
                 }
                 if !matches!(self.round, Round::Select(_)) {
-                    self.late.insert(from.id.clone(), (from.clone(), check_in));
+                    self.late.insert(from.id.clone(), (from.clone(), check_in.clone()));
                     if self.current.done.contains(&from.id) || !self.current.cohort.contains(&from.id) {
                         return Ok(());
                     }
@@ -676,45 +676,35 @@ impl Federation {
                     let message = Message::Abort("started again".to_owned());
                     return self.feed(Event::Message { from, message });
                 }
-                Message::CheckIn(check_in)
             }
             Request::FetchCredentials(fetch) => {
-                self.show_credentials(&from.id, &fetch);
+                self.show_credentials(&from.id, fetch);
                 return Ok(());
             }
-            Request::Advertise(message) => {
-                Message::Advertise { advert: message.advert, possession: message.possession }
-            }
-            Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
-            Request::Ready(message) => Message::Ready(message.signature),
             Request::MaskedInput(message) => {
-                self.upload(from, message.round, message.finished, body, uploads);
+                self.upload(from, message.round, message.finished.clone(), body, uploads);
                 return Ok(());
             }
-            Request::Consistency(message) => Message::Consistency(message.signature),
-            Request::Unmask(message) => {
+            Request::Unmask(_) => {
                 self.current.done.insert(from.id.clone());
-                Message::Unmask { shares: message.shares, ledger_size: message.ledger_size }
             }
-            Request::Abort(message) => {
-                let reason = message.reason.as_str().to_owned();
+            Request::Abort(_) => {
                 self.answer(&from.id, Aborted { reason: "as you wish".into() }.into(), Bytes::new());
-                Message::Abort(reason)
             }
-        };
-        self.feed(Event::Message { from, message })
+            Request::Advertise(_) | Request::ShareKeys(_) | Request::Ready(_) | Request::Consistency(_) => {}
+        }
+        match Message::of(request, Vec::new()) {
+            Some(message) => self.feed(Event::Message { from, message }),
+            None => Ok(()),
+        }
     }
 
     /// Shows a member of the roster the credentials that it has not seen.
     fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) {
         let phase = match &self.round {
             Round::ShareKeys(phase) if phase.has(to) => phase,
-            Round::ShareKeys(_) => {
-                self.answer(to, Aborted { reason: "the roster does not have you".into() }.into(), Bytes::new());
-                return;
-            }
             _ => {
-                self.answer(to, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
+                self.answer(to, Aborted { reason: "there is no roster to show you".into() }.into(), Bytes::new());
                 return;
             }
         };

@@ -507,7 +507,7 @@ impl World {
         if is_over || request.round().is_some_and(|round| round != self.coordinator.round_ref) {
             return self.answer(&from.id, Aborted { reason: "the round is over".into() }.into(), Bytes::new());
         }
-        let message = match request {
+        match &request {
             Request::CheckIn(_) if self.coordinator.round.phase() != Some(Phase::Select) => {
                 let key = self.setup.signer.signing_key();
                 let when = ComeBack::AfterMs(COME_BACK_MS);
@@ -515,22 +515,16 @@ impl World {
                     ComeBackLater::sign(key, self.coordinator.round_ref, &from.id, when, "a round is under way");
                 return self.answer(&from.id, refusal.into(), Bytes::new());
             }
-            Request::CheckIn(check_in) => Message::CheckIn(check_in),
-            Request::FetchCredentials(fetch) => return self.show_credentials(&from.id, &fetch),
-            Request::Advertise(message) => {
-                Message::Advertise { advert: message.advert, possession: message.possession }
-            }
-            Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
-            Request::Ready(message) => Message::Ready(message.signature),
-            Request::MaskedInput(message) => Message::MaskedInput { packed: body.to_vec(), finished: message.finished },
-            Request::Consistency(message) => Message::Consistency(message.signature),
-            Request::Unmask(message) => Message::Unmask { shares: message.shares, ledger_size: message.ledger_size },
-            Request::Abort(message) => {
+            Request::FetchCredentials(fetch) => return self.show_credentials(&from.id, fetch),
+            Request::Abort(_) => {
                 self.answer(&from.id, Aborted { reason: "as you wish".into() }.into(), Bytes::new())?;
-                Message::Abort(message.reason.as_str().to_owned())
             }
-        };
-        self.feed(coordinator::Event::Message { from: from.clone(), message })
+            _ => {}
+        }
+        match Message::of(request, body.to_vec()) {
+            Some(message) => self.feed(coordinator::Event::Message { from: from.clone(), message }),
+            None => Ok(()),
+        }
     }
 
     fn show_credentials(&mut self, to: &ClientId, fetch: &FetchCredentials) -> Result<(), UserError> {

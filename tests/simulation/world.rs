@@ -647,12 +647,13 @@ impl World {
             self.answer(&from.id, Aborted { reason: "the round is over".into() }.into(), Bytes::new());
             return;
         }
-        let message = match request {
+        match &request {
             // Whoever checks in while its round goes on has left it.
             Request::CheckIn(_) if self.coordinator.round.phase() != Some(coordinator::Phase::Select) => {
-                Message::Abort("started again".to_owned())
+                let message = Message::Abort("started again".to_owned());
+                self.feed(coordinator::Event::Message { from: from.clone(), message });
+                return;
             }
-            Request::CheckIn(check_in) => Message::CheckIn(check_in),
             Request::FetchCredentials(fetch) => {
                 let coordinator::Round::ShareKeys(phase) = &self.coordinator.round else {
                     self.answer(&from.id, Aborted { reason: "too late for the roster".into() }.into(), Bytes::new());
@@ -668,20 +669,14 @@ impl World {
                 self.answer(&from.id, Credentials { credentials }.into(), Bytes::new());
                 return;
             }
-            Request::Advertise(message) => {
-                Message::Advertise { advert: message.advert, possession: message.possession }
-            }
-            Request::ShareKeys(message) => Message::ShareKeys(message.bundle),
-            Request::Ready(message) => Message::Ready(message.signature),
-            Request::MaskedInput(message) => Message::MaskedInput { packed: body.to_vec(), finished: message.finished },
-            Request::Consistency(message) => Message::Consistency(message.signature),
-            Request::Unmask(message) => Message::Unmask { shares: message.shares, ledger_size: message.ledger_size },
-            Request::Abort(message) => {
+            Request::Abort(_) => {
                 self.answer(&from.id, Aborted { reason: "as you wish".into() }.into(), Bytes::new());
-                Message::Abort(message.reason.as_str().to_owned())
             }
-        };
-        self.feed(coordinator::Event::Message { from: from.clone(), message });
+            _ => {}
+        }
+        if let Some(message) = Message::of(request, body.to_vec()) {
+            self.feed(coordinator::Event::Message { from: from.clone(), message });
+        }
     }
 
     /// Gives an event to the coordinator and carries out what it asks for.

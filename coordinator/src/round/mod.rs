@@ -38,7 +38,7 @@ use eranos_ledger::Binding;
 use eranos_privacy::Mechanism;
 use eranos_secagg::{Blame, GraphKind, Misbehaviour, Roster, RosterEntry, Sum, Terms};
 use eranos_wire::{
-    Answer, RoundPlan,
+    Answer, Request, RoundPlan,
     messages::{
         RoundRef,
         abort::Aborted,
@@ -140,6 +140,23 @@ pub enum Message {
     },
     /// It leaves.
     Abort(String),
+}
+
+impl Message {
+    /// What a request with this body says to the round; nothing if it asks for credentials, which are not the round's to show.
+    pub fn of(request: Request, body: Vec<u8>) -> Option<Self> {
+        Some(match request {
+            Request::CheckIn(check_in) => Self::CheckIn(check_in),
+            Request::FetchCredentials(_) => return None,
+            Request::Advertise(message) => Self::Advertise { advert: message.advert, possession: message.possession },
+            Request::ShareKeys(message) => Self::ShareKeys(message.bundle),
+            Request::Ready(message) => Self::Ready(message.signature),
+            Request::MaskedInput(message) => Self::MaskedInput { packed: body, finished: message.finished },
+            Request::Consistency(message) => Self::Consistency(message.signature),
+            Request::Unmask(message) => Self::Unmask { shares: message.shares, ledger_size: message.ledger_size },
+            Request::Abort(message) => Self::Abort(message.reason.as_str().to_owned()),
+        })
+    }
 }
 
 /// What is to be done, in order.
